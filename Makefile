@@ -1,0 +1,113 @@
+# What a newcomer, a maintainer and the checks run. `make help` lists it.
+# A machine with Python and pip is enough: everything else goes into .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= $(BIN)/python examples/demo.py --output demo-output
+PYTEST ?= tests
+
+step = @printf '\n=== %s\n' "$(1)"
+
+.PHONY: help demo test lint format types layers unit integration coverage docs api bench news \
+	dist venv clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
+	@echo "PYTHON=... chooses the interpreter (3.11 or newer), now $(PYTHON)"
+
+demo: $(VENV)/.demo  ## every module of the standard library goes through the queue
+	$(DEMO)
+
+# The steps stand in the order of their price, and the first that fails ends it.
+test:  ## every check there is
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory types
+	@$(MAKE) --no-print-directory layers
+	@$(MAKE) --no-print-directory docs
+	@$(MAKE) --no-print-directory coverage
+	$(call step,all checks passed)
+
+lint: $(VENV)/.dev  ## ruff: rules and format
+	$(call step,ruff check)
+	$(BIN)/ruff check .
+	$(call step,ruff format --check)
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev  ## let ruff write the format, and what it can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(VENV)/.dev  ## mypy, strict
+	$(call step,mypy)
+	$(BIN)/mypy
+
+layers: $(VENV)/.dev  ## import-linter: who may import whom
+	$(call step,lint-imports)
+	$(BIN)/lint-imports --no-logo
+
+unit: $(VENV)/.dev  ## the tests without the slow ones: no processes, no sockets
+	$(BIN)/python -m pytest tests --ignore=tests/integration \
+		--ignore=tests/test_documents.py --ignore=tests/test_house.py
+
+integration: $(VENV)/.dev  ## real processes, sockets, signals, and the documents' programs
+	$(BIN)/python -m pytest tests/integration tests/test_documents.py tests/test_house.py
+
+coverage: $(VENV)/.dev  ## all tests, and how much of the code they ran (PYTEST=... chooses)
+	$(call step,pytest under coverage)
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest $(PYTEST)
+	$(call step,coverage report)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
+docs: api  ## the manual in docs/_build/html, the API pages in docs/_build/api
+	$(call step,sphinx)
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build/html
+
+api: $(VENV)/.dev
+	$(call step,pydoctor)
+	$(BIN)/pydoctor -q -W
+
+bench: $(VENV)/.dev  ## the figures of docs/benchmarks.rst, peers side by side
+	$(BIN)/python -m benchmarks
+
+news: $(VENV)/.dev  ## what newsfragments/ would say in a release
+	$(BIN)/towncrier build --draft --version next
+
+dist: $(VENV)/.dev  ## a wheel in dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+venv: $(VENV)/.dev  ## only set up .venv
+
+clean:  ## what was made here, .venv too
+	rm -rf $(VENV) build dist htmlcov docs/_build demo-output *.egg-info
+	rm -rf .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .import_linter_cache _trial_temp* .tox
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: made when the extras are installed, old when setup.cfg is newer.
+
+$(VENV)/.demo: setup.cfg $(BIN)/python
+	$(call step,installing AsynQueue and what the demo needs into $(VENV))
+	$(BIN)/python -m pip install -qq -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: setup.cfg $(BIN)/python
+	$(call step,installing AsynQueue and all tools into $(VENV): a few minutes)
+	$(BIN)/python -m pip install -qq -e '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+# Some systems have venv without ensurepip: pip can then come in from outside.
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || \
+		{ echo "There is no $(PYTHON). Say: make PYTHON=/path/to/python3.11 (or newer)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "AsynQueue needs Python 3.11 or newer; $(PYTHON) is" \
+			"`$(PYTHON) -V 2>&1`. Say: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(call step,making $(VENV) with $(PYTHON))
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { \
+		rm -rf $(VENV); \
+		$(PYTHON) -m venv --without-pip $(VENV) && \
+		{ $(PYTHON) -m pip --python $(BIN)/python install -qq pip || \
+			{ rm -rf $(VENV); exit 1; }; }; }

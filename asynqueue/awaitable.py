@@ -1,0 +1,160 @@
+"""
+Deferreds for coroutines of two worlds: Twisted's and asyncio's.
+
+A Deferred can be awaited where Twisted drives the coroutine; asyncio wants its
+own futures. What AsynQueue returns can be awaited in both, and what a task
+returns may come from both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Coroutine, Generator
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+
+from asynqueue.reactors import runningLoop
+
+T = TypeVar("T")
+
+
+def _insideAsyncioTask() -> bool:
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False
+
+
+class AwaitableDeferred(Deferred[T]):
+    """
+    A Deferred that may be awaited by Twisted's coroutines and by asyncio's.
+
+    When an asyncio task that awaits it is cancelled, so is the Deferred.
+    """
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if _insideAsyncioTask():
+            return self._awaitInTask()
+        return super().__await__()
+
+    def _awaitInTask(self) -> Generator[Any, None, T]:
+        """
+        Wait on a future until there is a result, then take it.
+
+        Twisted may drive a coroutine from within an asyncio task. It then hands
+        the future straight back, which a future answers with a RuntimeError: the
+        sign to go on with the Deferred alone.
+        """
+        while not self.called or self.paused:
+            future = asyncio.get_running_loop().create_future()
+
+            def fired(result: Any, future: asyncio.Future[None] = future) -> Any:
+                if not future.done():
+                    future.set_result(None)
+                return result
+
+            self.addBoth(fired)
+            try:
+                yield from future
+            except asyncio.CancelledError:
+                self.cancel()
+                self.addErrback(lambda failure: None)
+                raise
+            except RuntimeError:
+                future.cancel()
+                break
+        return (yield from super().__await__())
+
+
+def bothWorlds(d: Deferred[T]) -> AwaitableDeferred[T]:
+    """
+    Chain a Deferred to a new one that can be awaited everywhere. A cancellation
+    of the new one goes on to the old.
+    """
+    awaitable: AwaitableDeferred[T] = AwaitableDeferred(lambda _: d.cancel())
+    d.chainDeferred(awaitable)
+    return awaitable
+
+
+async def _withDeferreds(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
+    """
+    Run a coroutine in an asyncio task, and let it await Deferreds as well.
+    """
+    value: T = await _Bridge(coroutine, loop)
+    return value
+
+
+class _Bridge:
+    """
+    Passes on what a coroutine awaits, each Deferred as a future.
+    """
+
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._coroutine = coroutine
+        self._loop = loop
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        value: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                if error is None:
+                    awaited = self._coroutine.send(value)
+                else:
+                    awaited = self._coroutine.throw(error)
+            except StopIteration as stop:
+                return stop.value
+            value = error = None
+            try:
+                if isinstance(awaited, Deferred):
+                    # The coroutine takes the result from the Deferred itself.
+                    yield from bothWorlds(_observed(awaited)).asFuture(self._loop)
+                else:
+                    value = yield awaited
+            except BaseException as raised:
+                # Everything goes in, a cancellation too: it is the coroutine's.
+                error = raised
+
+
+def _observed(d: Deferred[Any]) -> Deferred[None]:
+    """
+    A Deferred that fires with C{None} when C{d} has a result, of whatever kind,
+    which stays where it is.
+    """
+    seen: Deferred[None] = Deferred(lambda _: d.cancel())
+
+    def fired(result: Any) -> Any:
+        if not seen.called:
+            seen.callback(None)
+        return result
+
+    d.addBoth(fired)
+    return seen
+
+
+def deferAwaitable(awaitable: Awaitable[T]) -> Deferred[T]:
+    """
+    A Deferred for the result of what may be awaited: a Deferred, a coroutine, an
+    asyncio future, or any other awaitable.
+
+    While an asyncio loop runs this code, coroutines are tasks of that loop, and
+    may await futures as well as Deferreds. Cancelling the Deferred cancels what
+    it stands for.
+    """
+    if isinstance(awaitable, Deferred):
+        return awaitable
+    if asyncio.isfuture(awaitable):
+        return Deferred.fromFuture(awaitable)
+    coroutine = awaitable if inspect.iscoroutine(awaitable) else _awaiting(awaitable)
+    loop = runningLoop()
+    if loop is None:
+        return Deferred.fromCoroutine(coroutine)
+    return Deferred.fromFuture(loop.create_task(_withDeferreds(coroutine, loop)))
+
+
+async def _awaiting(awaitable: Awaitable[T]) -> T:
+    return await awaitable

@@ -1,0 +1,181 @@
+"""
+The errors of AsynQueue: one tree, each also its builtin twin.
+
+What is known of an error stands in its attributes; the message is made from
+them and says what to do next. This module imports no Twisted, because it is
+also used where there is none.
+"""
+
+from __future__ import annotations
+
+import signal as signals
+
+from zope.interface.exceptions import Invalid
+
+
+class AsynQueueError(Exception):
+    """
+    Anything that AsynQueue itself raises or fails with.
+    """
+
+
+class QueueRunError(AsynQueueError, RuntimeError):
+    """
+    The queue is not running, so it takes no call and ends those still queued.
+    """
+
+    def __init__(self, call: str) -> None:
+        """
+        @param call: what was to be called, or done.
+        """
+        super().__init__(call)
+        self.call = call
+
+    def __str__(self) -> str:
+        return f"{self.call} was not run: the queue is shut down"
+
+
+class ImplementationError(AsynQueueError, TypeError):
+    """
+    An object does not provide the interface that its place needs, or breaks it.
+    """
+
+
+class InvariantError(AsynQueueError, Invalid):
+    """
+    An object declares an interface and breaks one of its invariants.
+    """
+
+
+class NotReadyError(AsynQueueError, RuntimeError):
+    """
+    The next item was asked for before the Deferred of the last one fired.
+    """
+
+    def __str__(self) -> str:
+        return (
+            "the last Deferred of this Deferator has not fired yet:"
+            " wait for it before asking for the next one"
+        )
+
+
+class TaskTimedOut(AsynQueueError, TimeoutError):
+    """
+    A task ran for longer than its C{timeout=}.
+    """
+
+    def __init__(self, call: str, seconds: float) -> None:
+        """
+        @param call: what was called.
+        @param seconds: the limit, counted from the moment the task began.
+        """
+        super().__init__(call, seconds)
+        self.call = call
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"{self.call} ran for more than its {self.seconds:g} s"
+
+
+class WorkerError(AsynQueueError):
+    """
+    A worker could not do what it was asked to do.
+    """
+
+
+class WorkerLost(WorkerError):
+    """
+    The worker that ran a task is gone, and the task may have begun.
+    """
+
+    def __init__(
+        self,
+        call: str,
+        worker: str,
+        begun: bool = True,
+        exitCode: int | None = None,
+        signal: int | None = None,
+        reason: str = "",
+    ) -> None:
+        """
+        @param call: what the worker was running.
+        @param worker: which worker: its kind and ID, its process or its host.
+        @param begun: whether the task may have begun.
+        @param exitCode: how the process of the worker ended, if it did.
+        @param signal: the number of the signal that ended it.
+        @param reason: why it is gone, in words.
+        """
+        super().__init__(call, worker, begun, exitCode, signal, reason)
+        self.call = call
+        self.worker = worker
+        self.begun = begun
+        self.exitCode = exitCode
+        self.signal = signal
+        self.reason = reason
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            how = f" (killed by {signals.Signals(self.signal).name})"
+        elif self.exitCode is not None:
+            how = f" (exit code {self.exitCode})"
+        elif self.reason:
+            how = f" ({self.reason})"
+        else:
+            how = ""
+        if self.begun:
+            return (
+                f"{self.worker} was lost{how} while it ran {self.call};"
+                " give retries=N if the call may safely be repeated"
+            )
+        return f"{self.worker} was lost{how} before it began {self.call}"
+
+
+class MaybeEncodingError(WorkerError):
+    """
+    A result that cannot be sent from where it was made.
+    """
+
+    def __init__(self, reason: str, value: str) -> None:
+        """
+        @param reason: why it cannot be sent.
+        @param value: what it looks like, shortened.
+        """
+        super().__init__(reason, value)
+        self.reason = reason
+        self.value = value
+
+    def __str__(self) -> str:
+        return f"the result {self.value} cannot be sent: {self.reason}"
+
+
+class RemoteError(WorkerError):
+    """
+    Stands for an exception that cannot leave the place where it was raised,
+    because it cannot be pickled there or made again here.
+    """
+
+    def __init__(self, typeName: str, message: str) -> None:
+        """
+        @param typeName: the qualified name of the exception's type.
+        @param message: its text.
+        """
+        super().__init__(typeName, message)
+        self.typeName = typeName
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.typeName}: {self.message}"
+
+
+class RemoteTraceback(Exception):
+    """
+    The traceback of an exception that was raised elsewhere, as text: the
+    C{__cause__} of that exception here.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'

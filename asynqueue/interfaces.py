@@ -1,0 +1,239 @@
+"""
+The roles of AsynQueue. Objects meet through these and know nothing else of
+each other.
+
+Every method here is called in the reactor's thread unless it says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from zope.interface import Attribute, Interface, invariant
+
+from asynqueue.errors import InvariantError
+
+
+class ITask(Interface):
+    """
+    One attempt to make one call. The queue makes it, a worker ends it.
+    """
+
+    callTuple: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] = Attribute(
+        "What to call: (f, args, kw)."
+    )
+    options = Attribute("The frozen options of the call.")
+    series = Attribute("The label that a worker must be qualified for, or None.")
+    priority = Attribute("What tasks are ordered by: the lowest comes first.")
+    context = Attribute("The C{contextvars.Context} of the caller, to run the call in.")
+    d: Deferred[Any] = Attribute("The caller's Deferred.")
+    ended: bool = Attribute("Whether the task has its outcome.")
+    watched: bool = Attribute("Whether L{begin} must be called as the run starts.")
+
+    def begin() -> None:
+        """
+        The run of this task starts now.
+
+        Only an L{IPrefetchingWorker} calls it, and only where L{watched} is
+        true: for the others the queue takes C{run} as the moment. Starts the
+        clock of C{timeout=}.
+        """
+
+    def callback(value: Any) -> None:
+        """
+        End the task with its value. A second end is ignored.
+        """
+
+    def errback(failure: Failure) -> None:
+        """
+        End the task with a failure. A second end is ignored.
+        """
+
+
+def _check_qualifications(worker: Any) -> None:
+    """
+    Both qualifications of a worker are lists.
+    """
+    if not (isinstance(worker.cQualified, list) and isinstance(worker.iQualified, list)):
+        raise InvariantError(worker)
+
+
+class IWorker(Interface):
+    """
+    Runs tasks that a queue assigns to it.
+    """
+
+    cQualified: list[Any] = Attribute(
+        "A list of the series that all workers of this class may run."
+        " Every worker may run series None, which is not listed."
+    )
+    iQualified: list[Any] = Attribute("A list of further series that this worker may run.")
+
+    invariant(_check_qualifications)
+
+    def setResignator(callableObject: Callable[[], None]) -> None:
+        """
+        Take what to call, without argument, when this worker can serve no more.
+
+        The worker is then detached and L{crash}ed; of its unfinished tasks those
+        that have not begun are run elsewhere, the others fail with
+        L{WorkerLost<asynqueue.errors.WorkerLost>} or are tried again, if they
+        may be. It may be called at any time and more than once.
+        """
+
+    def run(task: ITask) -> Deferred[None]:
+        """
+        Run a task, and end it by its C{callback} or C{errback}.
+
+        A task whose C{options.doNext} is true goes before anything else that
+        the worker has lined up. Unless C{options.raw}, an iterator that the call
+        returns becomes a L{Deferator<asynqueue.iteration.Deferator>}; with an
+        C{options.consumer} it is produced to that consumer, and the result is
+        the consumer. A callback put on C{task.d} must pass its argument on.
+
+        @return: a Deferred that fires when the worker is ready to be assigned
+            I{another} task: not when this one is done. One that has fired
+            already says that it is ready at once.
+        """
+
+    def stop() -> Deferred[None]:
+        """
+        Take no more tasks and end those that there are.
+
+        @return: a Deferred that fires after all of them have their outcomes.
+        """
+
+    def crash() -> list[ITask]:
+        """
+        Stop at once and end nothing more.
+
+        @return: the tasks left without an outcome, those that have not begun
+            included.
+        """
+
+
+class IPrefetchingWorker(IWorker):
+    """
+    A worker that is ready for tasks ahead of those it runs.
+
+    It bounds what it holds by time (about 5 ms of work), calls C{task.begin} on
+    tasks that are watched, and hands back what does not move.
+    """
+
+    def setReturner(callableObject: Callable[[Sequence[ITask]], None]) -> None:
+        """
+        Take what to call with tasks that were accepted and have not begun, in
+        the order they were accepted. The queue assigns them again.
+        """
+
+    def takeBack() -> Sequence[ITask]:
+        """
+        Hand over the tasks that are lined up and surely have not begun: the
+        worker holds them no more. After L{crash}, those that had not begun when
+        it was called.
+        """
+
+
+class ICancellingWorker(IWorker):
+    """
+    A worker that can end the run of a task.
+    """
+
+    def cancel(task: ITask) -> None:
+        """
+        End the run of a task that has its outcome already (it was cancelled, or
+        took too long), as far as that can be done.
+
+        The worker is ready for another one in its place when the run is really
+        over. A task that the worker does not hold is ignored.
+        """
+
+
+class IQueueObserver(Interface):
+    """
+    Is told what happens in a queue. What an observer raises is logged and
+    harms nobody. The methods are called in the middle of the queue's work:
+    they must be quick, and must not call the queue.
+    """
+
+    def taskQueued(task: ITask) -> None:
+        """
+        A task was accepted. A retry is not queued again.
+        """
+
+    def taskBegun(task: ITask, worker: IWorker) -> None:
+        """
+        A worker began to run a task.
+        """
+
+    def taskDone(task: ITask, failure: Failure | None) -> None:
+        """
+        A task has its outcome, for good: each queued task is done once.
+
+        @param failure: what it failed with, a cancellation included.
+        """
+
+    def taskLost(task: ITask, worker: IWorker) -> None:
+        """
+        The worker that held a task is gone. The task will be queued again, if
+        it may be, or is done next.
+        """
+
+    def workerHired(worker: IWorker) -> None:
+        """
+        A worker was attached.
+        """
+
+    def workerLeft(worker: IWorker) -> None:
+        """
+        A worker was detached, or resigned.
+        """
+
+
+class IItemSink(Interface):
+    """
+    The near end of an iteration: takes what an L{IItemSource} produces.
+    """
+
+    def receive(items: Sequence[Any]) -> None:
+        """
+        Take items, in order, and no more of them than were granted.
+        """
+
+    def receiveFailure(failure: Failure) -> None:
+        """
+        Take a failure in the place of one item.
+        """
+
+    def finish() -> None:
+        """
+        There are no more items. An iterator that raised is finished, too, after
+        its failure was received.
+        """
+
+
+class IItemSource(Interface):
+    """
+    The far end of an iteration: keeps the iterator and advances it as far as it
+    has credit. It never has more items out than were granted.
+    """
+
+    def connect(sink: IItemSink) -> None:
+        """
+        Produce to this sink. Called once, before anything else.
+        """
+
+    def grant(count: int) -> None:
+        """
+        Produce up to C{count} more items; the source may do so within this very
+        call.
+        """
+
+    def stop() -> None:
+        """
+        Produce no more, and close the iterator. It may be called at any time and
+        more than once. The sink hears nothing more.
+        """

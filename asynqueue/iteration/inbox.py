@@ -1,0 +1,299 @@
+"""
+The near end of an iteration: what has arrived and is not consumed yet.
+
+    source ── receive, finish ──▶ Inbox ◀── next, take ── Deferator ◀── user
+           ◀──── grant, stop ────
+
+The source holds the inbox, and never the Deferator: a Deferator that nobody
+holds goes away, and stops its source as it goes. While somebody waits for an
+item, the inbox holds what waits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from asynqueue.awaitable import AwaitableDeferred
+from asynqueue.errors import ImplementationError, NotReadyError
+from asynqueue.interfaces import IItemSink, IItemSource
+
+#: What L{Inbox.take} returns when no item is there to be taken.
+NOTHING: Any = object()
+
+
+class _Life(Enum):
+    OPEN = auto()
+    FINISHED = auto()
+    STOPPED = auto()
+
+
+class ItemDeferred(AwaitableDeferred[Any]):
+    """
+    The Deferred of one item, from which the iteration can be stopped, too.
+    """
+
+    def __init__(
+        self, inbox: Inbox, canceller: Callable[[Deferred[Any]], None] | None = None
+    ) -> None:
+        super().__init__(canceller)
+        self._inbox = inbox
+
+    def stop(self) -> None:
+        """
+        Stop the whole iteration, as C{Deferator.stop} does.
+        """
+        self._inbox.stop()
+
+
+@implementer(IItemSink)
+class Inbox:
+    """
+    Keeps items until they are consumed, and grants credit for more.
+
+    This is a hot path: an item costs one C{popleft}, a Deferred, and its share
+    of a grant. A failure is kept as it is, in its place among the items.
+    """
+
+    def __init__(self, source: IItemSource | None, window: int) -> None:
+        """
+        @param source: where items come from; C{None} is a source that is
+            finished.
+        @param window: how many items may be granted and not consumed. With 1,
+            the source must always say what follows.
+        """
+        self.d: AwaitableDeferred[bool] = AwaitableDeferred()
+        self._source = source
+        self._window = window
+        self._low = window // 2
+        self._buffer: deque[Any] = deque()
+        self._granted = 0
+        self._life = _Life.OPEN
+        self._received = 0
+        self._complete = True
+        # The iteration is known not to end with an item, once so many are here.
+        self._enough = 2
+        self._pending: ItemDeferred | None = None
+        self._pendingNeeds = 2
+        self._watchers: list[Deferred[None]] = []
+
+    def open(self) -> None:
+        """
+        Connect to the source, and grant it the first items.
+        """
+        if self._source is None:
+            self.finish()
+            return
+        self._source.connect(self)
+        self._topUp()
+
+    # What the source calls ---------------------------------------------------
+
+    def receive(self, items: Sequence[Any], moreLeft: bool = False) -> None:
+        """
+        Take items.
+
+        @param moreLeft: that something surely follows them; the last one may
+            then be handed out before that arrives.
+        @raise ImplementationError: if they are more than were granted.
+        """
+        if self._life is not _Life.OPEN:
+            return
+        count = len(items)
+        if count > self._granted:
+            raise ImplementationError(
+                f"{self._source!r} produced {count} items where {self._granted} were granted"
+            )
+        self._granted -= count
+        self._received += count
+        self._buffer.extend(items)
+        self._enough = 1 if moreLeft else 2
+        self._complete = True
+        self._settle()
+
+    def receiveFailure(self, failure: Failure) -> None:
+        """
+        Take a failure as an item. If it is the last, the iteration is not
+        complete.
+        """
+        if self._life is not _Life.OPEN:
+            return
+        # It may come without a grant: from a connection that was lost.
+        self._granted = max(0, self._granted - 1)
+        self._received += 1
+        self._buffer.append(failure)
+        self._enough = 2
+        self._complete = False
+        self._settle()
+
+    def finish(self) -> None:
+        """
+        Hear that there are no more items. The source is let go.
+        """
+        if self._life is not _Life.OPEN:
+            return
+        self._life = _Life.FINISHED
+        self._source = None
+        self._granted = 0
+        self._enough = 1
+        if not self._received:
+            self._resolve()
+        self._settle()
+
+    # What the Deferator calls ------------------------------------------------
+
+    @property
+    def unconsumed(self) -> int:
+        """
+        How many items are here.
+        """
+        return len(self._buffer)
+
+    @property
+    def moreLeft(self) -> bool:
+        """
+        Whether there is, or may be, another item.
+        """
+        return bool(self._buffer) or self._life is _Life.OPEN
+
+    def next(self) -> ItemDeferred:
+        """
+        The Deferred of the next item, which fires when it is known whether yet
+        another one follows.
+
+        @raise StopIteration: if there are no more items.
+        @raise NotReadyError: if the last Deferred has not fired.
+        """
+        if self._pending is not None:
+            raise NotReadyError
+        if len(self._buffer) >= self._enough:
+            d = ItemDeferred(self)
+            d.callback(self._pop())
+            return d
+        if self._life is not _Life.OPEN:
+            self._resolve()
+            raise StopIteration
+        return self._wait(2)
+
+    def take(self) -> Any:
+        """
+        The next item at once, perhaps a failure, or L{NOTHING}.
+
+        @raise StopAsyncIteration: if there are no more items.
+        @raise NotReadyError: if the last Deferred has not fired.
+        """
+        if self._pending is not None:
+            raise NotReadyError
+        if self._buffer:
+            return self._pop()
+        if self._life is not _Life.OPEN:
+            self._resolve()
+            raise StopAsyncIteration
+        return NOTHING
+
+    def waitForItem(self) -> ItemDeferred:
+        """
+        The Deferred of the next item, which fires as soon as it arrives. Called
+        after L{take} gave nothing.
+        """
+        return self._wait(1)
+
+    def watch(self) -> Deferred[None]:
+        """
+        A Deferred that fires when an item is here, or surely none comes.
+        """
+        d: Deferred[None] = Deferred(self._watchers.remove)
+        self._watchers.append(d)
+        self._notify()
+        return d
+
+    def stop(self) -> None:
+        """
+        Stop the source and drop what was not consumed. It may be called at any
+        time and more than once.
+        """
+        if self._life is _Life.STOPPED:
+            return
+        consumed = self._life is _Life.FINISHED and not self._buffer
+        source, self._source = self._source, None
+        pending, self._pending = self._pending, None
+        self._life = _Life.STOPPED
+        self._granted = 0
+        self._buffer.clear()
+        try:
+            if source is not None:
+                source.stop()
+        finally:
+            self._resolve(consumed and self._complete)
+            self._notify()
+            if pending is not None:
+                pending.errback(CancelledError("the iteration was stopped"))
+
+    # Within ------------------------------------------------------------------
+
+    def _wait(self, needs: int) -> ItemDeferred:
+        self._pendingNeeds = needs
+        self._pending = ItemDeferred(self, self._forget)
+        return self._pending
+
+    def _forget(self, d: Deferred[Any]) -> None:
+        """
+        The pending Deferred is cancelled: what it waited for is left here.
+        """
+        self._pending = None
+
+    def _pop(self) -> Any:
+        item = self._buffer.popleft()
+        if len(self._buffer) + self._granted <= self._low:
+            self._topUp()
+        return item
+
+    def _topUp(self) -> None:
+        """
+        Grant as much as the window has room for. The source may produce it
+        before this returns.
+        """
+        if self._source is not None:
+            count = self._window - len(self._buffer) - self._granted
+            self._granted += count
+            self._source.grant(count)
+
+    def _settle(self) -> None:
+        """
+        Something arrived: tell those who wait for it.
+        """
+        if self._watchers:
+            self._notify()
+        pending = self._pending
+        if pending is None:
+            return
+        if len(self._buffer) >= min(self._enough, self._pendingNeeds):
+            self._pending = None
+            pending.callback(self._pop())
+        elif self._life is not _Life.OPEN:
+            self._pending = None
+            self._resolve()
+            pending.errback(
+                StopAsyncIteration(
+                    "the iteration has no items: before a plain loop over a Deferator,"
+                    " wait for its deferUntilReady(), or use an asynchronous loop"
+                )
+            )
+
+    def _notify(self) -> None:
+        """
+        Fire those who watch. One of them may consume the item; the others then
+        wait for the next.
+        """
+        while self._watchers and (self._buffer or self._life is not _Life.OPEN):
+            self._watchers.pop(0).callback(None)
+
+    def _resolve(self, complete: bool | None = None) -> None:
+        if not self.d.called:
+            self.d.callback(self._complete if complete is None else complete)

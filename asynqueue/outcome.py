@@ -1,0 +1,147 @@
+"""
+How a call ended, in a form that can leave the process where it was made.
+
+An exception is tried out where it was raised: pickled, and made again from
+that. Unpickling runs its C{__init__}, which may want other arguments than the
+exception keeps; it must not be the receiver who finds that out. What cannot
+make the journey is replaced by a L{RemoteError} that says the same in words.
+This module imports no Twisted: it runs where there is none.
+"""
+
+from __future__ import annotations
+
+import pickle
+import reprlib
+import traceback
+from collections.abc import Callable, Iterator
+from time import perf_counter
+from typing import Any
+
+import cloudpickle
+from attrs import frozen
+
+from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteTraceback
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 60
+_short.maxlevel = 2
+
+
+def shortRepr(value: Any) -> str:
+    """
+    A C{repr} of bounded length, also of what has none.
+    """
+    try:
+        return _short.repr(value)
+    except Exception:
+        # Somebody's __repr__: whatever it raises, a message is being made here.
+        return f"<{type(value).__qualname__}>"
+
+
+def describeCall(f: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any]) -> str:
+    """
+    What is called with what, in one short line.
+    """
+    # Not every callable has a name: a partial has none.
+    name = getattr(f, "__qualname__", None) or shortRepr(f)
+    words = [shortRepr(arg) for arg in args]
+    words += [f"{key}={shortRepr(value)}" for key, value in kw.items()]
+    text = f"{name}({', '.join(words[:8])}{', ...' if len(words) > 8 else ''})"
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+@frozen
+class Returned:
+    """
+    The call returned.
+    """
+
+    value: Any
+
+
+@frozen
+class Raised:
+    """
+    The call raised.
+
+    @ivar error: the exception, or what stands for it.
+    @ivar trace: its traceback as text.
+    """
+
+    error: BaseException
+    trace: str
+
+    def localError(self) -> BaseException:
+        """
+        The exception to fail with here: its C{__cause__} tells where it was
+        raised.
+        """
+        self.error.__cause__ = RemoteTraceback(self.trace)
+        return self.error
+
+
+def raised(error: BaseException) -> Raised:
+    """
+    What to send for an exception that was caught just now.
+    """
+    trace = "".join(traceback.format_exception(error))
+    return Raised(portable(error), trace)
+
+
+def portable(error: BaseException) -> BaseException:
+    """
+    The exception itself, if it survives the journey, or a L{RemoteError}.
+    """
+    try:
+        again = pickle.loads(cloudpickle.dumps(error))
+    except BaseException:
+        # Pickling runs other people's code both ways; whatever that raises, an
+        # exit included, the answer is that this one cannot travel.
+        again = None
+    if type(again) is type(error):
+        return error
+    name = f"{type(error).__module__}.{type(error).__qualname__}"
+    return RemoteError(name.removeprefix("builtins."), _text(error))
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        # Somebody's __str__: the type's name has to do.
+        return ""
+
+
+def perform(payload: bytes) -> tuple[float, bytes]:
+    """
+    Make a pickled call (f, args, kw) here.
+
+    Whatever the call does, this returns; so an executor of any kind never sees
+    an exception, and never has to carry one.
+
+    @return: how many seconds the call took, and its outcome, pickled.
+    """
+    start = perf_counter()
+    try:
+        f, args, kw = pickle.loads(payload)
+        start = perf_counter()
+        value = f(*args, **kw)
+        seconds = perf_counter() - start
+        return seconds, _packed(value)
+    except BaseException as error:
+        # The seam between user code and an executor: exits and interrupts of the
+        # task are outcomes, too, as they are in every worker.
+        return perf_counter() - start, cloudpickle.dumps(raised(error))
+
+
+def _packed(value: Any) -> bytes:
+    if isinstance(value, Iterator):
+        reason = "an iterator stays in the process that made it; return a list"
+        raise MaybeEncodingError(reason, shortRepr(value))
+    try:
+        pickled: bytes = cloudpickle.dumps(Returned(value))
+    except Exception as error:
+        # Pickling runs other people's code, and may raise anything.
+        reason = f"{type(error).__name__}: {_text(error)}"
+        raise MaybeEncodingError(reason, shortRepr(value)) from None
+    return pickled

@@ -1,0 +1,3 @@
+"""
+Tasks, and in which order which worker gets them.
+"""

@@ -1,0 +1,495 @@
+"""
+Brings tasks to workers, and outcomes to tasks, whatever happens to the workers.
+
+::
+
+    submit ─▶ Scheduler ─▶ serve: a ready worker, its next task ─▶ IWorker.run
+                 ▲                      ▲            │
+                 │ not begun            └── ready ───┤
+                 └── resigned, given back ◀──────────┘
+
+One loop serves: whatever a worker, a task or a callback does meanwhile only adds
+to what the loop has before it. So nothing recurses, however many tasks end at
+once, and after some milliseconds the reactor has its turn.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from enum import Enum
+from itertools import count
+from time import perf_counter
+from typing import Any
+
+from twisted.internet.defer import Deferred, TimeoutError, inlineCallbacks, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from asynqueue.errors import ImplementationError, QueueRunError, WorkerLost
+from asynqueue.interfaces import ITask, IWorker
+from asynqueue.reactors import theReactor
+from asynqueue.scheduling.events import Announcer
+from asynqueue.scheduling.flows import Lane, Scheduler
+from asynqueue.scheduling.ledger import Ledger, Post
+from asynqueue.scheduling.options import DEFAULT, CallOptions
+from asynqueue.scheduling.task import ASSIGNED, CallTuple, Task
+
+_log = Logger()
+
+# The loop gives the reactor a turn after so many seconds, and looks at the clock
+# after so many tasks.
+_SLICE = 0.01
+_LOOK = 32
+
+
+class Loop(Enum):
+    """
+    What the serving loop is doing.
+    """
+
+    RESTING = "nothing to do"
+    SERVING = "at work, further down the stack"
+    POSTPONED = "goes on in the reactor's next turn"
+
+
+RESTING, SERVING, POSTPONED = Loop
+
+
+class Dispatcher:
+    """
+    The workers of a queue, and the tasks on their way to them and back.
+
+    @ivar scheduler: the tasks that wait.
+    @ivar announcer: whom to tell.
+    @ivar ledgers: the workers by ID.
+    @ivar running: how many tasks workers hold.
+    @ivar done: how many tasks have ended.
+    @ivar failed: how many of them failed.
+    @ivar observed: whether anybody listens.
+    """
+
+    def __init__(self, reactor: Any = None) -> None:
+        self._reactor = reactor
+        self.scheduler = Scheduler()
+        self.announcer = Announcer()
+        self.observed = False
+        self.ledgers: dict[int, Ledger] = {}
+        self.running = 0
+        self.done = 0
+        self.failed = 0
+        self.open = True
+        self._numbers = count(1)
+        self._IDs = count(1)
+        self._ready: deque[Ledger] = deque()
+        self._loop = RESTING
+
+    # Tasks
+
+    def newTask(self, callTuple: CallTuple, options: CallOptions, isUpdate: bool = False) -> Task:
+        """
+        Make a task of a call.
+        """
+        return Task(self, callTuple, options, next(self._numbers), isUpdate)
+
+    def submit(self, task: Task) -> None:
+        """
+        Queue a task. It may begin within this call.
+        """
+        if self.observed:
+            self.announcer.announce("taskQueued", task)
+        self._wake(self.scheduler.push(task))
+
+    def assign(self, ledger: Ledger, task: Task) -> None:
+        """
+        Give a task to one worker, before those that are queued.
+        """
+        if self.observed:
+            self.announcer.announce("taskQueued", task)
+        task.holder = ledger
+        ledger.updates.append(task)
+        if ledger.ready:
+            self._attend(ledger)
+
+    def addObserver(self, observer: Any) -> None:
+        """
+        Tell an observer what happens.
+
+        @raise ImplementationError: it is no C{IQueueObserver}.
+        """
+        self.announcer.add(observer)
+        self.observed = True
+
+    def removeObserver(self, observer: Any) -> None:
+        """
+        Tell an observer no more.
+        """
+        self.announcer.remove(observer)
+        self.observed = bool(self.announcer)
+
+    def load(self) -> int:
+        """
+        How many tasks have no outcome.
+        """
+        waiting = sum(len(ledger.updates) for ledger in self.ledgers.values())
+        return self.scheduler.queued + self.running + waiting
+
+    def tasks(self, queued: bool = True, held: bool = True) -> Iterator[Task]:
+        """
+        The tasks that have no outcome: those queued, those that workers hold.
+        """
+        if queued:
+            yield from self.scheduler.tasks()
+        for ledger in self.ledgers.values():
+            if queued:
+                yield from ledger.updates
+            if held:
+                yield from ledger.tasks
+
+    def close(self) -> None:
+        """
+        Take no more tasks, and end those that no worker holds yet.
+        """
+        self.open = False
+        for task in list(self.tasks(held=False)):
+            task.errback(Failure(QueueRunError(task.describe())))
+
+    def taskBegun(self, task: Task) -> None:
+        """
+        Announce that a task began.
+        """
+        self.announcer.announce("taskBegun", task, task.holder.worker)
+
+    def taskEnded(self, task: Task, failure: Failure | None) -> None:
+        """
+        Take a task out of the books.
+        """
+        self._release(task)
+        self.done += 1
+        if failure is not None:
+            self.failed += 1
+        if self.observed:
+            self.announcer.announce("taskDone", task, failure)
+
+    def taskGivenUp(self, task: Task) -> None:
+        """
+        Have the worker end the run of a task, if it can.
+        """
+        ledger: Ledger = task.holder
+        if ledger.cancelling and ledger.post is not Post.LEFT:
+            try:
+                ledger.worker.cancel(task)
+            except Exception:
+                # The seam to other people's workers: the task has ended anyway.
+                _log.failure("{worker} failed to cancel a task", worker=ledger.name)
+
+    def retryTask(self, task: Task) -> bool:
+        """
+        Queue the next attempt of a task whose worker was lost, while the queue
+        is open.
+        """
+        if not self.open or task.isUpdate:
+            return False
+        self._release(task)
+        if self.observed:
+            self.announcer.announce("taskLost", task, task.holder.worker)
+        self._wake(self.scheduler.putBack(task.nextAttempt()))
+        return True
+
+    def startTimer(self, seconds: float, f: Callable[[], None]) -> Any:
+        """
+        Call C{f} after a time.
+        """
+        return theReactor(self._reactor).callLater(seconds, f)
+
+    def _release(self, task: Task) -> None:
+        """
+        A task leaves the hands of its worker, or the queue.
+        """
+        ledger: Ledger | None = task.holder
+        if ledger is None:
+            self.scheduler.discard(task)
+        elif task in ledger.tasks:
+            del ledger.tasks[task]
+            ledger.done += 1
+            self.running -= 1
+        else:
+            ledger.updates.remove(task)
+
+    # Workers
+
+    def hire(self, worker: IWorker, updates: Iterable[CallTuple]) -> Deferred[int]:
+        """
+        Take a worker on. It serves once it has run the updates.
+
+        @return: a Deferred of its ID; it fails with what an update failed with,
+            and then the worker is not hired.
+        """
+        ID = next(self._IDs)
+        lane = self.scheduler.enter([*worker.cQualified, *worker.iQualified])
+        ledger = self.ledgers[ID] = Ledger(worker, ID, lane)
+        ledger.ready = True
+        # The ID of a worker is promised to be found there.
+        ledger.worker.ID = ID
+        worker.setResignator(lambda: self.resign(ledger))
+        if ledger.prefetching:
+            ledger.worker.setReturner(lambda tasks: self._takeBack(ledger, tasks))
+        self.announcer.announce("workerHired", worker)
+        return self._induct(ledger, list(updates))
+
+    @inlineCallbacks
+    def _induct(self, ledger: Ledger, updates: list[CallTuple]) -> Any:
+        for callTuple in updates:
+            task = self.newTask(callTuple, DEFAULT, isUpdate=True)
+            self.assign(ledger, task)
+            try:
+                yield task.d
+            except Exception:
+                # Whatever it is, it goes on to who hires; without its updates the
+                # worker is not fit to serve.
+                self.fire(ledger)
+                raise
+        if ledger.post is Post.INDUCTED:
+            ledger.post = Post.SERVING
+            if ledger.ready:
+                self._attend(ledger)
+        return ledger.ID
+
+    def qualify(self, ledger: Ledger, series: Hashable) -> None:
+        """
+        From now on the worker may run this series, too.
+        """
+        worker = ledger.worker
+        if series not in worker.iQualified:
+            worker.iQualified.append(series)
+        old = ledger.lane
+        old.idle.pop(ledger, None)
+        ledger.lane = self.scheduler.enter([*worker.cQualified, *worker.iQualified])
+        self.scheduler.leave(old)
+        if ledger.ready:
+            self._attend(ledger)
+
+    def dismiss(self, ledger: Ledger, limit: float | None, reassign: bool = False) -> Deferred[Any]:
+        """
+        Let a worker end its tasks, and go.
+
+        @param limit: the seconds that this may take before it crashes; C{None}:
+            as long as its tasks take.
+        @param reassign: give what it has not begun to others.
+        @return: a Deferred list of the tasks it did not end.
+        """
+        self._retire(ledger, Post.LEAVING)
+        if reassign and ledger.prefetching:
+            self._takeBack(ledger, ledger.worker.takeBack())
+        stopped = maybeDeferred(ledger.worker.stop)
+        if limit is not None:
+            stopped.addTimeout(limit, theReactor(self._reactor))
+        return stopped.addBoth(self._stopped, ledger)
+
+    def _stopped(self, result: Any, ledger: Ledger) -> list[Task]:
+        """
+        The worker has stopped, or could not, or not in time.
+        """
+        if isinstance(result, Failure):
+            if not result.check(TimeoutError):
+                _log.failure("{worker} failed to stop", result, worker=ledger.name)
+            return self.fire(ledger, "it did not stop in time")
+        return self._depart(ledger, list(ledger.tasks), (), "it stopped without ending this")
+
+    def fire(self, ledger: Ledger, reason: str = "", reassign: bool = False) -> list[Task]:
+        """
+        Have a worker crash, and settle what it leaves undone.
+
+        @param reassign: run again elsewhere what it had begun, too.
+        @return: the tasks that were not reassigned.
+        """
+        if ledger.post is Post.LEFT:
+            return []
+        self._retire(ledger, Post.LEFT)
+        notBegun: Sequence[ITask] = ()
+        try:
+            ledger.worker.crash()
+            if ledger.prefetching:
+                notBegun = ledger.worker.takeBack()
+        except Exception:
+            # The seam to other people's workers: it is gone all the same.
+            _log.failure("{worker} failed to crash", worker=ledger.name)
+        left = list(ledger.tasks)
+        return self._depart(ledger, left, left if reassign else notBegun, reason or "it crashed")
+
+    def resign(self, ledger: Ledger) -> None:
+        """
+        A worker can serve no more.
+        """
+        self.fire(ledger, "it resigned")
+
+    def _retire(self, ledger: Ledger, post: Post) -> None:
+        """
+        A worker gets no more tasks.
+        """
+        if ledger.post in (Post.INDUCTED, Post.SERVING):
+            ledger.lane.idle.pop(ledger, None)
+            self.scheduler.leave(ledger.lane)
+            for task in list(ledger.updates):
+                task.errback(Failure(WorkerLost(task.describe(), ledger.name, begun=False)))
+        ledger.post = post
+
+    def _depart(
+        self, ledger: Ledger, left: list[Task], again: Sequence[ITask], reason: str
+    ) -> list[Task]:
+        """
+        A worker is gone: settle each task that it left, as it may be (G2).
+        """
+        ledger.post = Post.LEFT
+        notBegun = set(again)
+        if self.ledgers.pop(ledger.ID, None) is not None:
+            self.announcer.announce("workerLeft", ledger.worker)
+        lost: list[Task] = []
+        # The last first: each goes back before those that were queued after it.
+        for task in reversed(left):
+            if task not in ledger.tasks:
+                continue
+            if task in notBegun and self.open and not task.isUpdate:
+                if self.observed:
+                    self.announcer.announce("taskLost", task, ledger.worker)
+                self._requeue(ledger, task)
+            else:
+                lost.insert(0, task)
+        for task in lost:
+            begun = task not in notBegun
+            task.errback(Failure(WorkerLost(task.describe(), ledger.name, begun, reason=reason)))
+        return lost
+
+    def _takeBack(self, ledger: Ledger, tasks: Sequence[Any]) -> None:
+        """
+        A worker hands back tasks that it has not begun.
+        """
+        for task in reversed(tasks):
+            if task in ledger.tasks:
+                self._requeue(ledger, task)
+
+    def _requeue(self, ledger: Ledger, task: Task) -> None:
+        if not self.open or task.isUpdate:
+            task.errback(Failure(QueueRunError(task.describe())))
+            return
+        del ledger.tasks[task]
+        self.running -= 1
+        task.putBack()
+        self._wake(self.scheduler.putBack(task))
+
+    # The loop
+
+    def _wake(self, lanes: list[Lane]) -> None:
+        """
+        There is a task for these lanes: attend to who has waited the longest.
+        """
+        for lane in lanes:
+            if lane.idle:
+                self._attend(next(iter(lane.idle)))
+                return
+
+    def _attend(self, ledger: Ledger) -> None:
+        """
+        A worker that waits has something to do.
+        """
+        ledger.ready = False
+        ledger.lane.idle.pop(ledger, None)
+        self._ready.append(ledger)
+        if self._loop is RESTING:
+            self._serve()
+
+    def _becameReady(self, result: Any, ledger: Ledger) -> None:
+        """
+        A worker is ready for another task.
+        """
+        self._ready.append(ledger)
+        if self._loop is RESTING:
+            self._serve()
+
+    def _serve(self) -> None:
+        """
+        Give tasks to workers while there are both; then rest. A hot path.
+        """
+        self._loop = SERVING
+        ready = self._ready
+        given = 0
+        started = perf_counter()
+        try:
+            while ready:
+                ledger = ready.popleft()
+                task = self._next(ledger)
+                if task is None:
+                    continue
+                self._give(ledger, task)
+                given += 1
+                if given % _LOOK == 0 and perf_counter() - started > _SLICE:
+                    self._loop = POSTPONED
+                    theReactor(self._reactor).callLater(0, self._serve)
+                    return
+        finally:
+            if self._loop is SERVING:
+                self._loop = RESTING
+
+    def _next(self, ledger: Ledger) -> Task | None:
+        """
+        The next task for a ready worker. If there is none, it waits.
+        """
+        post = ledger.post
+        if post is Post.SERVING:
+            if ledger.updates:
+                return ledger.updates.popleft()
+            task = self.scheduler.pick(ledger.lane)
+            if task is None:
+                ledger.ready = True
+                ledger.lane.idle[ledger] = None
+            return task
+        if post is Post.INDUCTED:
+            if ledger.updates:
+                return ledger.updates.popleft()
+            ledger.ready = True
+        return None
+
+    def _give(self, ledger: Ledger, task: Task) -> None:
+        """
+        Have a worker run a task, and go on when it is ready. A hot path.
+        """
+        task.holder = ledger
+        task.state = ASSIGNED
+        ledger.tasks[task] = None
+        self.running += 1
+        if not ledger.prefetching:
+            task.begin()
+        try:
+            ready = ledger.worker.run(task)
+        except Exception as error:
+            # The seam to other people's workers: the fault is the worker's, not
+            # the queue's.
+            self._broken(ledger, task, f"run() raised {type(error).__name__}", Failure())
+            return
+        if not isinstance(ready, Deferred):
+            self._broken(ledger, task, f"run() returned {ready!r}, no Deferred", None)
+        elif ready.called and not ready.paused and ready.result is None:
+            self._ready.append(ledger)
+        else:
+            ready.addCallbacks(
+                self._becameReady,
+                self._neverReady,
+                callbackArgs=(ledger,),
+                errbackArgs=(ledger, task),
+            )
+
+    def _neverReady(self, failure: Failure, ledger: Ledger, task: Task) -> None:
+        if ledger.post is not Post.LEFT:
+            self._broken(ledger, task, "the Deferred of run() failed", failure)
+
+    def _broken(self, ledger: Ledger, task: Task, what: str, failure: Failure | None) -> None:
+        """
+        A worker broke its contract, and is not given another task.
+        """
+        text = f"{ledger.name} does not keep to IWorker: {what}"
+        error = ImplementationError(text)
+        if failure is not None:
+            error.__cause__ = failure.value
+        _log.failure("{what}", failure or Failure(error), what=text)
+        task.errback(Failure(error))
+        self.fire(ledger, what)

@@ -1,0 +1,160 @@
+"""
+Those who listen to a queue: the queue announces, and knows none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from asynqueue.errors import ImplementationError
+from asynqueue.interfaces import IQueueObserver, ITask, IWorker
+from asynqueue.scheduling.task import Task
+
+_log = Logger()
+
+
+class Announcer:
+    """
+    Tells observers, one after the other, and survives each of them.
+    """
+
+    def __init__(self) -> None:
+        self._observers: list[Any] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._observers)
+
+    def add(self, observer: Any) -> None:
+        """
+        Tell this observer, too.
+
+        @raise ImplementationError: it is no L{IQueueObserver}.
+        """
+        if not IQueueObserver.providedBy(observer):
+            raise ImplementationError(f"{observer!r} is no IQueueObserver")
+        if observer not in self._observers:
+            self._observers.append(observer)
+
+    def remove(self, observer: Any) -> None:
+        """
+        Tell this observer no more, if it was told.
+        """
+        if observer in self._observers:
+            self._observers.remove(observer)
+
+    def announce(self, event: str, *args: Any) -> None:
+        """
+        Call the method C{event} of every observer.
+        """
+        for observer in list(self._observers):
+            try:
+                getattr(observer, event)(*args)
+            except Exception:
+                # The seam to other people's observers: what one raises is its own
+                # fault, and harms neither the queue nor the next observer.
+                _log.failure("{observer!r} failed at {event}", observer=observer, event=event)
+
+
+@implementer(IQueueObserver)
+class SilentObserver:
+    """
+    An observer that does nothing: override what you want to hear of.
+    """
+
+    def taskQueued(self, task: ITask) -> None:
+        pass
+
+    def taskBegun(self, task: ITask, worker: IWorker) -> None:
+        pass
+
+    def taskDone(self, task: ITask, failure: Failure | None) -> None:
+        pass
+
+    def taskLost(self, task: ITask, worker: IWorker) -> None:
+        pass
+
+    def workerHired(self, worker: IWorker) -> None:
+        pass
+
+    def workerLeft(self, worker: IWorker) -> None:
+        pass
+
+
+@implementer(IPushProducer)
+class LoadProducer(SilentObserver):
+    """
+    Writes the load of a queue, queued and running tasks together, to a consumer
+    at every change. While it is paused it writes nothing; then, the last figure.
+    """
+
+    def __init__(self, consumer: Any, load: int, stopped: Callable[[Any], None]) -> None:
+        """
+        @param consumer: an C{IConsumer} of whole numbers.
+        @param load: the load as it is.
+        @param stopped: is called with this object when the consumer wants no
+            more.
+        """
+        if not IConsumer.providedBy(consumer):
+            raise ImplementationError(f"{consumer!r} is no IConsumer")
+        self._consumer: Any = consumer
+        self._load = load
+        self._written = load
+        self._paused = False
+        self._stopped = stopped
+        consumer.registerProducer(self, True)
+
+    def taskQueued(self, task: ITask) -> None:
+        self._change(1)
+
+    def taskDone(self, task: ITask, failure: Failure | None) -> None:
+        self._change(-1)
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        if self._written != self._load:
+            self._change(0)
+
+    def stopProducing(self) -> None:
+        self._stopped(self)
+
+    def end(self) -> None:
+        """
+        The queue is gone: nothing more will be written.
+        """
+        self._stopped(self)
+        self._consumer.unregisterProducer()
+
+    def _change(self, by: int) -> None:
+        self._load += by
+        if not self._paused:
+            self._written = self._load
+            self._consumer.write(self._load)
+
+
+class CallLogger(SilentObserver):
+    """
+    Logs errors of tasks; with C{spew}, every call; with C{verbose}, what was
+    called with what.
+    """
+
+    def __init__(self, verbose: bool, spew: bool) -> None:
+        self._verbose = verbose or spew
+        self._spew = spew
+
+    def taskDone(self, task: Any, failure: Failure | None) -> None:
+        if failure is not None:
+            _log.failure("{call} failed", failure, call=self._call(task))
+        elif self._spew:
+            _log.info("{call} returned", call=self._call(task))
+
+    def _call(self, task: Task) -> str:
+        return task.describe() if self._verbose else f"task {task.number}"

@@ -1,0 +1,362 @@
+"""
+Which task comes next: start-time fair queueing over flows.
+
+A I{flow} is the tasks of one series and one niceness, first in first out. A
+I{lane} is what one set of equally qualified workers chooses from. In each lane
+backlogged flows are served in proportion to their weights,
+C{2 ** (-niceness / 10)}, by start-time fair queueing (P. Goyal, H. M. Vin,
+H. Cheng, "Start-time Fair Queueing", SIGCOMM 1996): a flow has a virtual start
+tag, the lowest tag is served, and by that the flow's tag grows by one over its
+weight. The virtual time of a lane is the tag served last; a flow that comes
+back starts there, or at the tag that it had earned, whichever is later.
+
+Around the flows lie two bands, C{doNext} and C{doLast}, first come first served
+over all series.
+
+A lane keeps its flows in heaps, each flow once, by a tag that may be out of
+date; it is put right when it comes to the top. A flow that has run empty stays
+in its place until then, for its tag says what it has had already. So a task
+costs O(log flows), and so does the memory of a flow end by itself.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator
+from heapq import heappop, heappush, heapreplace
+from itertools import count
+from typing import Any
+
+from asynqueue.scheduling.task import ENDED, Task
+
+# What one task of a niceness costs in virtual time: one over its weight.
+_COSTS = {niceness: 2.0 ** (niceness / 10) for niceness in range(-20, 21)}
+
+# The bands in the order they are served.
+NEXT, FAIR, LAST = range(3)
+
+# So many ended tasks may lie in a flow before it is worth a look.
+_DEAD_ENOUGH = 64
+
+_order = count()
+
+
+class Flow:
+    """
+    Tasks that are done in the order they were queued.
+
+    @ivar series: their series.
+    @ivar niceness: their niceness; 0 for the bands.
+    @ivar tasks: those queued, ended ones among them.
+    @ivar dead: how many of them have ended, being cancelled.
+    @ivar lanes: the lanes whose workers may run them.
+    @ivar places: in how many lanes the flow has a place.
+    """
+
+    __slots__ = ("band", "cost", "dead", "lanes", "niceness", "order", "places", "series", "tasks")
+
+    def __init__(self, series: Hashable, band: int, niceness: int, lanes: list[Lane]) -> None:
+        self.series = series
+        self.band = band
+        self.niceness = niceness
+        self.cost = _COSTS[niceness]
+        self.order = next(_order)
+        self.tasks: deque[Task] = deque()
+        self.dead = 0
+        self.places = 0
+        self.lanes = lanes
+
+    def first(self) -> Task | None:
+        """
+        The task to do next. Ended ones before it are let go.
+        """
+        tasks = self.tasks
+        while tasks:
+            task = tasks[0]
+            if task.state is not ENDED:
+                return task
+            tasks.popleft()
+            self.dead -= 1
+        return None
+
+    def insert(self, task: Task) -> None:
+        """
+        Put a task back in its place: before all that were queued after it.
+        """
+        place = 0
+        for other in self.tasks:
+            if other.number > task.number:
+                break
+            place += 1
+        self.tasks.insert(place, task)
+
+    def compact(self) -> None:
+        """
+        Let go of ended tasks once they are the larger part, or all there is.
+        """
+        if self.dead == len(self.tasks):
+            self.tasks.clear()
+            self.dead = 0
+        elif self.dead > _DEAD_ENOUGH and self.dead * 2 > len(self.tasks):
+            self.tasks = deque(task for task in self.tasks if task.state is not ENDED)
+            self.dead = 0
+
+
+class _Band:
+    """
+    The flows of one band in one lane, by tag.
+    """
+
+    def __init__(self) -> None:
+        self.heap: list[tuple[float, int, Flow]] = []
+        self.members: set[Flow] = set()
+
+    def _drop(self) -> Flow:
+        """
+        Take the first flow out, which has run empty.
+        """
+        flow = heappop(self.heap)[2]
+        if flow in self.members:
+            self.members.remove(flow)
+            flow.places -= 1
+        return flow
+
+
+class FairBand(_Band):
+    """
+    Start-time fair queueing.
+
+    @ivar time: the virtual time, the tag served last.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time = 0.0
+
+    def add(self, flow: Flow) -> None:
+        """
+        A flow has tasks again. If it still has a place, its tag there stands.
+        """
+        if flow not in self.members:
+            self.members.add(flow)
+            flow.places += 1
+            heappush(self.heap, (self.time, flow.order, flow))
+
+    def pick(self, ended: list[Flow]) -> Task | None:
+        """
+        Take the next task out. Flows that lose their place are noted.
+        """
+        heap = self.heap
+        while heap:
+            tag, order, flow = heap[0]
+            self.time = tag
+            task = flow.first()
+            if task is None:
+                ended.append(self._drop())
+                continue
+            flow.tasks.popleft()
+            heapreplace(heap, (tag + flow.cost, order, flow))
+            return task
+        return None
+
+
+class FifoBand(_Band):
+    """
+    First come, first served: the tag of a flow is the number of its first task.
+    """
+
+    def add(self, flow: Flow) -> None:
+        """
+        A flow has tasks again, or an earlier one than before.
+        """
+        task = flow.first()
+        if task is not None:
+            if flow not in self.members:
+                self.members.add(flow)
+                flow.places += 1
+            heappush(self.heap, (task.number, flow.order, flow))
+
+    def pick(self, ended: list[Flow]) -> Task | None:
+        """
+        Take the next task out. Flows that lose their place are noted.
+        """
+        heap = self.heap
+        while heap:
+            tag, order, flow = heap[0]
+            task = flow.first()
+            if task is None:
+                ended.append(self._drop())
+            elif task.number != tag:
+                heapreplace(heap, (task.number, order, flow))
+            else:
+                flow.tasks.popleft()
+                return task
+        return None
+
+
+class Lane:
+    """
+    What workers of the same qualification choose from.
+
+    @ivar qualified: the series they may run, besides C{None}.
+    @ivar idle: those of them that are ready and found nothing, longest first.
+    @ivar workers: how many there are.
+    """
+
+    def __init__(self, qualified: frozenset[Hashable]) -> None:
+        self.qualified = qualified
+        self.idle: dict[Any, None] = {}
+        self.workers = 0
+        self.bands = (FifoBand(), FairBand(), FifoBand())
+
+    def serves(self, series: Hashable) -> bool:
+        """
+        Whether the workers of this lane may run a series.
+        """
+        return series is None or series in self.qualified
+
+
+class Scheduler:
+    """
+    The tasks that wait, and the order they leave in.
+
+    @ivar queued: how many tasks wait.
+    """
+
+    def __init__(self) -> None:
+        self.queued = 0
+        self._flows: dict[tuple[Hashable, int, int], Flow] = {}
+        self._lanes: dict[frozenset[Hashable], Lane] = {}
+        self._withoutPlace: list[Flow] = []
+
+    def enter(self, qualified: Iterable[Hashable]) -> Lane:
+        """
+        One more worker of this qualification.
+
+        @return: the lane that it chooses from.
+        """
+        key = frozenset(qualified)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(key)
+            for flow in self._flows.values():
+                if lane.serves(flow.series):
+                    flow.lanes.append(lane)
+                    if flow.tasks:
+                        lane.bands[flow.band].add(flow)
+        lane.workers += 1
+        return lane
+
+    def leave(self, lane: Lane) -> None:
+        """
+        One worker less in a lane.
+        """
+        lane.workers -= 1
+        if lane.workers:
+            return
+        del self._lanes[lane.qualified]
+        for flow in list(self._flows.values()):
+            if lane in flow.lanes:
+                flow.lanes.remove(lane)
+                if flow in lane.bands[flow.band].members:
+                    flow.places -= 1
+                self._forget(flow)
+
+    def push(self, task: Task) -> list[Lane]:
+        """
+        Queue a task.
+
+        @return: the lanes whose workers may run it.
+        """
+        flow = self._flowOf(task)
+        self.queued += 1
+        tasks = flow.tasks
+        tasks.append(task)
+        # A flow that has tasks already has its places.
+        if len(tasks) == 1:
+            for lane in flow.lanes:
+                lane.bands[flow.band].add(flow)
+        return flow.lanes
+
+    def putBack(self, task: Task) -> list[Lane]:
+        """
+        Queue a task again that was not begun, in the place that it had.
+
+        @return: the lanes whose workers may run it.
+        """
+        flow = self._flowOf(task)
+        self.queued += 1
+        flow.insert(task)
+        for lane in flow.lanes:
+            lane.bands[flow.band].add(flow)
+        return flow.lanes
+
+    def pick(self, lane: Lane) -> Task | None:
+        """
+        Take out the task that a worker of this lane is to run next.
+        """
+        ended = self._withoutPlace
+        task = None
+        for band in lane.bands:
+            if band.heap:
+                task = band.pick(ended)
+                if task is not None:
+                    self.queued -= 1
+                    break
+        while ended:
+            self._forget(ended.pop())
+        return task
+
+    def discard(self, task: Task) -> None:
+        """
+        A queued task is ending. It leaves the structures later.
+        """
+        self.queued -= 1
+        flow = self._flows[self._key(task)]
+        flow.dead += 1
+        flow.compact()
+        self._forget(flow)
+
+    def flows(self) -> Iterator[Flow]:
+        """
+        The flows in which tasks wait.
+        """
+        return (flow for flow in self._flows.values() if len(flow.tasks) > flow.dead)
+
+    def tasks(self) -> Iterator[Task]:
+        """
+        The tasks that wait, flow by flow.
+        """
+        for flow in self.flows():
+            for task in flow.tasks:
+                if task.state is not ENDED:
+                    yield task
+
+    def lanes(self, series: Hashable) -> list[Lane]:
+        """
+        The lanes whose workers may run a series.
+        """
+        return [lane for lane in self._lanes.values() if lane.serves(series)]
+
+    def _key(self, task: Task) -> tuple[Hashable, int, int]:
+        options = task.options
+        if options.doNext:
+            return options.series, NEXT, 0
+        if options.doLast:
+            return options.series, LAST, 0
+        return options.series, FAIR, options.niceness
+
+    def _flowOf(self, task: Task) -> Flow:
+        key = self._key(task)
+        flow = self._flows.get(key)
+        if flow is None:
+            series, band, niceness = key
+            flow = self._flows[key] = Flow(series, band, niceness, self.lanes(series))
+        return flow
+
+    def _forget(self, flow: Flow) -> None:
+        """
+        Let a flow go that has neither a task nor a place.
+        """
+        if not flow.places and not flow.tasks:
+            self._flows.pop((flow.series, flow.band, flow.niceness), None)

@@ -1,0 +1,74 @@
+"""
+What the queue knows of one of its workers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import Any
+
+from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, IWorker
+from asynqueue.scheduling.flows import Lane
+from asynqueue.scheduling.task import Task
+
+
+class Post(Enum):
+    """
+    How far a worker is in its time with the queue.
+    """
+
+    INDUCTED = "is being updated"
+    SERVING = "serves"
+    LEAVING = "ends what it has"
+    LEFT = "is gone"
+
+
+class Ledger:
+    """
+    What one worker has accepted and not finished, and how it stands.
+
+    @ivar ID: the number of the worker, unique in its queue.
+    @ivar post: see L{Post}.
+    @ivar lane: what it chooses from.
+    @ivar tasks: what it holds, in the order it was assigned.
+    @ivar updates: calls that it must run before any other.
+    @ivar ready: whether it waits to be assigned a task.
+    @ivar done: how many tasks it has ended.
+    @ivar prefetching: whether it takes tasks ahead of those it runs.
+    @ivar cancelling: whether it can end the run of a task.
+    """
+
+    __slots__ = (
+        "ID",
+        "cancelling",
+        "done",
+        "lane",
+        "post",
+        "prefetching",
+        "ready",
+        "tasks",
+        "updates",
+        "worker",
+    )
+
+    def __init__(self, worker: IWorker, ID: int, lane: Lane) -> None:
+        # Any: what else than an IWorker it is, is asked below.
+        self.worker: Any = worker
+        self.ID = ID
+        self.lane = lane
+        self.post = Post.INDUCTED
+        self.ready = False
+        self.done = 0
+        self.tasks: dict[Task, None] = {}
+        self.updates: deque[Task] = deque()
+        # Asked once: it is needed for every task.
+        self.prefetching = IPrefetchingWorker.providedBy(worker)
+        self.cancelling = ICancellingWorker.providedBy(worker)
+
+    @property
+    def name(self) -> str:
+        """
+        The worker in words.
+        """
+        return f"{type(self.worker).__name__} {self.ID}"

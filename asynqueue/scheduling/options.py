@@ -1,0 +1,119 @@
+"""
+The options of a call: what its caller says of it, apart from its arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from functools import lru_cache
+from typing import Any
+
+from attrs import field, frozen
+from twisted.internet.interfaces import IConsumer
+
+from asynqueue.errors import ImplementationError
+
+
+@frozen
+class CallOptions:
+    """
+    How a call is to be queued, run and answered.
+
+    @ivar niceness: -20 (greedy) to 20 (modest), as in UNIX: ten more is half the
+        rate.
+    @ivar series: only workers that are qualified for it run the task; C{None} is
+        for all.
+    @ivar doNext: before everything that is queued, first come first served.
+    @ivar doLast: after everything else that is queued.
+    @ivar timeout: the seconds that the run may take, from the moment it begins.
+    @ivar retries: how often the call may be run again when its worker was lost.
+    @ivar consumer: an C{IConsumer} for the items, if an iterator is returned.
+    @ivar raw: whether an iterator comes back as it is; C{None}: as the worker
+        has it.
+    @ivar returnFailure: whether an error fails the Deferred, or is logged;
+        C{None}: as the queue has it.
+    """
+
+    niceness: int = field(default=0)
+    series: Hashable = None
+    doNext: bool = False
+    doLast: bool = False
+    timeout: float | None = field(default=None)
+    retries: int = field(default=0)
+    consumer: Any = field(default=None)
+    raw: bool | None = None
+    returnFailure: bool | None = None
+
+    @niceness.validator
+    def _checkNiceness(self, attribute: Any, value: Any) -> None:
+        if not _isWholeNumber(value) or not -20 <= value <= 20:
+            raise ValueError(f"niceness is a whole number from -20 to 20, not {value!r}")
+
+    @timeout.validator
+    def _checkTimeout(self, attribute: Any, value: Any) -> None:
+        if value is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise ValueError(f"timeout is a number of seconds above 0, or None, not {value!r}")
+
+    @retries.validator
+    def _checkRetries(self, attribute: Any, value: Any) -> None:
+        if not _isWholeNumber(value) or value < 0:
+            raise ValueError(f"retries is a whole number, 0 or more, not {value!r}")
+
+    @consumer.validator
+    def _checkConsumer(self, attribute: Any, value: Any) -> None:
+        if value is not None and not IConsumer.providedBy(value):
+            raise ImplementationError(f"{value!r} is no IConsumer")
+
+    def __attrs_post_init__(self) -> None:
+        if self.doNext and self.doLast:
+            raise ValueError("a call cannot have both doNext and doLast")
+        try:
+            hash(self.series)
+        except TypeError:
+            raise TypeError(f"a series must be hashable, and {self.series!r} is not") from None
+
+
+def _isWholeNumber(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# Options are values: equal ones may as well be one. That saves making and
+# checking them for each of a million calls. The size bounds the memory.
+_shared = lru_cache(maxsize=4096, typed=True)(CallOptions)
+
+
+def makeOptions(
+    niceness: int,
+    series: Hashable,
+    doNext: bool,
+    doLast: bool,
+    timeout: float | None,
+    retries: int,
+    consumer: Any,
+    raw: bool | None,
+    returnFailure: bool | None,
+) -> CallOptions:
+    """
+    The options of a call, checked; the same object for the same values.
+
+    @raise ValueError: a number is not in its range.
+    @raise TypeError: the series is not hashable.
+    @raise ImplementationError: the consumer is no C{IConsumer}.
+    """
+    if consumer is None:
+        try:
+            return _shared(
+                niceness, series, doNext, doLast, timeout, retries, None, raw, returnFailure
+            )
+        except TypeError:
+            # Something cannot be hashed: let the checks say what.
+            pass
+    return CallOptions(
+        niceness, series, doNext, doLast, timeout, retries, consumer, raw, returnFailure
+    )
+
+
+# What a call has whose caller says nothing.
+DEFAULT = makeOptions(0, None, False, False, None, 0, None, None, None)

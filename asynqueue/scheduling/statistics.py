@@ -1,0 +1,172 @@
+"""
+How a queue stands: snapshots, and what a task waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+
+from asynqueue.scheduling.dispatch import Dispatcher
+from asynqueue.scheduling.flows import FAIR, LAST, NEXT, Flow
+from asynqueue.scheduling.ledger import Ledger, Post
+from asynqueue.scheduling.task import BEGUN, ENDED, Task
+
+_BAND_NAMES = {NEXT: "doNext", FAIR: "fair", LAST: "doLast"}
+
+
+@frozen
+class FlowStatistics:
+    """
+    How a flow stands.
+
+    @ivar series: its series.
+    @ivar niceness: its niceness; 0 in the other bands.
+    @ivar band: "doNext", "fair" or "doLast".
+    @ivar queued: how many of its tasks wait.
+    @ivar qualified: how many workers may run them. With none, they wait for one.
+    """
+
+    series: Hashable
+    niceness: int
+    band: str
+    queued: int
+    qualified: int
+
+
+@frozen
+class WorkerStatistics:
+    """
+    How a worker stands.
+
+    @ivar ID: its number in the queue.
+    @ivar kind: the name of its class.
+    @ivar series: what it is qualified for, besides C{None}.
+    @ivar post: "is being updated", "serves" or "ends what it has".
+    @ivar running: how many tasks it holds, those sent ahead included.
+    @ivar done: how many it has ended.
+    @ivar waiting: whether it waits for a task.
+    """
+
+    ID: int
+    kind: str
+    series: frozenset[Hashable]
+    post: str
+    running: int
+    done: int
+    waiting: bool
+
+
+@frozen
+class QueueStatistics:
+    """
+    How a queue stands at one moment.
+
+    @ivar queued: how many tasks wait.
+    @ivar running: how many tasks workers hold.
+    @ivar done: how many tasks have ended, since the queue began.
+    @ivar failed: how many of those failed, cancelled ones included.
+    @ivar unqualified: how many of those that wait have no worker that may run
+        them.
+    @ivar flows: the flows in which tasks wait.
+    @ivar workers: the workers.
+    """
+
+    queued: int
+    running: int
+    done: int
+    failed: int
+    unqualified: int
+    flows: tuple[FlowStatistics, ...]
+    workers: tuple[WorkerStatistics, ...]
+
+
+def queueStatistics(dispatcher: Dispatcher) -> QueueStatistics:
+    """
+    A snapshot of a queue. Costs a look at each flow and each worker.
+    """
+    flows = tuple(_flowStatistics(flow) for flow in dispatcher.scheduler.flows())
+    return QueueStatistics(
+        queued=dispatcher.scheduler.queued,
+        running=dispatcher.running,
+        done=dispatcher.done,
+        failed=dispatcher.failed,
+        unqualified=sum(flow.queued for flow in flows if not flow.qualified),
+        flows=flows,
+        workers=tuple(_workerStatistics(ledger) for ledger in dispatcher.ledgers.values()),
+    )
+
+
+def _flowStatistics(flow: Flow) -> FlowStatistics:
+    return FlowStatistics(
+        flow.series,
+        flow.niceness,
+        _BAND_NAMES[flow.band],
+        len(flow.tasks) - flow.dead,
+        sum(lane.workers for lane in flow.lanes),
+    )
+
+
+def _workerStatistics(ledger: Ledger) -> WorkerStatistics:
+    return WorkerStatistics(
+        ledger.ID,
+        type(ledger.worker).__name__,
+        ledger.lane.qualified,
+        ledger.post.value,
+        len(ledger.tasks),
+        ledger.done,
+        ledger.ready,
+    )
+
+
+def whyWaits(dispatcher: Dispatcher, taskOrDeferred: Task | Deferred[Any]) -> str:
+    """
+    What a task waits for, in words. Costs a look at every task that has not
+    ended.
+    """
+    found = None
+    for task in dispatcher.tasks():
+        if task is taskOrDeferred or task.d is taskOrDeferred:
+            found = task
+            break
+    if found is None:
+        known = isinstance(taskOrDeferred, Task) or taskOrDeferred.called
+        return "it has ended" if known else "it is none of this queue's"
+    ledger: Ledger | None = found.holder
+    if ledger is None:
+        return _whyQueued(dispatcher, found)
+    if found in ledger.updates:
+        return f"an update waits until {ledger.name} is ready"
+    if found.state is BEGUN:
+        return f"{ledger.name} runs it"
+    others = len(ledger.tasks) - 1
+    return f"{ledger.name} has it, and has not said that it began; it holds {others} others"
+
+
+def _whyQueued(dispatcher: Dispatcher, task: Task) -> str:
+    lanes = dispatcher.scheduler.lanes(task.series)
+    workers = [
+        ledger
+        for ledger in dispatcher.ledgers.values()
+        if ledger.lane in lanes and ledger.post is not Post.LEAVING
+    ]
+    if not workers:
+        if task.series is None:
+            return "it is queued, and there is no worker"
+        return (
+            f"it is queued, and none of {len(dispatcher.ledgers)} workers is qualified"
+            f" for its series {task.series!r}"
+        )
+    before = sum(
+        1
+        for other in dispatcher.scheduler.tasks()
+        if other.series == task.series and other < task and other.state is not ENDED
+    )
+    inducted = sum(1 for ledger in workers if ledger.post is Post.INDUCTED)
+    text = f"it is queued behind {before} of its series, and "
+    if inducted == len(workers):
+        return text + f"the {inducted} qualified workers are being updated"
+    return text + f"the {len(workers)} qualified workers are busy"

@@ -1,0 +1,283 @@
+"""
+A task: one attempt to make one call, from its queueing to its outcome.
+
+This is a hot path (a task is made and ended for each call), plain on purpose;
+C{benchmarks/} guards it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from enum import Enum
+from typing import Any, Protocol
+
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from asynqueue.awaitable import AwaitableDeferred
+from asynqueue.errors import TaskTimedOut, WorkerLost
+from asynqueue.interfaces import ITask
+from asynqueue.outcome import describeCall
+from asynqueue.scheduling.options import CallOptions
+
+_log = Logger()
+
+CallTuple = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+class State(Enum):
+    """
+    Where a task is in its life.
+    """
+
+    QUEUED = "queued"
+    ASSIGNED = "assigned"
+    BEGUN = "begun"
+    ENDED = "ended"
+
+
+QUEUED, ASSIGNED, BEGUN, ENDED = State
+
+
+class TaskOwner(Protocol):
+    """
+    What a task tells of itself to whoever made it.
+    """
+
+    observed: bool
+
+    def taskBegun(self, task: Task) -> None:
+        """
+        The run of the task started.
+        """
+
+    def taskEnded(self, task: Task, failure: Failure | None) -> None:
+        """
+        The task has its outcome. Its Deferred fires next.
+        """
+
+    def taskGivenUp(self, task: Task) -> None:
+        """
+        The task has ended while a worker had it: the worker may end the run.
+        """
+
+    def retryTask(self, task: Task) -> bool:
+        """
+        The worker of the task was lost: queue it again, if it may be.
+
+        @return: whether the task lives on, as another attempt.
+        """
+
+    def startTimer(self, seconds: float, f: Callable[[], None]) -> Any:
+        """
+        Call C{f} after a time.
+
+        @return: an C{IDelayedCall}.
+        """
+
+
+@implementer(ITask)
+class Task:
+    """
+    One attempt to make one call.
+
+    @ivar number: tells in which order calls were made; a new attempt keeps it.
+    @ivar state: see L{State}.
+    @ivar holder: the ledger of the worker that has the task, if one has.
+    @ivar isUpdate: whether this is a call of C{TaskQueue.update}, made to one
+        worker and not queued.
+    """
+
+    __slots__ = (
+        "_attemptsLeft",
+        "_owner",
+        "_successor",
+        "_timer",
+        "callTuple",
+        "context",
+        "d",
+        "holder",
+        "isUpdate",
+        "number",
+        "options",
+        "state",
+    )
+
+    def __init__(
+        self,
+        owner: TaskOwner,
+        callTuple: CallTuple,
+        options: CallOptions,
+        number: int,
+        isUpdate: bool = False,
+    ) -> None:
+        self._owner = owner
+        self.callTuple = callTuple
+        self.options = options
+        self.number = number
+        self.isUpdate = isUpdate
+        self.context: Context = copy_context()
+        self.state = QUEUED
+        self.holder: Any = None
+        self._timer: Any = None
+        self._successor: Task | None = None
+        self._attemptsLeft = options.retries
+        self.d: AwaitableDeferred[Any] = AwaitableDeferred(self._cancelled)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.number} {self.state.value}: {self.describe()}>"
+
+    def __lt__(self, other: Task) -> bool:
+        return self.priority < other.priority
+
+    @property
+    def series(self) -> Any:
+        """
+        The label that a worker must be qualified for, or C{None}.
+        """
+        return self.options.series
+
+    @property
+    def priority(self) -> tuple[int, int, int]:
+        """
+        What tasks are ordered by: band, niceness, number.
+        """
+        options = self.options
+        band = -1 if options.doNext else 1 if options.doLast else 0
+        return band, options.niceness, self.number
+
+    @property
+    def ended(self) -> bool:
+        """
+        Whether the task has its outcome.
+        """
+        return self.state is ENDED
+
+    @property
+    def watched(self) -> bool:
+        """
+        Whether somebody must know when the run starts.
+        """
+        return self.options.timeout is not None or self._owner.observed
+
+    def describe(self) -> str:
+        """
+        What is called, in one short line.
+        """
+        f, args, kw = self.callTuple
+        return describeCall(f, args, kw)
+
+    def begin(self) -> None:
+        """
+        The run starts now, and so does the clock of C{timeout=}.
+        """
+        if self.state is not ASSIGNED:
+            return
+        self.state = BEGUN
+        timeout = self.options.timeout
+        if timeout is not None:
+            self._timer = self._owner.startTimer(timeout, self._timedOut)
+        if self._owner.observed:
+            self._owner.taskBegun(self)
+
+    def callback(self, value: Any) -> None:
+        """
+        End the task with its value. A second end is ignored.
+        """
+        if self.state is ENDED:
+            return
+        self.state = ENDED
+        if self._timer is not None:
+            self._stopTimer()
+        self._owner.taskEnded(self, None)
+        self.d.callback(value)
+
+    def errback(self, failure: Failure) -> None:
+        """
+        End the task with a failure. A second end is ignored.
+
+        A L{WorkerLost} is not the end for a task that may be tried again.
+        """
+        if self.state is ENDED:
+            return
+        if (
+            self._attemptsLeft > 0
+            and failure.check(WorkerLost) is not None
+            and self._owner.retryTask(self)
+        ):
+            return
+        self._fail(failure)
+
+    def putBack(self) -> None:
+        """
+        The task was not begun, and waits for a worker again.
+        """
+        if self._timer is not None:
+            self._stopTimer()
+        self.state = QUEUED
+        self.holder = None
+
+    def nextAttempt(self) -> Task:
+        """
+        A new task for the same call and the same Deferred. From now on nothing
+        that is done to this one has any effect.
+        """
+        again = Task.__new__(Task)
+        for name in ("_owner", "callTuple", "options", "number", "isUpdate", "context", "d"):
+            setattr(again, name, getattr(self, name))
+        again.state = QUEUED
+        again.holder = None
+        again._timer = None
+        again._successor = None
+        again._attemptsLeft = self._attemptsLeft - 1
+        if self._timer is not None:
+            self._stopTimer()
+        self._successor = again
+        self.state = ENDED
+        return again
+
+    def cancel(self) -> None:
+        """
+        Give the task up: its Deferred errbacks with C{CancelledError}.
+        """
+        self._giveUp(Failure(CancelledError()))
+
+    def _cancelled(self, d: Any) -> None:
+        """
+        The canceller of the Deferred.
+        """
+        task = self
+        while task._successor is not None:
+            task = task._successor
+        task.cancel()
+
+    def _timedOut(self) -> None:
+        self._timer = None
+        timeout = self.options.timeout
+        assert timeout is not None
+        self._giveUp(Failure(TaskTimedOut(self.describe(), timeout)))
+
+    def _giveUp(self, failure: Failure) -> None:
+        if self.state is not ENDED:
+            self._fail(failure, givenUp=self.holder is not None)
+
+    def _fail(self, failure: Failure, givenUp: bool = False) -> None:
+        if self._timer is not None:
+            self._stopTimer()
+        self.state = ENDED
+        self._owner.taskEnded(self, failure)
+        if givenUp:
+            self._owner.taskGivenUp(self)
+        if self.options.returnFailure is False and not failure.check(CancelledError):
+            _log.failure("{call} failed", failure, call=self.describe())
+            self.d.callback(None)
+        else:
+            self.d.errback(failure)
+
+    def _stopTimer(self) -> None:
+        if self._timer.active():
+            self._timer.cancel()
+        self._timer = None

@@ -1,0 +1,496 @@
+"""
+The task queue, as its users see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
+from twisted.internet.interfaces import IReactorCore
+from zope.interface import Invalid
+
+from asynqueue.awaitable import AwaitableDeferred, bothWorlds
+from asynqueue.errors import ImplementationError, InvariantError, QueueRunError
+from asynqueue.interfaces import IWorker
+from asynqueue.iteration.deferator import Deferator
+from asynqueue.outcome import describeCall
+from asynqueue.reactors import theReactor
+from asynqueue.scheduling.dispatch import Dispatcher
+from asynqueue.scheduling.events import CallLogger, LoadProducer
+from asynqueue.scheduling.ledger import Ledger, Post
+from asynqueue.scheduling.mapping import MapSource
+from asynqueue.scheduling.options import DEFAULT, CallOptions, makeOptions
+from asynqueue.scheduling.statistics import QueueStatistics, queueStatistics, whyWaits
+from asynqueue.scheduling.task import Task
+
+# How many calls L{TaskQueue.map} makes ahead of the result that is taken next.
+_MAP_AHEAD = 128
+
+# When the reactor stops, workers of a queue without a time limit have so many
+# seconds to end what they run: the program was told to end.
+_REACTOR_GRACE = 10.0
+
+
+class TaskQueue:
+    """
+    Takes calls, and has them made by workers.
+
+    Each call is a I{task} of a I{series}, which workers must be qualified for, and
+    a I{niceness}. Tasks of the same series and niceness begin in the order they
+    were queued; different ones share the workers by their weights.
+
+    A queue is shut down with the reactor, if it was not before.
+    """
+
+    def __init__(
+        self,
+        *workers: IWorker,
+        timeout: float | None = None,
+        warn: bool = False,
+        verbose: bool = False,
+        spew: bool = False,
+        returnFailure: bool = True,
+        reactor: Any = None,
+    ) -> None:
+        """
+        @param workers: the workers to begin with; more can be attached later.
+        @param timeout: how many seconds a worker may take to stop, before it
+            crashes and what it runs is lost. C{None}: as long as its tasks take
+            (10 s when the reactor stops).
+        @param warn: whether errors of tasks are logged, too.
+        @param verbose: the same, with what was called.
+        @param spew: the same, and every call that returned.
+        @param returnFailure: whether the error of a task fails its Deferred, with
+            the original type and the remote traceback; else it is logged, and
+            the result is C{None}.
+        @param reactor: the reactor; C{None} is the installed one.
+        """
+        self._timeout = timeout
+        self._returnFailure = returnFailure
+        self._reactor = reactor
+        self._dispatcher = Dispatcher(reactor)
+        self._updates: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
+        self._subscriptions: list[LoadProducer] = []
+        self._gone: Deferred[None] | None = None
+        self._waiters: list[AwaitableDeferred[None]] = []
+        self._trigger: Any = None
+        if warn or verbose or spew:
+            self.addObserver(CallLogger(verbose, spew))
+        for worker in workers:
+            self.attachWorker(worker)
+
+    def __len__(self) -> int:
+        """
+        How many workers there are.
+        """
+        return len(self._dispatcher.ledgers)
+
+    def __bool__(self) -> bool:
+        """
+        Whether the queue is running and has a worker.
+        """
+        return self.isRunning() and len(self) > 0
+
+    def __repr__(self) -> str:
+        state = "running" if self.isRunning() else "shut down"
+        queued, running = self._dispatcher.scheduler.queued, self._dispatcher.running
+        return (
+            f"<{type(self).__name__} {state}: {len(self)} workers, {queued} tasks queued,"
+            f" {running} running>"
+        )
+
+    def isRunning(self) -> bool:
+        """
+        Whether the queue takes calls.
+        """
+        return self._dispatcher.open
+
+    # Calls
+
+    def call(
+        self,
+        func: Callable[..., Any],
+        *args: Any,
+        niceness: int = 0,
+        series: Hashable = None,
+        doNext: bool = False,
+        doLast: bool = False,
+        timeout: float | None = None,
+        retries: int = 0,
+        consumer: Any = None,
+        raw: bool | None = None,
+        returnFailure: bool | None = None,
+        **kw: Any,
+    ) -> AwaitableDeferred[Any]:
+        """
+        Queue a call of a function.
+
+        These keywords are the queue's own and never reach the function; for one
+        that uses the same words there is L{callWith}.
+
+        Cancelling the Deferred takes a queued task out of the queue, and ends one
+        that runs as far as its worker can; either way it errbacks with
+        C{CancelledError} at once.
+
+        @param func: what to call, in the place where the worker runs it.
+        @param niceness: -20 (greedy) to 20 (modest); ten more is half the rate.
+        @param series: only workers qualified for it run the task.
+        @param doNext: before everything that is queued, first come first served.
+        @param doLast: after everything else that is queued.
+        @param timeout: the seconds that the run may take from the moment it
+            begins; then the run is ended, where the worker can, and the Deferred
+            fails with L{TaskTimedOut<asynqueue.errors.TaskTimedOut>}.
+        @param retries: how often the call may be run again when the worker that
+            ran it was lost. Without, that fails with
+            L{WorkerLost<asynqueue.errors.WorkerLost>}.
+        @param consumer: an C{IConsumer} for the items, if an iterator is
+            returned; the result is then the consumer.
+        @param raw: whether an iterator comes back as it is, and not as a
+            L{Deferator}; C{None}: as the worker has it.
+        @param returnFailure: whether an error fails the Deferred, or is logged;
+            C{None}: as the queue has it.
+        @return: a Deferred of the result, which coroutines of Twisted and of
+            asyncio may await.
+        @raise QueueRunError: the queue is shut down.
+        @raise ValueError: an option has no sense.
+        @raise TypeError: the series is not hashable.
+        """
+        options = makeOptions(
+            niceness, series, doNext, doLast, timeout, retries, consumer, raw, returnFailure
+        )
+        return self._submit((func, args, kw), options)
+
+    def callWith(
+        self, options: CallOptions, func: Callable[..., Any], *args: Any, **kw: Any
+    ) -> AwaitableDeferred[Any]:
+        """
+        Queue a call of a function that gets all the keywords.
+
+        @param options: what L{call} takes as keywords.
+        @raise QueueRunError: the queue is shut down.
+        """
+        if not isinstance(options, CallOptions):
+            raise TypeError(f"callWith takes CallOptions first, not {options!r}")
+        return self._submit((func, args, kw), options)
+
+    def _submit(self, callTuple: Any, options: CallOptions) -> AwaitableDeferred[Any]:
+        dispatcher = self._dispatcher
+        if not dispatcher.open:
+            raise QueueRunError(describeCall(*callTuple))
+        if not callable(callTuple[0]):
+            raise TypeError(f"{callTuple[0]!r} cannot be called")
+        if options.returnFailure is None and not self._returnFailure:
+            options = evolve(options, returnFailure=False)
+        task = dispatcher.newTask(callTuple, options)
+        dispatcher.submit(task)
+        return task.d
+
+    def map(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        *args: Any,
+        ordered: bool = True,
+        ahead: int = _MAP_AHEAD,
+        options: CallOptions = DEFAULT,
+        **kw: Any,
+    ) -> Deferator:
+        """
+        Call a function for each item of an iterable, a bounded number of calls
+        ahead of the results that are taken.
+
+        A call that fails fails the Deferred of its own result only, and the
+        iteration goes on. Stopping the Deferator cancels what is under way.
+
+        @param func: is called with an item, C{args} and C{kw}.
+        @param iterable: the items, taken one by one in the reactor's thread, as
+            results are consumed. It may be infinite.
+        @param ordered: whether results come in the order of the items, or as they
+            are completed.
+        @param ahead: how many results may be under way or wait to be taken.
+        @param options: the options of each call.
+        @raise QueueRunError: the queue is shut down.
+        """
+        if not self.isRunning():
+            raise QueueRunError(f"map of {describeCall(func, (), {})}")
+        if ahead < 1:
+            raise ValueError(f"ahead is 1 or more, not {ahead!r}")
+
+        def call(item: Any) -> Deferred[Any]:
+            return self._submit((func, (item, *args), kw), options)
+
+        name = describeCall(func, (), {}).removesuffix("()")
+        return Deferator.fromSource(MapSource(call, iterable, ordered), f"map of {name}", ahead)
+
+    def update(
+        self, func: Callable[..., Any], *args: Any, ephemeral: bool = False, **kw: Any
+    ) -> AwaitableDeferred[list[Any]]:
+        """
+        Call a function once on every worker, before what is queued.
+
+        @param ephemeral: whether only the present workers run it. Else it is the
+            first that every later hire runs; if it fails there, that worker is
+            not hired.
+        @return: a Deferred list of the results of the present workers, in the
+            order of their IDs. It fails with the first failure, after all have
+            ended.
+        @raise ValueError: there is a consumer, and there may be many iterators.
+        @raise QueueRunError: the queue is shut down.
+        """
+        if "consumer" in kw:
+            raise ValueError("an update runs on many workers, and cannot feed one consumer")
+        callTuple = (func, args, kw)
+        if not self.isRunning():
+            raise QueueRunError(describeCall(*callTuple))
+        if not ephemeral:
+            self._updates.append(callTuple)
+        ledgers = [
+            ledger
+            for ledger in self._dispatcher.ledgers.values()
+            if ledger.post is not Post.LEAVING
+        ]
+        return bothWorlds(_allEnded([self._callOn(ledger, callTuple) for ledger in ledgers]))
+
+    def _callOn(self, ledger: Ledger, callTuple: Any) -> AwaitableDeferred[Any]:
+        task = self._dispatcher.newTask(callTuple, DEFAULT, isUpdate=True)
+        self._dispatcher.assign(ledger, task)
+        return task.d
+
+    def _callDirectly(self, worker: IWorker, callTuple: Any) -> AwaitableDeferred[Any]:
+        """
+        Have one worker make a call, before all that is queued.
+        """
+        ledger = self._ledger(worker)
+        if ledger is None or not self.isRunning():
+            raise QueueRunError(describeCall(*callTuple))
+        return self._callOn(ledger, callTuple)
+
+    def cancelSeries(self, series: Hashable, running: bool = False) -> int:
+        """
+        Cancel the tasks of a series that are queued.
+
+        @param running: whether those that workers hold are cancelled, too.
+        @return: how many were cancelled. The Deferred of each errbacks.
+        """
+        return self._cancel(lambda task: bool(task.series == series), running)
+
+    def cancelAll(self, running: bool = False) -> int:
+        """
+        Cancel all tasks that are queued.
+
+        @param running: whether those that workers hold are cancelled, too.
+        @return: how many were cancelled. The Deferred of each errbacks.
+        """
+        return self._cancel(lambda task: True, running)
+
+    def _cancel(self, chosen: Callable[[Task], bool], running: bool) -> int:
+        tasks = [task for task in self._dispatcher.tasks(held=running) if chosen(task)]
+        for task in tasks:
+            task.cancel()
+        return len(tasks)
+
+    # Workers
+
+    def attachWorker(self, worker: IWorker) -> AwaitableDeferred[int]:
+        """
+        Hire a worker. It serves when it has run the updates that there are.
+
+        @return: a Deferred of its unique ID, which is also C{worker.ID}.
+        @raise ImplementationError: it is no L{IWorker}.
+        @raise InvariantError: its qualifications are no lists.
+        @raise QueueRunError: the queue is shut down.
+        """
+        if not self.isRunning():
+            raise QueueRunError(f"attaching {worker!r}")
+        if not IWorker.providedBy(worker):
+            raise ImplementationError(f"{worker!r} is no IWorker")
+        try:
+            IWorker.validateInvariants(worker)
+        except InvariantError:
+            raise
+        except Invalid as error:
+            raise InvariantError(worker) from error
+        known = self._ledger(worker)
+        if known is not None:
+            return bothWorlds(succeed(known.ID))
+        self._listenToReactor()
+        return bothWorlds(self._dispatcher.hire(worker, self._updates))
+
+    def detachWorker(
+        self, workerOrID: IWorker | int, reassign: bool = False, crash: bool = False
+    ) -> AwaitableDeferred[list[Any]]:
+        """
+        Let a worker go.
+
+        Without C{crash} it ends what it holds, for as long as the queue's
+        C{timeout} allows. What a crash leaves undone fails with
+        L{WorkerLost<asynqueue.errors.WorkerLost>}, or is tried again.
+
+        @param workerOrID: the worker, or its ID.
+        @param reassign: whether other workers get what it has not begun; with
+            C{crash}, all that it leaves undone.
+        @param crash: whether it goes at once.
+        @return: a Deferred list of the tasks that it left unfinished, empty if
+            they were reassigned or the worker is not of this queue.
+        """
+        ledger = self._ledger(workerOrID)
+        if ledger is None:
+            return bothWorlds(succeed([]))
+        if crash:
+            return bothWorlds(succeed(self._dispatcher.fire(ledger, reassign=reassign)))
+        return bothWorlds(self._dispatcher.dismiss(ledger, self._timeout, reassign))
+
+    def qualifyWorker(self, worker: IWorker | int, series: Hashable) -> None:
+        """
+        Let a worker run a further series, from now on.
+
+        @raise ValueError: the worker is not attached.
+        @raise TypeError: the series is not hashable.
+        """
+        ledger = self._ledger(worker)
+        if ledger is None:
+            raise ValueError(f"{worker!r} is no worker of this queue")
+        hash(series)
+        self._dispatcher.qualify(ledger, series)
+
+    def workers(self, ID: int | None = None) -> Any:
+        """
+        The workers, in the order they were attached; or the one of an ID, or
+        C{None} if there is none.
+        """
+        ledgers = self._dispatcher.ledgers
+        if ID is None:
+            return [ledger.worker for ledger in ledgers.values()]
+        ledger = ledgers.get(ID)
+        return None if ledger is None else ledger.worker
+
+    def _ledger(self, workerOrID: Any) -> Ledger | None:
+        for ID, ledger in self._dispatcher.ledgers.items():
+            if ledger.worker is workerOrID or (type(workerOrID) is int and workerOrID == ID):
+                return ledger
+        return None
+
+    # Listening
+
+    def subscribe(self, consumer: Any) -> None:
+        """
+        Write the load, which is the whole number of queued and running tasks, to
+        a consumer at every change. It returns to 0.
+
+        @param consumer: an C{IConsumer}. When it stops its producer, it is
+            written to no more.
+        @raise ImplementationError: it is no C{IConsumer}.
+        """
+        load = self._dispatcher.load()
+        producer = LoadProducer(consumer, load, self._unsubscribe)
+        self._subscriptions.append(producer)
+        self.addObserver(producer)
+
+    def _unsubscribe(self, producer: LoadProducer) -> None:
+        if producer in self._subscriptions:
+            self._subscriptions.remove(producer)
+        self.removeObserver(producer)
+
+    def addObserver(self, observer: Any) -> None:
+        """
+        Tell an L{IQueueObserver<asynqueue.interfaces.IQueueObserver>} what
+        happens.
+
+        @raise ImplementationError: it is none.
+        """
+        self._dispatcher.addObserver(observer)
+
+    def removeObserver(self, observer: Any) -> None:
+        """
+        Tell an observer no more.
+        """
+        self._dispatcher.removeObserver(observer)
+
+    def statistics(self) -> QueueStatistics:
+        """
+        A snapshot of the queue, its flows and its workers.
+        """
+        return queueStatistics(self._dispatcher)
+
+    def why(self, taskOrDeferred: Task | Deferred[Any]) -> str:
+        """
+        What a task waits for, in words: for people, not for programs.
+
+        @param taskOrDeferred: what L{call} returned, or a task.
+        """
+        return whyWaits(self._dispatcher, taskOrDeferred)
+
+    # The end
+
+    def shutdown(self) -> AwaitableDeferred[None]:
+        """
+        Take no more calls, and let all workers go.
+
+        Calls that are queued errback with L{QueueRunError}. Workers end what they
+        run, for as long as the C{timeout} of this queue allows; then they crash,
+        and what they ran fails with L{WorkerLost<asynqueue.errors.WorkerLost>}.
+
+        @return: a Deferred that fires when nothing is left. Asked again, it is
+            another one for the same end.
+        """
+        return self._shutdown(self._timeout)
+
+    def _shutdown(self, limit: float | None) -> AwaitableDeferred[None]:
+        if self._gone is None:
+            self._dispatcher.close()
+            self._ignoreReactor()
+            ledgers = list(self._dispatcher.ledgers.values())
+            self._gone = gatherResults(
+                [self._dispatcher.dismiss(ledger, limit) for ledger in ledgers]
+            ).addCallback(self._ended)
+        waiter: AwaitableDeferred[None] = AwaitableDeferred(lambda _: None)
+        if self._gone.called:
+            waiter.callback(None)
+        else:
+            self._waiters.append(waiter)
+        return waiter
+
+    def _ended(self, results: Any) -> None:
+        for producer in list(self._subscriptions):
+            producer.end()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.called:
+                waiter.callback(None)
+
+    def _listenToReactor(self) -> None:
+        reactor = theReactor(self._reactor)
+        if self._trigger is None and IReactorCore.providedBy(reactor):
+            self._trigger = reactor.addSystemEventTrigger("before", "shutdown", self._reactorStops)
+
+    def _ignoreReactor(self) -> None:
+        if self._trigger is not None:
+            theReactor(self._reactor).removeSystemEventTrigger(self._trigger)
+            self._trigger = None
+
+    def _reactorStops(self) -> Deferred[None]:
+        # The trigger that is being run cannot be removed.
+        self._trigger = None
+        limit = _REACTOR_GRACE if self._timeout is None else self._timeout
+        for ledger in list(self._dispatcher.ledgers.values()):
+            if ledger.post is Post.LEAVING:
+                self._dispatcher.dismiss(ledger, limit)
+        return self._shutdown(limit)
+
+
+def _allEnded(results: Sequence[Deferred[Any]]) -> Deferred[list[Any]]:
+    """
+    A Deferred list of results, which waits for all before it fails with the
+    first failure.
+    """
+
+    def ended(outcomes: list[tuple[bool, Any]]) -> Any:
+        for succeeded, value in outcomes:
+            if not succeeded:
+                return value
+        return [value for _, value in outcomes]
+
+    return DeferredList(results, consumeErrors=True).addCallback(ended)

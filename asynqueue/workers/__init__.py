@@ -1,0 +1,3 @@
+"""
+The workers: providers of L{IWorker<asynqueue.interfaces.IWorker>}.
+"""

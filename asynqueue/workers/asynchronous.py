@@ -1,0 +1,204 @@
+"""
+A worker inside the reactor.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Hashable, Iterable
+from enum import Enum
+from time import perf_counter
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from asynqueue.awaitable import deferAwaitable
+from asynqueue.interfaces import ICancellingWorker, ITask
+from asynqueue.iteration.sources import AsyncIteratorSource, IteratorSource, isIterator
+from asynqueue.outcome import shortRepr
+from asynqueue.reactors import theReactor
+from asynqueue.workers.delivery import deliverItems
+
+# The reactor has a turn after so many seconds of functions that end at once.
+_SLICE = 0.01
+
+# An iterator in the reactor is advanced on demand, one item ahead.
+_WINDOW = 2
+
+
+class _Life(Enum):
+    SERVING = "serves"
+    STOPPING = "ends what it has"
+    CRASHED = "is gone"
+
+
+@implementer(ICancellingWorker)
+class AsyncWorker:
+    """
+    Runs functions in the reactor's thread: plain ones (which must not block),
+    coroutine functions, and those that return a Deferred or, where an asyncio
+    loop runs, any asyncio future.
+
+    @ivar ID: the number that a queue gave to this worker.
+    """
+
+    cQualified: list[Any] = ["async", "local"]
+
+    def __init__(
+        self,
+        series: Iterable[Hashable] = (),
+        raw: bool = False,
+        concurrent: int = 1,
+        reactor: Any = None,
+    ) -> None:
+        """
+        @param series: what it is qualified for, besides its kind.
+        @param raw: whether iterators come back as they are, where the call does
+            not say.
+        @param concurrent: how many tasks may wait for their results at once.
+        @param reactor: the reactor; C{None} is the installed one.
+        """
+        if concurrent < 1:
+            raise ValueError(f"concurrent is 1 or more, not {concurrent!r}")
+        self.iQualified: list[Any] = list(series)
+        self.ID: int | None = None
+        self._raw = raw
+        self._concurrent = concurrent
+        self._reactor = reactor
+        self._life = _Life.SERVING
+        self._waiting: deque[ITask] = deque()
+        self._runs: dict[ITask, Deferred[Any] | None] = {}
+        self._turn: Any = None
+        self._ready: Deferred[None] | None = None
+        self._stopped: list[Deferred[None]] = []
+
+    def setResignator(self, callableObject: Any) -> None:
+        """
+        Never resigns: the reactor does not go away.
+        """
+
+    def run(self, task: ITask) -> Deferred[None]:
+        """
+        Run a task in one of the next turns of the reactor.
+        """
+        if task.options.doNext:
+            self._waiting.appendleft(task)
+        else:
+            self._waiting.append(task)
+        if self._turn is None:
+            self._turn = theReactor(self._reactor).callLater(0, self._take)
+        if len(self._waiting) + len(self._runs) < self._concurrent:
+            return succeed(None)
+        self._ready = Deferred()
+        return self._ready
+
+    def stop(self) -> Deferred[None]:
+        d: Deferred[None] = Deferred()
+        self._stopped.append(d)
+        if self._life is _Life.SERVING:
+            self._life = _Life.STOPPING
+        self._checkStopped()
+        return d
+
+    def crash(self) -> list[ITask]:
+        """
+        Cancels what it has running.
+        """
+        self._life = _Life.CRASHED
+        left = [task for task in (*self._runs, *self._waiting) if not task.ended]
+        runs = [d for d in self._runs.values() if d is not None]
+        self._waiting.clear()
+        self._runs.clear()
+        for d in runs:
+            d.cancel()
+        self._checkStopped()
+        return left
+
+    def cancel(self, task: ITask) -> None:
+        """
+        Cancels the Deferred, the coroutine or the future.
+        """
+        d = self._runs.get(task)
+        if d is not None:
+            d.cancel()
+
+    def _take(self) -> None:
+        """
+        Run what waits, one after the other, for as long as a slice of time.
+        """
+        end = perf_counter() + _SLICE
+        while self._waiting:
+            self._begin(self._waiting.popleft())
+            if perf_counter() > end and self._waiting:
+                self._turn = theReactor(self._reactor).callLater(0, self._take)
+                return
+        self._turn = None
+        self._checkStopped()
+
+    def _begin(self, task: ITask) -> None:
+        if not task.ended:
+            f, args, kw = task.callTuple
+            try:
+                value = task.context.run(f, *args, **kw)
+            except BaseException:
+                # The seam to user code: an exit or an interrupt that a task
+                # raises is its outcome, and does not concern the reactor.
+                task.errback(Failure())
+            else:
+                if inspect.isawaitable(value):
+                    self._await(task, value)
+                    return
+                self._deliver(task, value)
+        self._freed()
+
+    def _await(self, task: ITask, value: Any) -> None:
+        self._runs[task] = None
+        d = task.context.run(deferAwaitable, value)
+        if self._life is _Life.CRASHED:
+            # The coroutine itself, in its first step, had the worker crash.
+            d.cancel()
+            d.addErrback(lambda failure: None)
+        else:
+            self._runs[task] = d
+            d.addBoth(self._over, task)
+
+    def _deliver(self, task: ITask, value: Any) -> None:
+        raw = task.options.raw
+        if self._raw if raw is None else raw:
+            task.callback(value)
+        elif isIterator(value):
+            deliverItems(task, IteratorSource(value), shortRepr(value), _WINDOW)
+        elif inspect.isasyncgen(value):
+            deliverItems(task, AsyncIteratorSource(value), shortRepr(value), _WINDOW)
+        else:
+            task.callback(value)
+
+    def _over(self, result: Any, task: ITask) -> None:
+        """
+        A run that was waited for is over. What a crash ended is not ours to end.
+        """
+        if task in self._runs:
+            del self._runs[task]
+            if isinstance(result, Failure):
+                task.errback(result)
+            else:
+                self._deliver(task, result)
+            self._freed()
+
+    def _freed(self) -> None:
+        """
+        There is room for another task.
+        """
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            ready.callback(None)
+        self._checkStopped()
+
+    def _checkStopped(self) -> None:
+        if self._life is not _Life.SERVING and not self._runs and not self._waiting:
+            stopped, self._stopped = self._stopped, []
+            for d in stopped:
+                d.callback(None)

@@ -1,0 +1,372 @@
+"""
+A worker that has its tasks done by a C{concurrent.futures.Executor}.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from enum import Enum
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import cloudpickle
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from asynqueue.errors import WorkerLost
+from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, ITask
+from asynqueue.iteration.sources import isIterator
+from asynqueue.outcome import Raised, Returned, describeCall, perform, shortRepr
+from asynqueue.reactors import theReactor
+from asynqueue.workers.delivery import deliverItems
+from asynqueue.workers.outbox import Outbox
+from asynqueue.workers.steps import Close, Step, ThreadSource
+from asynqueue.workers.window import Window
+
+# An executor has queues of its own; beyond what it needs to keep its workers
+# busy, tasks are better off in ours.
+_MOST_AHEAD_EACH = 2
+
+# So many items of an iterator may be under way at once.
+_ITEM_WINDOW = 64
+
+# The worker count of an executor that does not tell it.
+_UNKNOWN = 1
+
+
+class _Life(Enum):
+    SERVING = "serves"
+    BROKEN = "waits to be let go"
+    STOPPING = "ends what it has"
+    CRASHED = "is gone"
+
+
+def executorWorkers(executor: Executor) -> int:
+    """
+    How many workers an executor has now.
+
+    No executor tells this by a public name. The standard library's and loky's
+    have C{_max_workers}; Dask's has a client, which knows the workers of its
+    cluster.
+    """
+    most = getattr(executor, "_max_workers", None)
+    if most is None:
+        client = getattr(executor, "_client", None)
+        # What the client was last told, without asking the scheduler: this is
+        # called in the reactor's thread.
+        known = getattr(client, "_scheduler_identity", None) or {}
+        most = sum(worker["nthreads"] for worker in known.get("workers", {}).values())
+    return most or _UNKNOWN
+
+
+def _runHere(task: ITask, begun: Callable[[], None] | None) -> tuple[float, Returned | Raised]:
+    """
+    Make the call of a task in a thread of this process.
+    """
+    if begun is not None:
+        begun()
+    f, args, kw = task.callTuple
+    start = perf_counter()
+    try:
+        outcome: Returned | Raised = Returned(task.context.run(f, *args, **kw))
+    except BaseException as error:
+        # The seam to user code: an exit or an interrupt is an outcome.
+        outcome = Raised(error, "")
+    return perf_counter() - start, outcome
+
+
+class _Begun:
+    """
+    A watched task that a thread has begun.
+    """
+
+    def __init__(self, task: ITask) -> None:
+        self._task = task
+
+    def done(self) -> None:
+        """
+        Tell the task. Runs in the reactor.
+        """
+        self._task.begin()
+
+
+class _Ended:
+    """
+    A task that the executor is done with.
+    """
+
+    def __init__(self, worker: ExecutorWorker, task: ITask, future: Future[Any]) -> None:
+        self._worker = worker
+        self._task = task
+        self._future = future
+
+    def done(self) -> None:
+        """
+        Tell the worker. Runs in the reactor.
+        """
+        self._worker.ended(self._task, self._future)
+
+
+@implementer(IPrefetchingWorker, ICancellingWorker)
+class ExecutorWorker:
+    """
+    Runs tasks in any C{concurrent.futures.Executor}: threads, processes, loky's
+    reusable processes, Dask's cluster.
+
+    Unless the executor is a C{ThreadPoolExecutor}, calls and results are pickled
+    by cloudpickle: functions of C{__main__}, lambdas and closures can be called.
+    Iterators cannot leave the process that made them.
+
+    An executor that breaks (a process of a C{ProcessPoolExecutor} died, and took
+    the others with it) makes this worker resign. What was in its hands may have
+    begun.
+
+    The executor is its owner's: it is shut down with the worker only if so asked.
+
+    @ivar ID: the number that a queue gave to this worker.
+    """
+
+    cQualified: list[Any] = ["executor", "local"]
+
+    def __init__(
+        self,
+        executor: Executor,
+        series: Iterable[Hashable] = (),
+        raw: bool = False,
+        shutdown: bool = False,
+        reactor: Any = None,
+    ) -> None:
+        """
+        @param executor: who does the work.
+        @param series: what this worker is qualified for, besides its kind.
+        @param raw: whether iterators come back as they are, where the call does
+            not say; with threads only.
+        @param shutdown: whether the executor is shut down when this worker stops
+            or crashes.
+        @param reactor: the reactor; C{None} is the installed one.
+        """
+        if not isinstance(executor, Executor):
+            raise TypeError(f"{executor!r} is no concurrent.futures.Executor")
+        self.iQualified: list[Any] = list(series)
+        self.ID: int | None = None
+        self._executor = executor
+        self._here = isinstance(executor, ThreadPoolExecutor)
+        self._raw = raw
+        self._shutdown = shutdown
+        self._reactor = reactor
+        self._life = _Life.SERVING
+        workers = executorWorkers(executor)
+        self._window = Window(workers, workers * _MOST_AHEAD_EACH)
+        self._outbox: Outbox[Any] | None = None
+        self._futures: dict[ITask, Future[Any]] = {}
+        self._sources: dict[ThreadSource, None] = {}
+        self._notBegun: list[ITask] = []
+        self._ready: Deferred[None] | None = None
+        self._stopped: list[Deferred[None]] = []
+        self._resignator: Callable[[], None] | None = None
+        self._returner: Callable[[Sequence[ITask]], None] | None = None
+
+    def setResignator(self, callableObject: Callable[[], None]) -> None:
+        self._resignator = callableObject
+
+    def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
+        self._returner = callableObject
+
+    def run(self, task: ITask) -> Deferred[None]:
+        """
+        An executor has no order but its own: C{doNext} goes before what the queue
+        has, not before what the executor has.
+        """
+        if self._outbox is None:
+            self._outbox = Outbox(theReactor(self._reactor), self._collect)
+        if self._life is _Life.BROKEN:
+            return self._refuse(task)
+        try:
+            future = self._submit(task, self._outbox)
+        except RuntimeError:
+            # It is shut down or broken, and took nothing.
+            return self._refuse(task)
+        except Exception:
+            # Pickling runs other people's code, and may raise anything: the task
+            # cannot be sent, and that is its outcome.
+            task.errback(Failure())
+            return succeed(None)
+        self._futures[task] = future
+        self._window.resize(executorWorkers(self._executor))
+        if len(self._futures) < self._window.size:
+            return succeed(None)
+        self._ready = Deferred()
+        return self._ready
+
+    def stop(self) -> Deferred[None]:
+        """
+        Iterators of a thread executor may be taken from for as long as it lives.
+        """
+        d: Deferred[None] = Deferred()
+        self._stopped.append(d)
+        if self._life in (_Life.SERVING, _Life.BROKEN):
+            self._life = _Life.STOPPING
+        self._checkStopped()
+        return d
+
+    def crash(self) -> list[ITask]:
+        """
+        Calls that the executor can still cancel have not begun. What comes of
+        the others is dropped.
+        """
+        if self._life is _Life.CRASHED:
+            return []
+        self._life = _Life.CRASHED
+        left = [task for task in self._futures if not task.ended]
+        futures, self._futures = self._futures, {}
+        self._notBegun = [task for task in left if futures[task].cancel()]
+        lost = WorkerLost("an iterator", f"{type(self).__name__} {self.ID}", reason="it crashed")
+        for source in list(self._sources):
+            source.fail(Failure(lost))
+        self._checkStopped()
+        return left
+
+    def takeBack(self) -> Sequence[ITask]:
+        if self._life is _Life.CRASHED:
+            return self._notBegun
+        taken = [task for task, future in self._futures.items() if future.cancel()]
+        for task in taken:
+            del self._futures[task]
+        return [task for task in taken if not task.ended]
+
+    def cancel(self, task: ITask) -> None:
+        """
+        A call that has not begun is taken out of the executor. One that runs
+        keeps its place there until it returns.
+        """
+        future = self._futures.get(task)
+        if future is not None:
+            future.cancel()
+
+    def submit(self, job: Step | Close) -> None:
+        """
+        Have a thread of the executor do something for an iterator. May be called
+        in any thread.
+        """
+        assert self._outbox is not None
+        try:
+            self._executor.submit(job.do, self._outbox.put)
+        except RuntimeError:
+            # It is shut down.
+            job.refused(Failure())
+
+    def sourceEnded(self, source: ThreadSource) -> None:
+        """
+        An iterator has ended, or was closed. May be called in any thread.
+        """
+        self._sources.pop(source, None)
+
+    def _submit(self, task: ITask, outbox: Outbox[Any]) -> Future[Any]:
+        """
+        Hand a call to the executor.
+        """
+        if self._here:
+            begun = partial(outbox.put, _Begun(task)) if task.watched else None
+            future: Future[Any] = self._executor.submit(_runHere, task, begun)
+        else:
+            future = self._executor.submit(perform, cloudpickle.dumps(task.callTuple))
+            # Nobody hears from another process that a call begins.
+            task.begin()
+        future.add_done_callback(lambda future: outbox.put(_Ended(self, task, future)))
+        return future
+
+    def _refuse(self, task: ITask) -> Deferred[None]:
+        """
+        The executor takes no more: the queue may give the task to another.
+        """
+        if self._returner is not None:
+            self._returner([task])
+        else:
+            task.errback(Failure(WorkerLost(shortRepr(task), type(self).__name__, begun=False)))
+        self._resign()
+        return Deferred()
+
+    def _resign(self) -> None:
+        if self._life is _Life.SERVING:
+            self._life = _Life.BROKEN
+        if self._resignator is not None:
+            self._resignator()
+
+    def _collect(self, items: list[Any]) -> None:
+        """
+        Take what the executor has done.
+        """
+        for item in items:
+            item.done()
+        ready = self._ready
+        if ready is not None and len(self._futures) < self._window.size:
+            self._ready = None
+            ready.callback(None)
+        self._checkStopped()
+
+    def ended(self, task: ITask, future: Future[Any]) -> None:
+        """
+        A call has ended, or was cancelled.
+        """
+        if self._futures.pop(task, None) is None:
+            return
+        if future.cancelled():
+            # By us, if the task has ended, or else by who shut the executor down.
+            if not task.ended:
+                self._futures[task] = future
+                self._resign()
+            return
+        error = future.exception()
+        if error is None:
+            seconds, outcome = future.result()
+            self._window.measured(1, seconds)
+            self._end(task, outcome)
+            return
+        # The executor's own: perform and _runHere raise nothing.
+        broken = isinstance(error, BrokenExecutor)
+        if broken and self._life is _Life.SERVING:
+            self._life = _Life.BROKEN
+        name = f"{type(self).__name__} {self.ID}"
+        reason = f"{type(error).__name__}: {error}"
+        task.errback(Failure(WorkerLost(describeCall(*task.callTuple), name, reason=reason)))
+        if broken:
+            self._resign()
+
+    def _end(self, task: ITask, outcome: Any) -> None:
+        """
+        Give a task its outcome.
+        """
+        try:
+            if isinstance(outcome, bytes):
+                outcome = pickle.loads(outcome)
+        except Exception:
+            # Unpickling runs other people's code, and may raise anything.
+            task.errback(Failure())
+            return
+        match outcome:
+            case Raised(error, trace):
+                task.errback(Failure(outcome.localError() if trace else error))
+            case Returned(value) if self._isToStream(task, value):
+                source = ThreadSource(self, task.context, value)
+                self._sources[source] = None
+                deliverItems(task, source, shortRepr(value), _ITEM_WINDOW)
+            case Returned(value):
+                task.callback(value)
+
+    def _isToStream(self, task: ITask, value: Any) -> bool:
+        raw = task.options.raw
+        return isIterator(value) and not task.ended and not (self._raw if raw is None else raw)
+
+    def _checkStopped(self) -> None:
+        crashed = self._life is _Life.CRASHED
+        if not crashed and (self._life is not _Life.STOPPING or self._futures):
+            return
+        if self._shutdown:
+            self._executor.shutdown(wait=False)
+        stopped, self._stopped = self._stopped, []
+        for d in stopped:
+            d.callback(None)

@@ -1,0 +1,48 @@
+"""
+From other threads to the reactor: many results, one wake-up.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Outbox(Generic[T]):
+    """
+    Items that any thread puts in, and the reactor takes out.
+
+    The reactor is woken for the first item only; those that come before it has
+    looked are there when it does.
+    """
+
+    def __init__(self, reactor: Any, collect: Callable[[list[T]], None]) -> None:
+        """
+        @param reactor: the reactor.
+        @param collect: is called with the items, in the reactor's thread.
+        """
+        self._reactor = reactor
+        self._collect = collect
+        self._items: deque[T] = deque()
+        self._woken = False
+
+    def put(self, item: T) -> None:
+        """
+        Hand an item to the reactor. May be called from any thread.
+        """
+        # First the item, then the look at the flag; L{_empty} does it the other
+        # way round, so no item is left behind.
+        self._items.append(item)
+        if not self._woken:
+            self._woken = True
+            self._reactor.callFromThread(self._empty)
+
+    def _empty(self) -> None:
+        self._woken = False
+        take = self._items.popleft
+        items = [take() for _ in range(len(self._items))]
+        if items:
+            self._collect(items)

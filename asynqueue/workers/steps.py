@@ -1,0 +1,200 @@
+"""
+An iterator that lives in threads: it is advanced there, step by step, and its
+items go to the reactor in batches.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Generator, Iterator
+from contextvars import Context
+from time import perf_counter
+from typing import Any, Protocol
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from asynqueue.interfaces import IItemSink, IItemSource
+from asynqueue.workers.window import AHEAD_SECONDS
+
+_log = Logger()
+
+# A thread that advances an iterator hands over what it has after so many seconds.
+_STEP_SECONDS = AHEAD_SECONDS
+
+
+class StepRunner(Protocol):
+    """
+    Who has the threads.
+    """
+
+    def submit(self, job: Step | Close) -> None:
+        """
+        Have a thread do a job, before any task. May be called in any thread.
+        """
+
+    def sourceEnded(self, source: ThreadSource) -> None:
+        """
+        The iterator of a source has ended, or was closed. May be called in any
+        thread.
+        """
+
+
+class Step:
+    """
+    An iterator in the hands of a thread, for some items.
+    """
+
+    __slots__ = ("_count", "_source", "failure", "finished", "items")
+
+    def __init__(self, source: ThreadSource, count: int) -> None:
+        self._source = source
+        self._count = count
+        self.items: list[Any] = []
+        self.finished = False
+        self.failure: Failure | None = None
+
+    def do(self, put: Callable[[Any], None]) -> None:
+        """
+        Advance the iterator. Runs in a thread.
+        """
+        iterator = self._source.iterator
+        if iterator is not None:
+            self._source.context.run(self._take, iterator)
+        put(self)
+
+    def _take(self, iterator: Iterator[Any]) -> None:
+        end = perf_counter() + _STEP_SECONDS
+        try:
+            for _ in range(self._count):
+                self.items.append(next(iterator))
+                if perf_counter() > end:
+                    break
+        except StopIteration:
+            self.finished = True
+        except BaseException:
+            # The seam to user code, as for a task: an exit is an outcome.
+            self.failure = Failure()
+            self.finished = True
+
+    def done(self) -> None:
+        """
+        Hand the items on. Runs in the reactor.
+        """
+        self._source.stepped(self)
+
+    def refused(self, failure: Failure) -> None:
+        """
+        No thread will do it.
+        """
+        self.failure = failure
+        self.finished = True
+        self.done()
+
+
+class Close:
+    """
+    A generator to be closed by a thread, as it ran there.
+    """
+
+    __slots__ = ("_context", "_generator")
+
+    def __init__(self, generator: Generator[Any, Any, Any], context: Context) -> None:
+        self._generator = generator
+        self._context = context
+
+    def do(self, put: Callable[[Any], None]) -> None:
+        """
+        Close it. Runs in a thread.
+        """
+        try:
+            self._context.run(self._generator.close)
+        except BaseException:
+            # The seam to user code: nobody is left who could be told.
+            _log.failure("closing an iterator failed")
+
+    def refused(self, failure: Failure) -> None:
+        """
+        No thread will do it: the collector of garbage closes it.
+        """
+
+
+@implementer(IItemSource)
+class ThreadSource:
+    """
+    An iterator that threads advance, one at a time, as far as it has credit.
+
+    @ivar iterator: C{None} once it has ended.
+    @ivar context: the context variables that it runs with.
+    @ivar taken: whether items were asked for since this was set to false.
+    """
+
+    def __init__(self, runner: StepRunner, context: Context, iterator: Iterator[Any]) -> None:
+        self._runner = runner
+        self.context = context
+        self.iterator: Iterator[Any] | None = iterator
+        self.taken = True
+        self._sink: IItemSink | None = None
+        self._credit = 0
+        self._stepping = False
+
+    def connect(self, sink: IItemSink) -> None:
+        self._sink = sink
+
+    def grant(self, count: int) -> None:
+        self._credit += count
+        self.taken = True
+        self._step()
+
+    def stop(self) -> None:
+        """
+        May be called in any thread: a collector of garbage calls it, too.
+        """
+        self._sink = None
+        if not self._stepping:
+            self._close()
+
+    def fail(self, failure: Failure) -> None:
+        """
+        End the iteration from this side.
+        """
+        sink = self._sink
+        self.stop()
+        if sink is not None:
+            sink.receiveFailure(failure)
+            sink.finish()
+
+    def stepped(self, step: Step) -> None:
+        """
+        A step is done: hand the items on, and go on if there is credit.
+        """
+        self._stepping = False
+        self._credit -= len(step.items)
+        if step.finished:
+            self.iterator = None
+            self._runner.sourceEnded(self)
+        sink = self._sink
+        if sink is None:
+            self._close()
+            return
+        if step.items:
+            sink.receive(step.items)
+        if step.failure is not None:
+            sink.receiveFailure(step.failure)
+        if step.finished:
+            sink.finish()
+        else:
+            self._step()
+
+    def _step(self) -> None:
+        if self._credit > 0 and not self._stepping and self.iterator is not None:
+            self._stepping = True
+            self._runner.submit(Step(self, self._credit))
+
+    def _close(self) -> None:
+        iterator, self.iterator = self.iterator, None
+        if iterator is not None:
+            if inspect.isgenerator(iterator):
+                self._runner.submit(Close(iterator, self.context))
+            self._runner.sourceEnded(self)

@@ -1,0 +1,416 @@
+"""
+A worker with threads of its own.
+
+::
+
+    reactor:  run ─▶ jobs (a deque) ─┐            ┌─▶ collect: end tasks, ready
+              one token for each     ▼            │
+    threads:               take a token, take a job, do it ─▶ outbox
+
+The tokens are what threads wait for; a job is what is there when one has come.
+So a job can be put before all others, and be taken back, with nothing but the
+deque's own atomic operations: a thread either has a job or has it not.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from enum import Enum
+from queue import SimpleQueue
+from threading import Thread
+from time import perf_counter
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from asynqueue.errors import WorkerLost
+from asynqueue.interfaces import IPrefetchingWorker, ITask
+from asynqueue.iteration.sources import isIterator
+from asynqueue.outcome import shortRepr
+from asynqueue.reactors import theReactor
+from asynqueue.workers.delivery import deliverItems
+from asynqueue.workers.outbox import Outbox
+from asynqueue.workers.steps import Close, Step, ThreadSource
+from asynqueue.workers.window import AHEAD_SECONDS, Window
+
+# So many tasks may be sent ahead to one worker at the most.
+_MOST_AHEAD = 500
+
+# What is lined up and does not move for so many seconds is handed back.
+_STALE_SECONDS = 2 * AHEAD_SECONDS
+
+# So many items of an iterator may be under way at once.
+_ITEM_WINDOW = 64
+
+# When a worker stops, an iterator that nobody takes from for so long is closed.
+_IDLE_SECONDS = 60.0
+
+_READY: Deferred[None] = succeed(None)
+
+
+class _Life(Enum):
+    SERVING = "serves"
+    STOPPING = "ends what it has"
+    LEAVING = "its threads end"
+    CRASHED = "is gone"
+
+
+class _Run:
+    """
+    A task in the hands of a thread, and what came of it.
+    """
+
+    __slots__ = ("failure", "seconds", "task", "value")
+
+    def __init__(self, task: ITask) -> None:
+        self.task = task
+        self.value: Any = None
+        self.failure: Failure | None = None
+        self.seconds = 0.0
+
+    def do(self, put: Callable[[Any], None]) -> None:
+        """
+        Make the call. Runs in a thread.
+        """
+        task = self.task
+        # A task that has been cancelled by now is only handed back.
+        if not task.ended:
+            if task.watched:
+                put(_Begun(task))
+            f, args, kw = task.callTuple
+            start = perf_counter()
+            try:
+                self.value = task.context.run(f, *args, **kw)
+            except BaseException:
+                # The seam to user code: an exit or an interrupt that a task
+                # raises is its outcome, and does not end the thread.
+                self.failure = Failure()
+            self.seconds = perf_counter() - start
+        put(self)
+
+
+class _Begun:
+    """
+    A watched task that a thread has begun.
+    """
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: ITask) -> None:
+        self._task = task
+
+    def done(self) -> None:
+        """
+        Tell the task. Runs in the reactor.
+        """
+        self._task.begin()
+
+
+def _work(
+    jobs: deque[Any],
+    tokens: SimpleQueue[bool],
+    put: Callable[[Any], None],
+    left: Callable[[], None],
+) -> None:
+    """
+    What a thread does until it gets a false token.
+    """
+    take = jobs.popleft
+    while tokens.get():
+        try:
+            job = take()
+        except IndexError:
+            # The job of this token was taken back.
+            continue
+        job.do(put)
+    left()
+
+
+@implementer(IPrefetchingWorker)
+class ThreadWorker:
+    """
+    Runs blocking functions in threads of its own, which end with it.
+
+    The caller's context variables are those of the call. A task that is cancelled
+    or takes too long has its outcome at once; its thread is busy until the
+    function returns, since a thread cannot be ended. The threads are daemons: one
+    that hangs keeps neither the worker from crashing nor the program from ending.
+
+    @ivar ID: the number that a queue gave to this worker.
+    """
+
+    cQualified: list[Any] = ["thread", "local"]
+
+    def __init__(
+        self,
+        series: Iterable[Hashable] = (),
+        raw: bool = False,
+        threads: int = 1,
+        reactor: Any = None,
+    ) -> None:
+        """
+        @param series: what it is qualified for, besides its kind.
+        @param raw: whether iterators come back as they are, where the call does
+            not say.
+        @param threads: how many tasks run at once. With one, they run one after
+            the other, in the order they were assigned.
+        @param reactor: the reactor; C{None} is the installed one.
+        """
+        if threads < 1:
+            raise ValueError(f"threads is 1 or more, not {threads!r}")
+        self.iQualified: list[Any] = list(series)
+        self.ID: int | None = None
+        self._raw = raw
+        self._threads = threads
+        self._unstarted = threads
+        self._reactor = reactor
+        self._life = _Life.SERVING
+        self._jobs: deque[Any] = deque()
+        self._tokens: SimpleQueue[bool] = SimpleQueue()
+        self._outbox: Outbox[Any] | None = None
+        self._held: dict[ITask, None] = {}
+        self._window = Window(threads, _MOST_AHEAD)
+        self._ready: Deferred[None] | None = None
+        self._stopped: list[Deferred[None]] = []
+        self._notBegun: list[ITask] = []
+        self._returner: Callable[[Sequence[ITask]], None] | None = None
+        self._sources: dict[ThreadSource, None] = {}
+        self._check: Any = None
+        self._idleCheck: Any = None
+        self._stalled = False
+        self._ended = 0
+        self._endedBefore = 0
+
+    def setResignator(self, callableObject: Any) -> None:
+        """
+        Never resigns: its threads are its own.
+        """
+
+    def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
+        self._returner = callableObject
+
+    def run(self, task: ITask) -> Deferred[None]:
+        held = self._held
+        if self._stalled and len(held) >= self._window.size:
+            # Tasks do not move here: better that another worker has this one.
+            assert self._returner is not None
+            self._returner([task])
+            self._ready = Deferred()
+            return self._ready
+        held[task] = None
+        run = _Run(task)
+        if task.options.doNext:
+            self._jobs.appendleft(run)
+        else:
+            self._jobs.append(run)
+        if self._unstarted and self._threads - self._unstarted < len(held):
+            self._startThread()
+        self._tokens.put(True)
+        if self._check is None and len(held) > self._threads:
+            self._startCheck()
+        if len(held) < self._window.size:
+            return _READY
+        self._ready = Deferred()
+        return self._ready
+
+    def stop(self) -> Deferred[None]:
+        """
+        Iterators may be taken from until they end; one that nobody takes from for a
+        minute is closed.
+        """
+        d: Deferred[None] = Deferred()
+        self._stopped.append(d)
+        if self._life is _Life.SERVING:
+            self._life = _Life.STOPPING
+        self._checkStopped()
+        return d
+
+    def crash(self) -> list[ITask]:
+        """
+        Functions that run are left to run; what comes of them is dropped.
+        """
+        if self._life is _Life.CRASHED:
+            return []
+        self._notBegun = [task for task in self._unbegun() if not task.ended]
+        left = [task for task in self._held if not task.ended]
+        self._held.clear()
+        self._letGo(_Life.CRASHED)
+        for source in list(self._sources):
+            source.fail(self._lost("it crashed"))
+        self._checkStopped()
+        return left
+
+    def takeBack(self) -> Sequence[ITask]:
+        if self._life is _Life.CRASHED:
+            return self._notBegun
+        tasks = self._unbegun()
+        for task in tasks:
+            del self._held[task]
+        return [task for task in tasks if not task.ended]
+
+    def submit(self, job: Step | Close) -> None:
+        """
+        Have a thread do something for an iterator, before any other task. May be
+        called in any thread.
+        """
+        self._jobs.appendleft(job)
+        self._tokens.put(True)
+
+    def sourceEnded(self, source: ThreadSource) -> None:
+        """
+        An iterator has ended, or was closed.
+        """
+        self._sources.pop(source, None)
+        if self._life is not _Life.SERVING:
+            theReactor(self._reactor).callFromThread(self._checkStopped)
+
+    def _startThread(self) -> None:
+        reactor = theReactor(self._reactor)
+        if self._outbox is None:
+            self._outbox = Outbox(reactor, self._collect)
+        thread = Thread(
+            target=_work,
+            args=(
+                self._jobs,
+                self._tokens,
+                self._outbox.put,
+                lambda: reactor.callFromThread(self._threadLeft),
+            ),
+            name=f"asynqueue worker {self.ID} thread {self._threads - self._unstarted + 1}",
+            daemon=True,
+        )
+        self._unstarted -= 1
+        thread.start()
+
+    def _threadLeft(self) -> None:
+        self._unstarted += 1
+        self._checkStopped()
+
+    def _collect(self, items: list[Any]) -> None:
+        """
+        Take what the threads have done. A hot path.
+        """
+        seconds = 0.0
+        held = self._held
+        ended = []
+        for item in items:
+            if type(item) is not _Run:
+                item.done()
+            else:
+                self._ended += 1
+                seconds += item.seconds
+                if item.task in held:
+                    del held[item.task]
+                    ended.append(item)
+        if ended:
+            self._stalled = False
+            self._window.measured(len(ended), seconds)
+        for run in ended:
+            self._end(run)
+        ready = self._ready
+        if ready is not None and len(held) < self._window.size:
+            self._ready = None
+            ready.callback(None)
+        if self._life is not _Life.SERVING:
+            self._checkStopped()
+
+    def _end(self, run: _Run) -> None:
+        task = run.task
+        if run.failure is not None:
+            task.errback(run.failure)
+            return
+        value = run.value
+        raw = task.options.raw
+        if value is None or not isIterator(value) or (self._raw if raw is None else raw):
+            task.callback(value)
+            return
+        if task.ended:
+            return
+        source = ThreadSource(self, task.context, value)
+        self._sources[source] = None
+        deliverItems(task, source, shortRepr(value), _ITEM_WINDOW)
+
+    def _unbegun(self) -> list[ITask]:
+        """
+        Take back what no thread has taken.
+        """
+        jobs = []
+        while True:
+            try:
+                jobs.append(self._jobs.popleft())
+            except IndexError:
+                break
+        for job in jobs:
+            if type(job) is not _Run:
+                self.submit(job)
+        return [job.task for job in jobs if type(job) is _Run]
+
+    def _startCheck(self) -> None:
+        self._endedBefore = self._ended
+        self._check = theReactor(self._reactor).callLater(_STALE_SECONDS, self._checkStale)
+
+    def _checkStale(self) -> None:
+        """
+        While tasks are lined up: if none has ended since the last look, others
+        shall have them, and this worker no more until one has (G6).
+        """
+        self._check = None
+        if self._ended == self._endedBefore and self._returner is not None:
+            self._stalled = True
+            self._window.close()
+            self._returner(self.takeBack())
+        elif len(self._held) > self._threads:
+            self._startCheck()
+
+    def _checkStopped(self) -> None:
+        """
+        When there is nothing left to do, let the threads go; when they are gone,
+        say so.
+        """
+        if self._life is _Life.STOPPING and not self._held:
+            if self._sources:
+                self._watchSources()
+                return
+            self._letGo(_Life.LEAVING)
+        if self._life is _Life.CRASHED or (
+            self._life is _Life.LEAVING and self._unstarted == self._threads
+        ):
+            stopped, self._stopped = self._stopped, []
+            for d in stopped:
+                d.callback(None)
+
+    def _letGo(self, life: _Life) -> None:
+        """
+        The threads end, each when it comes to it.
+        """
+        self._life = life
+        for check in (self._check, self._idleCheck):
+            if check is not None:
+                check.cancel()
+        self._check = self._idleCheck = None
+        for _ in range(self._threads - self._unstarted):
+            self._tokens.put(False)
+
+    def _watchSources(self) -> None:
+        if self._idleCheck is None:
+            for source in self._sources:
+                source.taken = False
+            self._idleCheck = theReactor(self._reactor).callLater(_IDLE_SECONDS, self._closeIdle)
+
+    def _closeIdle(self) -> None:
+        """
+        Close the iterators that nobody has taken from for a while.
+        """
+        self._idleCheck = None
+        reason = f"it stops, and nobody took an item for {_IDLE_SECONDS:g} s"
+        for source in list(self._sources):
+            if not source.taken:
+                source.fail(self._lost(reason))
+        self._checkStopped()
+
+    def _lost(self, reason: str) -> Failure:
+        name = f"{type(self).__name__} {self.ID}"
+        return Failure(WorkerLost("an iterator", name, reason=reason))

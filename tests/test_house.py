@@ -1,0 +1,151 @@
+"""
+How the house is built: what an import brings with it, and what is shipped.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from configparser import ConfigParser
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+import asynqueue
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = Path(asynqueue.__file__).parent
+
+# Modules that also serve where there is no Twisted.
+WITHOUT_TWISTED = ["asynqueue.errors", "asynqueue.outcome"]
+
+FRAGMENT = re.compile(r"\+[a-zA-Z0-9-]+\.(feature|bugfix|doc|removal|misc)\.md")
+
+
+def moduleNames() -> list[str]:
+    """
+    The names of all modules, found without importing any.
+    """
+    names = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    return names
+
+
+def fresh(code: str) -> str:
+    """
+    What a fresh interpreter prints for this code. It is not measured for
+    coverage: only what the code itself imports is to be there.
+    """
+    env = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=env,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=120,
+    ).stdout
+
+
+def importedWith(name: str) -> set[str]:
+    """
+    All modules that are there after the import of one.
+    """
+    return set(fresh(f"import {name}, sys; print(*sys.modules)").split())
+
+
+def secondsToImport(name: str) -> float:
+    """
+    How long one import takes in a fresh interpreter.
+    """
+    clock = "from time import perf_counter as clock; start = clock()"
+    return float(fresh(f"{clock}; import {name}; print(clock() - start)"))
+
+
+@pytest.mark.parametrize("name", moduleNames())
+def test_importInstallsNoReactor(name: str) -> None:
+    """
+    No module installs a reactor when it is the first to be imported.
+    """
+    assert "twisted.internet.reactor" not in importedWith(name)
+
+
+@pytest.mark.parametrize("name", ["asynqueue", *WITHOUT_TWISTED])
+def test_groundImportsNoTwisted(name: str) -> None:
+    """
+    The package itself and the ground floor do without Twisted.
+    """
+    assert "twisted" not in importedWith(name)
+
+
+def test_allPublicNamesResolve() -> None:
+    """
+    What C{asynqueue.__all__} lists is there, and is listed by C{dir}.
+    """
+    assert asynqueue.__all__
+    assert all(getattr(asynqueue, name) is not None for name in asynqueue.__all__)
+    assert set(asynqueue.__all__) <= set(dir(asynqueue))
+
+
+def test_unknownNameIsAnAttributeError() -> None:
+    """
+    A name that is not public is refused as by any module.
+    """
+    name = "noSuchName"
+    with pytest.raises(AttributeError, match=name):
+        getattr(asynqueue, name)
+
+
+def test_everyPublicNameAloneInstallsNoReactor() -> None:
+    """
+    Getting all public names installs no reactor either.
+    """
+    code = "import sys; from asynqueue import *; print('twisted.internet.reactor' in sys.modules)"
+    assert fresh(code).strip() == "False"
+
+
+def test_versionIsSaidOnce() -> None:
+    """
+    The version of the package is that of setup.cfg, installed or asked for.
+    """
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    assert asynqueue.__version__ == version("asynqueue") == config["metadata"]["version"]
+
+
+def test_typesAreShipped() -> None:
+    """
+    The marker that makes type checkers look at us is there, and is packed.
+    """
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    assert "py.typed" in config["options.package_data"]["asynqueue"].split()
+    assert (PACKAGE / "py.typed").exists()
+
+
+def test_importIsCheap() -> None:
+    """
+    The import of the package takes at most 1.3 times that of
+    C{twisted.internet.defer}: a ratio of medians, of interpreters that take
+    turns, so that a busy machine slows both.
+    """
+    turns = [
+        (secondsToImport("asynqueue"), secondsToImport("twisted.internet.defer")) for _ in range(7)
+    ]
+    ours, theirs = (median(times) for times in zip(*turns, strict=True))
+    assert ours <= 1.3 * theirs
+
+
+def test_newsFragmentsAreWellNamed() -> None:
+    """
+    Every fragment has a name from which towncrier knows its kind.
+    """
+    names = {path.name for path in (ROOT / "newsfragments").iterdir()} - {"README.md"}
+    assert all(FRAGMENT.fullmatch(name) for name in names), names
