@@ -41,7 +41,7 @@ class Handover:
         # These belong to the reactor's thread.
         self._done = False
         self._waiting: list[Deferred[None]] = []
-        self._unwatch: weakref.finalize[[], Handover] | None = None
+        self._unwatch: weakref.finalize[[Any, Any], Handover] | None = None
         self._reactor.callFromThread(self._watchReactor)
 
     def __len__(self) -> int:

@@ -135,7 +135,7 @@ class OrderedItemProducer:
             return slot.d
         self._slots.append(slot)
         slot.making = maybeDeferred(fp, *args, **kw)
-        slot.making.addCallbacks(self._made, self._failed, (slot,), None, (slot,), None)
+        slot.making.addCallbacks(self._made, self._failed, (slot,), {}, (slot,), {})
         return slot.d
 
     def stop(self) -> AwaitableDeferred[Any]:

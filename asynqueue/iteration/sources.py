@@ -6,6 +6,7 @@ asynchronous iterator, or a function that is asked for one item after another.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
 from enum import Enum, auto
 from typing import Any
@@ -213,15 +214,20 @@ class AsyncIteratorSource:
         self._sink = None
         if self._hungry is not None:
             self._feed()
-        elif self._done is not None and not self._isRunning():
+        elif self._done is not None and self._isWaiting():
             self._done.cancel()
 
-    def _isRunning(self) -> bool:
+    def _isWaiting(self) -> bool:
         """
-        Whether we are called from within the iterator. It cannot be cancelled
-        then, and sees by itself that it is over.
+        Whether the coroutine waits within the iterator. While it runs, and we are
+        called from it, or before it runs, it cannot be cancelled; it sees by
+        itself that it is over.
         """
-        return self._coroutine is not None and self._coroutine.cr_running
+        coroutine = self._coroutine
+        return (
+            coroutine is not None
+            and inspect.getcoroutinestate(coroutine) == inspect.CORO_SUSPENDED
+        )
 
     def _feed(self) -> None:
         hungry, self._hungry = self._hungry, None
@@ -229,18 +235,16 @@ class AsyncIteratorSource:
             hungry.callback(None)
 
     async def _drive(self, sink: IItemSink) -> None:
-        while True:
+        while self._state is _Drive.RUNNING:
             if not self._credit:
                 self._hungry = Deferred()
                 await self._hungry
-            if self._state is _Drive.OVER:
-                break
+                continue
             self._credit -= 1
             try:
                 item = await self._iterator.__anext__()
             except StopAsyncIteration:
                 self._end(sink, None)
-                break
             except GeneratorExit:
                 # The coroutine is destroyed, and must not wait for anything.
                 self._end(sink, Failure())
@@ -249,9 +253,9 @@ class AsyncIteratorSource:
                 # The seam to the user's iterator. Also asyncio's CancelledError
                 # must be heard: nothing would ever end the wait.
                 self._end(sink, Failure())
-                break
-            if self._state is _Drive.RUNNING:
-                sink.receive((item,))
+            else:
+                if self._state is _Drive.RUNNING:
+                    sink.receive((item,))
         if isinstance(self._iterator, AsyncGenerator):
             await self._iterator.aclose()
 
@@ -269,6 +273,9 @@ class AsyncIteratorSource:
         Not the iterator, which tells the sink, but its closing failed; or its
         coroutine was cancelled before it had begun.
         """
+        if self._coroutine is not None:
+            # One that never began would warn that it was not awaited.
+            self._coroutine.close()
         if self._sink is not None:
             self._end(self._sink, failure)
         elif not failure.check(CancelledError, asyncio.CancelledError):

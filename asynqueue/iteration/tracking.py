@@ -180,7 +180,7 @@ class DeferredLock(defer.DeferredLock):
         self._passes = 0
         self._whenStopped: list[Deferred[None]] = []
 
-    def acquire(self, vip: bool = False) -> AwaitableDeferred[DeferredLock]:  # type: ignore[override]
+    def acquire(self, vip: bool = False) -> AwaitableDeferred[DeferredLock]:
         """
         Wait for the lock.
 
@@ -189,6 +189,7 @@ class DeferredLock(defer.DeferredLock):
             called. It may be cancelled.
         """
         d: AwaitableDeferred[DeferredLock] = AwaitableDeferred(self._cancelAcquire)
+        waiting: list[Any] = self.waiting
         if self._stage is not _Stage.OPEN:
             self._passes += 1
             d.callback(self)
@@ -196,11 +197,11 @@ class DeferredLock(defer.DeferredLock):
             self.locked = True
             d.callback(self)
         elif vip:
-            self.waiting.insert(len(self._vips), d)
+            waiting.insert(len(self._vips), d)
             self._vips.append(d)
             d.addBoth(self._noMoreVip, d)
         else:
-            self.waiting.append(d)
+            waiting.append(d)
         return d
 
     def _noMoreVip(self, result: Any, d: Deferred[Any]) -> Any:
@@ -313,5 +314,5 @@ class _Held:
             self._lock.release()
         elif self._d is not None:
             # The block did not wait for it.
-            self._d.addErrback(lambda failure: failure.trap(defer.CancelledError) and None)
+            self._d.addErrback(lambda failure: None)
             self._d.cancel()

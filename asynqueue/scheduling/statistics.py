@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from asynqueue.scheduling.dispatch import Dispatcher
 from asynqueue.scheduling.flows import FAIR, LAST, NEXT, Flow
 from asynqueue.scheduling.ledger import Ledger, Post
-from asynqueue.scheduling.task import BEGUN, ENDED, Task
+from asynqueue.scheduling.task import BEGUN, ENDED, Task, TaskDeferred
 
 _BAND_NAMES = {NEXT: "doNext", FAIR: "fair", LAST: "doLast"}
 
@@ -124,17 +124,17 @@ def _workerStatistics(ledger: Ledger) -> WorkerStatistics:
 
 def whyWaits(dispatcher: Dispatcher, taskOrDeferred: Task | Deferred[Any]) -> str:
     """
-    What a task waits for, in words. Costs a look at every task that has not
-    ended.
+    What a task waits for, in words. For a queued one it costs a look at every
+    queued task.
     """
-    found = None
-    for task in dispatcher.tasks():
-        if task is taskOrDeferred or task.d is taskOrDeferred:
-            found = task
-            break
+    if isinstance(taskOrDeferred, TaskDeferred):
+        found = taskOrDeferred.task
+    elif isinstance(taskOrDeferred, Task):
+        found = taskOrDeferred.d.task
+    else:
+        return "it is none of this queue's"
     if found is None:
-        known = isinstance(taskOrDeferred, Task) or taskOrDeferred.called
-        return "it has ended" if known else "it is none of this queue's"
+        return "it has ended"
     ledger: Ledger | None = found.holder
     if ledger is None:
         return _whyQueued(dispatcher, found)

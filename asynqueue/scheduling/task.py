@@ -79,6 +79,25 @@ class TaskOwner(Protocol):
         """
 
 
+class TaskDeferred(AwaitableDeferred[Any]):
+    """
+    The Deferred of a call.
+
+    @ivar task: the present attempt to make the call, until it has ended.
+    """
+
+    task: Task | None = None
+
+
+def _cancelTask(d: Any) -> None:
+    """
+    The canceller of such a Deferred. It is the same for all, and leads to the
+    task by the Deferred: a million queued tasks are a million methods less.
+    """
+    if d.task is not None:
+        d.task.cancel()
+
+
 @implementer(ITask)
 class Task:
     """
@@ -93,10 +112,11 @@ class Task:
 
     __slots__ = (
         "_attemptsLeft",
+        "_args",
+        "_func",
+        "_kw",
         "_owner",
-        "_successor",
         "_timer",
-        "callTuple",
         "context",
         "d",
         "holder",
@@ -115,7 +135,7 @@ class Task:
         isUpdate: bool = False,
     ) -> None:
         self._owner = owner
-        self.callTuple = callTuple
+        self._func, self._args, self._kw = callTuple
         self.options = options
         self.number = number
         self.isUpdate = isUpdate
@@ -123,15 +143,23 @@ class Task:
         self.state = QUEUED
         self.holder: Any = None
         self._timer: Any = None
-        self._successor: Task | None = None
         self._attemptsLeft = options.retries
-        self.d: AwaitableDeferred[Any] = AwaitableDeferred(self._cancelled)
+        self.d = TaskDeferred(_cancelTask)
+        self.d.task = self
 
     def __repr__(self) -> str:
         return f"<Task {self.number} {self.state.value}: {self.describe()}>"
 
     def __lt__(self, other: Task) -> bool:
         return self.priority < other.priority
+
+    @property
+    def callTuple(self) -> CallTuple:
+        """
+        What to call: (f, args, kw).
+        """
+        # Made when asked for: a million queued tasks are a million tuples less.
+        return self._func, self._args, self._kw
 
     @property
     def series(self) -> Any:
@@ -167,8 +195,7 @@ class Task:
         """
         What is called, in one short line.
         """
-        f, args, kw = self.callTuple
-        return describeCall(f, args, kw)
+        return describeCall(self._func, self._args, self._kw)
 
     def begin(self) -> None:
         """
@@ -193,7 +220,9 @@ class Task:
         if self._timer is not None:
             self._stopTimer()
         self._owner.taskEnded(self, None)
-        self.d.callback(value)
+        d = self.d
+        d.task = None
+        d.callback(value)
 
     def errback(self, failure: Failure) -> None:
         """
@@ -225,17 +254,13 @@ class Task:
         A new task for the same call and the same Deferred. From now on nothing
         that is done to this one has any effect.
         """
-        again = Task.__new__(Task)
-        for name in ("_owner", "callTuple", "options", "number", "isUpdate", "context", "d"):
-            setattr(again, name, getattr(self, name))
-        again.state = QUEUED
-        again.holder = None
-        again._timer = None
-        again._successor = None
+        again = Task(self._owner, self.callTuple, self.options, self.number)
+        again.context = self.context
         again._attemptsLeft = self._attemptsLeft - 1
+        again.d = self.d
+        again.d.task = again
         if self._timer is not None:
             self._stopTimer()
-        self._successor = again
         self.state = ENDED
         return again
 
@@ -244,15 +269,6 @@ class Task:
         Give the task up: its Deferred errbacks with C{CancelledError}.
         """
         self._giveUp(Failure(CancelledError()))
-
-    def _cancelled(self, d: Any) -> None:
-        """
-        The canceller of the Deferred.
-        """
-        task = self
-        while task._successor is not None:
-            task = task._successor
-        task.cancel()
 
     def _timedOut(self) -> None:
         self._timer = None
@@ -271,6 +287,7 @@ class Task:
         self._owner.taskEnded(self, failure)
         if givenUp:
             self._owner.taskGivenUp(self)
+        self.d.task = None
         if self.options.returnFailure is False and not failure.check(CancelledError):
             _log.failure("{call} failed", failure, call=self.describe())
             self.d.callback(None)
