@@ -1,0 +1,3 @@
+"""
+What AsynQueue costs, beside its peers: C{python -m benchmarks}.
+"""
