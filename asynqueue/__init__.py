@@ -7,8 +7,55 @@ installs no reactor, and where only a part is needed, only that part is loaded.
 
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from asynqueue.errors import (
+        AsynQueueError as AsynQueueError,
+        ImplementationError as ImplementationError,
+        InvariantError as InvariantError,
+        MaybeEncodingError as MaybeEncodingError,
+        NotReadyError as NotReadyError,
+        QueueRunError as QueueRunError,
+        RemoteError as RemoteError,
+        TaskTimedOut as TaskTimedOut,
+        WorkerError as WorkerError,
+        WorkerLost as WorkerLost,
+    )
+    from asynqueue.interfaces import (
+        IQueueObserver as IQueueObserver,
+        IWorker as IWorker,
+    )
+    from asynqueue.iteration import (
+        Consumerator as Consumerator,
+        Deferator as Deferator,
+        DeferredLock as DeferredLock,
+        DeferredTracker as DeferredTracker,
+        Filerator as Filerator,
+        OrderedItemProducer as OrderedItemProducer,
+    )
+    from asynqueue.queues import (
+        NullQueue as NullQueue,
+        ThreadQueue as ThreadQueue,
+        deferToThread as deferToThread,
+    )
+    from asynqueue.scheduling.options import (
+        CallOptions as CallOptions,
+    )
+    from asynqueue.taskqueue import (
+        TaskQueue as TaskQueue,
+    )
+    from asynqueue.workers.asynchronous import (
+        AsyncWorker as AsyncWorker,
+    )
+    from asynqueue.workers.executor import (
+        ExecutorWorker as ExecutorWorker,
+    )
+    from asynqueue.workers.thread import (
+        ThreadWorker as ThreadWorker,
+    )
+
+# What type checkers see above, and where it is found when it is asked for.
 _HOMES = {
     "asynqueue.errors": (
         "AsynQueueError",
@@ -41,7 +88,8 @@ _HOMES = {
 
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME_OF)
+# Computed, so that each name stands twice and not three times.
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:

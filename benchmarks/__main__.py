@@ -78,9 +78,7 @@ def backlog(rounds: int) -> str:
         ],
         ["ThreadPoolExecutor", f"{its['bytes/task']:,.0f}", f"{its['call us']:.2f}", "1.00"],
     ]
-    text = table(
-        "1,000,000 tasks queued", ["", "bytes/task", "us a call", "ratio of calls"], rows
-    )
+    text = table("1,000,000 tasks queued", ["", "bytes/task", "us a call", "ratio of calls"], rows)
     few, many = ours["dispatch of 1,000 us"], ours["dispatch us"]
     rows = [
         ["1,000 tasks, 10 series", f"{few:.2f}", "1.00"],

@@ -6,8 +6,9 @@ interpreter.
 import json
 from time import perf_counter
 
-from asynqueue import ThreadQueue
 from twisted.internet import defer, reactor
+
+from asynqueue import ThreadQueue
 
 # It is slow, so a part of the burst has to do; the rate is what counts.
 BURST = 10000

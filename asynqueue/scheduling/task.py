@@ -113,11 +113,11 @@ class Task:
     __slots__ = (
         "_attemptsLeft",
         "_args",
+        "_context",
         "_func",
         "_kw",
         "_owner",
         "_timer",
-        "context",
         "d",
         "holder",
         "isUpdate",
@@ -139,7 +139,9 @@ class Task:
         self.options = options
         self.number = number
         self.isUpdate = isUpdate
-        self.context: Context = copy_context()
+        # Mostly there are no variables, and a new context is as good as a copy.
+        context = copy_context()
+        self._context = context if len(context) else None
         self.state = QUEUED
         self.holder: Any = None
         self._timer: Any = None
@@ -160,6 +162,15 @@ class Task:
         """
         # Made when asked for: a million queued tasks are a million tuples less.
         return self._func, self._args, self._kw
+
+    @property
+    def context(self) -> Context:
+        """
+        The context variables of the caller, to run the call with.
+        """
+        if self._context is None:
+            self._context = Context()
+        return self._context
 
     @property
     def series(self) -> Any:
@@ -255,7 +266,7 @@ class Task:
         that is done to this one has any effect.
         """
         again = Task(self._owner, self.callTuple, self.options, self.number)
-        again.context = self.context
+        again._context = self._context
         again._attemptsLeft = self._attemptsLeft - 1
         again.d = self.d
         again.d.task = again
