@@ -198,9 +198,12 @@ class IItemSink(Interface):
     The near end of an iteration: takes what an L{IItemSource} produces.
     """
 
-    def receive(items: Sequence[Any]) -> None:
+    def receive(items: Sequence[Any], moreLeft: bool = False) -> None:
         """
         Take items, in order, and no more of them than were granted.
+
+        @param moreLeft: something surely follows them: the last one need not be
+            held back until it is here.
         """
 
     def receiveFailure(failure: Failure) -> None:

@@ -74,7 +74,7 @@ class TaskQueue:
         self._dispatcher = Dispatcher(reactor)
         self._updates: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
         self._subscriptions: list[LoadProducer] = []
-        self._gone: Deferred[None] | None = None
+        self._gone = False
         self._waiters: list[AwaitableDeferred[None]] = []
         self._trigger: Any = None
         if warn or verbose or spew:
@@ -210,14 +210,16 @@ class TaskQueue:
             results are consumed. It may be infinite.
         @param ordered: whether results come in the order of the items, or as they
             are completed.
-        @param ahead: how many results may be under way or wait to be taken.
+        @param ahead: how many results may be under way or wait to be taken: 2 at
+            the least, since a result is handed out when it is known whether
+            another one follows.
         @param options: the options of each call.
         @raise QueueRunError: the queue is shut down.
         """
         if not self.isRunning():
             raise QueueRunError(f"map of {describeCall(func, (), {})}")
-        if ahead < 1:
-            raise ValueError(f"ahead is 1 or more, not {ahead!r}")
+        if ahead < 2:
+            raise ValueError(f"ahead is 2 or more, not {ahead!r}")
 
         def call(item: Any) -> Deferred[Any]:
             return self._submit((func, (item, *args), kw), options)
@@ -264,7 +266,7 @@ class TaskQueue:
         Have one worker make a call, before all that is queued.
         """
         ledger = self._ledger(worker)
-        if ledger is None or not self.isRunning():
+        if ledger is None or ledger.post is Post.LEAVING or not self.isRunning():
             raise QueueRunError(describeCall(*callTuple))
         return self._callOn(ledger, callTuple)
 
@@ -287,10 +289,18 @@ class TaskQueue:
         return self._cancel(lambda task: True, running)
 
     def _cancel(self, chosen: Callable[[Task], bool], running: bool) -> int:
-        tasks = [task for task in self._dispatcher.tasks(held=running) if chosen(task)]
+        tasks = [
+            task
+            for task in self._dispatcher.tasks(held=running)
+            if not task.isUpdate and chosen(task)
+        ]
+        cancelled = 0
         for task in tasks:
-            task.cancel()
-        return len(tasks)
+            # The callbacks of one may have ended another.
+            if not task.ended:
+                task.cancel()
+                cancelled += 1
+        return cancelled
 
     # Workers
 
@@ -311,7 +321,8 @@ class TaskQueue:
             IWorker.validateInvariants(worker)
         except InvariantError:
             raise
-        except Invalid as error:
+        except (Invalid, AttributeError) as error:
+            # Another invariant of its own, or it has no qualifications at all.
             raise InvariantError(worker) from error
         known = self._ledger(worker)
         if known is not None:
@@ -439,21 +450,22 @@ class TaskQueue:
         return self._shutdown(self._timeout)
 
     def _shutdown(self, limit: float | None) -> AwaitableDeferred[None]:
-        if self._gone is None:
+        waiter: AwaitableDeferred[None] = AwaitableDeferred(lambda _: None)
+        if self._gone:
+            waiter.callback(None)
+            return waiter
+        self._waiters.append(waiter)
+        if self.isRunning():
             self._dispatcher.close()
-            self._ignoreReactor()
             ledgers = list(self._dispatcher.ledgers.values())
-            self._gone = gatherResults(
+            gatherResults(
                 [self._dispatcher.dismiss(ledger, limit) for ledger in ledgers]
             ).addCallback(self._ended)
-        waiter: AwaitableDeferred[None] = AwaitableDeferred(lambda _: None)
-        if self._gone.called:
-            waiter.callback(None)
-        else:
-            self._waiters.append(waiter)
         return waiter
 
     def _ended(self, results: Any) -> None:
+        self._gone = True
+        self._ignoreReactor()
         for producer in list(self._subscriptions):
             producer.end()
         waiters, self._waiters = self._waiters, []

@@ -1,5 +1,5 @@
 """
-The near end of an iteration: what has arrived and is not consumed yet.
+The near end of an iteration: what has arrived and is not consumed yet::
 
     source ── receive, finish ──▶ Inbox ◀── next, take ── Deferator ◀── user
            ◀──── grant, stop ────

@@ -130,7 +130,7 @@ class OrderedItemProducer:
         if not callable(fp):
             raise TypeError(f"{fp!r} cannot be called for an item")
         slot = _Slot(self._cancelled)
-        if self._stage not in (_Stage.NEW, _Stage.RUNNING):
+        if self._failure is not None or self._stage not in (_Stage.NEW, _Stage.RUNNING):
             slot.d.callback(None)
             return slot.d
         self._slots.append(slot)
@@ -172,8 +172,6 @@ class OrderedItemProducer:
             slot.state = _Item.FAILED
             if slot in self._slots and self._failure is None:
                 self._failure = failure
-                if self._stage is _Stage.RUNNING:
-                    self._stage = _Stage.ENDING
             slot.d.callback(None)
         self._flush()
 
@@ -197,7 +195,8 @@ class OrderedItemProducer:
             elif slot.state is _Item.FAILED:
                 # What comes after it has no place any more.
                 self._slots.clear()
-        if self._stage is _Stage.ENDING and not self._slots:
+        over = self._stage is _Stage.ENDING or self._failure is not None
+        if over and not self._slots:
             self.i.end()
 
     def _release(self) -> None:

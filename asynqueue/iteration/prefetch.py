@@ -16,6 +16,9 @@ from asynqueue.iteration.sources import isIterator
 _Answer = tuple[Any, bool, bool]
 _NOTHING_LEFT: _Answer = (None, False, False)
 
+_Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+_NO_CALL: _Call = (iter(()).__next__, (), {})
+
 
 class Prefetcherator:
     """
@@ -31,10 +34,10 @@ class Prefetcherator:
 
     def __init__(self, ID: object = None) -> None:
         self.ID = ID
-        self._call: tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]] | None = None
+        self._call = _NO_CALL
         # What was fetched ahead: one item, or one Failure, or nothing.
         self._ahead: list[Any] = []
-        self._fetching: Deferred[None] | None = None
+        self._fetching = False
 
     def __repr__(self) -> str:
         state = "busy" if self.isBusy() else "idle"
@@ -44,7 +47,7 @@ class Prefetcherator:
         """
         Whether there is an iteration that has not come to its end.
         """
-        return self._call is not None
+        return self._call is not _NO_CALL
 
     def setup(self, *args: Any, **kw: Any) -> Deferred[bool]:
         """
@@ -74,7 +77,7 @@ class Prefetcherator:
             item it is C{(None, False, False)} again and again. It fails with
             L{NotReadyError} if the last one has not fired.
         """
-        if self._fetching is not None:
+        if self._fetching:
             return fail(NotReadyError())
         if not self._ahead:
             return succeed(_NOTHING_LEFT)
@@ -84,21 +87,14 @@ class Prefetcherator:
         return self._fetch().addCallback(lambda _: (item, True, bool(self._ahead)))
 
     def _fetch(self) -> Deferred[None]:
-        """
-        Fetch one item ahead, if the iteration has not come to its end.
-        """
-        if self._call is None:
-            return succeed(None)
         f, args, kw = self._call
-        self._fetching = d = maybeDeferred(f, *args, **kw).addBoth(self._fetched)
-        if d.called:
-            self._fetching = None
-        return d
+        self._fetching = True
+        return maybeDeferred(f, *args, **kw).addBoth(self._fetched)
 
     def _fetched(self, item: Any) -> None:
-        self._fetching = None
+        self._fetching = False
         if isinstance(item, Failure):
-            self._call = None
+            self._call = _NO_CALL
             if item.check(StopIteration, StopAsyncIteration):
                 return
         self._ahead.append(item)

@@ -23,6 +23,8 @@ from asynqueue.reactors import theReactor
 # For how many seconds items are written before the reactor has its turn.
 _TURN = 0.010
 
+_UNPROCESSED: Any = object()
+
 
 class _Life(Enum):
     IDLE = auto()
@@ -273,12 +275,13 @@ class ListConsumer:
             return
         place = self.count
         self.count += 1
-        self._list.append(None)
+        self._list.append(_UNPROCESSED)
         d = maybeDeferred(self.processItem, data)
-        self._unfinished.add(d)
         d.addCallbacks(self._processed, self._failed, (place, d))
-        if self._unfinished and self._producer is not None:
-            self._producer.pauseProducing()
+        if self._list[place] is _UNPROCESSED and self._failure is None:
+            self._unfinished.add(d)
+            if self._producer is not None:
+                self._producer.pauseProducing()
 
     def processItem(self, item: Any) -> Any:
         """
@@ -291,10 +294,11 @@ class ListConsumer:
     def _processed(self, result: Any, place: int, d: Deferred[Any]) -> None:
         if self._production is _Production.FAILED:
             return
-        self._unfinished.discard(d)
         self._list[place] = result
-        if not self._unfinished and self._producer is not None:
-            self._producer.resumeProducing()
+        if d in self._unfinished:
+            self._unfinished.remove(d)
+            if not self._unfinished and self._producer is not None:
+                self._producer.resumeProducing()
         self._settle()
 
     def _failed(self, failure: Failure) -> None:

@@ -225,8 +225,7 @@ class AsyncIteratorSource:
         """
         coroutine = self._coroutine
         return (
-            coroutine is not None
-            and inspect.getcoroutinestate(coroutine) == inspect.CORO_SUSPENDED
+            coroutine is not None and inspect.getcoroutinestate(coroutine) == inspect.CORO_SUSPENDED
         )
 
     def _feed(self) -> None:
@@ -246,8 +245,7 @@ class AsyncIteratorSource:
             except StopAsyncIteration:
                 self._end(sink, None)
             except GeneratorExit:
-                # The coroutine is destroyed, and must not wait for anything.
-                self._end(sink, Failure())
+                # Nobody holds any of this, and no coroutine may wait as it goes.
                 raise
             except BaseException:
                 # The seam to the user's iterator. Also asyncio's CancelledError
@@ -299,7 +297,7 @@ class PullSource:
         if not callable(f):
             raise TypeError(f"{f!r} cannot be called for the next item")
         self._call = f, args, kw
-        self._sink: Any = None
+        self._sink: IItemSink | None = None
         self._credit = 0
         self._phase = _Phase.IDLE
         self._awaited: Deferred[Any] | None = None

@@ -20,7 +20,7 @@ from asynqueue.interfaces import ICancellingWorker, ITask
 from asynqueue.iteration.sources import AsyncIteratorSource, IteratorSource, isIterator
 from asynqueue.outcome import shortRepr
 from asynqueue.reactors import theReactor
-from asynqueue.workers.delivery import deliverItems
+from asynqueue.workers.delivery import Deliveries
 
 # The reactor has a turn after so many seconds of functions that end at once.
 _SLICE = 0.01
@@ -71,6 +71,7 @@ class AsyncWorker:
         self._life = _Life.SERVING
         self._waiting: deque[ITask] = deque()
         self._runs: dict[ITask, Deferred[Any] | None] = {}
+        self._deliveries = Deliveries(self._checkStopped)
         self._turn: Any = None
         self._ready: Deferred[None] | None = None
         self._stopped: list[Deferred[None]] = []
@@ -109,6 +110,7 @@ class AsyncWorker:
         """
         self._life = _Life.CRASHED
         left = [task for task in (*self._runs, *self._waiting) if not task.ended]
+        left += self._deliveries.crash()
         runs = [d for d in self._runs.values() if d is not None]
         self._waiting.clear()
         self._runs.clear()
@@ -170,9 +172,9 @@ class AsyncWorker:
         if self._raw if raw is None else raw:
             task.callback(value)
         elif isIterator(value):
-            deliverItems(task, IteratorSource(value), shortRepr(value), _WINDOW)
+            self._deliveries.begin(task, IteratorSource(value), shortRepr(value), _WINDOW)
         elif inspect.isasyncgen(value):
-            deliverItems(task, AsyncIteratorSource(value), shortRepr(value), _WINDOW)
+            self._deliveries.begin(task, AsyncIteratorSource(value), shortRepr(value), _WINDOW)
         else:
             task.callback(value)
 
@@ -198,7 +200,9 @@ class AsyncWorker:
         self._checkStopped()
 
     def _checkStopped(self) -> None:
-        if self._life is not _Life.SERVING and not self._runs and not self._waiting:
+        if self._life is _Life.SERVING:
+            return
+        if not self._runs and not self._waiting and not self._deliveries:
             stopped, self._stopped = self._stopped, []
             for d in stopped:
                 d.callback(None)

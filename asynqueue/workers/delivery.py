@@ -5,35 +5,88 @@ items for a consumer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from asynqueue.interfaces import IItemSource, ITask
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.iteration.producers import IterationProducer
 
 
-def deliverItems(task: ITask, source: IItemSource, representation: str, window: int) -> None:
+class Deliveries:
     """
-    End a task with the items of a source.
+    The tasks of a worker whose calls have returned iterators, and that have not
+    ended yet.
 
-    Without a consumer the task ends at once, with a Deferator. With one it ends
-    when the consumer has had the last item; if it ends before (it is cancelled,
-    or takes too long), the source is stopped.
+    Without a consumer a task ends with a Deferator, as soon as it is known
+    whether there is any item. With one it ends when the consumer has had the
+    last item. If it ends before (it is cancelled, or takes too long), the
+    iterator is stopped.
     """
-    deferator = Deferator.fromSource(source, representation, window)
-    consumer = task.options.consumer
-    if consumer is None:
-        task.callback(deferator)
-        return
-    produced: Deferred[Any] = IterationProducer(deferator, consumer).run()
-    produced.addCallbacks(task.callback, task.errback)
-    if not task.ended:
-        # The task's own Deferred tells of an early end, and passes it on.
-        task.d.addErrback(_stopped, deferator)
 
+    def __init__(self, emptied: Callable[[], None]) -> None:
+        """
+        @param emptied: is called when the last of the tasks has ended.
+        """
+        self._emptied = emptied
+        self._deferators: dict[ITask, Deferator] = {}
 
-def _stopped(failure: Any, deferator: Deferator) -> Any:
-    deferator.stop()
-    return failure
+    def __bool__(self) -> bool:
+        """
+        Whether there is such a task.
+        """
+        return bool(self._deferators)
+
+    def begin(self, task: ITask, source: IItemSource, representation: str, window: int) -> None:
+        """
+        End a task with the items of a source.
+        """
+        deferator = Deferator.fromSource(source, representation, window)
+        self._deferators[task] = deferator
+        consumer = task.options.consumer
+        outcome: Deferred[Any]
+        if consumer is None:
+            outcome = deferator.deferUntilReady()
+        else:
+            outcome = IterationProducer(deferator, consumer).run()
+        outcome.addBoth(self._ended, task)
+        if task in self._deferators:
+            task.d.addBoth(self._settled, task)
+
+    def crash(self) -> list[ITask]:
+        """
+        Stop all iterators, and end none of the tasks.
+
+        @return: the tasks.
+        """
+        deferators, self._deferators = self._deferators, {}
+        for deferator in deferators.values():
+            deferator.stop()
+        return [task for task in deferators if not task.ended]
+
+    def _ended(self, result: Any, task: ITask) -> None:
+        """
+        There is what to end the task with, if it is still to be ended.
+        """
+        if self._deferators.pop(task, None) is None:
+            return
+        if isinstance(result, Failure):
+            task.errback(result)
+        else:
+            task.callback(result)
+        if not self._deferators:
+            self._emptied()
+
+    def _settled(self, result: Any, task: ITask) -> Any:
+        """
+        The task's Deferred has fired, perhaps by something else.
+        """
+        deferator = self._deferators.pop(task, None)
+        if deferator is not None:
+            deferator.stop()
+            if not self._deferators:
+                self._emptied()
+        return result

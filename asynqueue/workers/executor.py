@@ -22,7 +22,7 @@ from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, ITask
 from asynqueue.iteration.sources import isIterator
 from asynqueue.outcome import Raised, Returned, describeCall, perform, shortRepr
 from asynqueue.reactors import theReactor
-from asynqueue.workers.delivery import deliverItems
+from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.outbox import Outbox
 from asynqueue.workers.steps import Close, Step, ThreadSource
 from asynqueue.workers.window import Window
@@ -163,6 +163,7 @@ class ExecutorWorker:
         self._window = Window(workers, workers * _MOST_AHEAD_EACH)
         self._outbox: Outbox[Any] | None = None
         self._futures: dict[ITask, Future[Any]] = {}
+        self._deliveries = Deliveries(self._checkStopped)
         self._sources: dict[ThreadSource, None] = {}
         self._notBegun: list[ITask] = []
         self._ready: Deferred[None] | None = None
@@ -224,6 +225,7 @@ class ExecutorWorker:
         left = [task for task in self._futures if not task.ended]
         futures, self._futures = self._futures, {}
         self._notBegun = [task for task in left if futures[task].cancel()]
+        left += self._deliveries.crash()
         lost = WorkerLost("an iterator", f"{type(self).__name__} {self.ID}", reason="it crashed")
         for source in list(self._sources):
             source.fail(Failure(lost))
@@ -353,7 +355,7 @@ class ExecutorWorker:
             case Returned(value) if self._isToStream(task, value):
                 source = ThreadSource(self, task.context, value)
                 self._sources[source] = None
-                deliverItems(task, source, shortRepr(value), _ITEM_WINDOW)
+                self._deliveries.begin(task, source, shortRepr(value), _ITEM_WINDOW)
             case Returned(value):
                 task.callback(value)
 
@@ -363,7 +365,8 @@ class ExecutorWorker:
 
     def _checkStopped(self) -> None:
         crashed = self._life is _Life.CRASHED
-        if not crashed and (self._life is not _Life.STOPPING or self._futures):
+        busy = self._futures or self._deliveries
+        if not crashed and (self._life is not _Life.STOPPING or busy):
             return
         if self._shutdown:
             self._executor.shutdown(wait=False)

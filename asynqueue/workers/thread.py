@@ -31,7 +31,7 @@ from asynqueue.interfaces import IPrefetchingWorker, ITask
 from asynqueue.iteration.sources import isIterator
 from asynqueue.outcome import shortRepr
 from asynqueue.reactors import theReactor
-from asynqueue.workers.delivery import deliverItems
+from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.outbox import Outbox
 from asynqueue.workers.steps import Close, Step, ThreadSource
 from asynqueue.workers.window import AHEAD_SECONDS, Window
@@ -178,6 +178,7 @@ class ThreadWorker:
         self._notBegun: list[ITask] = []
         self._returner: Callable[[Sequence[ITask]], None] | None = None
         self._sources: dict[ThreadSource, None] = {}
+        self._deliveries = Deliveries(self._checkStopped)
         self._check: Any = None
         self._idleCheck: Any = None
         self._stalled = False
@@ -236,6 +237,7 @@ class ThreadWorker:
             return []
         self._notBegun = [task for task in self._unbegun() if not task.ended]
         left = [task for task in self._held if not task.ended]
+        left += self._deliveries.crash()
         self._held.clear()
         self._letGo(_Life.CRASHED)
         for source in list(self._sources):
@@ -331,7 +333,7 @@ class ThreadWorker:
             return
         source = ThreadSource(self, task.context, value)
         self._sources[source] = None
-        deliverItems(task, source, shortRepr(value), _ITEM_WINDOW)
+        self._deliveries.begin(task, source, shortRepr(value), _ITEM_WINDOW)
 
     def _unbegun(self) -> list[ITask]:
         """
@@ -370,7 +372,7 @@ class ThreadWorker:
         When there is nothing left to do, let the threads go; when they are gone,
         say so.
         """
-        if self._life is _Life.STOPPING and not self._held:
+        if self._life is _Life.STOPPING and not self._held and not self._deliveries:
             if self._sources:
                 self._watchSources()
                 return
