@@ -42,11 +42,18 @@ def describeCall(f: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any
     """
     What is called with what, in one short line.
     """
-    # Not every callable has a name: a partial has none.
-    name = getattr(f, "__qualname__", None) or shortRepr(f)
+    try:
+        name = f.__qualname__
+    except Exception:
+        # Not every callable has a name: a partial has none. And it is somebody's
+        # __getattr__, which may raise anything.
+        name = None
+    if not isinstance(name, str):
+        name = shortRepr(f)
     words = [shortRepr(arg) for arg in args]
     words += [f"{key}={shortRepr(value)}" for key, value in kw.items()]
     text = f"{name}({', '.join(words[:8])}{', ...' if len(words) > 8 else ''})"
+    text = text.replace("\n", " ")
     return text if len(text) <= 300 else text[:297] + "..."
 
 
@@ -66,10 +73,13 @@ class Raised:
 
     @ivar error: the exception, or what stands for it.
     @ivar trace: its traceback as text.
+    @ivar frames: where it was raised: function, file and line, the outermost
+        first.
     """
 
     error: BaseException
     trace: str
+    frames: tuple[tuple[str, str, int], ...] = ()
 
     def localError(self) -> BaseException:
         """
@@ -85,7 +95,11 @@ def raised(error: BaseException) -> Raised:
     What to send for an exception that was caught just now.
     """
     trace = "".join(traceback.format_exception(error))
-    return Raised(portable(error), trace)
+    frames = tuple(
+        (frame.f_code.co_name, frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    )
+    return Raised(portable(error), trace, frames)
 
 
 def portable(error: BaseException) -> BaseException:
@@ -112,13 +126,15 @@ def _text(error: BaseException) -> str:
         return ""
 
 
-def perform(payload: bytes) -> tuple[float, bytes]:
+def perform(payload: bytes, number: object = None) -> tuple[float, bytes]:
     """
     Make a pickled call (f, args, kw) here.
 
     Whatever the call does, this returns; so an executor of any kind never sees
     an exception, and never has to carry one.
 
+    @param number: makes this call unlike any other: some executors take equal
+        calls for one.
     @return: how many seconds the call took, and its outcome, pickled.
     """
     start = perf_counter()

@@ -22,7 +22,7 @@ from itertools import count
 from time import perf_counter
 from typing import Any
 
-from twisted.internet.defer import Deferred, TimeoutError, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -193,7 +193,7 @@ class Dispatcher:
         self._release(task)
         if self.observed:
             self.announcer.announce("taskLost", task, task.holder.worker)
-        self._wake(self.scheduler.putBack(task.nextAttempt()))
+        self._wake(self.scheduler.putBack(task.nextAttempt(spent=1)))
         return True
 
     def startTimer(self, seconds: float, f: Callable[[], None]) -> Any:
@@ -231,28 +231,34 @@ class Dispatcher:
         ledger.ready = True
         # The ID of a worker is promised to be found there.
         ledger.worker.ID = ID
-        worker.setResignator(lambda: self.resign(ledger))
+        self.announcer.announce("workerHired", worker)
         if ledger.prefetching:
             ledger.worker.setReturner(lambda tasks: self._takeBack(ledger, tasks))
-        self.announcer.announce("workerHired", worker)
+        worker.setResignator(lambda: self.resign(ledger))
         return self._induct(ledger, list(updates))
 
     @inlineCallbacks
     def _induct(self, ledger: Ledger, updates: list[CallTuple]) -> Any:
         for callTuple in updates:
+            if ledger.post is not Post.INDUCTED:
+                break
             task = self.newTask(callTuple, DEFAULT, isUpdate=True)
             self.assign(ledger, task)
             try:
                 yield task.d
-            except Exception:
-                # Whatever it is, it goes on to who hires; without its updates the
-                # worker is not fit to serve.
+            except GeneratorExit:
+                # Nobody holds the queue any more.
+                raise
+            except BaseException:
+                # Whatever it is, an exit too, it goes on to who hires; without its
+                # updates the worker is not fit to serve.
                 self.fire(ledger)
                 raise
-        if ledger.post is Post.INDUCTED:
-            ledger.post = Post.SERVING
-            if ledger.ready:
-                self._attend(ledger)
+        if ledger.post is not Post.INDUCTED:
+            raise WorkerLost("any call", ledger.name, begun=False, reason="it left")
+        ledger.post = Post.SERVING
+        if ledger.ready:
+            self._attend(ledger)
         return ledger.ID
 
     def qualify(self, ledger: Ledger, series: Hashable) -> None:
@@ -262,6 +268,9 @@ class Dispatcher:
         worker = ledger.worker
         if series not in worker.iQualified:
             worker.iQualified.append(series)
+        if ledger.post not in (Post.INDUCTED, Post.SERVING):
+            # It chooses from nothing any more.
+            return
         old = ledger.lane
         old.idle.pop(ledger, None)
         ledger.lane = self.scheduler.enter([*worker.cQualified, *worker.iQualified])
@@ -278,23 +287,35 @@ class Dispatcher:
         @param reassign: give what it has not begun to others.
         @return: a Deferred list of the tasks it did not end.
         """
-        self._retire(ledger, Post.LEAVING)
-        if reassign and ledger.prefetching:
-            self._takeBack(ledger, ledger.worker.takeBack())
-        stopped = maybeDeferred(ledger.worker.stop)
-        if limit is not None:
-            stopped.addTimeout(limit, theReactor(self._reactor))
-        return stopped.addBoth(self._stopped, ledger)
+        if ledger.post is Post.LEFT:
+            return succeed([])
 
-    def _stopped(self, result: Any, ledger: Ledger) -> list[Task]:
+        def outOfPatience(d: Any) -> None:
+            self.fire(ledger, "it did not stop in time")
+
+        left: Deferred[list[Task]] = Deferred(outOfPatience)
+        ledger.waiters.append(left)
+        stopping = ledger.post is Post.LEAVING
+        self._retire(ledger, Post.LEAVING)
+        if reassign and ledger.prefetching and ledger.post is Post.LEAVING:
+            self._takeBack(ledger, self._handedOver(ledger))
+        if ledger.post is Post.LEAVING and not stopping:
+            maybeDeferred(ledger.worker.stop).addBoth(self._stopped, ledger)
+        if limit is not None:
+            left.addTimeout(limit, theReactor(self._reactor))
+        return left
+
+    def _stopped(self, result: Any, ledger: Ledger) -> None:
         """
-        The worker has stopped, or could not, or not in time.
+        The worker has stopped, or could not.
         """
+        if ledger.post is Post.LEFT:
+            return
         if isinstance(result, Failure):
-            if not result.check(TimeoutError):
-                _log.failure("{worker} failed to stop", result, worker=ledger.name)
-            return self.fire(ledger, "it did not stop in time")
-        return self._depart(ledger, list(ledger.tasks), (), "it stopped without ending this")
+            _log.failure("{worker} failed to stop", result, worker=ledger.name)
+            self.fire(ledger, "it failed to stop")
+        else:
+            self._depart(ledger, (), "it stopped without ending this")
 
     def fire(self, ledger: Ledger, reason: str = "", reassign: bool = False) -> list[Task]:
         """
@@ -306,16 +327,26 @@ class Dispatcher:
         if ledger.post is Post.LEFT:
             return []
         self._retire(ledger, Post.LEFT)
-        notBegun: Sequence[ITask] = ()
         try:
             ledger.worker.crash()
-            if ledger.prefetching:
-                notBegun = ledger.worker.takeBack()
         except Exception:
             # The seam to other people's workers: it is gone all the same.
             _log.failure("{worker} failed to crash", worker=ledger.name)
-        left = list(ledger.tasks)
-        return self._depart(ledger, left, left if reassign else notBegun, reason or "it crashed")
+        notBegun = self._handedOver(ledger) if ledger.prefetching else ()
+        return self._depart(ledger, notBegun, reason or "it crashed", reassign)
+
+    def _handedOver(self, ledger: Ledger) -> Sequence[ITask]:
+        """
+        The tasks that a worker hands over, not begun.
+        """
+        try:
+            tasks: Sequence[ITask] = ledger.worker.takeBack()
+        except Exception:
+            # The seam to other people's workers: what it does not hand over may
+            # have begun.
+            _log.failure("{worker} failed to hand over its tasks", worker=ledger.name)
+            return ()
+        return tasks
 
     def resign(self, ledger: Ledger) -> None:
         """
@@ -327,15 +358,17 @@ class Dispatcher:
         """
         A worker gets no more tasks.
         """
-        if ledger.post in (Post.INDUCTED, Post.SERVING):
+        serving = ledger.post in (Post.INDUCTED, Post.SERVING)
+        # First this: what fails now may have callbacks that ask for it.
+        ledger.post = post
+        if serving:
             ledger.lane.idle.pop(ledger, None)
             self.scheduler.leave(ledger.lane)
             for task in list(ledger.updates):
                 task.errback(Failure(WorkerLost(task.describe(), ledger.name, begun=False)))
-        ledger.post = post
 
     def _depart(
-        self, ledger: Ledger, left: list[Task], again: Sequence[ITask], reason: str
+        self, ledger: Ledger, again: Sequence[ITask], reason: str, reassign: bool = False
     ) -> list[Task]:
         """
         A worker is gone: settle each task that it left, as it may be (G2).
@@ -346,18 +379,21 @@ class Dispatcher:
             self.announcer.announce("workerLeft", ledger.worker)
         lost: list[Task] = []
         # The last first: each goes back before those that were queued after it.
-        for task in reversed(left):
-            if task not in ledger.tasks:
-                continue
-            if task in notBegun and self.open and not task.isUpdate:
+        for task in reversed(list(ledger.tasks)):
+            if self.open and not task.isUpdate and (reassign or task in notBegun):
                 if self.observed:
                     self.announcer.announce("taskLost", task, ledger.worker)
-                self._requeue(ledger, task)
+                self._requeue(ledger, task, begun=task not in notBegun)
             else:
-                lost.insert(0, task)
+                lost.append(task)
+        lost.reverse()
         for task in lost:
             begun = task not in notBegun
             task.errback(Failure(WorkerLost(task.describe(), ledger.name, begun, reason=reason)))
+        waiters, ledger.waiters = ledger.waiters, []
+        for waiter in waiters:
+            waiter.callback(lost)
+        self._resume()
         return lost
 
     def _takeBack(self, ledger: Ledger, tasks: Sequence[Any]) -> None:
@@ -366,16 +402,25 @@ class Dispatcher:
         """
         for task in reversed(tasks):
             if task in ledger.tasks:
-                self._requeue(ledger, task)
+                if self.open and not task.isUpdate:
+                    self._requeue(ledger, task)
+                else:
+                    task.errback(Failure(QueueRunError(task.describe())))
+        self._resume()
 
-    def _requeue(self, ledger: Ledger, task: Task) -> None:
-        if not self.open or task.isUpdate:
-            task.errback(Failure(QueueRunError(task.describe())))
-            return
+    def _requeue(self, ledger: Ledger, task: Task, begun: bool = False) -> None:
+        """
+        A task waits again, in its old place. Nobody is woken for it yet: those
+        that go before it may follow.
+        """
         del ledger.tasks[task]
         self.running -= 1
-        task.putBack()
-        self._wake(self.scheduler.putBack(task))
+        if begun:
+            # What the worker says of it from now on has no effect.
+            task = task.nextAttempt()
+        else:
+            task.putBack()
+        self.scheduler.putBack(task)
 
     # The loop
 
@@ -395,16 +440,32 @@ class Dispatcher:
         ledger.ready = False
         ledger.lane.idle.pop(ledger, None)
         self._ready.append(ledger)
+        self._resume()
+
+    def _resume(self) -> None:
+        """
+        There may be tasks for those who wait.
+        """
         if self._loop is RESTING:
             self._serve()
+
+    def _wakeAnother(self) -> bool:
+        """
+        A worker that was woken for a task may have taken another, or left: see
+        whether one that waits is to look, too.
+        """
+        lane = self.scheduler.wantedLane()
+        if lane is None:
+            return False
+        self._attend(next(iter(lane.idle)))
+        return True
 
     def _becameReady(self, result: Any, ledger: Ledger) -> None:
         """
         A worker is ready for another task.
         """
         self._ready.append(ledger)
-        if self._loop is RESTING:
-            self._serve()
+        self._resume()
 
     def _serve(self) -> None:
         """
@@ -415,7 +476,7 @@ class Dispatcher:
         given = 0
         started = perf_counter()
         try:
-            while ready:
+            while ready or self._wakeAnother():
                 ledger = ready.popleft()
                 task = self._next(ledger)
                 if task is None:

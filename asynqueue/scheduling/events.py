@@ -131,7 +131,11 @@ class LoadProducer(SilentObserver):
         The queue is gone: nothing more will be written.
         """
         self._stopped(self)
-        self._consumer.unregisterProducer()
+        try:
+            self._consumer.unregisterProducer()
+        except Exception:
+            # The seam to other people's consumers: the queue ends all the same.
+            _log.failure("{consumer!r} failed at the end", consumer=self._consumer)
 
     def _change(self, by: int) -> None:
         self._load += by

@@ -102,35 +102,18 @@ class Flow:
             self.dead = 0
 
 
-class _Band:
+class FairBand:
     """
-    The flows of one band in one lane, by tag.
+    The flows of one lane by start-time fair queueing.
+
+    @ivar heap: each flow with its tag.
+    @ivar members: the flows that have a place.
+    @ivar time: the virtual time, the tag served last.
     """
 
     def __init__(self) -> None:
         self.heap: list[tuple[float, int, Flow]] = []
         self.members: set[Flow] = set()
-
-    def _drop(self) -> Flow:
-        """
-        Take the first flow out, which has run empty.
-        """
-        flow = heappop(self.heap)[2]
-        if flow in self.members:
-            self.members.remove(flow)
-            flow.places -= 1
-        return flow
-
-
-class FairBand(_Band):
-    """
-    Start-time fair queueing.
-
-    @ivar time: the virtual time, the tag served last.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
         self.time = 0.0
 
     def add(self, flow: Flow) -> None:
@@ -151,30 +134,46 @@ class FairBand(_Band):
             tag, order, flow = heap[0]
             self.time = tag
             task = flow.first()
-            if task is None:
-                ended.append(self._drop())
-                continue
-            flow.tasks.popleft()
-            heapreplace(heap, (tag + flow.cost, order, flow))
-            return task
+            if task is not None:
+                flow.tasks.popleft()
+                heapreplace(heap, (tag + flow.cost, order, flow))
+                return task
+            heappop(heap)
+            self.members.remove(flow)
+            flow.places -= 1
+            ended.append(flow)
         return None
 
 
-class FifoBand(_Band):
+class FifoBand:
     """
-    First come, first served: the tag of a flow is the number of its first task.
+    The flows of one lane, first come, first served: the tag of a flow is the
+    number of its first task.
+
+    @ivar heap: the flows with their tags; a flow that was given an earlier tag
+        has its later one there, too, until that comes to the top.
+    @ivar members: the flows that have a place, and the one that counts.
     """
+
+    def __init__(self) -> None:
+        self.heap: list[tuple[int, int, Flow]] = []
+        self.members: dict[Flow, tuple[int, int, Flow]] = {}
 
     def add(self, flow: Flow) -> None:
         """
         A flow has tasks again, or an earlier one than before.
         """
         task = flow.first()
-        if task is not None:
-            if flow not in self.members:
-                self.members.add(flow)
-                flow.places += 1
-            heappush(self.heap, (task.number, flow.order, flow))
+        if task is None:
+            return
+        place = self.members.get(flow)
+        if place is None:
+            flow.places += 1
+        elif place[0] <= task.number:
+            # It comes to the top in time, and is put right there.
+            return
+        place = self.members[flow] = (task.number, flow.order, flow)
+        heappush(self.heap, place)
 
     def pick(self, ended: list[Flow]) -> Task | None:
         """
@@ -182,12 +181,20 @@ class FifoBand(_Band):
         """
         heap = self.heap
         while heap:
-            tag, order, flow = heap[0]
+            place = heap[0]
+            tag, order, flow = place
+            if self.members.get(flow) is not place:
+                heappop(heap)
+                continue
             task = flow.first()
             if task is None:
-                ended.append(self._drop())
+                heappop(heap)
+                del self.members[flow]
+                flow.places -= 1
+                ended.append(flow)
             elif task.number != tag:
-                heapreplace(heap, (task.number, order, flow))
+                place = self.members[flow] = (task.number, order, flow)
+                heapreplace(heap, place)
             else:
                 flow.tasks.popleft()
                 return task
@@ -207,13 +214,19 @@ class Lane:
         self.qualified = qualified
         self.idle: dict[Any, None] = {}
         self.workers = 0
-        self.bands = (FifoBand(), FairBand(), FifoBand())
+        self.bands: tuple[FifoBand, FairBand, FifoBand] = (FifoBand(), FairBand(), FifoBand())
 
     def serves(self, series: Hashable) -> bool:
         """
         Whether the workers of this lane may run a series.
         """
         return series is None or series in self.qualified
+
+    def wanted(self) -> bool:
+        """
+        Whether one of its workers is idle while there may be a task for it.
+        """
+        return bool(self.idle) and any(band.heap for band in self.bands)
 
 
 class Scheduler:
@@ -332,6 +345,16 @@ class Scheduler:
                 if task.state is not ENDED:
                     yield task
 
+    def wantedLane(self) -> Lane | None:
+        """
+        A lane with an idle worker for which there may be a task.
+        """
+        if self.queued:
+            for lane in self._lanes.values():
+                if lane.wanted():
+                    return lane
+        return None
+
     def lanes(self, series: Hashable) -> list[Lane]:
         """
         The lanes whose workers may run a series.
@@ -358,5 +381,5 @@ class Scheduler:
         """
         Let a flow go that has neither a task nor a place.
         """
-        if not flow.places and not flow.tasks:
+        if not flow.places and flow.first() is None:
             self._flows.pop((flow.series, flow.band, flow.niceness), None)

@@ -8,6 +8,8 @@ from collections import deque
 from enum import Enum
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, IWorker
 from asynqueue.scheduling.flows import Lane
 from asynqueue.scheduling.task import Task
@@ -33,6 +35,7 @@ class Ledger:
     @ivar lane: what it chooses from.
     @ivar tasks: what it holds, in the order it was assigned.
     @ivar updates: calls that it must run before any other.
+    @ivar waiters: those who wait until it is gone, for the tasks it did not end.
     @ivar ready: whether it waits to be assigned a task.
     @ivar done: how many tasks it has ended.
     @ivar prefetching: whether it takes tasks ahead of those it runs.
@@ -49,6 +52,7 @@ class Ledger:
         "ready",
         "tasks",
         "updates",
+        "waiters",
         "worker",
     )
 
@@ -62,6 +66,7 @@ class Ledger:
         self.done = 0
         self.tasks: dict[Task, None] = {}
         self.updates: deque[Task] = deque()
+        self.waiters: list[Deferred[list[Task]]] = []
         # Asked once: it is needed for every task.
         self.prefetching = IPrefetchingWorker.providedBy(worker)
         self.cancelling = ICancellingWorker.providedBy(worker)

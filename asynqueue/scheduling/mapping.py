@@ -100,17 +100,21 @@ class MapSource:
             return False
         self._credit -= 1
         slot = _Slot()
+        # Taken away meanwhile: the iterable may stop this.
+        iterator, self._iterator = self._iterator, None
         try:
-            item = next(self._iterator)
+            item = next(iterator)
         except StopIteration:
-            self._iterator = None
             return True
         except Exception:
             # The seam to the user's iterable: it is an outcome like another.
-            self._iterator = None
             self._slots.append(slot)
             self._filled(Failure(), slot)
             return True
+        self._iterator = iterator
+        if self._sink is None:
+            self._closeIterator()
+            return False
         self._pending[slot] = None
         if self._ordered:
             self._slots.append(slot)
@@ -122,6 +126,9 @@ class MapSource:
             self._ended(Failure(), slot)
         else:
             slot.d.addBoth(self._ended, slot)
+            if self._sink is None and slot.d is not None:
+                # What ran within the call stopped this.
+                slot.d.cancel()
         return True
 
     def _ended(self, result: Any, slot: _Slot) -> None:

@@ -12,13 +12,13 @@ from contextvars import Context, copy_context
 from enum import Enum
 from typing import Any, Protocol
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.awaitable import AwaitableDeferred
-from asynqueue.errors import TaskTimedOut, WorkerLost
+from asynqueue.errors import ImplementationError, TaskTimedOut, WorkerLost
 from asynqueue.interfaces import ITask
 from asynqueue.outcome import describeCall
 from asynqueue.scheduling.options import CallOptions
@@ -223,9 +223,13 @@ class Task:
 
     def callback(self, value: Any) -> None:
         """
-        End the task with its value. A second end is ignored.
+        End the task with its value. A second end is ignored. With a Deferred,
+        the task ends when that fires.
         """
         if self.state is ENDED:
+            return
+        if isinstance(value, Deferred):
+            value.addCallbacks(self.callback, self.errback)
             return
         self.state = ENDED
         if self._timer is not None:
@@ -243,6 +247,9 @@ class Task:
         """
         if self.state is ENDED:
             return
+        if not isinstance(failure, Failure):
+            text = f"a worker ended {self.describe()} with {failure!r}, which is no Failure"
+            failure = Failure(ImplementationError(text))
         if (
             self._attemptsLeft > 0
             and failure.check(WorkerLost) is not None
@@ -260,14 +267,16 @@ class Task:
         self.state = QUEUED
         self.holder = None
 
-    def nextAttempt(self) -> Task:
+    def nextAttempt(self, spent: int = 0) -> Task:
         """
         A new task for the same call and the same Deferred. From now on nothing
         that is done to this one has any effect.
+
+        @param spent: how many of the retries this costs.
         """
         again = Task(self._owner, self.callTuple, self.options, self.number)
         again._context = self._context
-        again._attemptsLeft = self._attemptsLeft - 1
+        again._attemptsLeft = self._attemptsLeft - spent
         again.d = self.d
         again.d.task = again
         if self._timer is not None:
@@ -299,6 +308,9 @@ class Task:
         if givenUp:
             self._owner.taskGivenUp(self)
         self.d.task = None
+        if self.d.called:
+            # What ran, as it was given up, cancelled the Deferred itself.
+            return
         if self.options.returnFailure is False and not failure.check(CancelledError):
             _log.failure("{call} failed", failure, call=self.describe())
             self.d.callback(None)
