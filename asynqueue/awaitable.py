@@ -118,6 +118,10 @@ class _Bridge:
             except BaseException as raised:
                 # Everything goes in, a cancellation too: it is the coroutine's.
                 error = raised
+                if isinstance(awaited, Deferred):
+                    # Only that: and the coroutine will not take the result.
+                    awaited.cancel()
+                    awaited.addErrback(lambda failure: None)
 
 
 def _observed(d: Deferred[Any]) -> Deferred[None]:

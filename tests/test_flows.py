@@ -519,3 +519,18 @@ def test_flowLeavesWithItsLane() -> None:
     bench.pick()
     bench.scheduler.leave(bench.lane)
     assert not bench.scheduler._flows
+
+
+def test_laterLaneSeesNoDeadFlow() -> None:
+    """
+    A lane that comes when only cancelled tasks lie in a flow has nothing of it,
+    and gets what is queued there next.
+    """
+    bench = Bench()
+    items = bench.push(doLast=True, times=2)
+    bench.cancel(items[1])
+    bench.pick()
+    bench.lane = bench.scheduler.enter(["other"])
+    assert not bench.lane.bands[LAST].heap
+    later = bench.push(doLast=True)
+    assert bench.pick() is later[0]

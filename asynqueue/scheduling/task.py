@@ -111,8 +111,8 @@ class Task:
     """
 
     __slots__ = (
-        "_attemptsLeft",
         "_args",
+        "_attemptsLeft",
         "_context",
         "_func",
         "_kw",

@@ -1,0 +1,327 @@
+"""
+What L{asynqueue.outcome} promises: whatever a call does, what is told of it can
+be told, and can leave the process.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from functools import partial
+from typing import Any, NoReturn
+
+import cloudpickle
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteTraceback
+from asynqueue.outcome import (
+    Raised,
+    Returned,
+    describeCall,
+    perform,
+    portable,
+    raised,
+    shortRepr,
+)
+
+
+class Unspeakable:
+    """
+    Has no representation, no name, and cannot be pickled.
+    """
+
+    def __repr__(self) -> NoReturn:
+        raise KeyError("repr")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise ValueError(name)
+
+    def __reduce__(self) -> NoReturn:
+        raise RuntimeError("reduce")
+
+    def __call__(self) -> None:
+        """
+        Nothing.
+        """
+
+
+class TwoArguments(Exception):
+    """
+    Wants other arguments than it keeps.
+    """
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+class Cursed(Exception):
+    """
+    Cannot be reduced.
+    """
+
+    def __reduce__(self) -> NoReturn:
+        raise SystemExit("reduce")
+
+
+class Mute(Exception):
+    """
+    Has no text, and cannot be pickled.
+    """
+
+    def __init__(self, first: object, second: object) -> None:
+        super().__init__(first)
+
+    def __str__(self) -> NoReturn:
+        raise KeyError("str")
+
+
+class Changeling(Exception):
+    """
+    Comes back as another.
+    """
+
+    def __reduce__(self) -> Any:
+        return ValueError, ("changed",)
+
+
+def call(f: Any, *args: Any, **kw: Any) -> Any:
+    """
+    The outcome of a call, as it arrives.
+    """
+    seconds, packed = perform(cloudpickle.dumps((f, args, kw)))
+    assert seconds >= 0
+    return pickle.loads(packed)
+
+
+def raising(error: BaseException) -> NoReturn:
+    raise error
+
+
+# In words -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("f", "args", "kw", "text"),
+    [
+        (abs, (), {}, "abs()"),
+        (dict.get, (1, "a"), {"b": None}, "dict.get(1, 'a', b=None)"),
+        (print, tuple(range(20)), {}, "print(0, 1, 2, 3, 4, 5, 6, 7, ...)"),
+        (partial(abs, 1), (), {}, "functools.partial(<built-in function abs>, 1)()"),
+    ],
+)
+def test_callsAreDescribed(f: Any, args: Any, kw: Any, text: str) -> None:
+    """
+    A call is described as one would write it.
+    """
+    assert describeCall(f, args, kw) == text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Unspeakable(),
+        Unspeakable,
+        [Unspeakable()],
+        10**10_000,
+        "x" * 10**6,
+        [["x" * 1000] * 1000] * 1000,
+        dict.fromkeys(range(1000), "y" * 99),
+        Mute(1, 2),
+    ],
+    ids=range(8),
+)
+def test_anythingIsDescribedInOneShortLine(value: Any) -> None:
+    """
+    Whatever is called with whatever, the description is short, and there is one.
+    """
+    text = describeCall(value, (value,) * 20, {"key": value})
+    assert len(text) <= 300
+    assert text
+    assert len(shortRepr(value)) < 5000
+
+
+def test_descriptionIsOneLine() -> None:
+    """
+    What is represented in several lines is described in one.
+    """
+
+    class Table:
+        def __repr__(self) -> str:
+            return "row\nrow"
+
+    assert describeCall(abs, (Table(),), {}) == "abs(row row)"
+
+
+def test_namesThatAreNoStringsAreNotUsed() -> None:
+    """
+    What gives anything for its name has none.
+    """
+
+    class Anything:
+        __qualname__ = "Anything"
+
+        def __init__(self) -> None:
+            self.__qualname__ = 7  # type: ignore[assignment]
+
+        def __repr__(self) -> str:
+            return "anything"
+
+    assert describeCall(Anything(), (), {}) == "anything()"  # type: ignore[arg-type]
+
+
+@given(st.recursive(st.none() | st.text() | st.floats(), lambda v: st.lists(v) | st.tuples(v, v)))
+@settings(deadline=None, max_examples=50)
+def test_shortReprIsBounded(value: Any) -> None:
+    """
+    Values of any depth have a short representation.
+    """
+    assert 0 < len(shortRepr(value)) < 5000
+
+
+# Exceptions that travel --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ValueError(1, 2), SystemExit(3), OSError(2, "a")])
+def test_whatTravelsStaysItself(error: BaseException) -> None:
+    """
+    An exception that survives the journey is sent as it is.
+    """
+    assert portable(error) is error
+
+
+def test_localClassTravels() -> None:
+    """
+    An exception of a class that was made in a function travels with its class.
+    """
+
+    class Local(Exception):
+        pass
+
+    error = Local("here")
+    assert portable(error) is error
+    assert type(call(raising, error).error).__name__ == "Local"
+
+
+def lambdaInside() -> BaseException:
+    error = KeyError("x")
+    error.lock = Unspeakable()  # type: ignore[attr-defined]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "text"),
+    [
+        (TwoArguments("a", "b"), "test_outcome.TwoArguments", "a and b"),
+        (Cursed("no"), "test_outcome.Cursed", "no"),
+        (Mute(1, 2), "test_outcome.Mute", ""),
+        (Changeling("me"), "test_outcome.Changeling", "me"),
+        (lambdaInside(), "KeyError", "'x'"),
+    ],
+    ids=["two arguments", "reduce exits", "no text", "another type", "attributes"],
+)
+def test_whatCannotTravelIsSaidInWords(error: BaseException, name: str, text: str) -> None:
+    """
+    An exception that cannot be pickled, or not made again, is a RemoteError that
+    says the same.
+    """
+    stand = portable(error)
+    assert isinstance(stand, RemoteError)
+    assert stand.typeName.endswith(name)
+    assert stand.message == text
+    assert pickle.loads(pickle.dumps(stand)).message == text
+
+
+def test_raisedTellsWhere() -> None:
+    """
+    Here the exception has the remote traceback for its cause.
+    """
+    try:
+        raising(KeyError("x"))
+    except KeyError as error:
+        there = pickle.loads(cloudpickle.dumps(raised(error)))
+    here = there.localError()
+    assert isinstance(here, KeyError)
+    assert isinstance(here.__cause__, RemoteTraceback)
+    assert "in raising" in str(here.__cause__)
+
+
+# Calls ---------------------------------------------------------------------------------
+
+
+def test_performReturns() -> None:
+    """
+    The value of a call arrives.
+    """
+    assert call(divmod, 7, 2) == Returned((3, 1))
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), SystemExit(1), KeyboardInterrupt(), StopIteration(7)]
+)
+def test_performRaises(error: BaseException) -> None:
+    """
+    Whatever a call raises arrives with its type, exits and interrupts too.
+    """
+    outcome = call(raising, error)
+    assert isinstance(outcome, Raised)
+    assert type(outcome.error) is type(error)
+    assert outcome.error.args == error.args
+    assert "raising" in outcome.trace
+
+
+@pytest.mark.parametrize("error", [TwoArguments("a", "b"), Mute(1, 2), Cursed("no")])
+def test_performRaisesWhatCannotTravel(error: BaseException) -> None:
+    """
+    What cannot travel arrives in words.
+    """
+
+    def f() -> None:
+        kinds = {"TwoArguments": TwoArguments("a", "b"), "Mute": Mute(1, 2), "Cursed": Cursed()}
+        raise kinds[name]
+
+    name = type(error).__name__
+    assert isinstance(call(f).error, RemoteError)
+
+
+@pytest.mark.parametrize("make", [Unspeakable, threading.Lock])
+def test_resultThatCannotBeSent(make: Any) -> None:
+    """
+    A result that cannot be sent is an error that says so.
+    """
+    outcome = call(make)
+    assert isinstance(outcome.error, MaybeEncodingError)
+
+
+def test_iteratorStaysWhereItIs() -> None:
+    """
+    An iterator is told to be made a list.
+    """
+    error = call(iter, [1]).error
+    assert isinstance(error, MaybeEncodingError)
+    assert "return a list" in str(error)
+
+
+class Unwelcome:
+    """
+    Raises when it is unpickled.
+    """
+
+    def __reduce__(self) -> Any:
+        return raising, (LookupError("arrived"),)
+
+
+def test_argumentsThatCannotBeMadeAgain() -> None:
+    """
+    Arguments whose unpickling raises are an outcome like another.
+    """
+    seconds, packed = perform(cloudpickle.dumps((abs, (Unwelcome(),), {})))
+    assert seconds >= 0
+    assert isinstance(pickle.loads(packed).error, LookupError)
+
+
+def test_payloadThatIsNone() -> None:
+    """
+    So is what is no pickle at all.
+    """
+    assert isinstance(pickle.loads(perform(b"nonsense")[1]), Raised)

@@ -1,0 +1,267 @@
+"""
+What L{asynqueue.queues} promises: queues that come with their workers, in the
+reactor and in real threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred, gatherResults
+
+from asynqueue.errors import QueueRunError
+from asynqueue.queues import NullQueue, ThreadQueue, deferToThread
+from asynqueue.reactors import theReactor
+from asynqueue.testing import RecordingConsumer
+from asynqueue.workers.asynchronous import AsyncWorker
+from asynqueue.workers.thread import ThreadWorker
+
+awaiting = pytest_twisted.ensureDeferred
+
+whose: ContextVar[str] = ContextVar("whose", default="nobody's")
+
+
+def here() -> int:
+    """
+    In which thread this runs.
+    """
+    return threading.get_ident()
+
+
+class Gate:
+    """
+    Where a thread waits until the test lets it go on.
+    """
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+
+    def wait(self) -> None:
+        assert self._open.wait(30)
+
+    def open(self) -> None:
+        self._open.set()
+
+
+@pytest.fixture
+def order() -> list[Any]:
+    """
+    What was done, in order.
+    """
+    return []
+
+
+@awaiting
+async def test_nullQueueRunsInTheReactor() -> None:
+    """
+    A NullQueue makes calls in the reactor's thread.
+    """
+    queue = NullQueue()
+    assert isinstance(queue.workers()[0], AsyncWorker)
+    assert await queue.call(here) == here()
+    await queue.shutdown()
+
+
+@awaiting
+async def test_nullQueueRunsOneAfterTheOther(order: list[Any]) -> None:
+    """
+    By default a task waits until the one before has its result.
+    """
+    queue = NullQueue()
+    waits: Deferred[None] = Deferred()
+
+    def slow() -> Deferred[None]:
+        order.append(1)
+        theReactor().callLater(0, waits.callback, None)
+        return waits
+
+    first = queue.call(slow)
+    second = queue.call(lambda: order.append(waits.called))
+    await gatherResults([first, second])
+    await queue.shutdown()
+    assert order == [1, True]
+
+
+@awaiting
+async def test_nullQueueMayRunSeveral() -> None:
+    """
+    With C{concurrent} several tasks may wait for results at once.
+    """
+    queue = NullQueue(concurrent=2)
+    waits: Deferred[int] = Deferred()
+    first = queue.call(lambda: waits)
+    await queue.call(waits.callback, 7)
+    assert await first == 7
+    await queue.shutdown()
+
+
+@awaiting
+async def test_threadQueueRunsInOneThread() -> None:
+    """
+    A ThreadQueue makes its calls in one other thread, by default.
+    """
+    queue = ThreadQueue()
+    assert isinstance(queue.workers()[0], ThreadWorker)
+    threads = {await queue.call(here) for _ in range(5)}
+    assert len(threads) == 1
+    assert here() not in threads
+    await queue.shutdown()
+
+
+@awaiting
+async def test_threadQueueMayHaveSeveralThreads() -> None:
+    """
+    With C{threads} as many tasks run at once.
+    """
+    queue = ThreadQueue(threads=2)
+    meeting = threading.Barrier(2, timeout=30)
+    await gatherResults([queue.call(meeting.wait) for _ in range(2)])
+    await queue.shutdown()
+
+
+@awaiting
+async def test_threadQueueMayBeRaw() -> None:
+    """
+    With C{raw} iterators come back as they are.
+    """
+    queue = ThreadQueue(raw=True)
+    assert isinstance(await queue.call(iter, [1, 2]), Iterator)
+    await queue.shutdown()
+
+
+@awaiting
+async def test_queueTakesTheKeywordsOfATaskQueue() -> None:
+    """
+    What a TaskQueue can be told, these can.
+    """
+    for queue in (NullQueue(timeout=1, spew=True), ThreadQueue(returnFailure=False)):
+        assert await queue.call(abs, -1) == 1
+        await queue.shutdown()
+
+
+@awaiting
+async def test_deferToThreadOfAQueueSkipsTheQueue(order: list[Any]) -> None:
+    """
+    A call that is deferred to the thread is made before all that is queued.
+    """
+    queue = ThreadQueue()
+    gate = Gate()
+    # So the thread has nothing lined up: what follows is queued.
+    running = queue.call(gate.wait)
+    queued = [queue.call(order.append, n) for n in range(3)]
+    direct = queue.deferToThread(order.append, "direct")
+    gate.open()
+    await gatherResults([running, direct, *queued])
+    assert order == ["direct", 0, 1, 2]
+    await queue.shutdown()
+
+
+@awaiting
+async def test_deferToThreadOfAQueuePassesAllKeywords() -> None:
+    """
+    It has no options of its own: all the keywords are the function's.
+    """
+    queue = ThreadQueue()
+    assert await queue.deferToThread(dict, timeout=1, doNext=2) == {"timeout": 1, "doNext": 2}
+    with pytest.raises(KeyError):
+        await queue.deferToThread({}.__getitem__, 1)
+    await queue.shutdown()
+
+
+@awaiting
+async def test_deferToThreadWithoutAThread() -> None:
+    """
+    After shutdown, or when the worker is leaving, it is refused.
+    """
+    queue = ThreadQueue()
+    gate = Gate()
+    running = queue.call(gate.wait)
+    detached = queue.detachWorker(queue.workers()[0])
+    with pytest.raises(QueueRunError):
+        queue.deferToThread(here)
+    gate.open()
+    await gatherResults([running, detached])
+    with pytest.raises(QueueRunError):
+        queue.deferToThread(here)
+    await queue.shutdown()
+    with pytest.raises(QueueRunError):
+        queue.deferToThread(here)
+
+
+@awaiting
+async def test_deferToThreadKeepsOneThread() -> None:
+    """
+    All calls are made in the same thread, one after the other.
+    """
+    threads = {await deferToThread(here) for _ in range(5)}
+    assert len(threads) == 1
+    assert here() not in threads
+    await deferToThread()
+
+
+@awaiting
+async def test_deferToThreadStopsAndStartsAnew() -> None:
+    """
+    Without anything to call the thread ends; when it is needed there is another.
+    """
+    await deferToThread()
+    names = [await deferToThread(threading.current_thread)]
+    await deferToThread()
+    assert not names[0].is_alive()
+    names.append(await deferToThread(threading.current_thread))
+    assert names[1].is_alive()
+    await deferToThread()
+    await deferToThread()
+
+
+@awaiting
+async def test_deferToThreadTakesOptions(order: list[Any]) -> None:
+    """
+    The options of a call are the queue's: C{doNext} goes before what is queued.
+    """
+    gate = Gate()
+    running = deferToThread(gate.wait)
+    later = deferToThread(order.append, 1)
+    sooner = deferToThread(order.append, 2, doNext=True)
+    gate.open()
+    await gatherResults([running, later, sooner])
+    assert order == [2, 1]
+    await deferToThread()
+
+
+@awaiting
+async def test_deferToThreadFeedsAConsumer() -> None:
+    """
+    With a consumer the items go there, and the result is the consumer.
+    """
+    consumer = RecordingConsumer()
+    assert await deferToThread(iter, "abc", consumer=consumer) is consumer
+    assert consumer.items == ["a", "b", "c"]
+    await deferToThread()
+
+
+@awaiting
+async def test_deferToThreadFailsWithTheError() -> None:
+    """
+    What the function raises is what one gets.
+    """
+    with pytest.raises(ZeroDivisionError):
+        await deferToThread(divmod, 1, 0)
+    await deferToThread()
+
+
+@awaiting
+async def test_contextIsThatOfTheCaller() -> None:
+    """
+    The function sees the context variables of who called.
+    """
+    token = whose.set("mine")
+    d = deferToThread(whose.get)
+    whose.reset(token)
+    assert await d == "mine"
+    await deferToThread()
