@@ -89,7 +89,7 @@ class IWorker(Interface):
         Run a task, and end it by its C{callback} or C{errback}.
 
         A task whose C{options.doNext} is true goes before anything else that
-        the worker has lined up. Unless C{options.raw}, an iterator that the call
+        the worker has lined up, and after others of the kind. Unless C{options.raw}, an iterator that the call
         returns becomes a L{Deferator<asynqueue.iteration.Deferator>}; with an
         C{options.consumer} it is produced to that consumer, and the result is
         the consumer. A callback put on C{task.d} must pass its argument on.

@@ -325,6 +325,8 @@ class TaskQueue:
             # Another invariant of its own, or it has no qualifications at all.
             raise InvariantError(worker) from error
         known = self._ledger(worker)
+        if known is not None and known.post is Post.LEAVING:
+            raise ImplementationError(f"{worker!r} is leaving: attach it again when it has left")
         if known is not None:
             return bothWorlds(succeed(known.ID))
         self._listenToReactor()

@@ -265,3 +265,32 @@ async def test_contextIsThatOfTheCaller() -> None:
     whose.reset(token)
     assert await d == "mine"
     await deferToThread()
+
+
+@awaiting
+async def test_urgentCallsKeepTheirOrder(order: list[Any]) -> None:
+    """
+    Of calls with doNext that a worker has lined up, the first goes first (G3).
+    """
+    gate = Gate()
+    queue = ThreadQueue()
+    await gatherResults([queue.call(int) for _ in range(100)])
+    held = queue.call(gate.wait)
+    calls = [queue.call(order.append, n, doNext=True) for n in range(6)]
+    gate.open()
+    await gatherResults([held, *calls])
+    assert order == list(range(6))
+    await queue.shutdown()
+
+
+@awaiting
+async def test_urgentCallsKeepTheirOrderInTheReactor(order: list[Any]) -> None:
+    """
+    The same holds for a worker that has several tasks at once.
+    """
+    queue = NullQueue(concurrent=4)
+    calls = [queue.call(order.append, "last")]
+    calls += [queue.call(order.append, n, doNext=True) for n in range(3)]
+    await gatherResults(calls)
+    assert order == [0, 1, 2, "last"]
+    await queue.shutdown()

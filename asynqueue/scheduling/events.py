@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -146,8 +147,8 @@ class LoadProducer(SilentObserver):
 
 class CallLogger(SilentObserver):
     """
-    Logs errors of tasks; with C{spew}, every call; with C{verbose}, what was
-    called with what.
+    Logs errors of tasks, cancellations apart; with C{spew}, every call; with
+    C{verbose}, what was called with what.
     """
 
     def __init__(self, verbose: bool, spew: bool) -> None:
@@ -155,6 +156,8 @@ class CallLogger(SilentObserver):
         self._spew = spew
 
     def taskDone(self, task: Any, failure: Failure | None) -> None:
+        if failure is not None and failure.check(CancelledError):
+            return
         if failure is not None:
             _log.failure("{call} failed", failure, call=self._call(task))
         elif self._spew:

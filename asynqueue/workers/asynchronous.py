@@ -86,7 +86,9 @@ class AsyncWorker:
         Run a task in one of the next turns of the reactor.
         """
         if task.options.doNext:
-            self._waiting.appendleft(task)
+            # Behind those that are as urgent, which are all in front.
+            urgent = sum(1 for other in self._waiting if other.options.doNext)
+            self._waiting.insert(urgent, task)
         else:
             self._waiting.append(task)
         if self._turn is None:
@@ -142,30 +144,33 @@ class AsyncWorker:
 
     def _begin(self, task: ITask) -> None:
         if not task.ended:
+            # The call itself may have this worker stop or crash.
+            self._runs[task] = None
             f, args, kw = task.callTuple
             try:
                 value = task.context.run(f, *args, **kw)
+                if inspect.isawaitable(value):
+                    self._await(task, task.context.run(deferAwaitable, value))
+                    return
             except BaseException:
                 # The seam to user code: an exit or an interrupt that a task
                 # raises is its outcome, and does not concern the reactor.
-                task.errback(Failure())
-            else:
-                if inspect.isawaitable(value):
-                    self._await(task, value)
-                    return
-                self._deliver(task, value)
-        self._freed()
-
-    def _await(self, task: ITask, value: Any) -> None:
-        self._runs[task] = None
-        d = task.context.run(deferAwaitable, value)
-        if self._life is _Life.CRASHED:
-            # The coroutine itself, in its first step, had the worker crash.
-            d.cancel()
-            d.addErrback(lambda failure: None)
+                value = Failure()
+            self._over(value, task)
         else:
+            self._freed()
+
+    def _await(self, task: ITask, d: Deferred[Any]) -> None:
+        if task in self._runs:
             self._runs[task] = d
             d.addBoth(self._over, task)
+            if task.ended:
+                # It was cancelled within its first step.
+                d.cancel()
+        else:
+            # The call, in its first step, had the worker crash.
+            d.cancel()
+            d.addErrback(lambda failure: None)
 
     def _deliver(self, task: ITask, value: Any) -> None:
         raw = task.options.raw

@@ -8,8 +8,8 @@ A worker with threads of its own.
     threads:               take a token, take a job, do it ─▶ outbox
 
 The tokens are what threads wait for; a job is what is there when one has come.
-So a job can be put before all others, and be taken back, with nothing but the
-deque's own atomic operations: a thread either has a job or has it not.
+So a job can be put before others (there are two deques), and be taken back, with
+nothing but the deques' own atomic operations: a thread either has a job or has it not.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ class _Begun:
 
 
 def _work(
+    urgent: deque[Any],
     jobs: deque[Any],
     tokens: SimpleQueue[bool],
     put: Callable[[Any], None],
@@ -118,13 +119,16 @@ def _work(
     """
     What a thread does until it gets a false token.
     """
-    take = jobs.popleft
     while tokens.get():
         try:
-            job = take()
+            # Another thread may be faster at the urgent ones.
+            job = urgent.popleft() if urgent else jobs.popleft()
         except IndexError:
-            # The job of this token was taken back.
-            continue
+            try:
+                job = jobs.popleft()
+            except IndexError:
+                # The job of this token was taken back.
+                continue
         job.do(put)
     left()
 
@@ -168,6 +172,7 @@ class ThreadWorker:
         self._unstarted = threads
         self._reactor = reactor
         self._life = _Life.SERVING
+        self._urgent: deque[Any] = deque()
         self._jobs: deque[Any] = deque()
         self._tokens: SimpleQueue[bool] = SimpleQueue()
         self._outbox: Outbox[Any] | None = None
@@ -204,7 +209,7 @@ class ThreadWorker:
         held[task] = None
         run = _Run(task)
         if task.options.doNext:
-            self._jobs.appendleft(run)
+            self._urgent.append(run)
         else:
             self._jobs.append(run)
         if self._unstarted and self._threads - self._unstarted < len(held):
@@ -258,7 +263,7 @@ class ThreadWorker:
         Have a thread do something for an iterator, before any other task. May be
         called in any thread.
         """
-        self._jobs.appendleft(job)
+        self._urgent.appendleft(job)
         self._tokens.put(True)
 
     def sourceEnded(self, source: ThreadSource) -> None:
@@ -276,6 +281,7 @@ class ThreadWorker:
         thread = Thread(
             target=_work,
             args=(
+                self._urgent,
                 self._jobs,
                 self._tokens,
                 self._outbox.put,
@@ -340,11 +346,12 @@ class ThreadWorker:
         Take back what no thread has taken.
         """
         jobs = []
-        while True:
-            try:
-                jobs.append(self._jobs.popleft())
-            except IndexError:
-                break
+        for line in (self._urgent, self._jobs):
+            while True:
+                try:
+                    jobs.append(line.popleft())
+                except IndexError:
+                    break
         for job in jobs:
             if type(job) is not _Run:
                 self.submit(job)
