@@ -9,8 +9,10 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from enum import Enum
 from functools import partial
+from itertools import count
 from time import perf_counter
 from typing import Any
+from uuid import uuid4
 
 import cloudpickle
 from twisted.internet.defer import Deferred, succeed
@@ -25,11 +27,6 @@ from asynqueue.reactors import theReactor
 from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.outbox import Outbox
 from asynqueue.workers.steps import Close, Step, ThreadSource
-from asynqueue.workers.window import Window
-
-# An executor has queues of its own; beyond what it needs to keep its workers
-# busy, tasks are better off in ours.
-_MOST_AHEAD_EACH = 2
 
 # So many items of an iterator may be under way at once.
 _ITEM_WINDOW = 64
@@ -53,14 +50,33 @@ def executorWorkers(executor: Executor) -> int:
     have C{_max_workers}; Dask's has a client, which knows the workers of its
     cluster.
     """
-    most = getattr(executor, "_max_workers", None)
+    most: int | None = getattr(executor, "_max_workers", None)
     if most is None:
-        client = getattr(executor, "_client", None)
         # What the client was last told, without asking the scheduler: this is
-        # called in the reactor's thread.
-        known = getattr(client, "_scheduler_identity", None) or {}
-        most = sum(worker["nthreads"] for worker in known.get("workers", {}).values())
+        # called in the reactor's thread. Dask has it told every few seconds.
+        known = getattr(_daskClient(executor), "_scheduler_identity", None) or {}
+        most = known.get("total_threads")
+        if most is None:
+            most = sum(worker["nthreads"] for worker in known.get("workers", {}).values())
     return most or _UNKNOWN
+
+
+def _daskClient(executor: Executor) -> Any:
+    """
+    The client of Dask's executor; C{None} for the others.
+    """
+    return getattr(executor, "_client", None)
+
+
+def _failureOf(outcome: Raised) -> Failure:
+    """
+    The failure of a call that was made elsewhere. It tells where the exception
+    was raised, as one does that was raised here: Twisted does not look at the
+    C{__cause__}.
+    """
+    failure = Failure(outcome.localError())
+    failure.frames = [(name, file, line, (), ()) for name, file, line in outcome.frames]
+    return failure
 
 
 def _runHere(task: ITask, begun: Callable[[], None] | None) -> tuple[float, Returned | Raised]:
@@ -125,6 +141,10 @@ class ExecutorWorker:
     the others with it) makes this worker resign. What was in its hands may have
     begun.
 
+    It holds as many tasks as the executor has workers, and follows their number.
+    What an executor is given ahead of what it runs cannot be taken back for sure,
+    if that turns out to be long (G6): so nothing is sent ahead.
+
     The executor is its owner's: it is shut down with the worker only if so asked.
 
     @ivar ID: the number that a queue gave to this worker.
@@ -155,14 +175,17 @@ class ExecutorWorker:
         self.ID: int | None = None
         self._executor = executor
         self._here = isinstance(executor, ThreadPoolExecutor)
+        # Dask's futures can be cancelled at any time, so that says nothing.
+        self._tellsBegun = _daskClient(executor) is None
         self._raw = raw
         self._shutdown = shutdown
         self._reactor = reactor
         self._life = _Life.SERVING
-        workers = executorWorkers(executor)
-        self._window = Window(workers, workers * _MOST_AHEAD_EACH)
         self._outbox: Outbox[Any] | None = None
         self._futures: dict[ITask, Future[Any]] = {}
+        # Calls of this worker are unlike those of all others, also elsewhere.
+        self._name = uuid4().hex
+        self._numbers = count()
         self._deliveries = Deliveries(self._checkStopped)
         self._sources: dict[ThreadSource, None] = {}
         self._notBegun: list[ITask] = []
@@ -186,22 +209,44 @@ class ExecutorWorker:
             self._outbox = Outbox(theReactor(self._reactor), self._collect)
         if self._life is _Life.BROKEN:
             return self._refuse(task)
+        outbox = self._outbox
         try:
-            future = self._submit(task, self._outbox)
-        except RuntimeError:
-            # It is shut down or broken, and took nothing.
-            return self._refuse(task)
+            call, args = self._callOf(task, outbox)
         except Exception:
             # Pickling runs other people's code, and may raise anything: the task
             # cannot be sent, and that is its outcome.
             task.errback(Failure())
             return succeed(None)
+        try:
+            future = self._executor.submit(call, *args)
+        except Exception:
+            # It is shut down, broken, or has no connection, and took nothing.
+            return self._refuse(task)
         self._futures[task] = future
-        self._window.resize(executorWorkers(self._executor))
-        if len(self._futures) < self._window.size:
+        if not self._here:
+            # Nobody hears from another process that a call begins.
+            task.begin()
+        future.add_done_callback(lambda future: outbox.put(_Ended(self, task, future)))
+        if self._hasPlace():
             return succeed(None)
         self._ready = Deferred()
         return self._ready
+
+    def _hasPlace(self) -> bool:
+        """
+        Whether the executor has a worker without work, as far as we know.
+        """
+        return len(self._futures) < executorWorkers(self._executor)
+
+    def _callOf(
+        self, task: ITask, outbox: Outbox[Any]
+    ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """
+        What the executor is to call, with what.
+        """
+        if self._here:
+            return _runHere, (task, partial(outbox.put, _Begun(task)) if task.watched else None)
+        return perform, (cloudpickle.dumps(task.callTuple), f"{self._name}-{next(self._numbers)}")
 
     def stop(self) -> Deferred[None]:
         """
@@ -224,7 +269,8 @@ class ExecutorWorker:
         self._life = _Life.CRASHED
         left = [task for task in self._futures if not task.ended]
         futures, self._futures = self._futures, {}
-        self._notBegun = [task for task in left if futures[task].cancel()]
+        cancelled = [task for task in left if futures[task].cancel()]
+        self._notBegun = cancelled if self._tellsBegun else []
         left += self._deliveries.crash()
         lost = WorkerLost("an iterator", f"{type(self).__name__} {self.ID}", reason="it crashed")
         for source in list(self._sources):
@@ -235,6 +281,8 @@ class ExecutorWorker:
     def takeBack(self) -> Sequence[ITask]:
         if self._life is _Life.CRASHED:
             return self._notBegun
+        if not self._tellsBegun:
+            return []
         taken = [task for task, future in self._futures.items() if future.cancel()]
         for task in taken:
             del self._futures[task]
@@ -267,20 +315,6 @@ class ExecutorWorker:
         """
         self._sources.pop(source, None)
 
-    def _submit(self, task: ITask, outbox: Outbox[Any]) -> Future[Any]:
-        """
-        Hand a call to the executor.
-        """
-        if self._here:
-            begun = partial(outbox.put, _Begun(task)) if task.watched else None
-            future: Future[Any] = self._executor.submit(_runHere, task, begun)
-        else:
-            future = self._executor.submit(perform, cloudpickle.dumps(task.callTuple))
-            # Nobody hears from another process that a call begins.
-            task.begin()
-        future.add_done_callback(lambda future: outbox.put(_Ended(self, task, future)))
-        return future
-
     def _refuse(self, task: ITask) -> Deferred[None]:
         """
         The executor takes no more: the queue may give the task to another.
@@ -305,7 +339,7 @@ class ExecutorWorker:
         for item in items:
             item.done()
         ready = self._ready
-        if ready is not None and len(self._futures) < self._window.size:
+        if ready is not None and self._hasPlace():
             self._ready = None
             ready.callback(None)
         self._checkStopped()
@@ -324,9 +358,7 @@ class ExecutorWorker:
             return
         error = future.exception()
         if error is None:
-            seconds, outcome = future.result()
-            self._window.measured(1, seconds)
-            self._end(task, outcome)
+            self._end(task, future.result()[1])
             return
         # The executor's own: perform and _runHere raise nothing.
         broken = isinstance(error, BrokenExecutor)
@@ -351,7 +383,7 @@ class ExecutorWorker:
             return
         match outcome:
             case Raised(error, trace):
-                task.errback(Failure(outcome.localError() if trace else error))
+                task.errback(_failureOf(outcome) if trace else Failure(error))
             case Returned(value) if self._isToStream(task, value):
                 source = ThreadSource(self, task.context, value)
                 self._sources[source] = None

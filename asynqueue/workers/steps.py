@@ -6,6 +6,7 @@ items go to the reactor in batches.
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextvars import Context
 from time import perf_counter
@@ -16,6 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.interfaces import IItemSink, IItemSource
+from asynqueue.reactors import theReactor
 from asynqueue.workers.window import AHEAD_SECONDS
 
 _log = Logger()
@@ -51,7 +53,7 @@ class Step:
     def __init__(self, source: ThreadSource, count: int) -> None:
         self._source = source
         self._count = count
-        self.items: list[Any] = []
+        self.items: deque[Any] = deque()
         self.finished = False
         self.failure: Failure | None = None
 
@@ -77,6 +79,14 @@ class Step:
             # The seam to user code, as for a task: an exit is an outcome.
             self.failure = Failure()
             self.finished = True
+
+    def taken(self) -> list[Any]:
+        """
+        The items so far, each of them once. Runs in the reactor, also while a
+        thread adds to them.
+        """
+        take = self.items.popleft
+        return [take() for _ in range(len(self.items))]
 
     def done(self) -> None:
         """
@@ -138,6 +148,7 @@ class ThreadSource:
         self._sink: IItemSink | None = None
         self._credit = 0
         self._stepping = False
+        self._early: Any = None
 
     def connect(self, sink: IItemSink) -> None:
         self._sink = sink
@@ -170,7 +181,11 @@ class ThreadSource:
         A step is done: hand the items on, and go on if there is credit.
         """
         self._stepping = False
-        self._credit -= len(step.items)
+        if self._early is not None:
+            self._early.cancel()
+            self._early = None
+        items = step.taken()
+        self._credit -= len(items)
         if step.finished:
             self.iterator = None
             self._runner.sourceEnded(self)
@@ -178,8 +193,8 @@ class ThreadSource:
         if sink is None:
             self._close()
             return
-        if step.items:
-            sink.receive(step.items)
+        if items:
+            sink.receive(items)
         if step.failure is not None:
             sink.receiveFailure(step.failure)
         if step.finished:
@@ -190,7 +205,23 @@ class ThreadSource:
     def _step(self) -> None:
         if self._credit > 0 and not self._stepping and self.iterator is not None:
             self._stepping = True
-            self._runner.submit(Step(self, self._credit))
+            step = Step(self, self._credit)
+            self._runner.submit(step)
+            # An item that comes later than this ends the step; those before it
+            # must not wait until it comes.
+            if self._stepping:
+                reactor = theReactor()
+                self._early = reactor.callLater(2 * _STEP_SECONDS, self._takeEarly, step)
+
+    def _takeEarly(self, step: Step) -> None:
+        """
+        A step takes its time: hand on what it has so far.
+        """
+        self._early = None
+        items = step.taken()
+        self._credit -= len(items)
+        if items and self._sink is not None:
+            self._sink.receive(items)
 
     def _close(self) -> None:
         iterator, self.iterator = self.iterator, None

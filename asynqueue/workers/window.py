@@ -46,11 +46,3 @@ class Window:
         Send nothing ahead until the next measurement.
         """
         self.size = self._slots
-
-    def resize(self, slots: int) -> None:
-        """
-        So many tasks run at once from now on.
-        """
-        if slots != self._slots:
-            self.size += slots - self._slots
-            self._slots = slots

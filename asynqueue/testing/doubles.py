@@ -1,0 +1,473 @@
+"""
+Doubles: they do what the real ones do when the test says so, and nothing else.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextvars import Context, copy_context
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConsumer
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from asynqueue.awaitable import deferAwaitable
+from asynqueue.interfaces import (
+    ICancellingWorker,
+    IPrefetchingWorker,
+    IQueueObserver,
+    ITask,
+    IWorker,
+)
+from asynqueue.iteration.sources import AsyncIteratorSource, IteratorSource, isIterator
+from asynqueue.outcome import describeCall, shortRepr
+from asynqueue.scheduling.options import DEFAULT, CallOptions
+from asynqueue.taskqueue import TaskQueue
+from asynqueue.workers.delivery import Deliveries
+
+_WINDOW = 2
+
+
+@implementer(ITask)
+class MemoryTask:
+    """
+    A task without a queue, to give to a worker.
+
+    @ivar ends: how often a worker ended it; only the first has an effect.
+    @ivar begun: whether the worker said that it began.
+    """
+
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        *args: Any,
+        options: CallOptions = DEFAULT,
+        watched: bool = False,
+        **kw: Any,
+    ) -> None:
+        """
+        @param f: what to call, with C{args} and C{kw}.
+        @param watched: whether the worker is to tell of the begin.
+        """
+        self.callTuple = f, args, kw
+        self.options = options
+        self.series = options.series
+        self.priority = (-1 if options.doNext else 1 if options.doLast else 0, options.niceness)
+        self.context: Context = copy_context()
+        self.d: Deferred[Any] = Deferred()
+        self.watched = watched
+        self.begun = False
+        self.ends = 0
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {describeCall(*self.callTuple)}>"
+
+    def __lt__(self, other: MemoryTask) -> bool:
+        return self.priority < other.priority
+
+    @property
+    def ended(self) -> bool:
+        """
+        Whether it has its outcome.
+        """
+        return self.ends > 0
+
+    def begin(self) -> None:
+        self.begun = True
+
+    def callback(self, value: Any) -> None:
+        self.ends += 1
+        if self.ends == 1:
+            self.d.callback(value)
+
+    def errback(self, failure: Failure) -> None:
+        self.ends += 1
+        if self.ends == 1:
+            self.d.errback(failure)
+
+
+@implementer(IWorker)
+class MemoryWorker:
+    """
+    Holds tasks, and does nothing with them until the test says so.
+
+    It is ready for another task while it holds fewer than its window, and again
+    as one of them ends.
+
+    @ivar ID: the number that a queue gave to this worker.
+    @ivar tasks: what it holds, the oldest first.
+    @ivar resigned: how often L{resign} was called.
+    """
+
+    cQualified: list[Any] = ["memory", "local"]
+
+    def __init__(self, series: Iterable[Hashable] = (), raw: bool = False, window: int = 1) -> None:
+        """
+        @param series: what it is qualified for, besides its kind.
+        @param raw: whether iterators come back as they are, where the call does
+            not say.
+        @param window: how many tasks it holds at once.
+        """
+        self.iQualified: list[Any] = list(series)
+        self.ID: int | None = None
+        self.tasks: list[ITask] = []
+        self.resigned = 0
+        self._raw = raw
+        self._window = window
+        self._running: list[ITask] = []
+        self._deliveries = Deliveries(self._checkStopped)
+        self._ready: Deferred[None] | None = None
+        self._stopped: list[Deferred[None]] = []
+        self._resignator: Callable[[], None] | None = None
+
+    def setResignator(self, callableObject: Callable[[], None]) -> None:
+        self._resignator = callableObject
+
+    def run(self, task: ITask) -> Deferred[None]:
+        if task.options.doNext:
+            waiting = self.tasks[len(self._running) :]
+            urgent = sum(1 for other in waiting if other.options.doNext)
+            self.tasks.insert(len(self._running) + urgent, task)
+        else:
+            self.tasks.append(task)
+        if len(self.tasks) < self._window:
+            return succeed(None)
+        self._ready = Deferred()
+        return self._ready
+
+    def stop(self) -> Deferred[None]:
+        d: Deferred[None] = Deferred()
+        self._stopped.append(d)
+        self._checkStopped()
+        return d
+
+    def crash(self) -> list[ITask]:
+        tasks, self.tasks = self.tasks, []
+        tasks += self._deliveries.crash()
+        self._running.clear()
+        self._checkStopped()
+        return [task for task in tasks if not task.ended]
+
+    # What the test says
+
+    def step(self) -> ITask | None:
+        """
+        Run the oldest task that does not run yet, here and now, and end it. If
+        the call gives a Deferred or another awaitable, the task ends with that.
+
+        @return: the task, or C{None} if there was none.
+        """
+        waiting = [task for task in self.tasks if task not in self._running]
+        if not waiting:
+            return None
+        task = waiting[0]
+        self._running.append(task)
+        self._begin(task)
+        if task.ended:
+            self.drop(task)
+            return task
+        f, args, kw = task.callTuple
+        try:
+            value = task.context.run(f, *args, **kw)
+        except BaseException:
+            # The seam to the test's functions: an exit is an outcome, too.
+            self._end(task, Failure())
+        else:
+            if inspect.isawaitable(value):
+                task.context.run(deferAwaitable, value).addBoth(
+                    lambda result: self._end(task, result)
+                )
+            else:
+                self._end(task, value)
+        return task
+
+    def end(self, task: ITask, value: Any = None) -> None:
+        """
+        End a task with a value, without running it.
+        """
+        self.drop(task, lambda: task.callback(value))
+
+    def fail(self, task: ITask, exception: BaseException) -> None:
+        """
+        End a task with an exception, without running it.
+        """
+        self.drop(task, lambda: task.errback(Failure(exception)))
+
+    def drop(self, task: ITask, end: Callable[[], None] = lambda: None) -> None:
+        """
+        Hold a task no more, and end it as C{end} does; then be ready.
+
+        @raise ValueError: the worker does not hold the task.
+        """
+        self.tasks.remove(task)
+        if task in self._running:
+            self._running.remove(task)
+        end()
+        if len(self.tasks) < self._window:
+            self.becomeReady()
+        self._checkStopped()
+
+    def resign(self) -> None:
+        """
+        Say that this worker can serve no more.
+        """
+        self.resigned += 1
+        if self._resignator is not None:
+            self._resignator()
+
+    def becomeReady(self) -> None:
+        """
+        Be ready for another task, if it was not, whatever the window says.
+        """
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            ready.callback(None)
+
+    # Within
+
+    def _begin(self, task: ITask) -> None:
+        """
+        Only who prefetches says that a run begins.
+        """
+
+    def _end(self, task: ITask, result: Any) -> None:
+        if task not in self.tasks:
+            # A crash took it, or the test ended it by hand.
+            return
+        if isinstance(result, Failure):
+            self.drop(task, lambda: task.errback(result))
+        else:
+            self.drop(task, lambda: self._deliver(task, result))
+
+    def _deliver(self, task: ITask, value: Any) -> None:
+        raw = task.options.raw
+        if task.ended or (self._raw if raw is None else raw):
+            task.callback(value)
+        elif isIterator(value):
+            self._deliveries.begin(task, IteratorSource(value), shortRepr(value), _WINDOW)
+        elif inspect.isasyncgen(value):
+            self._deliveries.begin(task, AsyncIteratorSource(value), shortRepr(value), _WINDOW)
+        else:
+            task.callback(value)
+
+    def _checkStopped(self) -> None:
+        if not self.tasks and not self._deliveries:
+            stopped, self._stopped = self._stopped, []
+            for d in stopped:
+                d.callback(None)
+
+
+@implementer(IPrefetchingWorker, ICancellingWorker)
+class MemoryPrefetcher(MemoryWorker):
+    """
+    A L{MemoryWorker} whose tasks are ahead of those it runs, which begin when it
+    is told to, and which can be cancelled.
+
+    @ivar cancelled: the tasks whose run the queue wanted to end. They are still
+        held: C{drop} them when the run is over.
+    """
+
+    def __init__(self, series: Iterable[Hashable] = (), raw: bool = False, window: int = 4) -> None:
+        super().__init__(series, raw, window)
+        self.cancelled: list[ITask] = []
+        self._begun: list[ITask] = []
+        self._notBegun: list[ITask] | None = None
+        self._returner: Callable[[Sequence[ITask]], None] | None = None
+
+    def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
+        self._returner = callableObject
+
+    def takeBack(self) -> Sequence[ITask]:
+        if self._notBegun is not None:
+            return self._notBegun
+        tasks = self._unbegun()
+        self.tasks = [task for task in self.tasks if task in self._begun]
+        return tasks
+
+    def crash(self) -> list[ITask]:
+        if self._notBegun is None:
+            self._notBegun = self._unbegun()
+        return super().crash()
+
+    def cancel(self, task: ITask) -> None:
+        if task in self.tasks:
+            self.cancelled.append(task)
+
+    # What the test says
+
+    def begin(self, task: ITask) -> None:
+        """
+        Say that the run of a task starts now.
+        """
+        self._begun.append(task)
+        if task.watched:
+            task.begin()
+
+    def handBack(self, *tasks: ITask) -> None:
+        """
+        Hand back tasks that have not begun; without any named, all of them.
+        """
+        chosen = list(tasks) or self._unbegun()
+        for task in chosen:
+            self.tasks.remove(task)
+        if self._returner is not None:
+            self._returner(chosen)
+        if len(self.tasks) < self._window:
+            self.becomeReady()
+
+    def _begin(self, task: ITask) -> None:
+        if task not in self._begun and not task.ended:
+            self.begin(task)
+
+    def _unbegun(self) -> list[ITask]:
+        return [task for task in self.tasks if task not in self._begun and not task.ended]
+
+
+class MemoryQueue(TaskQueue):
+    """
+    A queue with doubles for workers and for the reactor: nothing happens that
+    the test does not do.
+
+    @ivar clock: its C{twisted.internet.task.Clock}.
+    """
+
+    def __init__(self, *workers: IWorker, **kw: Any) -> None:
+        """
+        @param workers: the workers to begin with: without any, a
+            L{MemoryWorker}.
+        @param kw: keywords of L{TaskQueue}.
+        """
+        self.clock = Clock()
+        super().__init__(*(workers or (MemoryWorker(),)), reactor=self.clock, **kw)
+
+    def step(self) -> int:
+        """
+        Have each worker run the oldest task that it holds.
+
+        @return: how many of them had one.
+        """
+        return sum(worker.step() is not None for worker in self.workers())
+
+    def finish(self) -> int:
+        """
+        Have the workers run tasks until they have none that does not run.
+
+        @return: how many steps that took.
+        """
+        steps = 0
+        while self.step():
+            steps += 1
+            # A queue that was long at work goes on in the reactor's next turn.
+            self.clock.advance(0)
+        return steps
+
+
+def advanceUntil(
+    clock: Clock, happened: Callable[[], Any], seconds: float = 3600.0, step: float = 0.1
+) -> float:
+    """
+    Advance a clock in small steps until something has happened.
+
+    @param happened: tells by a true value that it has.
+    @param seconds: for how long, on that clock.
+    @return: how many seconds the clock was advanced.
+    @raise AssertionError: it has not happened in that time.
+    """
+    advanced = 0.0
+    while not happened():
+        if advanced >= seconds:
+            raise AssertionError(f"it has not happened within {seconds:g} s of the clock")
+        clock.advance(step)
+        advanced += step
+    return advanced
+
+
+@implementer(IQueueObserver)
+class RecordingObserver:
+    """
+    Notes what happens in a queue.
+
+    @ivar events: tuples: the name of the event ("queued", "begun", "done", "lost",
+        "hired", "left") and what it is about.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[tuple[Any, ...]] = []
+
+    def names(self, subject: Any = None) -> list[str]:
+        """
+        The names of the events, in order: all, or those of one task or worker.
+        """
+        return [event[0] for event in self.events if subject is None or subject in event]
+
+    def taskQueued(self, task: ITask) -> None:
+        self.events.append(("queued", task))
+
+    def taskBegun(self, task: ITask, worker: IWorker) -> None:
+        self.events.append(("begun", task, worker))
+
+    def taskDone(self, task: ITask, failure: Failure | None) -> None:
+        self.events.append(("done", task, failure))
+
+    def taskLost(self, task: ITask, worker: IWorker) -> None:
+        self.events.append(("lost", task, worker))
+
+    def workerHired(self, worker: IWorker) -> None:
+        self.events.append(("hired", worker))
+
+    def workerLeft(self, worker: IWorker) -> None:
+        self.events.append(("left", worker))
+
+
+@implementer(IConsumer)
+class RecordingConsumer:
+    """
+    Notes what is written to it, and pauses its producer when the test wants.
+
+    @ivar items: what was written.
+    @ivar producer: who writes, or C{None}.
+    @ivar registered: how often a producer was registered.
+    """
+
+    def __init__(self, pauseAfter: int | None = None) -> None:
+        """
+        @param pauseAfter: pause the producer as so many items have come.
+        """
+        self.items: list[Any] = []
+        self.producer: Any = None
+        self.registered = 0
+        self._pauseAfter = pauseAfter
+        self._waiters: list[tuple[int, Deferred[None]]] = []
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self.producer = producer
+        self.registered += 1
+
+    def unregisterProducer(self) -> None:
+        self.producer = None
+
+    def write(self, data: Any) -> None:
+        self.items.append(data)
+        if len(self.items) == self._pauseAfter:
+            self.producer.pauseProducing()
+        waiters, self._waiters = self._waiters, []
+        for count, d in waiters:
+            if len(self.items) >= count:
+                d.callback(None)
+            else:
+                self._waiters.append((count, d))
+
+    def written(self, count: int) -> Deferred[None]:
+        """
+        A Deferred that fires when so many items have come, all in all.
+        """
+        d: Deferred[None] = Deferred()
+        if len(self.items) >= count:
+            d.callback(None)
+        else:
+            self._waiters.append((count, d))
+        return d

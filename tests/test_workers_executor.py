@@ -1,0 +1,425 @@
+"""
+L{ExecutorWorker}, over threads and over executors of this module.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import cloudpickle
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from asynqueue import ExecutorWorker, TaskQueue, WorkerLost
+from asynqueue.outcome import Returned
+from asynqueue.testing import MemoryTask, WorkerCheck, workerChecks
+from asynqueue.workers.executor import executorWorkers
+from tests.doubles import errorOf, resultOf
+
+ONE = ThreadPoolExecutor(1)
+THREE = ThreadPoolExecutor(3)
+
+CHECKS = [
+    *workerChecks(lambda: ExecutorWorker(ONE), place="thread"),
+    *workerChecks(lambda: ExecutorWorker(THREE), place="thread", slots=3),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def executors() -> Iterator[None]:
+    """
+    The executors of the checks end with this module.
+    """
+    yield
+    ONE.shutdown()
+    THREE.shutdown()
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+def test_conforms(check: WorkerCheck) -> Deferred[None]:
+    """
+    The worker keeps what IWorker promises.
+    """
+    return check()
+
+
+class ManualExecutor(Executor):
+    """
+    Runs what the test wants to have run, in the test's thread. The calls count
+    as sent to another process.
+
+    @ivar futures: what was submitted, the oldest first.
+    """
+
+    def __init__(self, workers: int = 1) -> None:
+        self.futures: list[Future[Any]] = []
+        self.refusal: Exception | None = None
+        self._max_workers = workers
+        self._calls: dict[Future[Any], Any] = {}
+        self._shutdown = False
+
+    def submit(self, fn: Any, /, *args: Any, **kw: Any) -> Future[Any]:
+        """
+        Note a call.
+        """
+        if self.refusal is not None:
+            raise self.refusal
+        if self._shutdown:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        future: Future[Any] = Future()
+        self._calls[future] = partial(fn, *args, **kw)
+        self.futures.append(future)
+        return future
+
+    def step(self) -> None:
+        """
+        Run the oldest call.
+        """
+        future = self.futures.pop(0)
+        if future.set_running_or_notify_cancel():
+            future.set_result(self._calls[future]())
+
+    def begin(self) -> None:
+        """
+        The oldest call begins, and does not end.
+        """
+        self.futures[0].set_running_or_notify_cancel()
+
+    def fail(self, error: BaseException) -> None:
+        """
+        The executor itself fails the oldest call.
+        """
+        self.futures.pop(0).set_exception(error)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """
+        Take no more calls.
+        """
+        self._shutdown = True
+        if cancel_futures:
+            for future in self.futures:
+                future.cancel()
+
+    def resize(self, workers: int) -> None:
+        """
+        Have so many workers from now on.
+        """
+        self._max_workers = workers
+
+
+class Cluster(ManualExecutor):
+    """
+    Looks like Dask's executor: has a client, and futures that never tell that
+    they run.
+    """
+
+    def __init__(self, **identity: Any) -> None:
+        super().__init__()
+        del self._max_workers
+        self._client = self
+        self._scheduler_identity = identity
+
+    def begin(self) -> None:
+        """
+        Dask tells nobody.
+        """
+
+
+class Turns(Clock):
+    """
+    A clock whose calls from threads are made at once: there are no threads.
+    """
+
+    def callFromThread(self, f: Any, *args: Any) -> None:
+        """
+        Call it in the next turn.
+        """
+        self.callLater(0, f, *args)
+
+
+def makeQueue(*executors: Executor, **kw: Any) -> tuple[TaskQueue, Turns]:
+    """
+    A queue with a worker for each executor, on a clock.
+    """
+    clock = Turns()
+    workers = [ExecutorWorker(executor, reactor=clock) for executor in executors]
+    return TaskQueue(*workers, reactor=clock, **kw), clock
+
+
+def test_takesAnExecutorOnly() -> None:
+    """
+    What is no executor is refused.
+    """
+    with pytest.raises(TypeError):
+        ExecutorWorker("four processes")  # type: ignore[arg-type]
+
+
+def test_shutDownByItsOwner() -> None:
+    """
+    When the executor takes no more, the worker leaves, and another has the task.
+    """
+    gone, other = ManualExecutor(), ManualExecutor()
+    gone.shutdown()
+    queue, clock = makeQueue(gone)
+    d = queue.call(int, "7")
+    assert len(queue) == 0
+    queue.attachWorker(ExecutorWorker(other, reactor=clock))
+    other.step()
+    clock.advance(0)
+    assert resultOf(d) == 7
+
+
+def test_callsCancelledByItsOwner() -> None:
+    """
+    Calls that the owner of the executor cancels have not begun: another worker
+    has them, in their order.
+    """
+    first, second = ManualExecutor(2), ManualExecutor(2)
+    queue, clock = makeQueue(first)
+    results = [queue.call(int, number) for number in range(2)]
+    first.shutdown(cancel_futures=True)
+    clock.advance(0)
+    assert len(queue) == 0
+    queue.attachWorker(ExecutorWorker(second, reactor=clock))
+    second.step()
+    second.step()
+    clock.advance(0)
+    assert [resultOf(d) for d in results] == [0, 1]
+
+
+def test_noConnection() -> None:
+    """
+    Whatever an executor raises as it is given a call, it took nothing.
+    """
+    executor, other = ManualExecutor(), ManualExecutor()
+    executor.refusal = OSError("no connection to the cluster")
+    queue, clock = makeQueue(executor)
+    d = queue.call(int, "7")
+    queue.attachWorker(ExecutorWorker(other, reactor=clock))
+    other.step()
+    clock.advance(0)
+    assert resultOf(d) == 7
+
+
+def test_broken() -> None:
+    """
+    What is in the hands of an executor that breaks is lost, or tried again; the
+    worker leaves, and the queue goes on.
+    """
+    broken, other = ManualExecutor(2), ManualExecutor()
+    queue, clock = makeQueue(broken)
+    lost, again = queue.call(int), queue.call(int, "7", retries=1)
+    for _ in range(2):
+        broken.fail(BrokenExecutor("a process died"))
+    clock.advance(0)
+    assert isinstance(errorOf(lost), WorkerLost)
+    assert len(queue) == 0
+    queue.attachWorker(ExecutorWorker(other, reactor=clock))
+    other.step()
+    clock.advance(0)
+    assert resultOf(again) == 7
+
+
+def test_failureOfTheExecutor() -> None:
+    """
+    An executor that loses one call, and is not broken, costs that call only.
+    """
+    executor = ManualExecutor()
+    queue, clock = makeQueue(executor)
+    lost = queue.call(int)
+    executor.fail(RuntimeError("4 workers died"))
+    clock.advance(0)
+    error = errorOf(lost)
+    assert isinstance(error, WorkerLost)
+    assert "4 workers died" in str(error)
+    d = queue.call(int, "7")
+    executor.step()
+    clock.advance(0)
+    assert resultOf(d) == 7
+
+
+def test_windowFollowsTheExecutor() -> None:
+    """
+    The worker holds as many calls as the executor has workers, and follows when
+    these come and go.
+    """
+    executor = ManualExecutor(2)
+    queue, clock = makeQueue(executor)
+    for _ in range(50):
+        queue.call(int)
+    assert len(executor.futures) == 2
+    executor.resize(5)
+    executor.step()
+    clock.advance(0)
+    assert len(executor.futures) == 5
+
+
+@pytest.mark.parametrize(
+    ("identity", "workers"),
+    [
+        ({"total_threads": 6, "workers": {}}, 6),
+        ({"workers": {"a": {"nthreads": 2}, "b": {"nthreads": 3}}}, 5),
+        ({"total_threads": 0}, 1),
+        ({}, 1),
+    ],
+)
+def test_workersOfACluster(identity: dict[str, Any], workers: int) -> None:
+    """
+    Dask's client knows how many threads its cluster has; at least one is hoped
+    for.
+    """
+    assert executorWorkers(Cluster(**identity)) == workers
+
+
+def test_clusterNeverTellsWhatHasBegun() -> None:
+    """
+    Where a call can be cancelled at any time, one that was sent may have begun:
+    it is not run again.
+    """
+    executor = Cluster(total_threads=1)
+    queue, _ = makeQueue(executor, ManualExecutor())
+    d = queue.call(int)
+    queue.detachWorker(1, crash=True)
+    assert isinstance(errorOf(d), WorkerLost)
+
+
+def test_crashHandsOverWhatHasNotBegun() -> None:
+    """
+    Of the calls in an executor's queue, a crash loses only those that run.
+    """
+    executor, other = ManualExecutor(2), ManualExecutor(2)
+    queue, clock = makeQueue(executor)
+    running, waiting = queue.call(int), queue.call(int, "7")
+    executor.begin()
+    queue.attachWorker(ExecutorWorker(other, reactor=clock))
+    queue.detachWorker(1, crash=True)
+    assert isinstance(errorOf(running), WorkerLost)
+    other.step()
+    clock.advance(0)
+    assert resultOf(waiting) == 7
+
+
+def test_reassigned() -> None:
+    """
+    A worker that is let go hands over what has not begun, and ends the rest.
+    """
+    executor, other = ManualExecutor(2), ManualExecutor(2)
+    queue, clock = makeQueue(executor)
+    running, waiting = queue.call(int), queue.call(int, "7")
+    executor.begin()
+    queue.attachWorker(ExecutorWorker(other, reactor=clock))
+    left = queue.detachWorker(1, reassign=True)
+    other.step()
+    clock.advance(0)
+    assert resultOf(waiting) == 7
+    executor.futures.pop(0).set_result((0.0, cloudpickle.dumps(Returned("ended"))))
+    clock.advance(0)
+    assert (resultOf(running), resultOf(left)) == ("ended", [])
+
+
+def test_nothingIsSentAhead() -> None:
+    """
+    However short calls are, no more are sent than the executor has workers: so
+    a timeout counts from when there is a place for the call.
+    """
+    executor = ManualExecutor()
+    queue, clock = makeQueue(executor)
+    for _ in range(20):
+        queue.call(int)
+        executor.step()
+        clock.advance(0)
+    queue.call(int)
+    late = queue.call(int, timeout=1)
+    assert len(executor.futures) == 1
+    clock.advance(100)
+    executor.step()
+    clock.advance(0)
+    executor.step()
+    clock.advance(0)
+    assert resultOf(late) == 0
+
+
+def test_outcomeThatCannotBeRead() -> None:
+    """
+    A result that cannot be unpickled here fails its call only.
+    """
+    executor = ManualExecutor()
+    queue, clock = makeQueue(executor)
+    d = queue.call(int)
+    executor.begin()
+    executor.futures.pop(0).set_result((0.0, b"this is no pickle"))
+    clock.advance(0)
+    assert isinstance(errorOf(d), pickle.UnpicklingError)
+
+
+def test_equalCallsAreDifferent() -> None:
+    """
+    Equal calls are submitted with different arguments, so that no executor
+    takes them for one.
+    """
+    executor = ManualExecutor(2)
+    queue, _ = makeQueue(executor)
+    queue.call(int)
+    queue.call(int)
+    one, other = (executor._calls[future].args for future in executor.futures)
+    assert one != other
+
+
+@pytest.mark.parametrize("owned", [False, True])
+def test_shutsItsExecutorDownIfAsked(owned: bool) -> None:
+    """
+    The executor is shut down with the worker if so asked, and else not.
+    """
+    executor, clock = ManualExecutor(), Turns()
+    queue = TaskQueue(ExecutorWorker(executor, shutdown=owned, reactor=clock), reactor=clock)
+    assert queue.shutdown().called
+    assert executor._shutdown is owned
+
+
+def test_withoutAQueue() -> None:
+    """
+    A bare worker whose executor takes nothing ends the task with C{WorkerLost}.
+    """
+    executor, clock = ManualExecutor(), Turns()
+    executor.shutdown()
+    worker = ExecutorWorker(executor, reactor=clock)
+    for _ in range(2):
+        task = MemoryTask(int)
+        assert not worker.run(task).called
+        assert isinstance(errorOf(task.d), WorkerLost)
+
+
+@ensureDeferred
+async def test_executorGoneUnderAnIterator() -> None:
+    """
+    An iterator whose thread executor was shut down fails, and does not hang.
+    """
+    executor = ThreadPoolExecutor(1)
+    queue = TaskQueue(ExecutorWorker(executor))
+    deferator = await queue.call(iter, range(1000))
+    executor.shutdown()
+    with pytest.raises(RuntimeError):
+        async for _ in deferator:
+            pass
+    await queue.shutdown()
+
+
+@ensureDeferred
+async def test_crashEndsIterators() -> None:
+    """
+    An iterator that is open when its worker crashes fails with C{WorkerLost}.
+    """
+    with ThreadPoolExecutor(1) as executor:
+        queue = TaskQueue(ExecutorWorker(executor))
+        deferator = await queue.call(iter, range(1000))
+        await queue.detachWorker(1, crash=True)
+        with pytest.raises(WorkerLost):
+            async for _ in deferator:
+                pass
+        await queue.shutdown()

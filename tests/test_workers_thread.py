@@ -1,0 +1,392 @@
+"""
+L{ThreadWorker}.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from queue import SimpleQueue
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from asynqueue import TaskQueue, ThreadWorker, WorkerLost
+from asynqueue.scheduling.options import CallOptions
+from asynqueue.testing import MemoryTask, WorkerCheck, advanceUntil, workerChecks
+from tests.doubles import readingLogs
+
+# Seconds after which a test has failed. None waits so long.
+PATIENCE = 30
+
+CHECKS = [
+    *workerChecks(ThreadWorker, place="thread"),
+    *workerChecks(lambda: ThreadWorker(threads=3), place="thread", slots=3),
+]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+def test_conforms(check: WorkerCheck) -> Deferred[None]:
+    """
+    The worker keeps what IWorker promises.
+    """
+    return check()
+
+
+class ThreadClock(Clock):
+    """
+    A clock that threads can call, and no thread pool: what they want to have
+    called is called by the test.
+
+    @ivar wakeups: how often a thread woke the reactor.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wakeups = 0
+        self._calls: SimpleQueue[Any] = SimpleQueue()
+
+    def callFromThread(self, f: Any, *args: Any) -> None:
+        """
+        Note what to call. May be called from any thread.
+        """
+        self.wakeups += 1
+        self._calls.put((f, args))
+
+    def turn(self) -> None:
+        """
+        Wait for the next call from a thread, and make it.
+        """
+        f, args = self._calls.get(timeout=PATIENCE)
+        f(*args)
+
+    def turnUntil(self, happened: Any) -> None:
+        """
+        Make calls from threads until something has happened.
+        """
+        while not happened():
+            self.turn()
+
+
+class Hold:
+    """
+    Holds a thread until the test lets it go.
+    """
+
+    def __init__(self) -> None:
+        self.begun = Event()
+        self.released = Event()
+
+    def __call__(self) -> None:
+        self.begun.set()
+        assert self.released.wait(PATIENCE)
+
+
+@pytest.fixture
+def clock() -> ThreadClock:
+    """
+    The reactor of a worker.
+    """
+    return ThreadClock()
+
+
+@pytest.fixture
+def hold() -> Iterator[Hold]:
+    """
+    What holds a thread, which is let go after the test.
+    """
+    hold = Hold()
+    yield hold
+    hold.released.set()
+
+
+def threadsOf(worker: ThreadWorker) -> list[Thread]:
+    """
+    The threads of a worker.
+    """
+    return [t for t in threading.enumerate() if t.name.startswith(f"asynqueue worker {worker.ID} ")]
+
+
+def warmUp(worker: ThreadWorker, clock: ThreadClock, count: int = 50) -> None:
+    """
+    Have a worker learn that tasks are short.
+    """
+    tasks = [MemoryTask(int) for _ in range(count)]
+    for task in tasks:
+        ready = worker.run(task)
+        clock.turnUntil(lambda task=task, ready=ready: task.ended and ready.called)
+
+
+def test_threadsIsOneOrMore() -> None:
+    """
+    A worker that could run nothing is refused.
+    """
+    with pytest.raises(ValueError):
+        ThreadWorker(threads=0)
+
+
+def test_oneWakeUpForManyResults(clock: ThreadClock) -> None:
+    """
+    A hundred results that the reactor has not looked at are one wake-up.
+    """
+    worker, last = ThreadWorker(reactor=clock), Event()
+    tasks = [MemoryTask(int) for _ in range(100)]
+    for task in tasks:
+        worker.run(task)
+    worker.run(MemoryTask(last.set))
+    assert last.wait(PATIENCE)
+    assert clock.wakeups == 1
+    clock.turn()
+    assert all(task.ended for task in tasks)
+    worker.crash()
+
+
+def test_ownThreadsThatEnd(clock: ThreadClock) -> None:
+    """
+    Tasks run in threads of the worker's own, never in the reactor's pool; they
+    are started when needed, and are gone after C{stop}.
+    """
+    worker = ThreadWorker(threads=3, reactor=clock)
+    worker.ID = 12345
+    assert threadsOf(worker) == []
+    task = MemoryTask(threading.current_thread)
+    worker.run(task)
+    clock.turnUntil(lambda: task.ended)
+    threads = threadsOf(worker)
+    assert threads == [task.d.result]
+    stopped = worker.stop()
+    clock.turnUntil(lambda: stopped.called)
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+def test_windowGrowsWithShortTasks(clock: ThreadClock, hold: Hold) -> None:
+    """
+    After short tasks the worker takes more than it has threads; before any, as
+    many.
+    """
+    worker = ThreadWorker(threads=2, reactor=clock)
+    held = [MemoryTask(hold), MemoryTask(hold)]
+    assert [worker.run(task).called for task in held] == [True, False]
+    hold.released.set()
+    clock.turnUntil(lambda: all(task.ended for task in held))
+    warmUp(worker, clock)
+    hold.released.clear()
+    assert all(worker.run(MemoryTask(hold)).called for _ in range(5))
+    worker.crash()
+
+
+def test_nextGoesBeforeWhatIsLinedUp(clock: ThreadClock, hold: Hold) -> None:
+    """
+    A task with doNext runs before those that were sent ahead.
+    """
+    worker, order = ThreadWorker(reactor=clock), []
+    worker.run(MemoryTask(hold))
+    assert hold.begun.wait(PATIENCE)
+    last = MemoryTask(order.append, "sent ahead")
+    worker.run(last)
+    worker.run(MemoryTask(order.append, "next", options=CallOptions(doNext=True)))
+    hold.released.set()
+    clock.turnUntil(lambda: last.ended)
+    assert order == ["next", "sent ahead"]
+    worker.crash()
+
+
+def test_stuckTasksAreHandedBack(clock: ThreadClock, hold: Hold) -> None:
+    """
+    Tasks behind one that turns out long are run by an idle worker, in order.
+    """
+    busy, idle = ThreadWorker(reactor=clock), ThreadWorker(reactor=clock)
+    queue = TaskQueue(busy, reactor=clock)
+    for _ in range(50):
+        d = queue.call(int)
+        clock.turnUntil(lambda d=d: d.called)
+    queue.call(hold)
+    order: list[int] = []
+    done = [queue.call(order.append, number) for number in range(5)]
+    assert queue.statistics().workers[0].running == 6
+    queue.attachWorker(idle)
+    assert hold.begun.wait(PATIENCE)
+    advanceUntil(clock, lambda: queue.statistics().workers[0].running == 1, step=0.01, seconds=1)
+    clock.turnUntil(lambda: all(d.called for d in done))
+    assert order == [0, 1, 2, 3, 4]
+    hold.released.set()
+    down = queue.shutdown()
+    clock.turnUntil(lambda: down.called)
+
+
+def test_nobodyElseToTakeThem(clock: ThreadClock, hold: Hold) -> None:
+    """
+    With a single worker that is stuck, tasks are handed back once, not to and
+    fro.
+    """
+    handed: list[int] = []
+
+    class Watched(ThreadWorker):
+        def setReturner(self, callableObject: Any) -> None:
+            def returner(tasks: Any) -> None:
+                handed.append(len(tasks))
+                callableObject(tasks)
+
+            super().setReturner(returner)
+
+    queue = TaskQueue(Watched(reactor=clock), reactor=clock)
+    for _ in range(50):
+        d = queue.call(int)
+        clock.turnUntil(lambda d=d: d.called)
+    queue.call(hold)
+    done = [queue.call(int) for _ in range(5)]
+    assert hold.begun.wait(PATIENCE)
+    clock.pump([0.01] * 100)
+    assert len(handed) <= 2
+    hold.released.set()
+    clock.turnUntil(lambda: all(d.called for d in done))
+    down = queue.shutdown()
+    clock.turnUntil(lambda: down.called)
+
+
+def test_cancelledTaskKeepsItsThread(clock: ThreadClock, hold: Hold) -> None:
+    """
+    A cancelled task has its outcome at once, and its thread is busy until the
+    function returns.
+    """
+    queue = TaskQueue(ThreadWorker(reactor=clock), reactor=clock)
+    d = queue.call(hold)
+    failures: list[Failure] = []
+    d.addErrback(failures.append)
+    assert hold.begun.wait(PATIENCE)
+    d.cancel()
+    assert failures[0].check(CancelledError)
+    after = queue.call(hold.released.is_set)
+    assert queue.statistics().queued == 1
+    hold.released.set()
+    clock.turnUntil(lambda: after.called)
+    assert after.result is True
+    down = queue.shutdown()
+    clock.turnUntil(lambda: down.called)
+
+
+def test_hungThreadDoesNotHangTheShutdown(clock: ThreadClock, hold: Hold) -> None:
+    """
+    A queue with a time limit is shut down though a thread hangs; its task is
+    lost.
+    """
+    queue = TaskQueue(ThreadWorker(reactor=clock), timeout=5, reactor=clock)
+    failures: list[Failure] = []
+    queue.call(hold).addErrback(failures.append)
+    assert hold.begun.wait(PATIENCE)
+    down = queue.shutdown()
+    clock.advance(4)
+    assert not down.called
+    clock.advance(1)
+    assert down.called
+    assert failures[0].check(WorkerLost)
+
+
+def test_timeoutBeginsWithTheRun(clock: ThreadClock, hold: Hold) -> None:
+    """
+    The timeout of a task does not count the time that it was lined up.
+    """
+    queue = TaskQueue(ThreadWorker(reactor=clock), reactor=clock)
+    for _ in range(50):
+        d = queue.call(int)
+        clock.turnUntil(lambda d=d: d.called)
+    queue.call(hold)
+    late = queue.call(int, timeout=1)
+    assert hold.begun.wait(PATIENCE)
+    clock.advance(10)
+    hold.released.set()
+    clock.turnUntil(lambda: late.called)
+    assert late.result == 0
+    down = queue.shutdown()
+    clock.turnUntil(lambda: down.called)
+
+
+def openIterator(clock: ThreadClock, iterator: Any) -> tuple[ThreadWorker, Any]:
+    """
+    A worker, and the Deferator of an iterator in its thread.
+    """
+    worker = ThreadWorker(reactor=clock)
+    task = MemoryTask(lambda: iterator)
+    worker.run(task)
+    clock.turnUntil(lambda: task.ended)
+    return worker, task.d.result
+
+
+def test_stopWaitsForOpenIterators(clock: ThreadClock) -> None:
+    """
+    An iterator that is open when the worker stops can be taken from to its end;
+    then the worker has stopped.
+    """
+    worker, deferator = openIterator(clock, iter(range(200)))
+    stopped = worker.stop()
+    assert not stopped.called
+    items = []
+    for d in deferator:
+        clock.turnUntil(lambda d=d: d.called)
+        items.append(d.result)
+    assert items == list(range(200))
+    clock.turnUntil(lambda: stopped.called)
+
+
+def test_stopClosesIdleIterators(clock: ThreadClock) -> None:
+    """
+    An iterator that nobody takes from for a minute is closed when its worker
+    stops, and tells that it was lost.
+    """
+    closed = Event()
+
+    def numbers() -> Iterator[int]:
+        try:
+            yield from range(1000)
+        finally:
+            closed.set()
+
+    worker, deferator = openIterator(clock, numbers())
+    stopped = worker.stop()
+    clock.advance(60)
+    clock.turnUntil(lambda: stopped.called)
+    assert closed.wait(PATIENCE)
+    *_, last = deferator
+    last.addErrback(lambda failure: failure.check(WorkerLost))
+    assert last.result is WorkerLost
+
+
+def test_crashClosesOpenIterators(clock: ThreadClock) -> None:
+    """
+    A crash ends iterators that are open, with C{WorkerLost}.
+    """
+    worker, deferator = openIterator(clock, iter(range(1000)))
+    worker.crash()
+    *_, last = deferator
+    last.addErrback(lambda failure: failure.check(WorkerLost))
+    assert last.result is WorkerLost
+
+
+def test_generatorThatRaisesAsItIsClosed(clock: ThreadClock) -> None:
+    """
+    What a generator raises as it is closed is logged, and harms nothing.
+    """
+    tried = Event()
+
+    def numbers() -> Iterator[int]:
+        try:
+            yield from range(1000)
+        finally:
+            tried.set()
+            raise ValueError("as it was closed")
+
+    worker, deferator = openIterator(clock, numbers())
+    with readingLogs() as logs:
+        deferator.stop()
+        assert tried.wait(PATIENCE)
+        after = MemoryTask(int)
+        worker.run(after)
+        clock.turnUntil(lambda: after.ended)
+    assert logs.said() == ["closing an iterator failed"]
+    worker.crash()
