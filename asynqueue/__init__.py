@@ -88,8 +88,34 @@ _HOMES = {
 
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-# Computed, so that each name stands twice and not three times.
-__all__ = sorted(_HOME_OF)  # noqa: PLE0605
+__all__ = [
+    "AsynQueueError",
+    "AsyncWorker",
+    "CallOptions",
+    "Consumerator",
+    "Deferator",
+    "DeferredLock",
+    "DeferredTracker",
+    "ExecutorWorker",
+    "Filerator",
+    "IQueueObserver",
+    "IWorker",
+    "ImplementationError",
+    "InvariantError",
+    "MaybeEncodingError",
+    "NotReadyError",
+    "NullQueue",
+    "OrderedItemProducer",
+    "QueueRunError",
+    "RemoteError",
+    "TaskQueue",
+    "TaskTimedOut",
+    "ThreadQueue",
+    "ThreadWorker",
+    "WorkerError",
+    "WorkerLost",
+    "deferToThread",
+]
 
 
 def __getattr__(name: str) -> Any:

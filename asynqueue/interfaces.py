@@ -89,10 +89,11 @@ class IWorker(Interface):
         Run a task, and end it by its C{callback} or C{errback}.
 
         A task whose C{options.doNext} is true goes before anything else that
-        the worker has lined up, and after others of the kind. Unless C{options.raw}, an iterator that the call
-        returns becomes a L{Deferator<asynqueue.iteration.Deferator>}; with an
-        C{options.consumer} it is produced to that consumer, and the result is
-        the consumer. A callback put on C{task.d} must pass its argument on.
+        the worker has lined up, and after others of the kind. Unless
+        C{options.raw}, an iterator that the call returns becomes a
+        L{Deferator<asynqueue.iteration.Deferator>}; with an C{options.consumer}
+        it is produced to that consumer, and the result is the consumer. A
+        callback put on C{task.d} must pass its argument on.
 
         @return: a Deferred that fires when the worker is ready to be assigned
             I{another} task: not when this one is done. One that has fired
@@ -132,7 +133,7 @@ class IPrefetchingWorker(IWorker):
     def takeBack() -> Sequence[ITask]:
         """
         Hand over the tasks that are lined up and surely have not begun: the
-        worker holds them no more. After L{crash}, those that had not begun when
+        worker holds them no more. After C{crash}, those that had not begun when
         it was called.
         """
 

@@ -14,7 +14,6 @@ import pickle
 import reprlib
 import traceback
 from collections.abc import Callable, Iterator
-from time import perf_counter
 from typing import Any
 
 import cloudpickle
@@ -126,7 +125,7 @@ def _text(error: BaseException) -> str:
         return ""
 
 
-def perform(payload: bytes, number: object = None) -> tuple[float, bytes]:
+def perform(payload: bytes, number: object = None) -> bytes:
     """
     Make a pickled call (f, args, kw) here.
 
@@ -135,19 +134,16 @@ def perform(payload: bytes, number: object = None) -> tuple[float, bytes]:
 
     @param number: makes this call unlike any other: some executors take equal
         calls for one.
-    @return: how many seconds the call took, and its outcome, pickled.
+    @return: its outcome, pickled.
     """
-    start = perf_counter()
     try:
         f, args, kw = pickle.loads(payload)
-        start = perf_counter()
-        value = f(*args, **kw)
-        seconds = perf_counter() - start
-        return seconds, _packed(value)
+        return _packed(f(*args, **kw))
     except BaseException as error:
         # The seam between user code and an executor: exits and interrupts of the
         # task are outcomes, too, as they are in every worker.
-        return perf_counter() - start, cloudpickle.dumps(raised(error))
+        pickled: bytes = cloudpickle.dumps(raised(error))
+        return pickled
 
 
 def _packed(value: Any) -> bytes:

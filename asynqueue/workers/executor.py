@@ -10,7 +10,6 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from enum import Enum
 from functools import partial
 from itertools import count
-from time import perf_counter
 from typing import Any
 from uuid import uuid4
 
@@ -79,20 +78,19 @@ def _failureOf(outcome: Raised) -> Failure:
     return failure
 
 
-def _runHere(task: ITask, begun: Callable[[], None] | None) -> tuple[float, Returned | Raised]:
+def _runHere(task: ITask, begun: Callable[[], None] | None) -> Returned | Raised:
     """
     Make the call of a task in a thread of this process.
     """
     if begun is not None:
         begun()
     f, args, kw = task.callTuple
-    start = perf_counter()
     try:
         outcome: Returned | Raised = Returned(task.context.run(f, *args, **kw))
     except BaseException as error:
         # The seam to user code: an exit or an interrupt is an outcome.
         outcome = Raised(error, "")
-    return perf_counter() - start, outcome
+    return outcome
 
 
 class _Begun:
@@ -358,7 +356,7 @@ class ExecutorWorker:
             return
         error = future.exception()
         if error is None:
-            self._end(task, future.result()[1])
+            self._end(task, future.result())
             return
         # The executor's own: perform and _runHere raise nothing.
         broken = isinstance(error, BrokenExecutor)
