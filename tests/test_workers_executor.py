@@ -318,7 +318,7 @@ def test_reassigned() -> None:
     other.step()
     clock.advance(0)
     assert resultOf(waiting) == 7
-    executor.futures.pop(0).set_result((0.0, cloudpickle.dumps(Returned("ended"))))
+    executor.futures.pop(0).set_result(cloudpickle.dumps(Returned("ended")))
     clock.advance(0)
     assert (resultOf(running), resultOf(left)) == ("ended", [])
 
@@ -353,9 +353,23 @@ def test_outcomeThatCannotBeRead() -> None:
     queue, clock = makeQueue(executor)
     d = queue.call(int)
     executor.begin()
-    executor.futures.pop(0).set_result((0.0, b"this is no pickle"))
+    executor.futures.pop(0).set_result(b"this is no pickle")
     clock.advance(0)
     assert isinstance(errorOf(d), pickle.UnpicklingError)
+
+
+def test_outcomeThatIsNone() -> None:
+    """
+    An executor that gives something else than the outcome costs the task, and no
+    Deferred waits for ever.
+    """
+    executor = ManualExecutor()
+    queue, clock = makeQueue(executor)
+    d = queue.call(int)
+    executor.begin()
+    executor.futures.pop(0).set_result(cloudpickle.dumps("something else"))
+    clock.advance(0)
+    assert "no outcome" in str(errorOf(d))
 
 
 def test_equalCallsAreDifferent() -> None:

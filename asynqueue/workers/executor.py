@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from asynqueue.errors import WorkerLost
+from asynqueue.errors import WorkerError, WorkerLost
 from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, ITask
 from asynqueue.iteration.sources import isIterator
 from asynqueue.outcome import Raised, Returned, describeCall, perform, shortRepr
@@ -388,6 +388,9 @@ class ExecutorWorker:
                 self._deliveries.begin(task, source, shortRepr(value), _ITEM_WINDOW)
             case Returned(value):
                 task.callback(value)
+            case _:
+                text = f"the executor gave {shortRepr(outcome)}, which is no outcome"
+                task.errback(Failure(WorkerError(text)))
 
     def _isToStream(self, task: ITask, value: Any) -> bool:
         raw = task.options.raw
