@@ -24,7 +24,7 @@ import asynqueue
 ROOT = Path(asynqueue.__file__).parent.parent
 
 # Seconds after which something hangs.
-PATIENCE = 15
+PATIENCE = 120
 
 MODULE = '''
 import os, signal, sys, time

@@ -77,7 +77,8 @@ def checksOf(kind: str) -> Iterator[Any]:
     def makeWorker() -> ExecutorWorker:
         return ExecutorWorker(EXECUTORS.get(kind))
 
-    for check in workerChecks(makeWorker, place="process", streams=False):
+    # A burst through Dask takes ten seconds where nothing else runs.
+    for check in workerChecks(makeWorker, place="process", streams=False, limit=180.0):
         yield pytest.param(check, id=f"{kind}-{check}")
 
 
