@@ -81,7 +81,7 @@ def backlog(rounds: int) -> str:
     text = table("1,000,000 tasks queued", ["", "bytes/task", "us a call", "ratio of calls"], rows)
     few, many = ours["dispatch of 1,000 us"], ours["dispatch us"]
     rows = [
-        ["1,000 tasks, 10 series", f"{few:.2f}", "1.00"],
+        ["1,000 tasks, a series each", f"{few:.2f}", "1.00"],
         ["1,000,000 tasks, 10,000 series", f"{many:.2f}", ratio(many, few)],
     ]
     return text + "\n" + table("A dispatch from a backlog", ["", "us", "ratio"], rows)

@@ -10,8 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from time import perf_counter
 
-from asynqueue.scheduling.flows import Scheduler
+from twisted.internet.task import Clock
+
 from asynqueue.taskqueue import TaskQueue
+from benchmarks.throughput import InstantWorker
 
 TASKS = 1_000_000
 SERIES = 10_000
@@ -33,16 +35,6 @@ def resident() -> int:
             return int(statm.read().split()[1]) * resource.getpagesize()
     # The most that there was so far, which is what there is while it grows.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def pickCost(scheduler: Scheduler, lane, picks: int) -> float:
-    """
-    The seconds of one dispatch, of so many.
-    """
-    start = perf_counter()
-    for _ in range(picks):
-        scheduler.pick(lane)
-    return (perf_counter() - start) / picks
 
 
 def queued():
@@ -68,21 +60,43 @@ def queued():
     }
 
 
-def dispatchCost(tasks: int) -> float:
+class CountingWorker(InstantWorker):
     """
-    The seconds of one dispatch out of a backlog of so many tasks, each series
-    with its share.
+    Ends tasks at once, and counts them.
     """
-    from benchmarks.fairness import FakeTask
 
-    series = max(1, tasks * SERIES // TASKS)
-    scheduler = Scheduler()
-    names = [f"series {number}" for number in range(series)]
-    lane = scheduler.enter(names)
-    for number in range(tasks):
-        scheduler.push(FakeTask(number, names[number % series], 0))
-    picks = min(tasks, 100_000)
-    return pickCost(scheduler, lane, picks)
+    def __init__(self, series):
+        self.iQualified = list(series)
+        self.count = 0
+
+    def run(self, task):
+        self.count += 1
+        return super().run(task)
+
+
+def dispatchCost(tasks: int, atLeast: int = 100_000) -> float:
+    """
+    The seconds of one dispatch out of a backlog of so many tasks, spread over ten
+    thousand series as far as they go: from the queue to a worker that ends it at
+    once.
+    """
+    names = [f"series {number}" for number in range(SERIES)]
+    seconds = 0.0
+    done = 0
+    while done < atLeast:
+        clock = Clock()
+        queue = TaskQueue(reactor=clock)
+        kept = [queue.call(noop, series=names[number % SERIES]) for number in range(tasks)]
+        worker = CountingWorker(names)
+        count = min(tasks, atLeast - done)
+        start = perf_counter()
+        queue.attachWorker(worker)
+        while worker.count < count:
+            clock.advance(0)
+        seconds += perf_counter() - start
+        done += worker.count
+        assert len(kept) == tasks
+    return seconds / done
 
 
 def threadPoolExecutor():

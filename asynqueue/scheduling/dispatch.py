@@ -476,7 +476,7 @@ class Dispatcher:
         given = 0
         started = perf_counter()
         try:
-            while ready or self._wakeAnother():
+            while ready or (self.scheduler.queued and self._wakeAnother()):
                 ledger = ready.popleft()
                 task = self._next(ledger)
                 if task is None:
