@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from math import inf
 from time import perf_counter
 from typing import Any
 
@@ -22,6 +23,7 @@ from asynqueue.command.inputs import Inputs
 from asynqueue.command.output import Output
 from asynqueue.command.progress import ERASE, ProgressLine
 from asynqueue.command.run import Manner, MapRun, Status
+from asynqueue.command.signals import Signals
 from asynqueue.queues import ThreadQueue
 from asynqueue.reactors import theReactor
 from asynqueue.taskqueue import TaskQueue
@@ -65,14 +67,16 @@ class Conductor:
         self._drawn = False
         self._draining: Deferred[None] | None = None
         self._status = Status.WELL
-        self._endedAt = 0.0
+        self._endedAt = inf
 
     def conduct(self) -> Status:
         """
         Run the reactor until all is done. This can be done once in a process.
         """
         for number in _SIGNALS:
-            signal.signal(number, self._signalled)
+            signal.signal(number, self._signalledAtEnd)
+        # Until it is closed:
+        signals = Signals(_SIGNALS, self._reactor, self._interrupt)
         # A method is an observer, whatever its type says.
         observer: Any = self._logged
         globalLogBeginner.beginLoggingTo([observer], discardBuffer=True, redirectStandardIO=False)
@@ -81,8 +85,7 @@ class Conductor:
         self._reactor.run(installSignalHandlers=False)
         self._endedAt = perf_counter()
         seconds = self._endedAt - started
-        for number in _SIGNALS:
-            signal.signal(number, self._signalledAtEnd)
+        signals.close()
         self._crew.close()
         if self._manner.verbose:
             done = self._run.done
@@ -107,13 +110,6 @@ class Conductor:
 
     # Signals
 
-    def _signalled(self, number: int, frame: Any) -> None:
-        """
-        The handler of signals. It interrupts whatever runs, so it leaves the rest
-        to the reactor.
-        """
-        self._reactor.callFromThread(self._interrupt, _SIGNALS[signal.Signals(number)])
-
     def _signalledAtEnd(self, number: int, frame: Any) -> None:
         """
         The interpreter ends. What the user's modules do then may hang, and a
@@ -124,7 +120,8 @@ class Conductor:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    def _interrupt(self, status: Status) -> None:
+    def _interrupt(self, number: int) -> None:
+        status = _SIGNALS[signal.Signals(number)]
         if self._draining is None:
             self._run.interrupt(status)
         else:

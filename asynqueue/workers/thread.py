@@ -278,14 +278,14 @@ class ThreadWorker:
         reactor = theReactor(self._reactor)
         if self._outbox is None:
             self._outbox = Outbox(reactor, self._collect)
-        thread = Thread(
+        thread: Thread = Thread(
             target=_work,
             args=(
                 self._urgent,
                 self._jobs,
                 self._tokens,
                 self._outbox.put,
-                lambda: reactor.callFromThread(self._threadLeft),
+                lambda: reactor.callFromThread(self._threadLeft, thread),
             ),
             name=f"asynqueue worker {self.ID} thread {self._threads - self._unstarted + 1}",
             daemon=True,
@@ -293,7 +293,9 @@ class ThreadWorker:
         self._unstarted -= 1
         thread.start()
 
-    def _threadLeft(self) -> None:
+    def _threadLeft(self, thread: Thread) -> None:
+        # Saying so was the last thing it did: this takes no time.
+        thread.join()
         self._unstarted += 1
         self._checkStopped()
 
