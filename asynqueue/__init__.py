@@ -6,7 +6,6 @@ installs no reactor, and where only a part is needed, only that part is loaded.
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -120,7 +119,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return version(__name__)
+        # The module that knows takes longer to import than all that is needed here.
+        return import_module("importlib.metadata").version(__name__)
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

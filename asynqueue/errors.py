@@ -77,6 +77,60 @@ class TaskTimedOut(AsynQueueError, TimeoutError):
         return f"{self.call} ran for more than its {self.seconds:g} s"
 
 
+class FrameError(AsynQueueError):
+    """
+    Something is wrong with a message between two processes or hosts.
+    """
+
+
+class FrameTooLarge(FrameError, ValueError):
+    """
+    A message has more bytes than it may have.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        """
+        @param size: how many bytes it has.
+        @param limit: how many it may have.
+        """
+        super().__init__(size, limit)
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return (
+            f"a message of {self.size:,} bytes is larger than the limit of {self.limit:,}:"
+            " send it in parts, or through a file"
+        )
+
+
+class FrameTruncated(FrameError, EOFError):
+    """
+    The other end is gone in the middle of a message.
+    """
+
+    def __init__(self, received: int, expected: int) -> None:
+        """
+        @param received: how many bytes of the message have come.
+        @param expected: how many it has, as far as that is known.
+        """
+        super().__init__(received, expected)
+        self.received = received
+        self.expected = expected
+
+    def __str__(self) -> str:
+        return (
+            f"the other end is gone in the middle of a message:"
+            f" {self.received:,} of {self.expected:,} bytes came"
+        )
+
+
+class FrameInvalid(FrameError, ValueError):
+    """
+    What came, or is to be sent, is no message that both ends understand.
+    """
+
+
 class WorkerError(AsynQueueError):
     """
     A worker could not do what it was asked to do.

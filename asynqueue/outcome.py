@@ -14,11 +14,9 @@ import pickle
 import reprlib
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-import cloudpickle
-from attrs import frozen
-
+from asynqueue.codec import dumps
 from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteTraceback
 
 _short = reprlib.Repr()
@@ -56,8 +54,7 @@ def describeCall(f: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any
     return text if len(text) <= 300 else text[:297] + "..."
 
 
-@frozen
-class Returned:
+class Returned(NamedTuple):
     """
     The call returned.
     """
@@ -65,8 +62,7 @@ class Returned:
     value: Any
 
 
-@frozen
-class Raised:
+class Raised(NamedTuple):
     """
     The call raised.
 
@@ -106,7 +102,7 @@ def portable(error: BaseException) -> BaseException:
     The exception itself, if it survives the journey, or a L{RemoteError}.
     """
     try:
-        again = pickle.loads(cloudpickle.dumps(error))
+        again = pickle.loads(dumps(error))
     except BaseException:
         # Pickling runs other people's code both ways; whatever that raises, an
         # exit included, the answer is that this one cannot travel.
@@ -142,8 +138,7 @@ def perform(payload: bytes, number: object = None) -> bytes:
     except BaseException as error:
         # The seam between user code and an executor: exits and interrupts of the
         # task are outcomes, too, as they are in every worker.
-        pickled: bytes = cloudpickle.dumps(raised(error))
-        return pickled
+        return dumps(raised(error))
 
 
 def _packed(value: Any) -> bytes:
@@ -151,9 +146,8 @@ def _packed(value: Any) -> bytes:
         reason = "an iterator stays in the process that made it; return a list"
         raise MaybeEncodingError(reason, shortRepr(value))
     try:
-        pickled: bytes = cloudpickle.dumps(Returned(value))
+        return dumps(Returned(value))
     except Exception as error:
         # Pickling runs other people's code, and may raise anything.
         reason = f"{type(error).__name__}: {_text(error)}"
         raise MaybeEncodingError(reason, shortRepr(value)) from None
-    return pickled

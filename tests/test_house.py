@@ -21,7 +21,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = Path(asynqueue.__file__).parent
 
 # Modules that also serve where there is no Twisted.
-WITHOUT_TWISTED = ["asynqueue.errors", "asynqueue.outcome"]
+WITHOUT_TWISTED = [
+    "asynqueue.channels",
+    "asynqueue.codec",
+    "asynqueue.errors",
+    "asynqueue.framing",
+    "asynqueue.outcome",
+]
 
 FRAGMENT = re.compile(r"\+[a-zA-Z0-9-]+\.(feature|bugfix|doc|removal|misc)\.md")
 

@@ -1,0 +1,128 @@
+"""
+Values to bytes and back.
+
+Pickle, protocol 5, does it; where that cannot, or would name what only this
+program has (functions and classes of C{__main__}, lambdas, closures), cloudpickle
+does, which sends code. Large buffers (of arrays and the like) can stay out of
+the pickle and travel beside it without being copied, as PEP 574 has it.
+
+This module imports no Twisted, and cloudpickle only when it is needed: a child
+process that never needs it starts faster.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from io import BytesIO
+from types import FunctionType
+from typing import Any
+
+# A buffer of fewer bytes is copied into the pickle: a table of buffers costs more.
+_OUT_OF_BAND = 1 << 14
+
+_PROTOCOL = 5
+
+# What pickles of these types can hold is only what every Python has.
+_PLAIN = frozenset({bool, bytes, complex, float, int, str, type(None)})
+
+# Their code is sent, not their name: the other side has another main module.
+_ELSEWHERE = frozenset({"__main__", "__mp_main__"})
+
+
+class _NamesOnlyThis(Exception):
+    """
+    There is something to pickle that other processes cannot import.
+    """
+
+
+class _Pickler(pickle.Pickler):
+    """
+    A pickler that stops at what must travel by value.
+    """
+
+    def reducer_override(self, obj: Any) -> Any:
+        """
+        Look at each function, class and instance.
+        """
+        if isinstance(obj, (FunctionType, type)) and not isImportable(obj):
+            raise _NamesOnlyThis
+        return NotImplemented
+
+
+def isImportable(obj: Any) -> bool:
+    """
+    Whether another process finds a function or class by its name.
+    """
+    moduleName = obj.__module__
+    if moduleName in _ELSEWHERE:
+        return False
+    found: Any = sys.modules.get(moduleName)
+    for name in obj.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is obj
+
+
+def encode(value: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:
+    """
+    Pickle a value.
+
+    @return: the pickle, and the buffers that belong to it and are not in it.
+    @raise Exception: whatever the pickling of somebody's objects raises.
+    """
+    if type(value) in _PLAIN:
+        return pickle.dumps(value, _PROTOCOL), []
+    buffers: list[pickle.PickleBuffer] = []
+
+    def isInBand(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            large = buffer.raw().nbytes >= _OUT_OF_BAND
+        except BufferError:
+            # It is not contiguous.
+            return True
+        if large:
+            buffers.append(buffer)
+        return not large
+
+    return _pickled(value, isInBand, buffers.clear), buffers
+
+
+def dumps(value: Any) -> bytes:
+    """
+    Pickle a value in one piece. C{pickle.loads} makes it again.
+
+    @raise Exception: whatever the pickling of somebody's objects raises.
+    """
+    if type(value) in _PLAIN:
+        return pickle.dumps(value, _PROTOCOL)
+    return _pickled(value, None, lambda: None)
+
+
+def decode(pickled: Any, buffers: Sequence[Any] = ()) -> Any:
+    """
+    Make a value again.
+
+    @param pickled: bytes, or a view of such.
+    @param buffers: views of the buffers; what is made keeps them, uncopied.
+    """
+    return pickle.loads(pickled, buffers=buffers)
+
+
+def _pickled(value: Any, isInBand: Any, again: Callable[[], None]) -> bytes:
+    file = BytesIO()
+    try:
+        _Pickler(file, _PROTOCOL, buffer_callback=isInBand).dump(value)
+    except RecursionError:
+        # With what sends code it would be nested even deeper.
+        raise
+    except Exception:
+        # Somebody's objects, or code that must travel: cloudpickle can do more,
+        # and what it raises is the answer.
+        again()
+        byValue: bytes = import_module("cloudpickle").dumps(
+            value, _PROTOCOL, buffer_callback=isInBand
+        )
+        return byValue
+    return file.getvalue()

@@ -1,0 +1,227 @@
+"""
+Frames: messages in a stream of bytes. Bytes in, messages out; no I/O.
+
+::
+
+    | number 8 | size 8 | buffers 2 | kind 1 | flags 1 |    little-endian
+    | length 8 of the body, and of each buffer |            only with TABLE
+    | body, then the buffers                   |            not with SHARED
+
+A frame has a kind and a number (of the task that it is about), whose meaning is
+the users', a body, which is a pickle mostly, and buffers, which belong to that
+pickle. C{size} counts all the bytes of the frame that follow the first line. With
+SHARED, body and buffers are in a segment of shared memory; the segments come by
+another way, in the order of their frames.
+
+This module imports no Twisted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from struct import Struct
+from typing import Any
+
+from asynqueue.errors import FrameInvalid, FrameTooLarge, FrameTruncated
+
+# A body and its buffers may have so many bytes together, if nothing else is said.
+LARGEST = 2 << 30
+
+_HEADER = Struct("<QQHBB")
+_HEADER_SIZE = _HEADER.size
+_LENGTH_SIZE = 8
+
+_TABLE = 1
+_SHARED = 2
+
+# In a shared segment every part begins at a multiple of this, as arrays like it.
+_ALIGNMENT = 64
+
+# So many buffers may belong to one body.
+MOST_BUFFERS = 0xFFFF
+
+# A frame that has more bytes to come than this is collected in one place.
+_LARGE = 1 << 16
+
+# The kind, the number, the body, the buffers. A tuple, not a class: there is one
+# for every result.
+Frame = tuple[int, int, Any, Sequence[Any]]
+
+
+def packed(kind: int, number: int, body: bytes) -> bytes:
+    """
+    A frame without buffers, in one piece. A hot path: sizes are not checked.
+    """
+    return _HEADER.pack(number, len(body), 0, kind, 0) + body
+
+
+def head(kind: int, number: int, lengths: Sequence[int], shared: bool = False) -> bytes:
+    """
+    What stands before the body of a frame that has buffers, or is shared.
+
+    @param lengths: the bytes of the body, and of each buffer.
+    @param shared: whether all that is in a shared segment.
+    @raise FrameInvalid: there are too many buffers.
+    """
+    count = len(lengths) - 1
+    if count > MOST_BUFFERS:
+        raise FrameInvalid(f"{count:,} buffers; {MOST_BUFFERS:,} may be in a frame")
+    table = Struct(f"<{count + 1}Q").pack(*lengths)
+    size = len(table) + (0 if shared else sum(lengths))
+    flags = _TABLE | (_SHARED if shared else 0)
+    return _HEADER.pack(number, size, count, kind, flags) + table
+
+
+def checkSize(size: int, limit: int) -> None:
+    """
+    @raise FrameTooLarge: a message has more bytes than it may have.
+    """
+    if size > limit:
+        raise FrameTooLarge(size, limit)
+
+
+def layout(lengths: Sequence[int]) -> tuple[list[int], int]:
+    """
+    Where the parts of a frame are in a shared segment.
+
+    @return: the offset of each part, and the size of the segment.
+    """
+    offsets = []
+    end = 0
+    for length in lengths:
+        offsets.append(end)
+        end += length + -length % _ALIGNMENT
+    return offsets, end
+
+
+def _noSegment(size: int) -> memoryview:
+    raise FrameInvalid("a shared segment was announced, and none has come")
+
+
+class Decoder:
+    """
+    Finds the frames in a stream that arrives in pieces.
+
+    Buffers that it gives, and the body where there are any, are views of memory
+    that may be written to and is nobody else's.
+    """
+
+    def __init__(
+        self, limit: int = LARGEST, claim: Callable[[int], memoryview] = _noSegment
+    ) -> None:
+        """
+        @param limit: how many bytes a body and its buffers may have together.
+        @param claim: gives the next shared segment, which has so many bytes.
+        """
+        self._limit = limit
+        self._claim = claim
+        # What has come of a frame that is not complete; a large one has its own place.
+        self._rest = b""
+        self._large: memoryview | None = None
+        self._filled = 0
+
+    @property
+    def missing(self) -> int:
+        """
+        How many bytes a large frame still wants; 0 if none is under way.
+        """
+        return 0 if self._large is None else len(self._large) - self._filled
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """
+        Take a piece of the stream. A hot path.
+
+        @return: the frames that are complete with it.
+        @raise FrameTooLarge: a frame is larger than it may be.
+        @raise FrameInvalid: this is no stream of frames. After either, nothing
+            more can be had of it.
+        """
+        frames: list[Frame] = []
+        large = self._large
+        if large is not None:
+            wanted = len(large) - self._filled
+            piece = data[:wanted]
+            large[self._filled : self._filled + len(piece)] = piece
+            self._filled += len(piece)
+            if len(piece) < wanted:
+                return frames
+            self._large = None
+            number, _, count, kind, flags = _HEADER.unpack_from(large)
+            frames.append(self._taken(number, count, kind, flags, large[_HEADER_SIZE:]))
+            data = data[wanted:]
+        elif self._rest:
+            data = self._rest + data
+        limit = self._limit
+        start = 0
+        end = len(data)
+        while end - start >= _HEADER_SIZE:
+            number, size, count, kind, flags = _HEADER.unpack_from(data, start)
+            body = start + _HEADER_SIZE
+            stop = body + size
+            if stop > end:
+                self._expect(data[start:], count, size)
+                return frames
+            if flags:
+                view = memoryview(bytearray(data[body:stop]))
+                frames.append(self._taken(number, count, kind, flags, view))
+            elif size > limit:
+                raise FrameTooLarge(size, limit)
+            else:
+                frames.append((kind, number, data[body:stop], ()))
+            start = stop
+        self._rest = data[start:]
+        return frames
+
+    def finish(self) -> None:
+        """
+        The stream has ended.
+
+        @raise FrameTruncated: in the middle of a frame.
+        """
+        if self._large is not None:
+            raise FrameTruncated(self._filled, len(self._large))
+        if len(self._rest) >= _HEADER_SIZE:
+            size = _HEADER.unpack_from(self._rest)[1]
+            raise FrameTruncated(len(self._rest), _HEADER_SIZE + size)
+        if self._rest:
+            raise FrameTruncated(len(self._rest), _HEADER_SIZE)
+
+    def _expect(self, begun: bytes, count: int, size: int) -> None:
+        """
+        A frame has begun, and is not complete.
+        """
+        checkSize(size, self._limit + _LENGTH_SIZE * (count + 1))
+        whole = _HEADER_SIZE + size
+        if whole - len(begun) <= _LARGE:
+            self._rest = begun
+            return
+        self._rest = b""
+        self._large = memoryview(bytearray(whole))
+        self._large[: len(begun)] = begun
+        self._filled = len(begun)
+
+    def _taken(self, number: int, count: int, kind: int, flags: int, inline: memoryview) -> Frame:
+        """
+        A frame that is complete, of any form.
+        """
+        if not flags:
+            checkSize(len(inline), self._limit)
+            return kind, number, inline, ()
+        first = _LENGTH_SIZE * (count + 1)
+        if flags & ~(_TABLE | _SHARED) or not flags & _TABLE or len(inline) < first:
+            raise FrameInvalid(
+                f"a frame of {len(inline):,} bytes with {count:,} buffers and flags {flags:#x}"
+            )
+        lengths = Struct(f"<{count + 1}Q").unpack_from(inline)
+        checkSize(sum(lengths), self._limit)
+        if flags & _SHARED:
+            offsets, size = layout(lengths)
+            view = self._claim(size)
+        else:
+            view = inline[first:]
+            offsets = [sum(lengths[:i]) for i in range(count + 1)]
+            size = sum(lengths)
+        if len(view) != size:
+            raise FrameInvalid(f"a frame of {len(view):,} bytes, where {size:,} were announced")
+        parts = [view[at : at + length] for at, length in zip(offsets, lengths, strict=True)]
+        return kind, number, parts[0], parts[1:]
