@@ -11,13 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from asynqueue.errors import (
         AsynQueueError as AsynQueueError,
+        FrameError as FrameError,
+        FrameInvalid as FrameInvalid,
+        FrameTooLarge as FrameTooLarge,
+        FrameTruncated as FrameTruncated,
         ImplementationError as ImplementationError,
         InvariantError as InvariantError,
         MaybeEncodingError as MaybeEncodingError,
         NotReadyError as NotReadyError,
         QueueRunError as QueueRunError,
         RemoteError as RemoteError,
+        SoftTimeLimitExceeded as SoftTimeLimitExceeded,
+        TaskInterrupted as TaskInterrupted,
         TaskTimedOut as TaskTimedOut,
+        TimeLimitExceeded as TimeLimitExceeded,
         WorkerError as WorkerError,
         WorkerLost as WorkerLost,
     )
@@ -35,6 +42,7 @@ if TYPE_CHECKING:
     )
     from asynqueue.queues import (
         NullQueue as NullQueue,
+        ProcessQueue as ProcessQueue,
         ThreadQueue as ThreadQueue,
         deferToThread as deferToThread,
     )
@@ -50,6 +58,9 @@ if TYPE_CHECKING:
     from asynqueue.workers.executor import (
         ExecutorWorker as ExecutorWorker,
     )
+    from asynqueue.workers.process import (
+        ProcessWorker as ProcessWorker,
+    )
     from asynqueue.workers.thread import (
         ThreadWorker as ThreadWorker,
     )
@@ -64,6 +75,13 @@ _HOMES = {
         "NotReadyError",
         "QueueRunError",
         "RemoteError",
+        "FrameTruncated",
+        "FrameTooLarge",
+        "FrameInvalid",
+        "FrameError",
+        "TimeLimitExceeded",
+        "TaskInterrupted",
+        "SoftTimeLimitExceeded",
         "TaskTimedOut",
         "WorkerError",
         "WorkerLost",
@@ -77,11 +95,12 @@ _HOMES = {
         "Filerator",
         "OrderedItemProducer",
     ),
-    "asynqueue.queues": ("NullQueue", "ThreadQueue", "deferToThread"),
+    "asynqueue.queues": ("NullQueue", "ProcessQueue", "ThreadQueue", "deferToThread"),
     "asynqueue.scheduling.options": ("CallOptions",),
     "asynqueue.taskqueue": ("TaskQueue",),
     "asynqueue.workers.asynchronous": ("AsyncWorker",),
     "asynqueue.workers.executor": ("ExecutorWorker",),
+    "asynqueue.workers.process": ("ProcessWorker",),
     "asynqueue.workers.thread": ("ThreadWorker",),
 }
 
@@ -97,6 +116,10 @@ __all__ = [
     "DeferredTracker",
     "ExecutorWorker",
     "Filerator",
+    "FrameError",
+    "FrameInvalid",
+    "FrameTooLarge",
+    "FrameTruncated",
     "IQueueObserver",
     "IWorker",
     "ImplementationError",
@@ -105,12 +128,17 @@ __all__ = [
     "NotReadyError",
     "NullQueue",
     "OrderedItemProducer",
+    "ProcessQueue",
+    "ProcessWorker",
     "QueueRunError",
     "RemoteError",
+    "SoftTimeLimitExceeded",
+    "TaskInterrupted",
     "TaskQueue",
     "TaskTimedOut",
     "ThreadQueue",
     "ThreadWorker",
+    "TimeLimitExceeded",
     "WorkerError",
     "WorkerLost",
     "deferToThread",

@@ -184,6 +184,49 @@ class WorkerLost(WorkerError):
         return f"{self.worker} was lost{how} before it began {self.call}"
 
 
+class SoftTimeLimitExceeded(WorkerError, TimeoutError):
+    """
+    Raised in a task that has run for longer than its soft time limit, so that it
+    can clean up. The hard limit comes after it.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        """
+        @param seconds: the limit.
+        """
+        super().__init__(seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"the task ran for more than its soft limit of {self.seconds:g} s"
+
+
+class TimeLimitExceeded(WorkerError, TimeoutError):
+    """
+    A task ran for longer than its time limit, and its process was ended.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        """
+        @param seconds: the limit.
+        """
+        super().__init__(seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"the task ran for more than its limit of {self.seconds:g} s; its process was ended"
+
+
+class TaskInterrupted(KeyboardInterrupt):
+    """
+    Raised in a task whose caller has cancelled it, or in which it took too long,
+    so that it can clean up. If the task goes on, its process is ended.
+
+    It is a C{KeyboardInterrupt}: code that cleans up at Ctrl-C does the right
+    thing, and C{except Exception} does not swallow it.
+    """
+
+
 class MaybeEncodingError(WorkerError):
     """
     A result that cannot be sent from where it was made.

@@ -32,6 +32,10 @@ class ITask(Interface):
     d: Deferred[Any] = Attribute("The caller's Deferred.")
     ended: bool = Attribute("Whether the task has its outcome.")
     watched: bool = Attribute("Whether L{begin} must be called as the run starts.")
+    lasting: bool = Attribute(
+        "Whether the call prepares its worker for others: one that begins anew makes it again,"
+        " before any other."
+    )
 
     def begin() -> None:
         """
@@ -151,6 +155,14 @@ class ICancellingWorker(IWorker):
         The worker is ready for another one in its place when the run is really
         over. A task that the worker does not hold is ignored.
         """
+
+
+class IProcessWorker(IWorker):
+    """
+    A worker whose tasks run in processes of this host.
+    """
+
+    pids: list[int] = Attribute("The process IDs of those that live now.")
 
 
 class IQueueObserver(Interface):

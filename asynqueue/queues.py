@@ -4,7 +4,8 @@ Queues that come with their workers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -12,6 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.workers.asynchronous import AsyncWorker
+from asynqueue.workers.process import ProcessStatistics, ProcessWorker
 from asynqueue.workers.thread import ThreadWorker
 
 
@@ -51,6 +53,84 @@ class ThreadQueue(TaskQueue):
         @raise QueueRunError: the queue is shut down.
         """
         return self._callDirectly(self._worker, (f, args, kw))
+
+
+class ProcessQueue(TaskQueue):
+    """
+    A queue that runs its tasks in processes of its own, each with one worker.
+
+    With C{minimum}, so many processes are started at once and kept; the others, up
+    to C{N}, are started as there is work for them, and end when they have had none
+    for a while.
+    """
+
+    def __init__(
+        self,
+        N: int | None = None,
+        raw: bool = False,
+        *,
+        minimum: int | None = None,
+        maximum: int | None = None,
+        idleTimeout: float = 60.0,
+        initializer: Callable[..., Any] | None = None,
+        initargs: Iterable[Any] = (),
+        maxTasks: int | None = None,
+        maxMemory: int | None = None,
+        grace: float = 1.0,
+        **kw: Any,
+    ) -> None:
+        """
+        @param N: how many tasks run at once; C{None}: as many as there are cores.
+            C{maximum} is another word for it.
+        @param raw: whether iterators are pickled as they are.
+        @param minimum: how many processes there are without work; C{None}: those
+            that were started are kept.
+        @param idleTimeout: the seconds after which one beyond the minimum is ended.
+        @param initializer: is called with C{initargs} in each process, before any
+            task.
+        @param maxTasks: how many tasks a process runs before it is replaced.
+        @param maxMemory: the bytes of memory that a process may have, as
+            L{ProcessWorker} has it.
+        @param grace: the seconds that a cancelled task has to clean up.
+        @param kw: keywords of L{TaskQueue}.
+        @raise ValueError: the numbers have no sense.
+        """
+        most = N or maximum or self.cores()
+        kept = most if minimum is None else minimum
+        if most < 1 or not 0 <= kept <= most:
+            raise ValueError(f"{most!r} processes, and a minimum of {minimum!r}: that has no sense")
+        workers = [
+            ProcessWorker(
+                raw=raw,
+                initializer=initializer,
+                initargs=initargs,
+                maxTasks=maxTasks,
+                maxMemory=maxMemory,
+                idleTimeout=None if number < kept else idleTimeout,
+                grace=grace,
+                reactor=kw.get("reactor"),
+            )
+            for number in range(most)
+        ]
+        super().__init__(*workers, **kw)
+        if minimum is not None:
+            for worker in workers[:minimum]:
+                worker.start()
+
+    @staticmethod
+    def cores() -> int:
+        """
+        How many cores this process may use.
+        """
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
+
+    def stats(self) -> list[ProcessStatistics]:
+        """
+        What each of the workers has done by now.
+        """
+        return [worker.stats() for worker in self.workers() if isinstance(worker, ProcessWorker)]
 
 
 class _Shared:

@@ -254,10 +254,14 @@ class TaskQueue:
             for ledger in self._dispatcher.ledgers.values()
             if ledger.post is not Post.LEAVING
         ]
-        return bothWorlds(_allEnded([self._callOn(ledger, callTuple) for ledger in ledgers]))
+        return bothWorlds(
+            _allEnded([self._callOn(ledger, callTuple, not ephemeral) for ledger in ledgers])
+        )
 
-    def _callOn(self, ledger: Ledger, callTuple: Any) -> AwaitableDeferred[Any]:
-        task = self._dispatcher.newTask(callTuple, DEFAULT, isUpdate=True)
+    def _callOn(
+        self, ledger: Ledger, callTuple: Any, lasting: bool = False
+    ) -> AwaitableDeferred[Any]:
+        task = self._dispatcher.newUpdate(callTuple, lasting)
         self._dispatcher.assign(ledger, task)
         return task.d
 

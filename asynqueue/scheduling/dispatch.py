@@ -86,11 +86,19 @@ class Dispatcher:
 
     # Tasks
 
-    def newTask(self, callTuple: CallTuple, options: CallOptions, isUpdate: bool = False) -> Task:
+    def newTask(self, callTuple: CallTuple, options: CallOptions) -> Task:
         """
         Make a task of a call.
         """
-        return Task(self, callTuple, options, next(self._numbers), isUpdate)
+        return Task(self, callTuple, options, next(self._numbers))
+
+    def newUpdate(self, callTuple: CallTuple, lasting: bool) -> Task:
+        """
+        Make a task of a call that is made to one worker.
+
+        @param lasting: whether that worker makes it again if it begins anew.
+        """
+        return Task(self, callTuple, DEFAULT, next(self._numbers), True, lasting)
 
     def submit(self, task: Task) -> None:
         """
@@ -242,7 +250,7 @@ class Dispatcher:
         for callTuple in updates:
             if ledger.post is not Post.INDUCTED:
                 break
-            task = self.newTask(callTuple, DEFAULT, isUpdate=True)
+            task = self.newUpdate(callTuple, lasting=True)
             self.assign(ledger, task)
             try:
                 yield task.d

@@ -108,6 +108,7 @@ class Task:
     @ivar holder: the ledger of the worker that has the task, if one has.
     @ivar isUpdate: whether this is a call of C{TaskQueue.update}, made to one
         worker and not queued.
+    @ivar lasting: whether it is one that later workers must make, too.
     """
 
     __slots__ = (
@@ -121,6 +122,7 @@ class Task:
         "d",
         "holder",
         "isUpdate",
+        "lasting",
         "number",
         "options",
         "state",
@@ -133,12 +135,14 @@ class Task:
         options: CallOptions,
         number: int,
         isUpdate: bool = False,
+        lasting: bool = False,
     ) -> None:
         self._owner = owner
         self._func, self._args, self._kw = callTuple
         self.options = options
         self.number = number
         self.isUpdate = isUpdate
+        self.lasting = lasting
         # Mostly there are no variables, and a new context is as good as a copy.
         context = copy_context()
         self._context = context if len(context) else None

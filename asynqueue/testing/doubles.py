@@ -60,6 +60,7 @@ class MemoryTask:
         self.context: Context = copy_context()
         self.d: Deferred[Any] = Deferred()
         self.watched = watched
+        self.lasting = False
         self.begun = False
         self.ends = 0
 

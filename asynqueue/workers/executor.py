@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.errors import WorkerError, WorkerLost
+from asynqueue.failures import failureOf
 from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, ITask
 from asynqueue.iteration.sources import isIterator
 from asynqueue.outcome import Raised, Returned, describeCall, perform, shortRepr
@@ -65,17 +66,6 @@ def _daskClient(executor: Executor) -> Any:
     The client of Dask's executor; C{None} for the others.
     """
     return getattr(executor, "_client", None)
-
-
-def _failureOf(outcome: Raised) -> Failure:
-    """
-    The failure of a call that was made elsewhere. It tells where the exception
-    was raised, as one does that was raised here: Twisted does not look at the
-    C{__cause__}.
-    """
-    failure = Failure(outcome.localError())
-    failure.frames = [(name, file, line, (), ()) for name, file, line in outcome.frames]
-    return failure
 
 
 def _runHere(task: ITask, begun: Callable[[], None] | None) -> Returned | Raised:
@@ -381,7 +371,7 @@ class ExecutorWorker:
             return
         match outcome:
             case Raised(error, trace):
-                task.errback(_failureOf(outcome) if trace else Failure(error))
+                task.errback(failureOf(outcome) if trace else Failure(error))
             case Returned(value) if self._isToStream(task, value):
                 source = ThreadSource(self, task.context, value)
                 self._sources[source] = None

@@ -1,0 +1,281 @@
+"""
+What runs in a child process: a loop that reads frames and makes calls.
+
+::
+
+    frames ─▶ calls (in order) ─▶ begin, in shared memory ─▶ perform ─▶ result
+           ─▶ credit ─▶ streams, in turn ─▶ items
+
+All of it is the main thread's, as user code may expect. While a call runs nothing is
+read: what the parent wants at once, it says in shared memory and by a signal. Each
+result is sent before the next call begins, so nothing that was done is lost with
+the child. This module imports no Twisted.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import marshal
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from threading import Lock
+from time import perf_counter
+from typing import Any
+
+from asynqueue.channels import Channel
+from asynqueue.codec import decode, encode
+from asynqueue.errors import MaybeEncodingError
+from asynqueue.framing import Frame
+from asynqueue.outcome import raised, shortRepr
+from asynqueue.pool.performing import Performer
+from asynqueue.pool.protocol import RETURNED, SKIPPED, Kind, Words
+from asynqueue.pool.reporting import Reporter
+from asynqueue.pool.streaming import Stream, isStream
+
+_NONE = pickle.dumps(None, 5)
+
+# What surely is no iterator, and needs no closer look.
+_VALUES = frozenset({bool, bytes, dict, float, int, list, set, str, tuple, type(None)})
+
+Call = tuple[int, int, bytes | memoryview | None, bool, Sequence[Any]]
+
+
+class _ParentGone(BaseException):
+    """
+    There is nobody to work for. No task may catch it: it is not raised in one.
+    """
+
+
+class Child:
+    """
+    The loop.
+    """
+
+    def __init__(self, channel: Channel, words: Words) -> None:
+        self._channel = channel
+        self._words = words
+        self._lock = Lock()
+        self._calls: deque[Call] = deque()
+        self._definitions: dict[int, Any] = {}
+        self._callables: dict[int, Callable[..., Any]] = {}
+        self._streams: dict[int, Stream] = {}
+        # Those that have credit.
+        self._active: deque[Stream] = deque()
+        self._performer = Performer(words)
+        # Before each call, what reports of calls may have something to prepare.
+        self._look: Callable[[], None] = _flush
+
+    def serve(self) -> None:
+        """
+        Work until the parent says no more, or is gone.
+        """
+        calls = self._calls
+        active = self._active
+        try:
+            while True:
+                while calls:
+                    self._make(*calls.popleft())
+                    if active:
+                        self._step()
+                if active:
+                    self._step()
+                    if not select.select([self._channel], [], [], 0)[0]:
+                        continue
+                else:
+                    _flush()
+                for frame in self._channel.receive():
+                    self._heard(frame)
+        except (EOFError, _ParentGone):
+            pass
+        finally:
+            _flush()
+            self._performer.close()
+
+    def _heard(self, frame: Frame) -> None:
+        kind, number, body, buffers = frame
+        match kind:
+            case Kind.CALLS:
+                for name, packed, raw in marshal.loads(body):
+                    self._calls.append((number, name, packed, raw, ()))
+                    number += 1
+            case Kind.CALL:
+                name, raw = marshal.loads(body)
+                self._calls.append((number, name, buffers[0], raw, buffers[1:]))
+            case Kind.DEFINE:
+                self._definitions[number] = body
+            case Kind.FORGET:
+                # No call that has been sent, and may still be made, names it.
+                self._callables.pop(number, None)
+                self._definitions.pop(number, None)
+            case Kind.CREDIT:
+                stream = self._streams.get(number)
+                if stream is not None:
+                    if not stream.credit:
+                        self._active.append(stream)
+                    stream.credit += marshal.loads(body)
+            case Kind.STOP:
+                self._close(number)
+            case Kind.SETUP:
+                self._setUp(pickle.loads(body))
+
+    def _setUp(self, setup: dict[str, Any]) -> None:
+        self._look = Reporter(self._report, setup["level"]).look
+        self._send(Kind.UP, os.getpid(), b"")
+
+    # Calls
+
+    def _make(self, number: int, name: int, packed: Any, raw: bool, buffers: Sequence[Any]) -> None:
+        """
+        Make a call, unless it was taken back. A hot path.
+        """
+        words = self._words
+        if words.isRevoked(number):
+            return
+        if not words.begin(number):
+            self._send(SKIPPED, number, b"")
+            return
+        started = perf_counter()
+        try:
+            f = self._callables.get(name) or self._defined(name)
+            args, kw = ((), {}) if packed is None else pickle.loads(packed, buffers=buffers)
+            self._look()
+            value = self._performer.perform(number, f, args, kw)
+        except BaseException as error:
+            # The seam to user code: exits and interrupts of the task are outcomes,
+            # too, and so is what its arguments raise as they are unpickled.
+            words.ended(perf_counter() - started)
+            self._raised(number, error)
+            return
+        words.ended(perf_counter() - started)
+        if value is None:
+            self._send(RETURNED, number, _NONE)
+        elif type(value) in _VALUES or raw or not isStream(value):
+            self._returned(number, value)
+        else:
+            self._open(number, value)
+
+    def _defined(self, name: int) -> Callable[..., Any]:
+        f: Callable[..., Any] = decode(self._definitions[name])
+        self._callables[name] = f
+        return f
+
+    def _returned(self, number: int, value: Any) -> None:
+        try:
+            body, buffers = encode(value)
+            self._send(RETURNED, number, body, buffers)
+        except Exception as error:
+            # Somebody's objects, or too many of them: whatever that raises.
+            reason = f"{type(error).__name__}: {error}"
+            self._raised(number, MaybeEncodingError(reason, shortRepr(value)))
+
+    def _raised(self, number: int, error: BaseException) -> None:
+        body, buffers = encode(raised(error))
+        self._send(Kind.RAISED, number, body, buffers)
+
+    # Iterators
+
+    def _open(self, number: int, value: Any) -> None:
+        performer = self._performer
+        stream = Stream(
+            number,
+            value,
+            self._send,
+            lambda f: performer.perform(number, f, (), {}),
+            lambda coroutine: performer.run(number, coroutine),
+        )
+        if stream.open():
+            self._streams[number] = stream
+
+    def _step(self) -> None:
+        """
+        Advance the iterator whose turn it is.
+        """
+        stream = self._active.popleft()
+        if stream.number not in self._streams:
+            return
+        if not stream.step():
+            del self._streams[stream.number]
+        elif stream.credit:
+            self._active.append(stream)
+
+    def _close(self, number: int) -> None:
+        stream = self._streams.pop(number, None)
+        if stream is None:
+            return
+        try:
+            stream.close()
+        except BaseException:
+            # The seam to user code: nobody is left who could be told but the reader
+            # of standard error.
+            sys.excepthook(*sys.exc_info())
+        self._send(Kind.END, number, b"", ())
+
+    # Sending
+
+    def _send(self, kind: int, number: int, body: Any, buffers: Sequence[Any] = ()) -> None:
+        with self._lock:
+            try:
+                self._channel.send(kind, number, body, buffers)
+            except (BrokenPipeError, ConnectionResetError):
+                raise _ParentGone from None
+
+    def _report(self, kind: Kind, body: bytes) -> None:
+        """
+        Report something, perhaps in the middle of a call, perhaps in another thread.
+        """
+        with self._performer.shielded():
+            self._send(kind, 0, body)
+
+
+def _flush() -> None:
+    """
+    What tasks have printed is not kept while nothing happens.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            # A task has closed it, or there is none.
+            pass
+
+
+def _dieWithParent(lifeline: int, parent: int) -> None:
+    """
+    Have the kernel end this process when the other end of a pipe is closed, which
+    only the parent holds: also in the middle of a call that never returns.
+    """
+    os.set_inheritable(lifeline, False)
+    if hasattr(fcntl, "F_SETSIG"):
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def main(connection: int, words: int, lifeline: int, parent: int, limit: int) -> None:
+    """
+    Be a child.
+
+    @param connection: the descriptor of the socket to the parent.
+    @param words: that of the shared memory.
+    @param lifeline: that of a pipe that ends with the parent.
+    @param parent: the process ID of the parent.
+    @param limit: how many bytes a message may have.
+    """
+    # A handler that does nothing, rather than SIG_IGN: programs that tasks start
+    # would inherit that.
+    signal.signal(signal.SIGINT, lambda signum, frame: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _dieWithParent(lifeline, parent)
+    os.set_inheritable(connection, False)
+    shared = Words(words)
+    os.close(words)
+    Child(Channel(socket.socket(fileno=connection), limit), shared).serve()

@@ -1,0 +1,317 @@
+"""
+What a pool wants of an event loop, and how each kind of loop gives it.
+
+A hub is a Twisted reactor, an asyncio loop, or any object with C{add_reader(fd,
+callback, *args)} and C{remove_reader(fd)}. What such an object lacks (writability,
+timers) is made of readable descriptors.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable
+from threading import Condition, Thread
+from time import monotonic
+from typing import Any, Protocol
+
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor, IWriteDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from asynqueue.errors import ImplementationError
+
+
+class Timer(Protocol):
+    """
+    A call that is to be made later.
+    """
+
+    def cancel(self) -> Any:
+        """
+        Do not make it. To be called before it was made only.
+        """
+
+
+class Hub(Protocol):
+    """
+    An event loop. All callbacks are called in its thread, and all methods from it.
+    """
+
+    def watch(self, descriptor: int, readable: Callable[[], None]) -> None:
+        """
+        Call C{readable} whenever there is something to read, or an end.
+        """
+
+    def unwatch(self, descriptor: int) -> None:
+        """
+        Do so no more. Called before the descriptor is closed; it may be called
+        again.
+        """
+
+    def awaitWritable(self, descriptor: int, writable: Callable[[], None]) -> None:
+        """
+        Call C{writable} once, when something can be written. Asking again before
+        changes nothing.
+        """
+
+    def callLater(self, seconds: float, f: Callable[[], None]) -> Timer:
+        """
+        Call C{f} after a time; with 0, soon, but not within this call.
+        """
+
+
+def hubOf(loop: Any) -> Hub:
+    """
+    The hub that an event loop is, or can be made.
+
+    @raise ImplementationError: the loop has not what is needed.
+    """
+    if IReactorFDSet.providedBy(loop):
+        return ReactorHub(loop)
+    if callable(getattr(loop, "add_reader", None)) and callable(
+        getattr(loop, "remove_reader", None)
+    ):
+        return LoopHub(loop)
+    raise ImplementationError(
+        f"{loop!r} is no event loop for a pool: it must be a Twisted reactor that watches"
+        " descriptors, or have add_reader and remove_reader"
+    )
+
+
+@implementer(IReadDescriptor, IWriteDescriptor)
+class _Descriptor:
+    """
+    A descriptor for a reactor.
+    """
+
+    def __init__(self, descriptor: int, readable: Callable[[], None]) -> None:
+        self._descriptor = descriptor
+        # Reactors call this one by its name; so it costs nothing on the way.
+        self.doRead = readable
+        self.writable: Callable[[], None] | None = None
+        self.reactor: Any = None
+
+    def fileno(self) -> int:
+        """
+        The descriptor.
+        """
+        return self._descriptor
+
+    def doWrite(self) -> None:
+        """
+        It is writable: say so, once.
+        """
+        writable, self.writable = self.writable, None
+        self.reactor.removeWriter(self)
+        if writable is not None:
+            writable()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The reactor found that it is at its end: who reads it finds out why.
+        """
+        self.doRead()
+
+    def logPrefix(self) -> str:
+        """
+        What log messages begin with.
+        """
+        return "asynqueue.pool"
+
+
+class ReactorHub:
+    """
+    A Twisted reactor.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._descriptors: dict[int, _Descriptor] = {}
+
+    def watch(self, descriptor: int, readable: Callable[[], None]) -> None:
+        watched = self._descriptors[descriptor] = _Descriptor(descriptor, readable)
+        watched.reactor = self._reactor
+        self._reactor.addReader(watched)
+
+    def unwatch(self, descriptor: int) -> None:
+        watched = self._descriptors.pop(descriptor, None)
+        if watched is not None:
+            self._reactor.removeReader(watched)
+            self._reactor.removeWriter(watched)
+
+    def awaitWritable(self, descriptor: int, writable: Callable[[], None]) -> None:
+        watched = self._descriptors[descriptor]
+        if watched.writable is None:
+            watched.writable = writable
+            self._reactor.addWriter(watched)
+
+    def callLater(self, seconds: float, f: Callable[[], None]) -> Timer:
+        timer: Timer = self._reactor.callLater(seconds, f)
+        return timer
+
+
+class LoopHub:
+    """
+    An asyncio loop, or an object that is like one.
+    """
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+        self._writing: dict[int, Any] = {}
+        self._timers: Timers | None = None
+
+    def watch(self, descriptor: int, readable: Callable[[], None]) -> None:
+        self._loop.add_reader(descriptor, readable)
+
+    def unwatch(self, descriptor: int) -> None:
+        self._loop.remove_reader(descriptor)
+        self._stopWriting(descriptor)
+
+    def awaitWritable(self, descriptor: int, writable: Callable[[], None]) -> None:
+        if descriptor in self._writing:
+            return
+
+        def once() -> None:
+            self._stopWriting(descriptor)
+            writable()
+
+        if hasattr(self._loop, "add_writer"):
+            self._writing[descriptor] = None
+            self._loop.add_writer(descriptor, once)
+        else:
+            self._writing[descriptor] = waiting = _writabilityOf(descriptor)
+            self._loop.add_reader(waiting.fileno(), once)
+
+    def callLater(self, seconds: float, f: Callable[[], None]) -> Timer:
+        if hasattr(self._loop, "call_later"):
+            timer: Timer = self._loop.call_later(seconds, f)
+            return timer
+        if self._timers is None:
+            self._timers = Timers(self._loop)
+        return self._timers.callLater(seconds, f)
+
+    def _stopWriting(self, descriptor: int) -> None:
+        if descriptor not in self._writing:
+            return
+        waiting = self._writing.pop(descriptor)
+        if waiting is None:
+            self._loop.remove_writer(descriptor)
+        else:
+            self._loop.remove_reader(waiting.fileno())
+            waiting.close()
+
+
+def _writabilityOf(descriptor: int) -> Any:
+    """
+    An object whose descriptor is readable when this one is writable.
+    """
+    if hasattr(select, "epoll"):
+        poller = select.epoll()
+        poller.register(descriptor, select.EPOLLOUT)
+        return poller
+    # What Linux has not: a module of no known type.
+    kernel: Any = select
+    queue = kernel.kqueue()
+    queue.control([kernel.kevent(descriptor, kernel.KQ_FILTER_WRITE, kernel.KQ_EV_ADD)], 0)
+    return queue
+
+
+class _Timer:
+    """
+    A call to be made by L{Timers}.
+    """
+
+    def __init__(self, timers: Timers, due: float, f: Callable[[], None]) -> None:
+        self._timers = timers
+        self.due = due
+        self.f = f
+
+    def cancel(self) -> None:
+        """
+        Do not make it.
+        """
+        self._timers.forget(self)
+
+
+class Timers:
+    """
+    Timers for a loop that has none: a thread sleeps until one is due, and writes
+    to a pipe that the loop reads. While there are none there is no thread.
+    """
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+        self._timers: list[_Timer] = []
+        self._changed = Condition()
+        self._pipe: tuple[int, int] | None = None
+
+    def callLater(self, seconds: float, f: Callable[[], None]) -> _Timer:
+        """
+        Call C{f} in the loop after a time.
+        """
+        timer = _Timer(self, monotonic() + seconds, f)
+        with self._changed:
+            self._timers.append(timer)
+            if self._pipe is None:
+                self._pipe = os.pipe()
+                self._loop.add_reader(self._pipe[0], self._run)
+                Thread(target=self._wait, name="asynqueue timers", daemon=True).start()
+            self._changed.notify()
+        return timer
+
+    def forget(self, timer: _Timer) -> None:
+        """
+        Drop a timer.
+        """
+        with self._changed:
+            if timer in self._timers:
+                self._timers.remove(timer)
+            self._changed.notify()
+            self._rest()
+
+    def _run(self) -> None:
+        """
+        Make the calls that are due. Called by the loop.
+        """
+        with self._changed:
+            assert self._pipe is not None
+            os.read(self._pipe[0], 64)
+            now = monotonic()
+            due = sorted((t for t in self._timers if t.due <= now), key=lambda t: t.due)
+            self._timers = [timer for timer in self._timers if timer.due > now]
+            self._changed.notify()
+        for timer in due:
+            timer.f()
+        with self._changed:
+            self._rest()
+
+    def _rest(self) -> None:
+        """
+        With no timer left, the thread ends and closes the pipe.
+        """
+        if not self._timers and self._pipe is not None:
+            pipe, self._pipe = self._pipe, None
+            self._loop.remove_reader(pipe[0])
+            os.close(pipe[0])
+            os.close(pipe[1])
+            self._changed.notify()
+
+    def _wait(self) -> None:
+        """
+        What the thread does.
+        """
+        with self._changed:
+            pipe = self._pipe
+            told = False
+            while pipe is not None and self._pipe is pipe:
+                if told or not self._timers:
+                    self._changed.wait()
+                    told = False
+                    continue
+                left = min(timer.due for timer in self._timers) - monotonic()
+                if left > 0:
+                    self._changed.wait(left)
+                else:
+                    os.write(pipe[1], b"!")
+                    told = True

@@ -1,0 +1,603 @@
+"""
+One child of a pool, from its start to its end, as its parent sees it.
+
+::
+
+    call ─▶ batch ─▶ flush: one frame ─▶ Channel ─▶ child
+    owner ◀─ returned, raised, iterating ◀─ frames ◀─┘
+    owner ◀─ ended: what was begun, what was not ◀─ its death
+
+A hot path, plain on purpose; C{benchmarks/} guards it.
+"""
+
+from __future__ import annotations
+
+import marshal
+import pickle
+import select
+import signal
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any, Protocol
+
+from attrs import frozen
+from twisted.python.failure import Failure
+
+from asynqueue.channels import Channel
+from asynqueue.codec import decode, encodeCall
+from asynqueue.errors import FrameError, MaybeEncodingError, WorkerLost
+from asynqueue.failures import failureOf
+from asynqueue.framing import LARGEST, Frame
+from asynqueue.outcome import Raised, describeCall, raised
+from asynqueue.pool.callables import Callables
+from asynqueue.pool.hubs import Hub, Timer
+from asynqueue.pool.protocol import CALLS, INTERRUPT_SIGNAL, RETURNED, Kind
+from asynqueue.pool.reports import replay
+from asynqueue.pool.sources import MemberSource
+from asynqueue.pool.spawn import Spawned
+
+# A call with more bytes travels by itself; the others in frames of about so many.
+_LARGE = 1 << 14
+_BATCH_BYTES = 1 << 16
+
+# While more calls come, so many are collected before they are sent.
+_BATCH = 32
+
+# The seconds that a child has to end after it was told to, before it is killed.
+PATIENCE = 5.0
+
+
+CallTuple = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+@frozen
+class Setup:
+    """
+    How a child is to be.
+
+    @ivar level: the level from which on records of C{logging} are sent.
+    @ivar limit: how many bytes a message may have.
+    @ivar preparations: the calls that it makes before any other.
+    """
+
+    level: int
+    limit: int = LARGEST
+    preparations: Sequence[CallTuple] = ()
+
+
+@frozen
+class Ending:
+    """
+    How a child ended, and what it left.
+
+    @ivar pid: its process ID.
+    @ivar exitCode: how it ended, unless by a signal.
+    @ivar signal: the number of the signal that ended it.
+    @ivar reason: why it was ended, if we did that.
+    @ivar lastWords: the last that it wrote to standard error.
+    @ivar begun: the jobs that it had begun, and not ended.
+    @ivar notBegun: those that it surely had not begun, in their order.
+    """
+
+    pid: int
+    exitCode: int | None
+    signal: int | None
+    reason: str
+    lastWords: str
+    begun: list[Any]
+    notBegun: list[Any]
+
+    def lost(self, call: str) -> WorkerLost:
+        """
+        The error for a call that it had begun.
+        """
+        return WorkerLost(
+            call, f"process {self.pid}", True, self.exitCode, self.signal, self.reason
+        )
+
+    def inWords(self) -> str:
+        """
+        How it ended.
+        """
+        if self.reason:
+            return self.reason
+        if self.signal is not None:
+            return f"killed by {signal.Signals(self.signal).name}"
+        return f"exit code {self.exitCode}"
+
+
+class CallOwner(Protocol):
+    """
+    Who has a child make calls, and is told what comes of them. A job is whatever it
+    gave to L{Member.call}.
+    """
+
+    def returned(self, member: Member, job: Any, value: Any) -> None:
+        """
+        A call returned.
+        """
+
+    def raised(self, member: Member, job: Any, outcome: Raised) -> None:
+        """
+        A call raised, or its result cannot be sent.
+        """
+
+    def iterating(self, member: Member, job: Any, source: MemberSource, text: str) -> None:
+        """
+        A call returned an iterator, which stays in the child.
+
+        @param text: a representation of it.
+        """
+
+    def givenBack(self, member: Member, job: Any) -> None:
+        """
+        A call was taken back in the moment before it began.
+        """
+
+    def collected(self, member: Member) -> None:
+        """
+        All that has come by now has been told.
+        """
+
+
+class LifeOwner(Protocol):
+    """
+    Who is told how a child fares.
+    """
+
+    def up(self, member: Member) -> None:
+        """
+        The child is set up and prepared.
+        """
+
+    def unfit(self, member: Member, what: str, outcome: Raised) -> None:
+        """
+        A preparation raised.
+
+        @param what: the call, in words.
+        """
+
+    def ended(self, member: Member, ending: Ending) -> None:
+        """
+        The child is gone, and nothing more comes of it.
+        """
+
+
+class _Life(Enum):
+    WORKING = "works"
+    FINISHING = "was told to end"
+    DYING = "is being ended"
+    GONE = "is gone"
+
+
+class Member:
+    """
+    One child.
+
+    @ivar pid: its process ID.
+    @ivar held: the jobs without outcome, by the numbers of their calls, in order.
+    @ivar streams: the iterators that are open, by the numbers of their calls.
+    @ivar calls: how many calls it was given.
+    @ivar isUp: whether it is set up and prepared.
+    """
+
+    def __init__(self, hub: Hub, owner: CallOwner, life: LifeOwner, setup: Setup) -> None:
+        """
+        Start a child.
+
+        @raise OSError: it cannot be started.
+        @raise Exception: whatever the pickling of its preparations raises.
+        """
+        self._hub = hub
+        self._owner = owner
+        self._lifeOwner = life
+        self._spawned = Spawned(setup.limit)
+        self.pid = self._spawned.pid
+        self._channel = self._spawned.channel
+        self._words = self._spawned.words
+        self.held: dict[int, Any] = {}
+        self.streams: dict[int, MemberSource] = {}
+        self.calls = 0
+        self.isUp = False
+        self._life = _Life.WORKING
+        self._reason = ""
+        self._callables = Callables(
+            lambda name, pickled: self._send(Kind.DEFINE, name, pickled),
+            lambda name: self._send(Kind.FORGET, name, b""),
+        )
+        self._batch: list[tuple[int, bytes | None, bool]] = []
+        self._first = 0
+        self._batchBytes = 0
+        self._collecting = False
+        self._flushing: Timer | None = None
+        self._patience: Timer | None = None
+        self._measured = (0, 0.0)
+        hub.watch(self._channel.fileno(), self._readable)
+        hub.watch(self._spawned.stderr, self._stderrReadable)
+        if self._spawned.pidfd != -1:
+            hub.watch(self._spawned.pidfd, self._pidfdReadable)
+        self._send(Kind.SETUP, 0, pickle.dumps({"level": setup.level}))
+        # By the numbers of their calls; those are not held.
+        self._preparations = {
+            self.call(None, *callTuple): callTuple for callTuple in setup.preparations
+        }
+        self.flush()
+        self.held.clear()
+
+    # Work
+
+    @property
+    def accepts(self) -> bool:
+        """
+        Whether calls may be given to it.
+        """
+        return self._life is _Life.WORKING and not self._preparations
+
+    @property
+    def isGone(self) -> bool:
+        """
+        Whether its process has ended, and all that it left is settled.
+        """
+        return self._life is _Life.GONE
+
+    def call(self, job: Any, f: Callable[..., Any], args: Any, kw: Any, raw: bool = False) -> int:
+        """
+        Have a call made, after those that were given before. A hot path.
+
+        @param raw: whether an iterator is returned as it is, and not streamed.
+        @return: the number of the call.
+        @raise Exception: whatever the pickling of somebody's objects raises. Nothing
+            was sent then.
+        """
+        held = self.held
+        number = self.calls + 1
+        packed, buffers = encodeCall(args, kw)
+        name = self._callables.nameOf(f, number, next(iter(held)) if held else number)
+        self.calls = number
+        size = 0 if packed is None else len(packed)
+        if buffers or size > _LARGE:
+            self.flush()
+            self._send(Kind.CALL, number, marshal.dumps((name, raw)), [packed, *buffers])
+            held[number] = job
+            return number
+        held[number] = job
+        batch = self._batch
+        if not batch:
+            self._first = number
+        batch.append((name, packed, raw))
+        self._batchBytes += size
+        if len(held) == 1 or len(batch) >= _BATCH or self._batchBytes > _BATCH_BYTES:
+            self.flush()
+        elif not self._collecting and self._flushing is None:
+            self._flushing = self._hub.callLater(0, self._flushLater)
+        return number
+
+    def flush(self) -> None:
+        """
+        Send what was collected. A hot path.
+        """
+        batch = self._batch
+        if batch:
+            self._send(CALLS, self._first, marshal.dumps(batch))
+            self._batch = []
+            self._batchBytes = 0
+
+    def takeBack(self) -> list[Any]:
+        """
+        Take back all calls that have not begun: they are never made.
+
+        @return: their jobs, in order.
+        """
+        self._batch = []
+        self._batchBytes = 0
+        held = self.held
+        if not held:
+            return []
+        begun = self._words.revoke(self.calls)
+        return [held.pop(number) for number in [n for n in held if n > begun]]
+
+    def hasBegun(self, number: int) -> bool:
+        """
+        Whether a call has begun, or may have.
+        """
+        return number <= self._words.begun
+
+    def interrupt(self, number: int, limit: float = 0.0) -> None:
+        """
+        Raise an exception in a call that runs.
+
+        @param limit: the soft limit in seconds that it has exceeded; 0: it was
+            cancelled.
+        """
+        if self._life is not _Life.GONE:
+            self._words.interrupt(number, limit)
+            self._spawned.signal(INTERRUPT_SIGNAL)
+
+    def measure(self) -> tuple[int, float]:
+        """
+        How many calls have ended since this was asked last, and how many seconds
+        they ran, all together.
+        """
+        tasks, seconds = self._measured
+        if self._life is not _Life.GONE:
+            self._measured = self._words.measured()
+        return self._measured[0] - tasks, self._measured[1] - seconds
+
+    # The end
+
+    def finish(self) -> None:
+        """
+        Have the child end by itself. It holds nothing.
+        """
+        if self._life is _Life.WORKING:
+            self._life = _Life.FINISHING
+            self._hub.unwatch(self._channel.fileno())
+            self._channel.close()
+            self._patience = self._hub.callLater(PATIENCE, self._outOfPatience)
+
+    def kill(self, reason: str) -> None:
+        """
+        End the child at once, whatever it does.
+
+        @param reason: why.
+        """
+        if self._life in (_Life.WORKING, _Life.FINISHING):
+            self._life = _Life.DYING
+            self._reason = reason
+            self.signal(signal.SIGKILL)
+            if self._spawned.pidfd == -1:
+                self._exited()
+
+    def signal(self, number: int) -> None:
+        """
+        Send the child a signal.
+        """
+        if self._life is not _Life.GONE:
+            self._spawned.signal(number)
+
+    def crash(self, reason: str) -> None:
+        """
+        End the child, and wait until it is gone: L{LifeOwner.ended} is called
+        within this call.
+        """
+        if self._life is not _Life.GONE:
+            self.kill(reason)
+            self._exited()
+
+    def _outOfPatience(self) -> None:
+        self._patience = None
+        self.kill(f"it did not end within {PATIENCE:g} s")
+
+    def _closed(self) -> None:
+        """
+        The connection is at its end: the child is ending, or of no use any more.
+        """
+        self._hub.unwatch(self._channel.fileno())
+        if self._spawned.pidfd == -1:
+            self._spawned.signal(signal.SIGKILL)
+            self._exited()
+        elif self._life is _Life.WORKING:
+            # A process that is ending, ends as it was about to: this has no effect.
+            self._life = _Life.DYING
+            self._spawned.signal(signal.SIGKILL)
+
+    def _pidfdReadable(self) -> None:
+        # A reactor that stops calls this, too.
+        if self._spawned.hasEnded():
+            self._exited()
+
+    def _exited(self) -> None:
+        """
+        The process has ended. What it sent before is still there.
+        """
+        if self._life is not _Life.FINISHING:
+            while not self.isGone and _isReadable(self._channel) and self._receive():
+                pass
+        if self.isGone:
+            return
+        self._life = _Life.GONE
+        for timer in (self._patience, self._flushing):
+            if timer is not None:
+                timer.cancel()
+        spawned = self._spawned
+        code = spawned.reap()
+        while spawned.readStderr() > 0:
+            pass
+        begun = self._words.begun
+        held = self.held
+        ending = Ending(
+            self.pid,
+            code if code >= 0 else None,
+            -code if code < 0 else None,
+            self._reason,
+            spawned.tail.decode(errors="replace"),
+            [job for number, job in held.items() if number <= begun],
+            [job for number, job in held.items() if number > begun],
+        )
+        for descriptor in (self._channel.fileno(), spawned.stderr, spawned.pidfd):
+            if descriptor != -1:
+                self._hub.unwatch(descriptor)
+        spawned.close()
+        self._words.close()
+        held.clear()
+        streams, self.streams = self.streams, {}
+        for source in streams.values():
+            source.failed(Failure(ending.lost("an iterator")))
+            source.ended()
+        self._lifeOwner.ended(self, ending)
+
+    # What comes
+
+    def _readable(self) -> None:
+        """
+        The child has sent something.
+        """
+        if not self._receive():
+            self._closed()
+
+    def _receive(self) -> bool:
+        """
+        Take what is there. A hot path.
+
+        @return: whether it is not at its end.
+        """
+        try:
+            frames = self._channel.receive()
+        except FrameError as error:
+            self._reason = f"it sent what is no message: {error}"
+            return False
+        except EOFError:
+            return False
+        held = self.held
+        owner = self._owner
+        self._collecting = True
+        for frame in frames:
+            kind, number, body, buffers = frame
+            if kind == RETURNED:
+                if number in held:
+                    job = held.pop(number)
+                    try:
+                        value = pickle.loads(body, buffers=buffers)
+                    except BaseException as error:
+                        # Somebody's objects: whatever their unpickling raises.
+                        owner.raised(self, job, _cannotDecode(error))
+                    else:
+                        owner.returned(self, job, value)
+                elif self._preparations:
+                    self._prepared(number)
+            else:
+                self._heard(frame)
+        self._collecting = False
+        if self._life is not _Life.GONE:
+            owner.collected(self)
+            self.flush()
+        return True
+
+    def _heard(self, frame: Frame) -> None:
+        kind, number, body, buffers = frame
+        match kind:
+            case Kind.RAISED:
+                if number in self.held:
+                    self._owner.raised(self, self.held.pop(number), _raisedThere(body, buffers))
+                elif number in self._preparations:
+                    what = describeCall(*self._preparations[number])
+                    self._lifeOwner.unfit(self, what, _raisedThere(body, buffers))
+            case Kind.SKIPPED:
+                if number in self.held:
+                    self._owner.givenBack(self, self.held.pop(number))
+            case Kind.ITERATOR:
+                self._iterating(number, decode(body), buffers)
+            case Kind.ITEMS:
+                source = self.streams.get(number)
+                if source is not None:
+                    self._items(source, body, buffers)
+            case Kind.ITEM_FAILED:
+                source = self.streams.get(number)
+                if source is not None:
+                    source.failed(failureOf(_raisedThere(body, buffers)))
+            case Kind.END:
+                source = self.streams.pop(number, None)
+                if source is not None:
+                    source.ended()
+            case Kind.UP:
+                self._prepared(0)
+            case Kind.LOGGED | Kind.WARNED:
+                replay(kind, body)
+            case _:
+                self._reason = f"it sent a frame of the unknown kind {kind}"
+                self._spawned.signal(signal.SIGKILL)
+
+    def _prepared(self, number: int) -> None:
+        """
+        It is set up, or has made one of the calls that prepare it.
+        """
+        self._preparations.pop(number, None)
+        if not self._preparations and not self.isUp:
+            self.isUp = True
+            self._lifeOwner.up(self)
+
+    def _iterating(self, number: int, text: str, first: Any) -> None:
+        job = self.held.pop(number, None)
+        if job is None:
+            # A preparation: nobody takes its items.
+            self._send(Kind.STOP, number, b"")
+            self._prepared(number)
+            return
+        items: list[Any] = []
+        failure = None
+        if first:
+            try:
+                items = decode(first[0], first[1:])
+            except BaseException as error:
+                # Somebody's objects, as above.
+                failure = failureOf(_cannotDecode(error))
+        source = self.streams[number] = MemberSource(
+            lambda count: self._send(Kind.CREDIT, number, marshal.dumps(count)),
+            lambda: self._send(Kind.STOP, number, b""),
+            items,
+            sum(len(part) for part in first),
+        )
+        self._owner.iterating(self, job, source, text)
+        if failure is not None:
+            source.failed(failure)
+
+    def _items(self, source: MemberSource, body: Any, buffers: Any) -> None:
+        try:
+            items = decode(body, buffers)
+        except BaseException as error:
+            # Somebody's objects, as above.
+            source.failed(failureOf(_cannotDecode(error)))
+        else:
+            source.receive(items)
+
+    def _stderrReadable(self) -> None:
+        if not self._spawned.readStderr():
+            # It has ended, or has closed it.
+            self._hub.unwatch(self._spawned.stderr)
+            if self._spawned.pidfd == -1 and self._life is _Life.FINISHING:
+                self._exited()
+
+    # Sending
+
+    def _send(self, kind: int, number: int, body: bytes, buffers: Any = ()) -> None:
+        if self._life is not _Life.WORKING:
+            return
+        try:
+            if not self._channel.send(kind, number, body, buffers):
+                self._hub.awaitWritable(self._channel.fileno(), self._writable)
+        except (BrokenPipeError, ConnectionResetError):
+            # It is gone, and what it left there is read first.
+            pass
+
+    def _writable(self) -> None:
+        if self._life is _Life.WORKING:
+            try:
+                if not self._channel.flush():
+                    self._hub.awaitWritable(self._channel.fileno(), self._writable)
+            except (BrokenPipeError, ConnectionResetError):
+                # As above.
+                pass
+
+    def _flushLater(self) -> None:
+        self._flushing = None
+        self.flush()
+
+
+def _isReadable(channel: Channel) -> bool:
+    poller = select.poll()
+    poller.register(channel, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def _raisedThere(body: Any, buffers: Any) -> Raised:
+    try:
+        outcome: Raised = decode(body, buffers)
+    except BaseException as error:
+        # It was tried out where it was raised; but here may be another world.
+        return _cannotDecode(error)
+    return outcome
+
+
+def _cannotDecode(error: BaseException) -> Raised:
+    reason = f"making it again here raised {type(error).__name__}: {error}"
+    return raised(MaybeEncodingError(reason, "that came"))

@@ -1,0 +1,136 @@
+"""
+How a child makes a call: what interrupts it, and what it may return.
+
+This module imports no Twisted, and asyncio only when a call needs it.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from types import CoroutineType
+from typing import Any
+
+from asynqueue.errors import SoftTimeLimitExceeded, TaskInterrupted
+from asynqueue.pool.protocol import INTERRUPT_SIGNAL, Words
+
+
+class Performer:
+    """
+    Runs user code in the main thread, one call at a time, and raises in it what
+    the parent wants to be raised.
+    """
+
+    def __init__(self, words: Words) -> None:
+        self._words = words
+        # The number of the call that may be interrupted, 0 while there is none.
+        self._number = 0
+        self._runner: Any = None
+        signal.signal(INTERRUPT_SIGNAL, self._signalled)
+
+    def perform(self, number: int, f: Callable[..., Any], args: Any, kw: Any) -> Any:
+        """
+        Make a call, and run what it returns if that is a coroutine.
+
+        @raise BaseException: whatever the call raises.
+        """
+        try:
+            self._number = number
+            if self._words.isInterrupted(number):
+                self._raise()
+            value = f(*args, **kw)
+            if type(value) is CoroutineType:
+                value = self.run(number, value)
+        finally:
+            self._number = 0
+        return value
+
+    def run(self, number: int, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """
+        Run a coroutine in the event loop of this child.
+        """
+        if self._runner is None:
+            self._runner = import_module("asyncio").Runner()
+        self._number = 0
+        value, error = self._runner.run(self._interruptible(number, coroutine))
+        if error is None:
+            return value
+        if type(error).__name__ == "CancelledError" and self._words.isInterrupted(number):
+            self._raise()
+        raise error
+
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        """
+        What is done in here is not interrupted; the interrupt comes after it.
+        """
+        number, self._number = self._number, 0
+        try:
+            yield
+        finally:
+            self._number = number
+        if number and self._words.isInterrupted(number):
+            self._number = 0
+            self._raise()
+
+    def close(self) -> None:
+        """
+        The child ends.
+        """
+        if self._runner is not None:
+            self._runner.close()
+
+    async def _interruptible(
+        self, number: int, coroutine: Coroutine[Any, Any, Any]
+    ) -> tuple[Any, BaseException | None]:
+        """
+        In a loop the signal cancels: an exception from a handler would hit the
+        loop itself.
+        """
+        asyncio = sys.modules["asyncio"]
+        task = asyncio.create_task(_outcome(coroutine))
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(INTERRUPT_SIGNAL, self._cancel, number, task)
+        self._cancel(number, task)
+        try:
+            outcome: tuple[Any, BaseException | None] = await task
+        except asyncio.CancelledError as error:
+            return None, error
+        else:
+            return outcome
+        finally:
+            loop.remove_signal_handler(INTERRUPT_SIGNAL)
+            signal.signal(INTERRUPT_SIGNAL, self._signalled)
+
+    def _cancel(self, number: int, task: Any) -> None:
+        if self._words.isInterrupted(number):
+            task.cancel()
+
+    def _signalled(self, signum: int, frame: Any) -> None:
+        number = self._number
+        if number and self._words.isInterrupted(number):
+            # Once only: what cleans up must not be interrupted, too.
+            self._number = 0
+            self._raise()
+
+    def _raise(self) -> None:
+        limit = self._words.softLimit
+        if limit:
+            raise SoftTimeLimitExceeded(limit)
+        raise TaskInterrupted
+
+
+async def _outcome(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
+    """
+    What comes of a coroutine. An exit that it raises must not end the loop.
+    """
+    try:
+        return await coroutine, None
+    except Exception as error:
+        # The seam to user code; a cancellation is told apart by who asked for it.
+        return None, error
+    except (KeyboardInterrupt, SystemExit) as error:
+        return None, error

@@ -1,0 +1,192 @@
+"""
+What a pool and its children say to each other.
+
+::
+
+    parent ── SETUP, DEFINE, FORGET, CALLS, CALL, CREDIT, STOP ──▶ child
+           ◀── UP, RETURNED, RAISED, SKIPPED, ITERATOR, ITEMS, ITEM_FAILED, END,
+               LOGGED, WARNED ──
+
+Besides, both look at a few words of shared memory. There the child notes, without
+a system call, which call it begins, and the parent, up to which number it has taken
+calls back. So at the death of a child it is known which call was begun, and a call is
+taken back at once whatever the child is doing.
+
+This module imports no Twisted.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+from enum import IntEnum
+from threading import Lock
+
+
+class Kind(IntEnum):
+    """
+    What a frame is for. Its number is that of the call or of the callable.
+    """
+
+    # From the parent.
+    SETUP = 1
+    """The first of all: how the child is to be, pickled."""
+    DEFINE = 2
+    """From now on this number is a callable, pickled."""
+    FORGET = 3
+    """The callable of this number is not used any more."""
+    CALLS = 4
+    """Calls with this number and those after it: marshalled tuples of the number of
+    the callable, the pickled (args, kw) or None, and whether an iterator is returned
+    as it is."""
+    CALL = 5
+    """One call like those, with args and kw in the buffers."""
+    CREDIT = 6
+    """The iterator of this call may give so many items more."""
+    STOP = 7
+    """Nobody takes more items of the iterator of this call."""
+
+    # From the child.
+    UP = 16
+    """It is set up."""
+    RETURNED = 17
+    """The value that a call returned, pickled."""
+    RAISED = 18
+    """The L{Raised<asynqueue.outcome.Raised>} of a call, pickled."""
+    SKIPPED = 19
+    """A call had been taken back when it was about to begin."""
+    ITERATOR = 20
+    """A call returned an iterator: its representation, pickled, and in a buffer a
+    list of its first item, pickled, unless it has none."""
+    ITEMS = 21
+    """A list of items of an iterator, pickled."""
+    ITEM_FAILED = 22
+    """The L{Raised<asynqueue.outcome.Raised>} of an item, pickled."""
+    END = 23
+    """An iterator has no more items, or was closed."""
+    LOGGED = 24
+    """A record of C{logging}: its attributes, pickled."""
+    WARNED = 25
+    """A warning: message, category, file name and line, pickled."""
+
+
+# For hot paths: members of an enumeration are slow to look up and to compare.
+CALLS, RETURNED, RAISED, SKIPPED = (
+    int(kind) for kind in (Kind.CALLS, Kind.RETURNED, Kind.RAISED, Kind.SKIPPED)
+)
+
+# The signal by which a running call is interrupted.
+INTERRUPT_SIGNAL = signal.SIGUSR1
+
+# Where each of the shared words is.
+_BEGUN, _REVOKED, _INTERRUPTED, _ENDED = range(4)
+_SECONDS, _LIMIT = range(4, 6)
+_SIZE = mmap.PAGESIZE
+
+
+class Words:
+    """
+    The shared words of a child and its parent. A hot path: the child writes some
+    of them with each call.
+
+    Each word has one writer, and is written and read as a whole.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """
+        @param descriptor: an empty file, which is given its size.
+        """
+        os.ftruncate(descriptor, _SIZE)
+        self._map = mmap.mmap(descriptor, _SIZE)
+        self.numbers = memoryview(self._map).cast("Q")
+        self.floats = memoryview(self._map).cast("d")
+        self._fence = Lock()
+        self._fence.acquire()
+
+    # The child's.
+
+    def begin(self, number: int) -> bool:
+        """
+        The child is about to begin a call.
+
+        @return: whether it may; if not, it was taken back in the same moment.
+        """
+        numbers = self.numbers
+        numbers[_BEGUN] = number
+        # Whoever is later of the two, this or L{revoke}, sees what the other wrote:
+        # each writes before it reads, and no processor may change that order around
+        # a release and an acquisition of a lock (Dekker's algorithm).
+        self._fence.release()
+        self._fence.acquire()
+        return number > numbers[_REVOKED]
+
+    def isRevoked(self, number: int) -> bool:
+        """
+        Whether a call was taken back before it was looked at.
+        """
+        return number <= self.numbers[_REVOKED]
+
+    def ended(self, seconds: float) -> None:
+        """
+        A call ran for so long.
+        """
+        self.numbers[_ENDED] += 1
+        self.floats[_SECONDS] += seconds
+
+    def isInterrupted(self, number: int) -> bool:
+        """
+        Whether the parent wants the run of a call to end.
+        """
+        return self.numbers[_INTERRUPTED] == number
+
+    @property
+    def softLimit(self) -> float:
+        """
+        The limit in seconds that the interrupted call has exceeded; 0 if it was
+        cancelled.
+        """
+        return self.floats[_LIMIT]
+
+    # The parent's.
+
+    @property
+    def begun(self) -> int:
+        """
+        The number of the latest call that the child has begun, or was about to.
+        """
+        return self.numbers[_BEGUN]
+
+    def revoke(self, number: int) -> int:
+        """
+        Take back all calls that have not begun, up to this number.
+
+        @return: the number of the latest that has begun, or is about to and will
+            be skipped.
+        """
+        self.numbers[_REVOKED] = number
+        self._fence.release()
+        self._fence.acquire()
+        return self.numbers[_BEGUN]
+
+    def interrupt(self, number: int, limit: float) -> None:
+        """
+        Say which call is meant by the signal that is sent next.
+        """
+        self.floats[_LIMIT] = limit
+        self.numbers[_INTERRUPTED] = number
+
+    def measured(self) -> tuple[int, float]:
+        """
+        How many calls the child has ended, and how many seconds they ran, all
+        together.
+        """
+        return self.numbers[_ENDED], self.floats[_SECONDS]
+
+    def close(self) -> None:
+        """
+        Give the memory back.
+        """
+        self.numbers.release()
+        self.floats.release()
+        self._map.close()

@@ -1,0 +1,277 @@
+"""
+A place for a child: it is filled when that is wanted, whatever became of those
+before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from twisted.logger import Logger
+
+from asynqueue.framing import LARGEST
+from asynqueue.outcome import Raised
+from asynqueue.pool.hubs import Hub, Timer
+from asynqueue.pool.member import CallOwner, CallTuple, Ending, Member, Setup
+from asynqueue.pool.upkeep import MEMORY_SECONDS, Backoff, Limits, residentBytes
+
+_log = Logger()
+
+
+class SeatOwner(CallOwner, Protocol):
+    """
+    Who has a seat.
+    """
+
+    def seated(self, seat: Seat) -> None:
+        """
+        There is a child that takes calls.
+        """
+
+    def vacated(self, seat: Seat, ending: Ending) -> None:
+        """
+        A child is gone. The seat is filled again when that is wanted.
+        """
+
+    def handedBack(self, seat: Seat, jobs: Sequence[Any]) -> None:
+        """
+        A child takes no more calls, and these have not begun.
+        """
+
+    def hopeless(self, seat: Seat, reason: str) -> None:
+        """
+        There will be no child soon, as far as can be told.
+        """
+
+
+class Seat:
+    """
+    Keeps one place filled with a child.
+
+    @ivar member: the child that takes calls, if there is one.
+    @ivar preparations: the calls that each child makes first; may be added to.
+    @ivar started: how many children were started.
+    @ivar lost: how many died of themselves.
+    @ivar isLimited: whether L{given} must be called.
+    """
+
+    def __init__(
+        self,
+        owner: SeatOwner,
+        hub: Callable[[], Hub],
+        limits: Limits,
+        preparations: Sequence[CallTuple] = (),
+        largest: int = LARGEST,
+        name: Callable[[], str] = lambda: "a pool",
+    ) -> None:
+        """
+        @param hub: gives the event loop, when it is needed.
+        @param largest: how many bytes a message may have.
+        @param name: names the owner, in messages.
+        """
+        self.member: Member | None = None
+        self.preparations = list(preparations)
+        self.started = 0
+        self.lost = 0
+        self._owner = owner
+        self._hub = hub
+        self._limits = limits
+        self._largest = largest
+        self._name = name
+        # All children that are not gone: one may come, and others go.
+        self._members: dict[Member, None] = {}
+        self._coming: Member | None = None
+        self._backoff = Backoff()
+        self._timers: dict[str, Timer] = {}
+        # Whether it must be told of each call.
+        self.isLimited = limits != Limits()
+
+    @property
+    def members(self) -> list[Member]:
+        """
+        The children that are not gone.
+        """
+        return list(self._members)
+
+    def fill(self) -> None:
+        """
+        Have a child soon. It may be there at once.
+        """
+        if self.member is None and self._coming is None and "start" not in self._timers:
+            pause = self._backoff.pause
+            if pause:
+                self._timers["start"] = self._hub().callLater(pause, self._start)
+            else:
+                self._start()
+
+    def given(self, member: Member) -> None:
+        """
+        The child was given a call.
+        """
+        if "idle" in self._timers:
+            self._timers.pop("idle").cancel()
+        if self._limits.maxTasks is not None and member.calls >= self._limits.maxTasks:
+            self.retire(member)
+        if self._limits.maxMemory is not None and "memory" not in self._timers:
+            self._timers["memory"] = self._hub().callLater(MEMORY_SECONDS, self._checkMemory)
+
+    def rest(self, member: Member) -> None:
+        """
+        The child holds nothing: it may be time for it to go.
+        """
+        if member.held or member.streams:
+            return
+        if member is not self.member:
+            if member is not self._coming:
+                member.finish()
+        elif self._limits.maxMemory is not None and self._limits.isSpent(
+            member.calls, residentBytes(member.pid)
+        ):
+            self.retire(member)
+        elif self._limits.idleTimeout is not None and "idle" not in self._timers:
+            self._timers["idle"] = self._hub().callLater(
+                self._limits.idleTimeout, lambda: self._timedOut(member)
+            )
+
+    def retire(self, member: Member) -> None:
+        """
+        The child takes no more calls, and goes when it has ended those that it has
+        begun.
+        """
+        if self.member is member:
+            self.member = None
+            jobs = member.takeBack()
+            if not member.held and not member.streams:
+                member.finish()
+            if jobs:
+                self._owner.handedBack(self, jobs)
+
+    def finish(self) -> None:
+        """
+        Let all children go, and have no more. They hold nothing.
+        """
+        self._stopTimers()
+        self.member = self._coming = None
+        for member in self.members:
+            member.finish()
+
+    def crash(self, reason: str) -> None:
+        """
+        End all children at once; they are gone when this returns.
+        """
+        self._stopTimers()
+        self.member = self._coming = None
+        for member in self.members:
+            member.crash(reason)
+
+    # LifeOwner
+
+    def up(self, member: Member) -> None:
+        """
+        A child is set up and prepared.
+        """
+        self._backoff.succeeded()
+        if member is self._coming:
+            self._seat(member)
+
+    def unfit(self, member: Member, what: str, outcome: Raised) -> None:
+        """
+        A child cannot prepare. Nor could another one, as far as can be told.
+        """
+        error = outcome.localError()
+        reason = f"its process cannot prepare: {what} raised {type(error).__name__}: {error}"
+        _log.error(
+            "{name}: {reason}\n{trace}", name=self._name(), reason=reason, trace=outcome.trace
+        )
+        member.kill(reason)
+        self._owner.hopeless(self, reason)
+
+    def ended(self, member: Member, ending: Ending) -> None:
+        """
+        A child is gone.
+        """
+        del self._members[member]
+        if member is self.member:
+            self.member = None
+            # With no work it needs neither.
+            for name in ("idle", "memory"):
+                if name in self._timers:
+                    self._timers.pop(name).cancel()
+        if member is self._coming:
+            self._coming = None
+        if ending.exitCode != 0 or ending.begun or ending.notBegun:
+            self.lost += 1
+        if not member.isUp:
+            self._falseStart(ending)
+        self._owner.vacated(self, ending)
+
+    # Within
+
+    def _start(self) -> None:
+        self._timers.pop("start", None)
+        level = logging.getLogger().getEffectiveLevel()
+        setup = Setup(level, self._largest, self.preparations)
+        try:
+            member = Member(self._hub(), self._owner, self, setup)
+        except Exception as error:
+            # No room for another process, or somebody's preparations that cannot be
+            # pickled: it is not this call that must fail.
+            self._backoff.failed()
+            reason = f"no process can be started: {type(error).__name__}: {error}"
+            _log.error("{name}: {reason}", name=self._name(), reason=reason)
+            self._hub().callLater(0, lambda: self._owner.hopeless(self, reason))
+            return
+        self.started += 1
+        self._members[member] = None
+        if member.accepts:
+            self._seat(member)
+        else:
+            self._coming = member
+
+    def _seat(self, member: Member) -> None:
+        self._coming = None
+        self.member = member
+        self._owner.seated(self)
+        self.rest(member)
+
+    def _falseStart(self, ending: Ending) -> None:
+        """
+        A child has ended before it was of use.
+        """
+        self._backoff.failed()
+        said = f"; the last that it wrote: {ending.lastWords}" if ending.lastWords else ""
+        reason = f"processes end as they start ({ending.inWords()}){said}"
+        if self._backoff.pause:
+            _log.warn(
+                "{name}: {starts} times in a row {reason}",
+                name=self._name(),
+                starts=self._backoff.starts,
+                reason=reason,
+            )
+        if self._backoff.isHopeless:
+            self._owner.hopeless(self, reason)
+
+    def _timedOut(self, member: Member) -> None:
+        self._timers.pop("idle", None)
+        if member is self.member and not member.held and not member.streams:
+            self.retire(member)
+
+    def _checkMemory(self) -> None:
+        del self._timers["memory"]
+        busy = [member for member in self._members if member.held]
+        for member in busy:
+            resident = residentBytes(member.pid)
+            if self._limits.isExcessive(resident):
+                most = self._limits.maxMemory
+                member.kill(f"it used {resident:,} bytes of memory, where maxMemory is {most:,}")
+            elif self._limits.isSpent(0, resident):
+                self.retire(member)
+        if busy:
+            self._timers["memory"] = self._hub().callLater(MEMORY_SECONDS, self._checkMemory)
+
+    def _stopTimers(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()

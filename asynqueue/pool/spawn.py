@@ -1,0 +1,172 @@
+"""
+How a child process starts.
+
+It is a fresh interpreter, no fork of one with threads and a reactor. It has three
+descriptors of the parent: a socket, the shared words, and the reading end of a pipe
+to which nobody ever writes, and which ends with the parent.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import weakref
+from typing import Any
+
+from asynqueue.channels import Channel, anonymousFile
+from asynqueue.framing import LARGEST
+from asynqueue.pool.protocol import Words
+
+# So much of what a child wrote to standard error is kept, to say why it died.
+_TAIL_BYTES = 4096
+
+
+class Spawned:
+    """
+    A child process, and the parent's ends of all that leads to it.
+
+    @ivar pid: its process ID.
+    @ivar channel: the channel to it, which does not block.
+    @ivar words: the memory that is shared with it.
+    @ivar stderr: the descriptor of what it writes to standard error, which does
+        not block.
+    @ivar pidfd: a descriptor that is readable when the process has ended, where the
+        system has such; or -1.
+    @ivar tail: the last that it wrote to standard error.
+    """
+
+    def __init__(self, limit: int = LARGEST) -> None:
+        """
+        Start a process.
+
+        @param limit: how many bytes a message to it or from it may have.
+        @raise OSError: there is no room for another process, or for its
+            descriptors.
+        """
+        here, there = socket.socketpair()
+        words = anonymousFile()
+        lifeline, self._lifeline = os.pipe()
+        passed = (there.fileno(), words, lifeline)
+        numbers = ", ".join(map(str, (*passed, os.getpid(), limit)))
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r};"
+            f" from asynqueue.pool.child import main; main({numbers})"
+        )
+        # Ctrl-C, which goes to all processes of a terminal, must not hit it while it
+        # starts, either: it inherits this, until it can do better itself.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.words = Words(words)
+            self._process = subprocess.Popen(
+                [sys.executable, *_flags(), "-c", code],
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=passed,
+            )
+        except BaseException:
+            here.close()
+            os.close(self._lifeline)
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            there.close()
+            os.close(words)
+            os.close(lifeline)
+        assert self._process.stderr is not None
+        self.pid = self._process.pid
+        here.setblocking(False)
+        self.channel = Channel(here, limit)
+        self.stderr = os.dup(self._process.stderr.fileno())
+        self._process.stderr.close()
+        os.set_blocking(self.stderr, False)
+        self.pidfd = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else -1
+        self.tail = b""
+        _living.add(self)
+
+    def readStderr(self) -> int:
+        """
+        Read what the process has written to standard error, and pass it on to the
+        parent's.
+
+        @return: how many bytes: 0 at the end, -1 if there is nothing now.
+        """
+        if self.stderr == -1:
+            return 0
+        try:
+            data = os.read(self.stderr, 1 << 16)
+        except BlockingIOError:
+            return -1
+        self.tail = (self.tail + data)[-_TAIL_BYTES:]
+        if data and sys.stderr is not None:
+            try:
+                sys.stderr.write(data.decode(errors="replace"))
+            except (OSError, ValueError):
+                # Nobody reads ours any more.
+                pass
+        return len(data)
+
+    def signal(self, number: int) -> None:
+        """
+        Send a signal to the process, unless it has ended.
+        """
+        self._process.send_signal(number)
+
+    def hasEnded(self) -> bool:
+        """
+        Whether the process has ended.
+        """
+        return self._process.poll() is not None
+
+    def reap(self) -> int:
+        """
+        Wait for the process, which has ended or is ending.
+
+        @return: its exit code, or minus the number of the signal that ended it.
+        """
+        return self._process.wait()
+
+    def close(self) -> None:
+        """
+        Close all descriptors. It may be called more than once.
+        """
+        _living.discard(self)
+        self.channel.close()
+        for name in ("stderr", "pidfd", "_lifeline"):
+            descriptor = getattr(self, name)
+            if descriptor != -1:
+                os.close(descriptor)
+                setattr(self, name, -1)
+
+    def disown(self) -> None:
+        """
+        This is a fork of the parent: the child is not ours.
+        """
+        self.close()
+        # It cannot be waited for here, and nobody shall complain.
+        self._process.returncode = 0
+
+
+_living: weakref.WeakSet[Spawned] = weakref.WeakSet()
+
+
+def _disownAll() -> None:
+    """
+    A fork of this process would keep its children alive: they see its end by their
+    pipes.
+    """
+    for spawned in list(_living):
+        spawned.disown()
+
+
+os.register_at_fork(after_in_child=_disownAll)
+
+
+def _flags() -> list[str]:
+    """
+    The options of this interpreter, for another one.
+    """
+    args: Any = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return list(args)

@@ -1,0 +1,184 @@
+"""
+Iterators in a child: they stay there, and give items as far as they have credit.
+
+This module imports no Twisted.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from time import perf_counter
+from typing import Any
+
+from asynqueue.codec import encode
+from asynqueue.errors import MaybeEncodingError
+from asynqueue.outcome import raised, shortRepr
+from asynqueue.pool.protocol import Kind
+
+# An iterator is advanced for so many seconds at a time, or until its items have
+# about so many bytes; then it is another one's turn.
+_STEP_SECONDS = 0.002
+_STEP_BYTES = 1 << 18
+
+# The size of the items is learnt with batches of 1, 2, 4 and so on.
+_GROWTH = 2
+
+Send = Callable[[int, int, Any, Sequence[Any]], None]
+
+
+def isStream(value: Any) -> bool:
+    """
+    Whether a value is an iterator, of either kind, that stays here.
+    """
+    return isinstance(value, (Iterator, AsyncIterator))
+
+
+class Stream:
+    """
+    An iterator that a call returned.
+
+    @ivar number: the number of the call.
+    @ivar credit: how many items it may give.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        value: Any,
+        send: Send,
+        perform: Callable[[Callable[..., Any]], Any],
+        run: Callable[[Coroutine[Any, Any, Any]], Any],
+    ) -> None:
+        """
+        @param send: sends a frame.
+        @param perform: calls user code.
+        @param run: runs a coroutine.
+        """
+        self.number = number
+        self.credit = 1
+        self._send = send
+        self._perform = perform
+        self._run = run
+        self._value = value
+        self._batch = 1
+        if isinstance(value, Iterator):
+            self._next: Callable[[], Any] = value.__next__
+        else:
+            self._next = lambda: run(value.__anext__())
+
+    def open(self) -> bool:
+        """
+        Say that it is there, with its first item.
+
+        @return: whether there may be another.
+        """
+        failure: BaseException | None = None
+        items: list[Any] = []
+        over = True
+        try:
+            items.append(self._perform(self._next))
+            over = False
+        except (StopIteration, StopAsyncIteration):
+            pass
+        except BaseException as error:
+            # The seam to user code: an exit is an outcome, too.
+            failure = error
+        first: list[Any] = []
+        if items:
+            try:
+                body, buffers = encode(items)
+            except Exception as error:
+                # Somebody's objects: whatever their pickling raises.
+                failure = _cannotSend(error, items[0])
+            else:
+                first = [body, *buffers]
+        self._send(Kind.ITERATOR, self.number, pickle.dumps(shortRepr(self._value)), first)
+        self.credit = 0
+        if failure is not None:
+            self._fail(failure)
+        if over:
+            self._send(Kind.END, self.number, b"", ())
+        return not over
+
+    def step(self) -> bool:
+        """
+        Give some items.
+
+        @return: whether there may be more.
+        """
+        end = perf_counter() + _STEP_SECONDS
+        items: list[Any] = []
+        failure: BaseException | None = None
+        over = False
+        sent = 0
+        while self.credit and not over and sent < _STEP_BYTES and perf_counter() < end:
+            try:
+                self._perform(lambda: self._take(items, min(self._batch, self.credit), end))
+            except (StopIteration, StopAsyncIteration):
+                over = True
+            except BaseException as error:
+                # The seam to user code, as above.
+                failure = error
+                over = True
+            self.credit -= len(items)
+            sent += self._give(items)
+            items.clear()
+        if failure is not None:
+            self._fail(failure)
+        if over:
+            self._send(Kind.END, self.number, b"", ())
+        return not over
+
+    def close(self) -> None:
+        """
+        Nobody takes its items any more.
+        """
+        if inspect.isgenerator(self._value):
+            self._perform(self._value.close)
+        elif inspect.isasyncgen(self._value):
+            self._run(self._value.aclose())
+
+    def _take(self, items: list[Any], count: int, end: float) -> None:
+        """
+        Advance the iterator. A hot path.
+        """
+        step = self._next
+        append = items.append
+        for _ in range(count):
+            append(step())
+            if perf_counter() > end:
+                return
+
+    def _give(self, items: list[Any]) -> int:
+        """
+        Send items.
+
+        @return: about how many bytes they had.
+        """
+        if not items:
+            return 0
+        try:
+            body, buffers = encode(items)
+            self._send(Kind.ITEMS, self.number, body, buffers)
+        except OSError:
+            raise
+        except Exception as error:
+            # Somebody's objects: find out which.
+            if len(items) == 1:
+                self._fail(_cannotSend(error, items[0]))
+                return 0
+            return sum(self._give([item]) for item in items)
+        size = len(body) + sum(memoryview(buffer).nbytes for buffer in buffers)
+        most = max(1, _STEP_BYTES * len(items) // size)
+        self._batch = min(self._batch * _GROWTH, most)
+        return size
+
+    def _fail(self, error: BaseException) -> None:
+        body, buffers = encode(raised(error))
+        self._send(Kind.ITEM_FAILED, self.number, body, buffers)
+
+
+def _cannotSend(error: Exception, value: Any) -> MaybeEncodingError:
+    return MaybeEncodingError(f"{type(error).__name__}: {error}", shortRepr(value))

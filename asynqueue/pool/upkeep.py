@@ -1,0 +1,123 @@
+"""
+When a child is to be replaced, and how soon after a failure another one is tried.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+import psutil
+from attrs import frozen
+
+# A child that fails as it starts: so many may do so before there is a pause, of so many
+# seconds, which then doubles, up to the longest.
+_FREE_STARTS = 3
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 5.0
+
+# When none has come up for so many seconds, and so many times, it is given up for now.
+_HOPELESS_SECONDS = 30.0
+_HOPELESS_STARTS = 5
+
+# One that uses so many times what it may use is ended in the middle of its task.
+_EXCESS = 2.0
+
+# The seconds between looks at the memory of a child that works.
+MEMORY_SECONDS = 0.1
+
+
+def residentBytes(pid: int) -> int:
+    """
+    How much memory a process has, 0 if it is gone.
+    """
+    try:
+        resident: int = psutil.Process(pid).memory_info().rss
+    except psutil.Error:
+        return 0
+    return resident
+
+
+@frozen
+class Limits:
+    """
+    How long a child may live.
+
+    @ivar maxTasks: how many calls it makes, before it is replaced by a fresh one.
+    @ivar maxMemory: how many bytes of memory it may have when a task ends, before
+        it is replaced. One that has twice as much in the middle of a task is ended
+        at once.
+    @ivar idleTimeout: how many seconds it lives without work.
+    """
+
+    maxTasks: int | None = None
+    maxMemory: int | None = None
+    idleTimeout: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("maxTasks", "maxMemory", "idleTimeout"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is more than 0, or None, not {value!r}")
+
+    def isSpent(self, calls: int, resident: int) -> bool:
+        """
+        Whether a child has lived long enough.
+
+        @param calls: how many calls it was given.
+        @param resident: how many bytes of memory it has, as far as known.
+        """
+        return (self.maxTasks is not None and calls >= self.maxTasks) or (
+            self.maxMemory is not None and resident > self.maxMemory
+        )
+
+    def isExcessive(self, resident: int) -> bool:
+        """
+        Whether a child must be ended in the middle of a task.
+        """
+        return self.maxMemory is not None and resident > _EXCESS * self.maxMemory
+
+
+class Backoff:
+    """
+    How long to wait before a child is started, after others failed as they started.
+    """
+
+    def __init__(self) -> None:
+        self._starts = 0
+        self._since = 0.0
+
+    def failed(self) -> None:
+        """
+        Another one failed.
+        """
+        if not self._starts:
+            self._since = monotonic()
+        self._starts += 1
+
+    def succeeded(self) -> None:
+        """
+        One is up.
+        """
+        self._starts = 0
+
+    @property
+    def starts(self) -> int:
+        """
+        How many have failed in a row.
+        """
+        return self._starts
+
+    @property
+    def pause(self) -> float:
+        """
+        How many seconds to wait now.
+        """
+        steps = self._starts - _FREE_STARTS
+        return 0.0 if steps < 0 else min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(steps, 20))
+
+    @property
+    def isHopeless(self) -> bool:
+        """
+        Whether those who wait for one should be told that there will be none.
+        """
+        return self._starts >= _HOPELESS_STARTS and monotonic() - self._since > _HOPELESS_SECONDS

@@ -1,0 +1,546 @@
+"""
+A worker with a process of its own.
+
+::
+
+    run ─▶ Member.call ─▶ frames ─▶ child: one call after the other
+    end of tasks, ready ◀─ returned, raised, iterating, collected ◀─┘
+    WorkerLost for what was begun, the rest given back ◀─ ended, and a new child
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from asynqueue.errors import WorkerLost
+from asynqueue.failures import failureOf
+from asynqueue.framing import LARGEST
+from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, IProcessWorker, ITask
+from asynqueue.outcome import Raised, describeCall
+from asynqueue.pool.hubs import Hub, Timer, hubOf
+from asynqueue.pool.member import CallTuple, Ending, Member
+from asynqueue.pool.seat import Seat
+from asynqueue.pool.sources import MemberSource
+from asynqueue.pool.upkeep import Limits, residentBytes
+from asynqueue.reactors import theReactor
+from asynqueue.workers.delivery import Deliveries
+from asynqueue.workers.waiters import Waiters
+from asynqueue.workers.window import AHEAD_SECONDS, Window
+
+# So many tasks may be sent ahead to one process at the most.
+_MOST_AHEAD = 500
+
+# What is lined up and does not move for so many seconds is handed back.
+_STALE_SECONDS = 2 * AHEAD_SECONDS
+
+# When a worker stops, an iterator that nobody takes from for so long is closed.
+_IDLE_SECONDS = 60.0
+
+_READY: Deferred[None] = succeed(None)
+
+
+class _Life(Enum):
+    SERVING = "serves"
+    STOPPING = "ends what it has"
+    CRASHED = "is gone"
+
+
+@frozen
+class ProcessStatistics:
+    """
+    What a process worker has done.
+
+    @ivar pids: the process IDs of its children that live now.
+    @ivar tasks: how many calls its children have ended.
+    @ivar seconds: how long these ran, all together.
+    @ivar mean: the mean seconds of the latest.
+    @ivar started: how many children it has started.
+    @ivar lost: how many of them died of themselves.
+    @ivar memory: the kB of memory that its child has.
+    """
+
+    pids: tuple[int, ...]
+    tasks: int
+    seconds: float
+    mean: float
+    started: int
+    lost: int
+    memory: int
+
+
+@implementer(IPrefetchingWorker, ICancellingWorker, IProcessWorker)
+class ProcessWorker:
+    """
+    Runs tasks in a child process, one after the other.
+
+    The child is a fresh interpreter with the module search path of this one. What is
+    called, its arguments and its result are pickled, by cloudpickle where that is
+    needed: functions of C{__main__}, lambdas and closures can be called. A function
+    is sent to a child once, with what it closes over as that is then.
+
+    A child that dies takes with it the one task that it had begun, which fails with
+    L{WorkerLost<asynqueue.errors.WorkerLost>} or is tried again, and is replaced. The
+    child is started with the first task.
+
+    @ivar ID: the number that a queue gave to this worker.
+    """
+
+    cQualified: list[Any] = ["process", "local"]
+
+    def __init__(
+        self,
+        series: Iterable[Hashable] = (),
+        raw: bool = False,
+        *,
+        initializer: Callable[..., Any] | None = None,
+        initargs: Iterable[Any] = (),
+        maxTasks: int | None = None,
+        maxMemory: int | None = None,
+        idleTimeout: float | None = None,
+        grace: float = 1.0,
+        largest: int = LARGEST,
+        reactor: Any = None,
+    ) -> None:
+        """
+        @param series: what it is qualified for, besides its kind.
+        @param raw: whether iterators are pickled as they are, where the call does
+            not say.
+        @param initializer: is called with C{initargs} in each child, before any
+            task.
+        @param maxTasks: how many tasks a child runs before it is replaced.
+        @param maxMemory: the bytes of memory that a child may have when a task
+            ends, before it is replaced. One that has twice as much in the middle of
+            a task is killed.
+        @param idleTimeout: the seconds after which a child without work is ended;
+            C{None}: it lives on.
+        @param grace: the seconds that a task has to clean up after it was cancelled
+            or has timed out, before its child is killed.
+        @param largest: how many bytes the arguments or the result of a task may
+            have, pickled.
+        @param reactor: the reactor; C{None} is the installed one.
+        @raise ValueError: a limit has no sense.
+        """
+        self.iQualified: list[Any] = list(series)
+        self.ID: int | None = None
+        self._raw = raw
+        self._grace = grace
+        self._reactor = reactor
+        self._hub: Hub | None = None
+        initial: list[CallTuple] = (
+            [] if initializer is None else [(initializer, tuple(initargs), {})]
+        )
+        self._seat = Seat(
+            self,
+            self._theHub,
+            Limits(maxTasks, maxMemory, idleTimeout),
+            initial,
+            largest,
+            lambda: self._name,
+        )
+        self._life = _Life.SERVING
+        # The tasks that wait for a child ...
+        self._waiting: dict[ITask, None] = {}
+        # ... and all without outcome, with the numbers of their calls: 0 while they wait.
+        self._held: dict[ITask, int] = {}
+        self._window = Window(1, _MOST_AHEAD)
+        self._ready: Deferred[None] | None = None
+        self._notBegun: list[ITask] = []
+        self._returner: Callable[[Sequence[ITask]], None] | None = None
+        self._deliveries = Deliveries(self._checkStopped)
+        self._stopped = Waiters()
+        self._staleCheck: Timer | None = None
+        self._idleCheck: Timer | None = None
+        self._stalled = False
+        self._ended = 0
+        self._endedBefore = 0
+        self._seconds = 0.0
+
+    # IWorker
+
+    def setResignator(self, callableObject: Callable[[], None]) -> None:
+        """
+        Never resigns: a child that dies is replaced.
+        """
+
+    def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
+        self._returner = callableObject
+
+    def run(self, task: ITask) -> Deferred[None]:
+        held = self._held
+        if self._stalled and len(held) >= self._window.size:
+            # Tasks do not move here: better that another worker has this one.
+            assert self._returner is not None
+            self._returner([task])
+            self._ready = Deferred()
+            return self._ready
+        held[task] = 0
+        member = self._seat.member
+        if member is None:
+            self._waiting[task] = None
+            self._seat.fill()
+        else:
+            self._give(member, task)
+        if self._staleCheck is None and len(held) > 1:
+            self._startStaleCheck()
+        if len(held) < self._window.size:
+            return _READY
+        self._ready = Deferred()
+        return self._ready
+
+    def stop(self) -> Deferred[None]:
+        """
+        Iterators may be taken from until they end; one that nobody takes from for a
+        minute is closed.
+        """
+        d = self._stopped.wait()
+        if self._life is _Life.SERVING:
+            self._life = _Life.STOPPING
+        self._checkStopped()
+        return d
+
+    def crash(self) -> list[ITask]:
+        """
+        The child is killed, and gone when this returns.
+        """
+        if self._life is _Life.CRASHED:
+            return []
+        self._notBegun = [task for task in self._unbegun() if not task.ended]
+        left = [*(task for task in self._held if not task.ended), *self._notBegun]
+        left += self._deliveries.crash()
+        self._held.clear()
+        self._life = _Life.CRASHED
+        self._stopTimers()
+        self._seat.crash("its worker crashed")
+        self._stopped.fire()
+        return left
+
+    def takeBack(self) -> Sequence[ITask]:
+        if self._life is _Life.CRASHED:
+            return self._notBegun
+        return [task for task in self._unbegun() if not task.ended]
+
+    def cancel(self, task: ITask) -> None:
+        """
+        A task that runs gets an exception,
+        L{TaskInterrupted<asynqueue.errors.TaskInterrupted>}, or the cancellation of
+        its coroutine. If it does not end within the grace, its child is killed.
+        """
+        number = self._held.get(task)
+        if number is None:
+            return
+        member = self._holderOf(number, task)
+        if member is None:
+            self._waiting.pop(task, None)
+            del self._held[task]
+        elif member.hasBegun(number):
+            self._interrupt(member, number)
+        else:
+            others = [other for other in self._unbegun() if other is not task]
+            if task in self._held:
+                # It began in this moment.
+                self._interrupt(member, number)
+            self._handBack(others)
+        self._checkReady()
+        self._checkStopped()
+
+    # For people
+
+    @property
+    def pids(self) -> list[int]:
+        """
+        The process IDs of the children that live now: one, while none is being
+        replaced.
+        """
+        return [member.pid for member in self._seat.members]
+
+    def memUsage(self) -> int:
+        """
+        The memory of the child in kB; 0 while there is none.
+        """
+        return sum(residentBytes(pid) for pid in self.pids) >> 10
+
+    def stats(self) -> ProcessStatistics:
+        """
+        What it has done by now.
+        """
+        return ProcessStatistics(
+            tuple(self.pids),
+            self._ended,
+            self._seconds,
+            self._window.mean,
+            self._seat.started,
+            self._seat.lost,
+            self.memUsage(),
+        )
+
+    def start(self) -> None:
+        """
+        Start the child before there is a task for it.
+        """
+        if self._life is _Life.SERVING:
+            self._seat.fill()
+
+    # CallOwner
+
+    def returned(self, member: Member, job: Any, value: Any) -> None:
+        """
+        End a task with its value. A hot path.
+        """
+        if job in self._held:
+            del self._held[job]
+            self._ended += 1
+            if job.lasting:
+                self._seat.preparations.append(job.callTuple)
+            job.callback(value)
+
+    def raised(self, member: Member, job: Any, outcome: Raised) -> None:
+        """
+        End a task with its failure.
+        """
+        if job in self._held:
+            del self._held[job]
+            self._ended += 1
+            job.errback(failureOf(outcome))
+
+    def iterating(self, member: Member, job: Any, source: MemberSource, text: str) -> None:
+        """
+        End a task with the items of an iterator.
+        """
+        if self._held.pop(job, None) is None or job.ended:
+            source.stop()
+        else:
+            self._ended += 1
+            self._deliveries.begin(job, source, text, source.window)
+
+    def givenBack(self, member: Member, job: Any) -> None:
+        """
+        It was about to begin, and did not.
+        """
+        self._handBack([job])
+
+    def collected(self, member: Member) -> None:
+        """
+        What has ended is known: take more. A hot path.
+        """
+        tasks, seconds = member.measure()
+        if tasks:
+            self._stalled = False
+            self._seconds += seconds
+            self._window.measured(tasks, seconds)
+        held = member.held
+        if held:
+            first = next(iter(held.values()))
+            if first.watched:
+                first.begin()
+        self._checkReady()
+        if not held:
+            self._seat.rest(member)
+            self._checkStopped()
+
+    # SeatOwner
+
+    def seated(self, seat: Seat) -> None:
+        """
+        There is a child for those that wait.
+        """
+        waiting, self._waiting = self._waiting, {}
+        for task in waiting:
+            if seat.member is None:
+                # It was given as many as it takes.
+                self._waiting[task] = None
+            else:
+                self._give(seat.member, task)
+        if self._waiting:
+            seat.fill()
+
+    def vacated(self, seat: Seat, ending: Ending) -> None:
+        """
+        A child is gone: settle what it leaves.
+        """
+        if self._life is _Life.CRASHED:
+            return
+        for task in ending.begun:
+            if task in self._held:
+                del self._held[task]
+                task.errback(Failure(ending.lost(describeCall(*task.callTuple))))
+        self._handBack(ending.notBegun)
+        if self._waiting:
+            seat.fill()
+        self._checkReady()
+        self._checkStopped()
+
+    def handedBack(self, seat: Seat, jobs: Sequence[Any]) -> None:
+        """
+        The child takes no more.
+        """
+        self._handBack(jobs)
+
+    def hopeless(self, seat: Seat, reason: str) -> None:
+        """
+        Nobody shall wait any longer.
+        """
+        waiting, self._waiting = self._waiting, {}
+        for task in waiting:
+            self._held.pop(task, None)
+            call = describeCall(*task.callTuple)
+            task.errback(Failure(WorkerLost(call, self._name, False, reason=reason)))
+        self._checkReady()
+        self._checkStopped()
+
+    # Tasks
+
+    def _give(self, member: Member, task: ITask) -> None:
+        """
+        Have the child make the call of a task. A hot path.
+        """
+        f, args, kw = task.callTuple
+        raw = task.options.raw
+        if task.watched and not member.held:
+            task.begin()
+        try:
+            self._held[task] = member.call(task, f, args, kw, self._raw if raw is None else raw)
+        except Exception as error:
+            # Somebody's objects: whatever their pickling raises. A worker does not
+            # end a task within run(): chains of calls would recurse.
+            self._theHub().callLater(0, partial(self._cannotSend, task, error))
+        else:
+            if self._seat.isLimited:
+                self._seat.given(member)
+
+    def _cannotSend(self, task: ITask, error: Exception) -> None:
+        if task in self._held:
+            del self._held[task]
+            task.errback(Failure(error))
+            self._checkReady()
+            self._checkStopped()
+
+    def _holderOf(self, number: int, task: ITask) -> Member | None:
+        """
+        The child that has the call of a task, if one has.
+        """
+        for member in self._seat.members:
+            if member.held.get(number) is task:
+                return member
+        return None
+
+    def _unbegun(self) -> list[ITask]:
+        """
+        Take back what has surely not begun.
+        """
+        tasks = [] if self._seat.member is None else self._seat.member.takeBack()
+        tasks += self._waiting
+        self._waiting.clear()
+        for task in tasks:
+            del self._held[task]
+        return tasks
+
+    def _handBack(self, tasks: Iterable[ITask]) -> None:
+        """
+        Let others have tasks that were not begun; without a queue, keep them.
+        """
+        for task in tasks:
+            self._held.pop(task, None)
+        tasks = [task for task in tasks if not task.ended]
+        if self._returner is not None and tasks:
+            self._returner(tasks)
+            return
+        for task in tasks:
+            self._held[task] = 0
+            if self._seat.member is None:
+                self._waiting[task] = None
+            else:
+                self._give(self._seat.member, task)
+
+    def _interrupt(self, member: Member, number: int) -> None:
+        member.interrupt(number)
+
+        def checkEnded() -> None:
+            if number in member.held or number in member.streams:
+                member.kill(f"a cancelled task did not end within {self._grace:g} s")
+
+        self._theHub().callLater(self._grace, checkEnded)
+
+    def _checkReady(self) -> None:
+        ready = self._ready
+        if ready is not None and len(self._held) < self._window.size:
+            self._ready = None
+            ready.callback(None)
+
+    # Freshness
+
+    def _startStaleCheck(self) -> None:
+        self._endedBefore = self._ended
+        self._staleCheck = self._theHub().callLater(_STALE_SECONDS, self._checkStale)
+
+    def _checkStale(self) -> None:
+        """
+        While tasks are lined up: if none has ended since the last look, others
+        shall have them, and this worker no more until one has (G6).
+        """
+        self._staleCheck = None
+        if self._ended == self._endedBefore and self._returner is not None:
+            self._stalled = True
+            self._window.close()
+            self._handBack(self._unbegun())
+            self._checkReady()
+        elif len(self._held) > 1:
+            self._startStaleCheck()
+
+    # Within
+
+    @property
+    def _name(self) -> str:
+        return f"{type(self).__name__} {self.ID}"
+
+    def _theHub(self) -> Hub:
+        if self._hub is None:
+            self._hub = hubOf(theReactor(self._reactor))
+        return self._hub
+
+    def _checkStopped(self) -> None:
+        """
+        When there is nothing left to do, let the child go; when it is gone, say so.
+        """
+        if self._life is not _Life.STOPPING or self._held or self._deliveries:
+            return
+        if self._streams():
+            self._watchStreams()
+            return
+        self._seat.finish()
+        if not self._seat.members:
+            self._stopTimers()
+            self._stopped.fire()
+
+    def _streams(self) -> list[MemberSource]:
+        return [source for member in self._seat.members for source in member.streams.values()]
+
+    def _watchStreams(self) -> None:
+        if self._idleCheck is None:
+            for source in self._streams():
+                source.taken = False
+            self._idleCheck = self._theHub().callLater(_IDLE_SECONDS, self._closeIdle)
+
+    def _closeIdle(self) -> None:
+        """
+        Close the iterators that nobody has taken from for a while.
+        """
+        self._idleCheck = None
+        reason = f"it stops, and nobody took an item for {_IDLE_SECONDS:g} s"
+        for source in self._streams():
+            if not source.taken:
+                source.fail(Failure(WorkerLost("an iterator", self._name, reason=reason)))
+        self._checkStopped()
+
+    def _stopTimers(self) -> None:
+        for timer in (self._staleCheck, self._idleCheck):
+            if timer is not None:
+                timer.cancel()
+        self._staleCheck = self._idleCheck = None
