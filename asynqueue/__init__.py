@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         TimeLimitExceeded as TimeLimitExceeded,
         WorkerError as WorkerError,
         WorkerLost as WorkerLost,
+        WorkerLostError as WorkerLostError,
     )
     from asynqueue.interfaces import (
         IQueueObserver as IQueueObserver,
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
         DeferredTracker as DeferredTracker,
         Filerator as Filerator,
         OrderedItemProducer as OrderedItemProducer,
+    )
+    from asynqueue.pool import (
+        ResultHandler as ResultHandler,
+        TaskPool as TaskPool,
     )
     from asynqueue.queues import (
         NullQueue as NullQueue,
@@ -85,6 +90,7 @@ _HOMES = {
         "TaskTimedOut",
         "WorkerError",
         "WorkerLost",
+        "WorkerLostError",
     ),
     "asynqueue.interfaces": ("IQueueObserver", "IWorker"),
     "asynqueue.iteration": (
@@ -95,6 +101,7 @@ _HOMES = {
         "Filerator",
         "OrderedItemProducer",
     ),
+    "asynqueue.pool": ("ResultHandler", "TaskPool"),
     "asynqueue.queues": ("NullQueue", "ProcessQueue", "ThreadQueue", "deferToThread"),
     "asynqueue.scheduling.options": ("CallOptions",),
     "asynqueue.taskqueue": ("TaskQueue",),
@@ -132,8 +139,10 @@ __all__ = [
     "ProcessWorker",
     "QueueRunError",
     "RemoteError",
+    "ResultHandler",
     "SoftTimeLimitExceeded",
     "TaskInterrupted",
+    "TaskPool",
     "TaskQueue",
     "TaskTimedOut",
     "ThreadQueue",
@@ -141,6 +150,7 @@ __all__ = [
     "TimeLimitExceeded",
     "WorkerError",
     "WorkerLost",
+    "WorkerLostError",
     "deferToThread",
 ]
 

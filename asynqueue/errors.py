@@ -13,6 +13,17 @@ import signal as signals
 from zope.interface.exceptions import Invalid
 
 
+def signalName(number: int) -> str:
+    """
+    A signal in words.
+    """
+    try:
+        return signals.Signals(number).name
+    except ValueError:
+        # Real-time signals have no names.
+        return f"signal {number}"
+
+
 class AsynQueueError(Exception):
     """
     Anything that AsynQueue itself raises or fails with.
@@ -169,7 +180,7 @@ class WorkerLost(WorkerError):
 
     def __str__(self) -> str:
         if self.signal is not None:
-            how = f" (killed by {signals.Signals(self.signal).name})"
+            how = f" (killed by {signalName(self.signal)})"
         elif self.exitCode is not None:
             how = f" (exit code {self.exitCode})"
         elif self.reason:
@@ -225,6 +236,45 @@ class TaskInterrupted(KeyboardInterrupt):
     It is a C{KeyboardInterrupt}: code that cleans up at Ctrl-C does the right
     thing, and C{except Exception} does not swallow it.
     """
+
+
+class WorkerLostError(WorkerError):
+    """
+    A process is gone in the middle of what it was to do.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        exitCode: int | None = None,
+        signal: int | None = None,
+        doing: str = "",
+        reason: str = "",
+    ) -> None:
+        """
+        @param pid: its process ID.
+        @param exitCode: how it ended, unless by a signal.
+        @param signal: the number of the signal that ended it.
+        @param doing: what it was doing.
+        @param reason: why it was ended, if we did that.
+        """
+        super().__init__(pid, exitCode, signal, doing, reason)
+        self.pid = pid
+        self.exitCode = exitCode
+        self.signal = signal
+        self.doing = doing
+        self.reason = reason
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            how = f"was killed by {signalName(self.signal)}"
+        elif self.exitCode is not None:
+            how = f"ended with exit code {self.exitCode}"
+        else:
+            how = "is gone"
+        doing = f" while it ran {self.doing}" if self.doing else ""
+        reason = f": {self.reason}" if self.reason else ""
+        return f"process {self.pid} {how}{doing}{reason}"
 
 
 class MaybeEncodingError(WorkerError):

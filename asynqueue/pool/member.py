@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 
 from asynqueue.channels import Channel
 from asynqueue.codec import decode, encodeCall
-from asynqueue.errors import FrameError, MaybeEncodingError, WorkerLost
+from asynqueue.errors import FrameError, MaybeEncodingError, WorkerLost, signalName
 from asynqueue.failures import failureOf
 from asynqueue.framing import LARGEST, Frame
 from asynqueue.outcome import Raised, describeCall, raised
@@ -102,7 +102,7 @@ class Ending:
         if self.reason:
             return self.reason
         if self.signal is not None:
-            return f"killed by {signal.Signals(self.signal).name}"
+            return f"killed by {signalName(self.signal)}"
         return f"exit code {self.exitCode}"
 
 
@@ -163,6 +163,17 @@ class LifeOwner(Protocol):
         """
 
 
+class Reader(Protocol):
+    """
+    Who reads what children send.
+    """
+
+    def add(self, descriptor: int, member: Member) -> None:
+        """
+        Call L{Member.receive} when there is something to read.
+        """
+
+
 class _Life(Enum):
     WORKING = "works"
     FINISHING = "was told to end"
@@ -181,10 +192,18 @@ class Member:
     @ivar isUp: whether it is set up and prepared.
     """
 
-    def __init__(self, hub: Hub, owner: CallOwner, life: LifeOwner, setup: Setup) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        owner: CallOwner,
+        life: LifeOwner,
+        setup: Setup,
+        reader: Reader | None = None,
+    ) -> None:
         """
         Start a child.
 
+        @param reader: who reads what it sends; C{None}: the member itself.
         @raise OSError: it cannot be started.
         @raise Exception: whatever the pickling of its preparations raises.
         """
@@ -212,10 +231,13 @@ class Member:
         self._flushing: Timer | None = None
         self._patience: Timer | None = None
         self._measured = (0, 0.0)
-        hub.watch(self._channel.fileno(), self._readable)
+        if reader is None:
+            hub.watch(self._channel.fileno(), self._readable)
+        else:
+            reader.add(self._channel.fileno(), self)
         hub.watch(self._spawned.stderr, self._stderrReadable)
         if self._spawned.pidfd != -1:
-            hub.watch(self._spawned.pidfd, self._pidfdReadable)
+            hub.watch(self._spawned.pidfd, self.checkEnded)
         self._send(Kind.SETUP, 0, pickle.dumps({"level": setup.level}))
         # By the numbers of their calls; those are not held.
         self._preparations = {
@@ -381,9 +403,12 @@ class Member:
             self._life = _Life.DYING
             self._spawned.signal(signal.SIGKILL)
 
-    def _pidfdReadable(self) -> None:
+    def checkEnded(self) -> None:
+        """
+        Look whether the process has ended.
+        """
         # A reactor that stops calls this, too.
-        if self._spawned.hasEnded():
+        if not self.isGone and self._spawned.hasEnded():
             self._exited()
 
     def _exited(self) -> None:
@@ -391,8 +416,11 @@ class Member:
         The process has ended. What it sent before is still there.
         """
         if self._life is not _Life.FINISHING:
-            while not self.isGone and _isReadable(self._channel) and self._receive():
-                pass
+            while not self.isGone and _isReadable(self._channel):
+                try:
+                    self.receive()
+                except EOFError:
+                    break
         if self.isGone:
             return
         self._life = _Life.GONE
@@ -432,22 +460,29 @@ class Member:
         """
         The child has sent something.
         """
-        if not self._receive():
-            self._closed()
+        try:
+            self.receive()
+        except EOFError:
+            # What follows from that is done.
+            pass
 
-    def _receive(self) -> bool:
+    def receive(self) -> list[Frame]:
         """
-        Take what is there. A hot path.
+        Take what is there, and tell it. A hot path.
 
-        @return: whether it is not at its end.
+        @return: the messages that were told.
+        @raise EOFError: the child has closed its end, or sent what is no message:
+            there is no more to come.
         """
         try:
             frames = self._channel.receive()
+        except EOFError:
+            self._closed()
+            raise
         except FrameError as error:
             self._reason = f"it sent what is no message: {error}"
-            return False
-        except EOFError:
-            return False
+            self._closed()
+            raise EOFError(self._reason) from error
         held = self.held
         owner = self._owner
         self._collecting = True
@@ -471,7 +506,7 @@ class Member:
         if self._life is not _Life.GONE:
             owner.collected(self)
             self.flush()
-        return True
+        return frames
 
     def _heard(self, frame: Frame) -> None:
         kind, number, body, buffers = frame

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from asynqueue.framing import LARGEST
 from asynqueue.outcome import Raised
 from asynqueue.pool.hubs import Hub, Timer
-from asynqueue.pool.member import CallOwner, CallTuple, Ending, Member, Setup
+from asynqueue.pool.member import CallOwner, CallTuple, Ending, Member, Reader, Setup
 from asynqueue.pool.upkeep import MEMORY_SECONDS, Backoff, Limits, residentBytes
 
 _log = Logger()
@@ -65,11 +65,13 @@ class Seat:
         preparations: Sequence[CallTuple] = (),
         largest: int = LARGEST,
         name: Callable[[], str] = lambda: "a pool",
+        reader: Reader | None = None,
     ) -> None:
         """
         @param hub: gives the event loop, when it is needed.
         @param largest: how many bytes a message may have.
         @param name: names the owner, in messages.
+        @param reader: who reads what children send; C{None}: they themselves.
         """
         self.member: Member | None = None
         self.preparations = list(preparations)
@@ -80,6 +82,7 @@ class Seat:
         self._limits = limits
         self._largest = largest
         self._name = name
+        self._reader = reader
         # All children that are not gone: one may come, and others go.
         self._members: dict[Member, None] = {}
         self._coming: Member | None = None
@@ -113,7 +116,8 @@ class Seat:
         if "idle" in self._timers:
             self._timers.pop("idle").cancel()
         if self._limits.maxTasks is not None and member.calls >= self._limits.maxTasks:
-            self.retire(member)
+            # It makes those that it has, and goes when it has ended them.
+            self.member = None
         if self._limits.maxMemory is not None and "memory" not in self._timers:
             self._timers["memory"] = self._hub().callLater(MEMORY_SECONDS, self._checkMemory)
 
@@ -147,6 +151,15 @@ class Seat:
                 member.finish()
             if jobs:
                 self._owner.handedBack(self, jobs)
+
+    def cancel(self) -> None:
+        """
+        Have no child: one that is coming ends.
+        """
+        self._stopTimers()
+        coming, self._coming = self._coming, None
+        if coming is not None:
+            coming.finish()
 
     def finish(self) -> None:
         """
@@ -214,7 +227,7 @@ class Seat:
         level = logging.getLogger().getEffectiveLevel()
         setup = Setup(level, self._largest, self.preparations)
         try:
-            member = Member(self._hub(), self._owner, self, setup)
+            member = Member(self._hub(), self._owner, self, setup, self._reader)
         except Exception as error:
             # No room for another process, or somebody's preparations that cannot be
             # pickled: it is not this call that must fail.

@@ -1,0 +1,658 @@
+"""
+A number of child processes that make calls, for programs with any event loop, or
+with none.
+
+::
+
+    apply ─▶ waiting jobs ─▶ an idle seat ─▶ Member ─▶ child
+    AsyncResult, callbacks ◀─ EventPool ◀─ ResultHandler ◀─┘
+"""
+
+from __future__ import annotations
+
+import os
+import signal as signals
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from functools import partial
+from threading import Thread, current_thread
+from time import monotonic
+from typing import Any
+
+from twisted.logger import Logger
+
+from asynqueue.errors import (
+    MaybeEncodingError,
+    QueueRunError,
+    TimeLimitExceeded,
+    WorkerError,
+    WorkerLostError,
+)
+from asynqueue.outcome import Raised, describeCall, shortRepr
+from asynqueue.pool.hubs import Timer, hubOf
+from asynqueue.pool.member import CallTuple, Ending, Member
+from asynqueue.pool.results import AsyncResult, ResultHandler
+from asynqueue.pool.seat import Seat
+from asynqueue.pool.sources import MemberSource
+from asynqueue.pool.switchboard import Switchboard
+from asynqueue.pool.upkeep import Limits
+
+_log = Logger()
+
+# Without the guard so many calls may be sent to a process ahead of the one it runs.
+_AHEAD = 16
+
+
+class _Life(Enum):
+    RUNNING = "takes calls"
+    CLOSED = "ends those it has"
+    TERMINATED = "is gone"
+
+
+class Callbacks:
+    """
+    What is called as a job goes on. What they raise is logged, and harms nobody.
+    """
+
+    def __init__(
+        self,
+        callback: Callable[[Any], Any] | None,
+        error_callback: Callable[[BaseException], Any] | None,
+        accept_callback: Callable[[int, float], Any] | None,
+        timeout_callback: Callable[[bool, float], Any] | None,
+    ) -> None:
+        self.returned = callback
+        self.failed = error_callback
+        self.accepted = accept_callback
+        self.timedOut = timeout_callback
+
+
+class _Job:
+    """
+    A call of a pool, from C{apply_async} to its end.
+    """
+
+    def __init__(
+        self,
+        callTuple: CallTuple,
+        result: AsyncResult,
+        callbacks: Callbacks,
+        soft: float | None,
+        hard: float | None,
+    ) -> None:
+        self.callTuple = callTuple
+        self.result = result
+        self.callbacks = callbacks
+        self.soft = soft
+        self.hard = hard
+        self.number = 0
+        self.exceeded = False
+        self.accepted = False
+        self.timers: list[Timer] = []
+
+    def stopTimers(self) -> None:
+        """
+        It is timed no more.
+        """
+        timers, self.timers = self.timers, []
+        for timer in timers:
+            timer.cancel()
+
+
+def _tell(f: Callable[..., Any] | None, *args: Any) -> None:
+    if f is not None:
+        try:
+            f(*args)
+        except Exception:
+            # The seam to other people's callbacks.
+            _log.failure("a callback of a pool")
+
+
+class EventPool:
+    """
+    Processes that make calls, driven by an event loop.
+
+    It begins to read results when it is registered with a loop. Without, whoever
+    waits for a result drives it for so long.
+    """
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., Any] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+        max_memory_per_child: int | None = None,
+        timeout: float | None = None,
+        soft_timeout: float | None = None,
+        proc_alive_timeout: float | None = None,
+        on_process_exit: Callable[[int, int], Any] | None = None,
+        putlocks: bool = True,
+    ) -> None:
+        """
+        @param processes: how many; C{None}: as many as there are cores.
+        @param initializer: is called with C{initargs} in each process, first.
+        @param maxtasksperchild: how many calls a process makes before it is
+            replaced.
+        @param max_memory_per_child: the kB that it may have as a call ends, before
+            it is replaced.
+        @param timeout: the seconds that a call may take, before its process is
+            ended.
+        @param soft_timeout: those before an exception is raised in it.
+        @param proc_alive_timeout: the seconds in which a process must be up, before
+            it is ended and another one tried.
+        @param on_process_exit: is called with the process ID and the exit code, or
+            minus the signal, of each process that is gone.
+        @param putlocks: whether a process gets a call only when it has none.
+        """
+        if processes is not None and processes < 1:
+            raise ValueError(f"a pool has 1 process or more, not {processes!r}")
+        self.timeout = timeout
+        self.soft_timeout = soft_timeout
+        self._initial: list[CallTuple] = []
+        if initializer is not None:
+            self._initial.append((initializer, tuple(initargs), {}))
+        memory = None if max_memory_per_child is None else max_memory_per_child << 10
+        self._limits = Limits(maxtasksperchild, memory)
+        self._aliveTimeout = proc_alive_timeout
+        self._onExit = on_process_exit
+        self._capacity = 1 if putlocks else _AHEAD
+        self._life = _Life.RUNNING
+        self._board = Switchboard()
+        self.fileno_to_outq: dict[int, Member] = {}
+        self._results = ResultHandler(
+            fileno_to_outq=self.fileno_to_outq,
+            on_process_alive=self._processAlive,
+            join_exited_workers=self._joinExited,
+        )
+        self._results.attach(self._board)
+        self._aliveTimers: dict[int, Timer] = {}
+        self._failedStarts = 0
+        self._waiting: deque[_Job] = deque()
+        self._seats: list[Seat] = []
+        # Those that were taken away, and still end what they have.
+        self._leaving: list[Seat] = []
+        for _ in range(processes or os.cpu_count() or 1):
+            self._addSeat()
+        self._fill()
+
+    # What a pool is asked
+
+    def register_with_event_loop(self, loop: Any) -> None:
+        """
+        Have a loop do all that is to be done.
+
+        @param loop: a Twisted reactor, an asyncio loop, or any object with
+            C{add_reader(fd, callback, *args)} and C{remove_reader(fd)}.
+        @raise ImplementationError: it is none of these.
+        """
+        self._board.register(hubOf(loop))
+
+    def apply_async(
+        self,
+        target: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+        callback: Callable[[Any], Any] | None = None,
+        error_callback: Callable[[BaseException], Any] | None = None,
+        accept_callback: Callable[[int, float], Any] | None = None,
+        timeout_callback: Callable[[bool, float], Any] | None = None,
+        soft_timeout: float | None = None,
+        timeout: float | None = None,
+    ) -> AsyncResult:
+        """
+        Have a call made.
+
+        @param callback: is called with the value.
+        @param error_callback: is called with the exception.
+        @param accept_callback: is called with the process ID and the time, of
+            C{time.monotonic}, when the call begins.
+        @param timeout_callback: is called with whether it is the soft limit, and the
+            limit in seconds, when the call exceeds it.
+        @param soft_timeout: as for the pool, for this call.
+        @param timeout: likewise.
+        @raise QueueRunError: the pool is closed.
+        """
+        callTuple: CallTuple = (target, tuple(args), dict(kwargs or {}))
+        if self._life is not _Life.RUNNING:
+            raise QueueRunError(describeCall(*callTuple))
+        job = _Job(
+            callTuple,
+            AsyncResult(self._waitFor),
+            Callbacks(callback, error_callback, accept_callback, timeout_callback),
+            self.soft_timeout if soft_timeout is None else soft_timeout,
+            self.timeout if timeout is None else timeout,
+        )
+        self._submit(job)
+        return job.result
+
+    def pids(self) -> list[int]:
+        """
+        The process IDs of the children that live.
+        """
+        return [member.pid for member in self._members()]
+
+    @property
+    def size(self) -> int:
+        """
+        How many processes there are to be.
+        """
+        return len(self._seats)
+
+    def grow(self, n: int = 1) -> None:
+        """
+        Have so many processes more.
+        """
+        if n < 0:
+            raise ValueError(f"a pool cannot grow by {n!r}: see shrink")
+        for _ in range(n):
+            self._addSeat()
+        self._fill()
+
+    def shrink(self, n: int = 1) -> None:
+        """
+        Have so many processes less. One that is busy ends its call first.
+
+        @raise ValueError: none would be left.
+        """
+        if not 0 <= n < len(self._seats):
+            raise ValueError(f"a pool of {len(self._seats)} cannot shrink by {n!r}")
+        # Those without work go first.
+        self._seats.sort(key=lambda seat: bool(seat.member is not None and seat.member.held))
+        for seat in self._seats[:n]:
+            self._leaving.append(seat)
+            self._seats.remove(seat)
+            if seat.member is not None:
+                seat.retire(seat.member)
+            else:
+                seat.cancel()
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """
+        Send a signal to the process that makes a call, SIGTERM if nothing else is
+        said. The call fails with L{WorkerLostError}; another process takes its
+        place.
+
+        @raise ValueError: no process of this pool has this ID.
+        """
+        for member in self._members():
+            if member.pid == pid:
+                member.signal(signals.SIGTERM if signal is None else signal)
+                return
+        raise ValueError(f"{pid!r} is no process of this pool: it has {self.pids()}")
+
+    def maintain(self) -> None:
+        """
+        Have all processes that there are to be.
+        """
+        if self._life is not _Life.TERMINATED:
+            self._fill()
+
+    def flush(self) -> None:
+        """
+        Do what can be done at once: send what waits, take what has come.
+        """
+        for member in self._members():
+            member.flush()
+        self._board.turn(0)
+
+    def did_start_ok(self) -> bool:
+        """
+        Whether no process has died as it started.
+        """
+        return not self._failedStarts and bool(self._members())
+
+    def restart(self) -> AsyncResult:
+        """
+        Replace all processes by fresh ones, each when it has ended its call.
+
+        @return: the result of a call that is made by a fresh one.
+        """
+        for seat in self._seats:
+            if seat.member is not None:
+                seat.retire(seat.member)
+        self._fill()
+        return self.apply_async(_nothing)
+
+    def close(self) -> None:
+        """
+        Take no more calls.
+        """
+        if self._life is _Life.RUNNING:
+            self._life = _Life.CLOSED
+            self._checkClosed()
+
+    def join(self) -> None:
+        """
+        Wait until all calls have ended and all processes are gone. To be called
+        after L{close} or L{terminate}.
+        """
+        while self._life is not _Life.TERMINATED or self._members():
+            self._board.turn(None)
+
+    def terminate(self) -> None:
+        """
+        End all processes at once. Their calls, and those that wait, fail.
+        """
+        if self._life is _Life.TERMINATED:
+            return
+        self._life = _Life.TERMINATED
+        waiting, self._waiting = self._waiting, deque()
+        for seat in (*self._seats, *self._leaving):
+            seat.crash("the pool was terminated")
+        for job in waiting:
+            self._fail(job, QueueRunError(describeCall(*job.callTuple)))
+
+    # CallOwner
+
+    def returned(self, member: Member, job: _Job, value: Any) -> None:
+        """
+        A call returned.
+        """
+        job.stopTimers()
+        job.result.succeed(value)
+        _tell(job.callbacks.returned, value)
+
+    def raised(self, member: Member, job: _Job, outcome: Raised) -> None:
+        """
+        A call raised.
+        """
+        self._fail(job, outcome.localError())
+
+    def iterating(self, member: Member, job: _Job, source: MemberSource, text: str) -> None:
+        """
+        A call returned what cannot be its result here.
+        """
+        source.stop()
+        reason = "an iterator stays in the process that made it; return a list"
+        self._fail(job, MaybeEncodingError(reason, text))
+
+    def givenBack(self, member: Member, job: _Job) -> None:
+        """
+        A call was taken back, and is made elsewhere.
+        """
+        self._waiting.appendleft(job)
+
+    def collected(self, member: Member) -> None:
+        """
+        There may be an idle process.
+        """
+        if member.held:
+            self._accept(member, next(iter(member.held.values())))
+        else:
+            for seat in (*self._seats, *self._leaving):
+                if member in seat.members:
+                    seat.rest(member)
+            self._fill()
+        self._dispatch()
+        self._checkClosed()
+
+    # SeatOwner
+
+    def seated(self, seat: Seat) -> None:
+        """
+        There is a process more.
+        """
+        self._dispatch()
+
+    def vacated(self, seat: Seat, ending: Ending) -> None:
+        """
+        There is one less.
+        """
+        timer = self._aliveTimers.pop(ending.pid, None)
+        if timer is not None:
+            timer.cancel()
+            self._failedStarts += 1
+        for descriptor, member in list(self.fileno_to_outq.items()):
+            if member.isGone:
+                del self.fileno_to_outq[descriptor]
+        for job in ending.begun:
+            self._lose(job, ending)
+        self._waiting.extendleft(reversed(ending.notBegun))
+        if seat in self._leaving and not seat.members:
+            self._leaving.remove(seat)
+        code = ending.exitCode if ending.exitCode is not None else -(ending.signal or 0)
+        _tell(self._onExit, ending.pid, code)
+        self._fill()
+        self._dispatch()
+        self._checkClosed()
+
+    def handedBack(self, seat: Seat, jobs: Sequence[_Job]) -> None:
+        """
+        A process takes no more, and had not begun these.
+        """
+        self._waiting.extendleft(reversed(jobs))
+        self._fill()
+
+    def hopeless(self, seat: Seat, reason: str) -> None:
+        """
+        No process can be had.
+        """
+        self._failedStarts += 1
+        waiting, self._waiting = self._waiting, deque()
+        for job in waiting:
+            self._fail(job, WorkerError(f"{describeCall(*job.callTuple)} was not run: {reason}"))
+        self._checkClosed()
+
+    # Within
+
+    def add(self, descriptor: int, member: Member) -> None:
+        """
+        A process has come: its results are read by the handler.
+        """
+        self.fileno_to_outq[descriptor] = member
+        self._results.watch(descriptor)
+        if self._aliveTimeout is not None:
+            reason = f"it was not up within {self._aliveTimeout:g} s"
+            self._aliveTimers[member.pid] = self._board.callLater(
+                self._aliveTimeout, partial(member.kill, reason)
+            )
+
+    def _processAlive(self, pid: int) -> None:
+        timer = self._aliveTimers.pop(pid, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _joinExited(self) -> bool:
+        for member in self._members():
+            member.checkEnded()
+        return not self._members()
+
+    def _members(self) -> list[Member]:
+        return [member for seat in (*self._seats, *self._leaving) for member in seat.members]
+
+    def _addSeat(self) -> None:
+        self._seats.append(
+            Seat(self, lambda: self._board, self._limits, self._initial, reader=self)
+        )
+
+    def _fill(self) -> None:
+        if self._life is _Life.RUNNING or self._waiting:
+            for seat in self._seats:
+                seat.fill()
+
+    def _submit(self, job: _Job) -> None:
+        self._waiting.append(job)
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        """
+        Give jobs to processes that have room.
+        """
+        for seat in self._seats:
+            while self._waiting and seat.member is not None:
+                member = seat.member
+                if len(member.held) >= self._capacity:
+                    break
+                self._give(seat, member, self._waiting.popleft())
+
+    def _give(self, seat: Seat, member: Member, job: _Job) -> None:
+        isFirst = not member.held
+        try:
+            job.number = member.call(job, *job.callTuple)
+        except Exception as error:
+            # Somebody's objects: whatever their pickling raises.
+            reason = f"{type(error).__name__}: {error}"
+            self._fail(job, MaybeEncodingError(reason, shortRepr(job.callTuple)))
+            return
+        if isFirst:
+            self._accept(member, job)
+        seat.given(member)
+
+    def _accept(self, member: Member, job: _Job) -> None:
+        """
+        A call begins.
+        """
+        if job.accepted:
+            return
+        job.accepted = True
+        _tell(job.callbacks.accepted, member.pid, monotonic())
+        if job.soft is not None:
+            soft = partial(self._softLimit, member, job, job.soft)
+            job.timers.append(self._board.callLater(job.soft, soft))
+        if job.hard is not None:
+            hard = partial(self._hardLimit, member, job, job.hard)
+            job.timers.append(self._board.callLater(job.hard, hard))
+
+    def _softLimit(self, member: Member, job: _Job, seconds: float) -> None:
+        member.interrupt(job.number, seconds)
+        _tell(job.callbacks.timedOut, True, seconds)
+
+    def _hardLimit(self, member: Member, job: _Job, seconds: float) -> None:
+        job.exceeded = True
+        _tell(job.callbacks.timedOut, False, seconds)
+        member.kill(f"a call ran for more than its {seconds:g} s")
+
+    def _lose(self, job: _Job, ending: Ending) -> None:
+        if job.exceeded and job.hard is not None:
+            self._fail(job, TimeLimitExceeded(job.hard))
+        else:
+            what = describeCall(*job.callTuple)
+            self._fail(
+                job,
+                WorkerLostError(ending.pid, ending.exitCode, ending.signal, what, ending.reason),
+            )
+
+    def _fail(self, job: _Job, error: BaseException) -> None:
+        job.stopTimers()
+        job.result.fail(error)
+        _tell(job.callbacks.failed, error)
+
+    def _checkClosed(self) -> None:
+        """
+        When a closed pool has nothing left to do, its processes go.
+        """
+        if self._life is not _Life.CLOSED or self._waiting:
+            return
+        if any(member.held for member in self._members()):
+            return
+        self._life = _Life.TERMINATED
+        for seat in (*self._seats, *self._leaving):
+            seat.finish()
+
+    def _waitFor(self, result: AsyncResult, timeout: float | None) -> None:
+        """
+        Drive the pool until a result is here.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        while not result.ready():
+            left = None if deadline is None else deadline - monotonic()
+            if left is not None and left <= 0:
+                return
+            self._board.turn(left)
+
+
+class ThreadedPool(EventPool):
+    """
+    The same for programs without a loop: a thread of its own drives it. Callbacks
+    are called in that thread. All methods may be called in any thread.
+    """
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        """
+        @param args: as for L{EventPool}.
+        """
+        super().__init__(*args, **kw)
+        self._board.openWakeUp()
+        self._thread = Thread(target=self._drive, name="asynqueue pool", daemon=True)
+        self._thread.start()
+
+    def register_with_event_loop(self, loop: Any) -> None:
+        """
+        Nothing is wanted of a loop.
+        """
+
+    def grow(self, n: int = 1) -> None:
+        self._inThread(super().grow, n)
+
+    def shrink(self, n: int = 1) -> None:
+        self._inThread(super().shrink, n)
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        self._inThread(super().terminate_job, pid, signal)
+
+    def maintain(self) -> None:
+        self._inThread(super().maintain)
+
+    def flush(self) -> None:
+        self._inThread(super().flush)
+
+    def restart(self) -> AsyncResult:
+        restarted: AsyncResult = self._inThread(super().restart)
+        return restarted
+
+    def close(self) -> None:
+        self._inThread(super().close)
+
+    def terminate(self) -> None:
+        self._inThread(super().terminate)
+
+    def join(self) -> None:
+        if current_thread() is not self._thread:
+            self._thread.join()
+
+    def _submit(self, job: _Job) -> None:
+        self._inThread(super()._submit, job, wait=False)
+
+    def _waitFor(self, result: AsyncResult, timeout: float | None) -> None:
+        if current_thread() is self._thread:
+            super()._waitFor(result, timeout)
+        else:
+            result.block(timeout)
+
+    def _inThread(self, f: Callable[..., Any], *args: Any, wait: bool = True) -> Any:
+        """
+        Have the thread do something.
+
+        @param wait: whether to wait for what it returns.
+        """
+        if current_thread() is self._thread:
+            return f(*args)
+        done = AsyncResult(lambda result, timeout: result.block(timeout))
+
+        def do() -> None:
+            try:
+                done.succeed(f(*args))
+            except BaseException as error:
+                # It is raised where it was asked for.
+                done.fail(error)
+
+        if not self._board.callFromThread(do):
+            return f(*args)
+        return done.get() if wait else None
+
+    def _drive(self) -> None:
+        """
+        What the thread does until nothing is left.
+        """
+        while self._life is not _Life.TERMINATED or self._members():
+            self._board.turn(None)
+        self._board.closeWakeUp()
+        self._board.turn(0)
+
+
+def _nothing() -> None:
+    """
+    What is called to see whether calls are made.
+    """

@@ -1,0 +1,246 @@
+"""
+A pool of processes as other programs know it: with callbacks, and with results that
+can be waited for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Any
+
+from asynqueue.errors import QueueRunError
+from asynqueue.outcome import describeCall
+from asynqueue.pool.pools import EventPool, ThreadedPool
+from asynqueue.pool.results import AsyncResult
+
+
+class _State(Enum):
+    NEW = "not started"
+    RUN = "running"
+    CLOSE = "takes no new calls"
+    TERMINATE = "is gone"
+
+
+class TaskPool:
+    """
+    A number of processes that make calls.
+
+    With C{threads=True} (the default) a thread of its own drives it, and callbacks
+    are called in that thread; with C{threads=False} an event loop does, which
+    L{register_with_event_loop} names.
+
+    @cvar Pool: what drives it by an event loop.
+    @cvar BlockingPool: what drives it by a thread.
+    @cvar uses_semaphore: that a process gets a call when it has room for it.
+    @cvar write_stats: what C{info} says of writes; a callable, or C{None}.
+    @ivar limit: how many processes there are to be, as it was given.
+    @ivar options: the options, as they were given.
+    """
+
+    Pool: type[EventPool] = EventPool
+    BlockingPool: type[EventPool] = ThreadedPool
+    uses_semaphore = True
+    write_stats: Callable[[], Any] | None = None
+
+    def __init__(self, limit: int | None = None, **options: Any) -> None:
+        """
+        @param limit: how many processes; C{None}: as many as there are cores.
+        @param options: C{threads}, and the keywords of L{EventPool
+            <asynqueue.pool.pools.EventPool>}: C{initializer}, C{initargs},
+            C{maxtasksperchild}, C{max_memory_per_child} (kB), C{timeout} and
+            C{soft_timeout} (seconds), C{proc_alive_timeout}, C{on_process_exit},
+            C{putlocks}.
+        """
+        self.limit = limit
+        self.options = options
+        self._threads = bool(options.get("threads", True))
+        self._state = _State.NEW
+        self._pool: EventPool | None = None
+
+    # Its life
+
+    def start(self) -> None:
+        """
+        Start the processes.
+        """
+        if self._state is not _State.RUN:
+            self.on_start()
+            self._state = _State.RUN
+
+    def stop(self) -> None:
+        """
+        End all calls that were made, and let the processes go.
+        """
+        self.on_stop()
+        self._state = _State.TERMINATE
+
+    def terminate(self) -> None:
+        """
+        End the processes at once.
+        """
+        self._state = _State.TERMINATE
+        self.on_terminate()
+
+    def close(self) -> None:
+        """
+        Take no more calls.
+        """
+        if self._state is _State.RUN:
+            self._state = _State.CLOSE
+        self.on_close()
+
+    def on_start(self) -> None:
+        """
+        What L{start} does.
+        """
+        options = {key: value for key, value in self.options.items() if key != "threads"}
+        kind = self.BlockingPool if self._threads else self.Pool
+        self._pool = kind(self.limit or os.cpu_count(), **options)
+
+    def on_stop(self) -> None:
+        """
+        What L{stop} does: take no more calls, finish those that were made, and wait
+        for the ends of the processes. Again, it does nothing.
+        """
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+            pool.join()
+
+    def on_terminate(self) -> None:
+        """
+        What L{terminate} does. Again, it does nothing.
+        """
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.terminate()
+            pool.join()
+
+    def on_close(self) -> None:
+        """
+        What L{close} does.
+        """
+        if self._pool is not None:
+            self._pool.close()
+
+    def did_start_ok(self) -> bool:
+        """
+        Whether it runs, and no process has died as it started.
+        """
+        return self._pool is not None and self._pool.did_start_ok()
+
+    def register_with_event_loop(self, loop: Any) -> None:
+        """
+        Have an event loop drive it.
+
+        @param loop: a Twisted reactor, an asyncio loop, or any object with
+            C{add_reader(fd, callback, *args)} and C{remove_reader(fd)}.
+        @raise QueueRunError: it is not started.
+        """
+        self._running("register_with_event_loop()").register_with_event_loop(loop)
+
+    def restart(self) -> None:
+        """
+        Replace all processes by fresh ones, and wait until one of these has made a
+        call.
+        """
+        self._running("restart()").restart().get()
+
+    # Calls
+
+    def apply_async(
+        self,
+        target: Callable[..., Any],
+        args: Iterable[Any] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> AsyncResult:
+        """
+        Have a call made in one of the processes.
+
+        @param options: C{callback(value)}, C{error_callback(exception)},
+            C{accept_callback(pid, time)}, C{timeout_callback(soft, seconds)},
+            C{soft_timeout} and C{timeout} in seconds.
+        @return: what becomes of it. It may fail with what the call raised, or with
+            L{WorkerLostError<asynqueue.errors.WorkerLostError>},
+            L{TimeLimitExceeded<asynqueue.errors.TimeLimitExceeded>} or
+            L{MaybeEncodingError<asynqueue.errors.MaybeEncodingError>}.
+        @raise QueueRunError: it is not running.
+        """
+        pool = self._running(describeCall(target, tuple(args or ()), kwargs or {}))
+        return pool.apply_async(target, args or (), kwargs, **options)
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """
+        Send a signal to the process that makes a call: SIGTERM, if nothing else is
+        said.
+
+        @raise ValueError: no process of this pool has this ID.
+        """
+        self._running("terminate_job()").terminate_job(pid, signal)
+
+    # Its size
+
+    @property
+    def num_processes(self) -> int:
+        """
+        How many processes there are to be.
+        """
+        return 0 if self._pool is None else self._pool.size
+
+    def grow(self, n: int = 1) -> None:
+        """
+        Have so many processes more.
+        """
+        self._running("grow()").grow(n)
+
+    def shrink(self, n: int = 1) -> None:
+        """
+        Have so many processes less.
+
+        @raise ValueError: none would be left.
+        """
+        self._running("shrink()").shrink(n)
+
+    def maintain_pool(self) -> None:
+        """
+        Replace processes that are gone. This happens by itself; it does no harm.
+        """
+        if self._pool is not None:
+            self._pool.maintain()
+
+    def flush(self) -> None:
+        """
+        Send at once what waits to be sent.
+        """
+        if self._pool is not None:
+            self._pool.flush()
+
+    @property
+    def active(self) -> bool:
+        """
+        Whether it takes calls.
+        """
+        return self._state is _State.RUN
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """
+        How it stands: what C{json.dumps} takes.
+        """
+        options = self.options
+        return {
+            "max-concurrency": self.num_processes or self.limit,
+            "processes": [] if self._pool is None else self._pool.pids(),
+            "max-tasks-per-child": options.get("maxtasksperchild") or "N/A",
+            "put-guarded-by-semaphore": bool(options.get("putlocks", True)),
+            "timeouts": (options.get("soft_timeout") or 0, options.get("timeout") or 0),
+            "writes": "N/A" if self.write_stats is None else self.write_stats(),
+        }
+
+    def _running(self, what: str) -> EventPool:
+        if self._pool is None:
+            raise QueueRunError(what)
+        return self._pool
