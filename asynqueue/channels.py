@@ -19,11 +19,14 @@ import errno
 import mmap
 import os
 import socket
+import sys
 import tempfile
 from array import array
 from collections import deque
 from collections.abc import Sequence
+from pickle import PickleBuffer
 from typing import Any
+from weakref import WeakSet
 
 from asynqueue.errors import FrameInvalid
 from asynqueue.framing import LARGEST, Decoder, Frame, checkSize, head, layout, packed
@@ -35,12 +38,21 @@ SHARED_FROM = 1 << 16
 # not keep the reader from all else for long.
 _CHUNK = 1 << 14
 
-# So many buffers are written by one call, and segments are received by one.
-_MOST_PARTS = 256
+# So many segments are received by one call.
 _MOST_SEGMENTS = 64
 _ANCILLARY = socket.CMSG_SPACE(_MOST_SEGMENTS * array("i").itemsize)
 _RECEIVE_FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _POPULATE = getattr(mmap, "MAP_POPULATE", 0)
+
+# What the system says when it has too much to carry at the moment.
+_LATER = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ETOOMANYREFS})
+
+# Until Python 3.13 memory that is mapped keeps a descriptor. With so many in use,
+# what comes is copied: programs may keep more arrays than they may have open files.
+_TRACKED = sys.version_info < (3, 13)
+_MOST_MAPPED = 128 if _TRACKED else sys.maxsize
+_MAP_OPTIONS: dict[str, Any] = {} if _TRACKED else {"trackfd": False}
+_mapped: WeakSet[mmap.mmap] = WeakSet()
 
 
 def anonymousFile() -> int:
@@ -71,6 +83,16 @@ def _segment(parts: Sequence[Any], offsets: Sequence[int], size: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _copied(descriptor: int, size: int) -> memoryview:
+    """
+    What is in a segment, in memory that has no descriptor.
+    """
+    memory = bytearray(size)
+    with open(descriptor, "rb", closefd=False) as file:
+        file.readinto(memory)
+    return memoryview(memory)
 
 
 class Channel:
@@ -122,19 +144,22 @@ class Channel:
         @return: whether all is written. If not, call L{flush} when the
             descriptor is writable.
         @raise FrameTooLarge: it is more than may be sent; nothing was.
+        @raise FrameInvalid: it has too many buffers; nothing was sent.
+        @raise BufferError: a buffer is not contiguous; nothing was sent.
         @raise OSError: the other end is gone, or there is no memory for it.
         """
         if not buffers and len(body) < self._sharedFrom:
             checkSize(len(body), self._limit)
             return self.write(packed(kind, number, body))
-        parts = [memoryview(body), *(memoryview(buffer).cast("B") for buffer in buffers)]
+        parts = [PickleBuffer(part).raw() for part in (body, *buffers)]
         lengths = [part.nbytes for part in parts]
         checkSize(sum(lengths), self._limit)
         if sum(lengths) < self._sharedFrom:
             return self.write(b"".join([head(kind, number, lengths), *parts]))
-        self._waiting.append(
-            (head(kind, number, lengths, shared=True), _segment(parts, *layout(lengths)))
-        )
+        if self.fileno() < 0:
+            raise OSError(errno.EBADF, "the channel is closed")
+        begin = head(kind, number, lengths, shared=True)
+        self._waiting.append((begin, _segment(parts, *layout(lengths))))
         return self.flush()
 
     def write(self, data: bytes) -> bool:
@@ -147,7 +172,9 @@ class Channel:
         if not self._waiting:
             try:
                 sent = self._socket.send(data)
-            except BlockingIOError:
+            except OSError as error:
+                if error.errno not in _LATER:
+                    raise
                 sent = 0
             if sent == len(data):
                 return True
@@ -172,10 +199,8 @@ class Channel:
                 else:
                     sent = socket.send_fds(self._socket, [piece], [segment])
                     os.close(segment)
-            except BlockingIOError:
-                return False
             except OSError as error:
-                if error.errno != errno.ENOBUFS:
+                if error.errno not in _LATER:
                     raise
                 return False
             if sent == len(piece):
@@ -197,14 +222,17 @@ class Channel:
         decoder = self._decoder
         size = min(max(_CHUNK, decoder.missing), 1 << 20)
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(size, _ANCILLARY, _RECEIVE_FLAGS)
+            data, ancillary, flags, _ = self._socket.recvmsg(size, _ANCILLARY, _RECEIVE_FLAGS)
         except BlockingIOError:
             return []
         except OSError:
             # It went with something of ours unread: an end like any other.
-            data, ancillary = b"", []
+            data, ancillary, flags = b"", [], 0
         if ancillary:
             self._takeSegments(ancillary)
+        if flags & socket.MSG_CTRUNC:
+            # Those that come later would be taken for it.
+            raise FrameInvalid("a shared segment was lost: are too many files open?")
         if not data:
             decoder.finish()
             raise EOFError("the other end is gone")
@@ -242,7 +270,12 @@ class Channel:
                 raise FrameInvalid(f"a segment of {there:,} bytes, where {size:,} were announced")
             if not size:
                 return memoryview(bytearray())
-            return memoryview(mmap.mmap(descriptor, size, flags=mmap.MAP_SHARED | _POPULATE))
+            if len(_mapped) >= _MOST_MAPPED:
+                return _copied(descriptor, size)
+            flags = mmap.MAP_SHARED | _POPULATE
+            memory = mmap.mmap(descriptor, size, flags=flags, **_MAP_OPTIONS)
+            _mapped.add(memory)
+            return memoryview(memory)
         finally:
             os.close(descriptor)
 

@@ -77,11 +77,8 @@ def encode(value: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:
     buffers: list[pickle.PickleBuffer] = []
 
     def isInBand(buffer: pickle.PickleBuffer) -> bool:
-        try:
-            large = buffer.raw().nbytes >= _OUT_OF_BAND
-        except BufferError:
-            # It is not contiguous.
-            return True
+        # The pickler has refused it already if it is not contiguous.
+        large = buffer.raw().nbytes >= _OUT_OF_BAND
         if large:
             buffers.append(buffer)
         return not large

@@ -19,6 +19,7 @@ This module imports no Twisted.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from struct import Struct
 from typing import Any
 
@@ -94,6 +95,20 @@ def layout(lengths: Sequence[int]) -> tuple[list[int], int]:
     return offsets, end
 
 
+def _tableSize(size: int, count: int, flags: int) -> int:
+    """
+    How many bytes of a frame are its table.
+
+    @raise FrameInvalid: no frame has such a header.
+    """
+    if not flags:
+        return 0
+    table = _LENGTH_SIZE * (count + 1)
+    if (flags == _TABLE and size >= table) or (flags == _TABLE | _SHARED and size == table):
+        return table
+    raise FrameInvalid(f"a frame of {size:,} bytes with {count:,} buffers and flags {flags:#x}")
+
+
 def _noSegment(size: int) -> memoryview:
     raise FrameInvalid("a shared segment was announced, and none has come")
 
@@ -117,15 +132,15 @@ class Decoder:
         self._claim = claim
         # What has come of a frame that is not complete; a large one has its own place.
         self._rest = b""
-        self._large: memoryview | None = None
-        self._filled = 0
+        self._large: bytearray | None = None
+        self._whole = 0
 
     @property
     def missing(self) -> int:
         """
         How many bytes a large frame still wants; 0 if none is under way.
         """
-        return 0 if self._large is None else len(self._large) - self._filled
+        return 0 if self._large is None else self._whole - len(self._large)
 
     def feed(self, data: bytes) -> list[Frame]:
         """
@@ -139,15 +154,14 @@ class Decoder:
         frames: list[Frame] = []
         large = self._large
         if large is not None:
-            wanted = len(large) - self._filled
-            piece = data[:wanted]
-            large[self._filled : self._filled + len(piece)] = piece
-            self._filled += len(piece)
-            if len(piece) < wanted:
+            wanted = self._whole - len(large)
+            large += data[:wanted]
+            if len(large) < self._whole:
                 return frames
             self._large = None
             number, _, count, kind, flags = _HEADER.unpack_from(large)
-            frames.append(self._taken(number, count, kind, flags, large[_HEADER_SIZE:]))
+            view = memoryview(large)[_HEADER_SIZE:]
+            frames.append(self._taken(number, count, kind, flags, view))
             data = data[wanted:]
         elif self._rest:
             data = self._rest + data
@@ -159,7 +173,7 @@ class Decoder:
             body = start + _HEADER_SIZE
             stop = body + size
             if stop > end:
-                self._expect(data[start:], count, size)
+                self._expect(data[start:], size, count, flags)
                 return frames
             if flags:
                 view = memoryview(bytearray(data[body:stop]))
@@ -179,39 +193,35 @@ class Decoder:
         @raise FrameTruncated: in the middle of a frame.
         """
         if self._large is not None:
-            raise FrameTruncated(self._filled, len(self._large))
+            raise FrameTruncated(len(self._large), self._whole)
         if len(self._rest) >= _HEADER_SIZE:
             size = _HEADER.unpack_from(self._rest)[1]
             raise FrameTruncated(len(self._rest), _HEADER_SIZE + size)
         if self._rest:
             raise FrameTruncated(len(self._rest), _HEADER_SIZE)
 
-    def _expect(self, begun: bytes, count: int, size: int) -> None:
+    def _expect(self, begun: bytes, size: int, count: int, flags: int) -> None:
         """
         A frame has begun, and is not complete.
         """
-        checkSize(size, self._limit + _LENGTH_SIZE * (count + 1))
+        checkSize(size - _tableSize(size, count, flags), self._limit)
         whole = _HEADER_SIZE + size
         if whole - len(begun) <= _LARGE:
             self._rest = begun
             return
         self._rest = b""
-        self._large = memoryview(bytearray(whole))
-        self._large[: len(begun)] = begun
-        self._filled = len(begun)
+        # It grows as the bytes come: what is announced may never be there.
+        self._large = bytearray(begun)
+        self._whole = whole
 
     def _taken(self, number: int, count: int, kind: int, flags: int, inline: memoryview) -> Frame:
         """
         A frame that is complete, of any form.
         """
+        first = _tableSize(len(inline), count, flags)
         if not flags:
             checkSize(len(inline), self._limit)
             return kind, number, inline, ()
-        first = _LENGTH_SIZE * (count + 1)
-        if flags & ~(_TABLE | _SHARED) or not flags & _TABLE or len(inline) < first:
-            raise FrameInvalid(
-                f"a frame of {len(inline):,} bytes with {count:,} buffers and flags {flags:#x}"
-            )
         lengths = Struct(f"<{count + 1}Q").unpack_from(inline)
         checkSize(sum(lengths), self._limit)
         if flags & _SHARED:
@@ -219,8 +229,7 @@ class Decoder:
             view = self._claim(size)
         else:
             view = inline[first:]
-            offsets = [sum(lengths[:i]) for i in range(count + 1)]
-            size = sum(lengths)
+            *offsets, size = accumulate(lengths, initial=0)
         if len(view) != size:
             raise FrameInvalid(f"a frame of {len(view):,} bytes, where {size:,} were announced")
         parts = [view[at : at + length] for at, length in zip(offsets, lengths, strict=True)]

@@ -8,22 +8,13 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorCore
 from twisted.internet.task import Clock
 from zope.interface import directlyProvides
 
 from asynqueue.iteration import Delay, deferToDelay
-
-
-def resultOf(d: Deferred[Any]) -> Any:
-    """
-    What a Deferred has fired with, a Failure included.
-    """
-    results: list[Any] = []
-    d.addBoth(results.append)
-    assert results, "the Deferred has not fired"
-    return results[0]
+from tests.iterations import outcomeOf
 
 
 def shuttingClock() -> Any:
@@ -46,10 +37,10 @@ def test_aDelayFiresAfterItsTime() -> None:
     delay = Delay(interval=2, reactor=clock)
     long, usual = delay(3), delay()
     clock.advance(2)
-    assert resultOf(usual) is None
+    assert outcomeOf(usual) is None
     assert not long.called
     clock.advance(1)
-    assert resultOf(long) is None
+    assert outcomeOf(long) is None
 
 
 def test_aDelayOfNothingWaitsForTheReactor() -> None:
@@ -72,7 +63,7 @@ def test_deferToDelayFiresAfterItsTime() -> None:
     clock.advance(1.4)
     assert not d.called
     clock.advance(0.2)
-    assert resultOf(d) is None
+    assert outcomeOf(d) is None
 
 
 @pytest_twisted.inlineCallbacks
@@ -90,7 +81,7 @@ def test_aCancelledDelayLeavesNoTimer() -> None:
     clock = Clock()
     d = Delay(reactor=clock)(1)
     d.cancel()
-    assert resultOf(d).check(CancelledError)
+    assert outcomeOf(d).check(CancelledError)
     assert clock.getDelayedCalls() == []
 
 
@@ -107,7 +98,7 @@ def test_anEventThatHasHappenedIsNotWaitedFor() -> None:
     """
     C{untilEvent} fires at once if the check is true already.
     """
-    assert resultOf(Delay(reactor=Clock()).untilEvent(lambda: 1)) is True
+    assert outcomeOf(Delay(reactor=Clock()).untilEvent(lambda: 1)) is True
 
 
 def test_theCheckIsCalledLessAndLessOften() -> None:
@@ -123,7 +114,7 @@ def test_theCheckIsCalledLessAndLessOften() -> None:
 
     d = Delay(1, 1.2, reactor=clock).untilEvent(check, 3, more=2)
     clock.pump([0, 1, 1.2, 1.44])
-    assert resultOf(d) is True
+    assert outcomeOf(d) is True
     assert times == pytest.approx([0, 0, 1, 2.2, 3.64])
 
 
@@ -136,7 +127,7 @@ def test_theTimeoutEndsTheWait() -> None:
     clock.pump([0, 2, 2.2])
     assert not d.called
     clock.advance(0.8)
-    assert resultOf(d) is False
+    assert outcomeOf(d) is False
     assert clock.getDelayedCalls() == []
 
 
@@ -149,7 +140,7 @@ def test_aCheckThatRaisesEndsTheWait(good: int) -> None:
     answers = [False] * good
     d = Delay(reactor=clock).untilEvent(answers.pop)
     clock.advance(0)
-    assert resultOf(d) is None
+    assert outcomeOf(d) is None
 
 
 def test_aCheckMustBeCallable() -> None:
@@ -167,7 +158,7 @@ def test_aCancelledWaitChecksNoMore() -> None:
     clock = Clock()
     d = Delay(reactor=clock).untilEvent(lambda: False)
     d.cancel()
-    assert resultOf(d).check(CancelledError)
+    assert outcomeOf(d).check(CancelledError)
     assert clock.getDelayedCalls() == []
 
 
@@ -180,10 +171,10 @@ def test_shutdownEndsAllWaits() -> None:
     waits = [delay(1), delay(2)]
     event = delay.untilEvent(lambda: False)
     delay.shutdown()
-    assert [resultOf(d) for d in waits] == [None, None]
-    assert resultOf(event) is True
-    assert resultOf(delay(3)) is None
-    assert resultOf(delay.untilEvent(lambda: False)) is True
+    assert [outcomeOf(d) for d in waits] == [None, None]
+    assert outcomeOf(event) is True
+    assert outcomeOf(delay(3)) is None
+    assert outcomeOf(delay.untilEvent(lambda: False)) is True
     assert clock.getDelayedCalls() == []
 
 
@@ -195,7 +186,7 @@ def test_shutdownMeetsADelayThatEndsAnother() -> None:
     first, second = delay(1), delay(2)
     first.addCallback(lambda _: second.cancel())
     delay.shutdown()
-    assert resultOf(second).check(CancelledError)
+    assert outcomeOf(second).check(CancelledError)
 
 
 def test_noDelayOutlivesTheReactor() -> None:

@@ -16,28 +16,13 @@ from twisted.python.failure import Failure
 from asynqueue.errors import ImplementationError
 from asynqueue.iteration import OrderedItemProducer, deferToDelay
 from asynqueue.reactors import theReactor
+from tests.iterations import Oops, outcomeOf
 
 LIMIT = 30
 
 
-def resultOf(d: Deferred[Any]) -> Any:
-    """
-    What a Deferred has fired with, a Failure included.
-    """
-    results: list[Any] = []
-    d.addBoth(results.append)
-    assert results, "the Deferred has not fired"
-    return results[0]
-
-
 def soon(d: Deferred[Any]) -> Deferred[Any]:
     return d.addTimeout(LIMIT, theReactor())
-
-
-class Oops(Exception):
-    """
-    What user code raises.
-    """
 
 
 def slowly() -> tuple[list[Deferred[Any]], Any]:
@@ -64,7 +49,7 @@ def test_itemsComeInTheOrderOfTheCalls() -> Any:
     items = [producer.produceItem(fp) for _ in range(3)]
     for k in (2, 0, 1):
         ds[k].callback(k)
-        assert resultOf(items[k]) == k
+        assert outcomeOf(items[k]) == k
     assert (yield soon(producer.stop())) == [0, 1, 2]
 
 
@@ -82,7 +67,7 @@ def test_theFunctionRunsInItsOwnThread() -> Any:
 
     producer = OrderedItemProducer(maxThreads=2)
     assert (yield soon(producer.start(fb, 1, x=2))) is None
-    assert resultOf(producer.produceItem(lambda a, b: a + b, 3, b=4)) == 7
+    assert outcomeOf(producer.produceItem(lambda a, b: a + b, 3, b=4)) == 7
     *result, thread = yield soon(producer.stop())
     assert result == [[7], (1,), {"x": 2}, True, 7]
     assert thread is not threading.current_thread()
@@ -94,10 +79,10 @@ def test_itemsMayBeMadeBeforeTheStart() -> Any:
     The function gets them when it begins.
     """
     producer = OrderedItemProducer()
-    assert resultOf(producer.produceItem(succeed, 1)) == 1
+    assert outcomeOf(producer.produceItem(succeed, 1)) == 1
     started = producer.start(sum)
     started.cancel()
-    assert resultOf(started) is not None
+    assert outcomeOf(started) is not None
     assert (yield soon(producer.stop())) == 1
 
 
@@ -111,11 +96,11 @@ def test_stopWaitsForItemsThatAreBeingMade() -> Any:
     ds, fp = slowly()
     producer.produceItem(fp)
     d = producer.stop()
-    assert resultOf(producer.produceItem(fp)) is None
+    assert outcomeOf(producer.produceItem(fp)) is None
     assert len(ds) == 1
     ds[0].callback("a")
     assert (yield soon(d)) == ["a"]
-    assert resultOf(producer.stop()) == ["a"]
+    assert outcomeOf(producer.stop()) == ["a"]
 
 
 @pytest_twisted.inlineCallbacks
@@ -151,8 +136,8 @@ def test_anItemThatFailsEndsTheIterator(how: str) -> Any:
     producer = OrderedItemProducer()
     yield soon(producer.start(got.extend))
     producer.produceItem(succeed, 1)
-    assert resultOf(producer.produceItem(fp)) is None
-    assert resultOf(producer.produceItem(succeed, 3)) is None
+    assert outcomeOf(producer.produceItem(fp)) is None
+    assert outcomeOf(producer.produceItem(succeed, 3)) is None
     with pytest.raises(Oops):
         yield soon(producer.stop())
     assert got == [1]
@@ -167,7 +152,7 @@ def test_anItemThatFailsBeforeTheStartIsTheEnd() -> Any:
     producer = OrderedItemProducer()
     producer.produceItem(succeed, 1)
     producer.produceItem(fail, Oops())
-    assert resultOf(producer.produceItem(succeed, 3)) is None
+    assert outcomeOf(producer.produceItem(succeed, 3)) is None
     yield soon(producer.start(got.extend))
     with pytest.raises(Oops):
         yield soon(producer.stop())
@@ -193,7 +178,7 @@ def test_itemsBeforeAFailedOneAreStillMade() -> Any:
     assert got == ["a"]
     ds[2].callback("c")
     ds[3].errback(Failure(Oops()))
-    assert [resultOf(item) for item in items] == ["a", None, "c", None]
+    assert [outcomeOf(item) for item in items] == ["a", None, "c", None]
 
 
 @pytest_twisted.inlineCallbacks
@@ -209,8 +194,8 @@ def test_aFunctionThatEndsEarlyLetsNobodyWait() -> Any:
     late = producer.produceItem(fp)
     assert (yield soon(producer.stop())) == "first"
     ds[0].callback("late")
-    assert resultOf(late) == "late"
-    assert resultOf(producer.produceItem(fp)) is None
+    assert outcomeOf(late) == "late"
+    assert outcomeOf(producer.produceItem(fp)) is None
 
 
 @pytest_twisted.inlineCallbacks
@@ -230,7 +215,7 @@ def test_whoIsFarAheadWaits() -> Any:
     items = [producer.produceItem(succeed, k) for k in range(5)]
     assert [d.called for d in items] == [True, True, False, False, False]
     items[3].cancel()
-    assert resultOf(items[3]).check(CancelledError)
+    assert outcomeOf(items[3]).check(CancelledError)
     go.set()
     for k in (2, 4):
         assert (yield soon(items[k])) == k
@@ -288,7 +273,7 @@ def test_aCancelledItemLeavesTheOrder() -> Any:
     items = [producer.produceItem(fp) for _ in range(3)]
     ds[2].callback("c")
     items[1].cancel()
-    assert resultOf(items[1]).check(CancelledError)
+    assert outcomeOf(items[1]).check(CancelledError)
     ds[0].callback("a")
     assert (yield soon(producer.stop())) == ["a", "c"]
 
@@ -298,7 +283,7 @@ def test_stopWithoutStartIsNothing() -> None:
     There is no result, and nobody can start it any more.
     """
     producer = OrderedItemProducer()
-    assert resultOf(producer.stop()) is None
+    assert outcomeOf(producer.stop()) is None
     with pytest.raises(ImplementationError):
         producer.start(list)
 
@@ -327,7 +312,7 @@ def test_aWaitForTheStopCanBeCancelled() -> Any:
     producer.produceItem(fp)
     impatient, patient = producer.stop(), producer.stop()
     impatient.cancel()
-    assert resultOf(impatient).check(CancelledError)
+    assert outcomeOf(impatient).check(CancelledError)
     ds[0].callback(1)
     assert (yield soon(patient)) == [1]
     yield deferToDelay(0)

@@ -15,29 +15,13 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from asynqueue.errors import ImplementationError
-from asynqueue.interfaces import IItemSource
 from asynqueue.iteration import (
     Deferator,
     IterationProducer,
     ListConsumer,
     iteratorToProducer,
 )
-
-
-def resultOf(d: Deferred[Any]) -> Any:
-    """
-    What a Deferred has fired with, a Failure included.
-    """
-    results: list[Any] = []
-    d.addBoth(results.append)
-    assert results, "the Deferred has not fired"
-    return results[0]
-
-
-class Oops(Exception):
-    """
-    What user code raises.
-    """
+from tests.iterations import Oops, outcomeOf, scripted
 
 
 @implementer(IConsumer)
@@ -68,42 +52,6 @@ class Consumer:
             self.atWrite(self)
 
 
-@implementer(IItemSource)
-class Scripted:
-    """
-    A source that produces when the test says so.
-    """
-
-    def __init__(self) -> None:
-        self.sink: Any = None
-        self.granted = 0
-        self.total = 0
-        self.stops = 0
-
-    def connect(self, sink: Any) -> None:
-        self.sink = sink
-
-    def grant(self, count: int) -> None:
-        self.granted += count
-        self.total += count
-
-    def stop(self) -> None:
-        self.stops += 1
-
-    def give(self, *items: Any) -> None:
-        self.granted -= len(items)
-        self.sink.receive(items)
-
-    def end(self, *items: Any) -> None:
-        self.give(*items)
-        self.sink.finish()
-
-
-def scripted(window: int = 64) -> tuple[Scripted, Deferator]:
-    source = Scripted()
-    return source, Deferator.fromSource(source, "scripted", window)
-
-
 def producerOf(count: int, consumer: Any) -> IterationProducer:
     return IterationProducer(Deferator(iter(range(count))), consumer, reactor=Clock())
 
@@ -118,12 +66,12 @@ def test_allItemsAreWrittenThenItUnregisters(count: int) -> None:
     """
     consumer = Consumer()
     producer = producerOf(count, consumer)
-    assert resultOf(producer.run()) is consumer
+    assert outcomeOf(producer.run()) is consumer
     assert consumer.items == list(range(count))
     assert consumer.unregistered == 1
     assert consumer.producer is producer
     assert consumer.streaming is True
-    assert resultOf(producer.dr.d) is True
+    assert outcomeOf(producer.dr.d) is True
 
 
 def test_itIsAPushProducer() -> None:
@@ -144,7 +92,7 @@ def test_itemsAreWrittenAsTheyCome() -> None:
     assert consumer.items == [1]
     source.end(2)
     assert consumer.items == [1, 2]
-    assert resultOf(d) is consumer
+    assert outcomeOf(d) is consumer
 
 
 def test_whilePausedNothingIsConsumed() -> None:
@@ -158,12 +106,12 @@ def test_whilePausedNothingIsConsumed() -> None:
     producer.pauseProducing()
     source.give(0, 1, 2, 3)
     assert consumer.items == []
-    assert (dr.unconsumed, source.total) == (4, 4)
+    assert (dr.unconsumed, sum(source.grants)) == (4, 4)
     producer.resumeProducing()
     assert consumer.items == [0, 1, 2, 3]
     assert source.granted == 4
     source.end()
-    assert resultOf(d) is consumer
+    assert outcomeOf(d) is consumer
 
 
 def test_aPauseWithinWriteHoldsTheNextItem() -> None:
@@ -179,7 +127,7 @@ def test_aPauseWithinWriteHoldsTheNextItem() -> None:
     producer.resumeProducing()
     producer.resumeProducing()
     assert consumer.items == [0, 1, 2]
-    assert resultOf(d) is consumer
+    assert outcomeOf(d) is consumer
 
 
 def test_aPauseBeforeTheRunHolds() -> None:
@@ -192,7 +140,7 @@ def test_aPauseBeforeTheRunHolds() -> None:
     d = producer.run()
     assert consumer.items == []
     producer.resumeProducing()
-    assert resultOf(d).items == [0]
+    assert outcomeOf(d).items == [0]
 
 
 def test_stopProducingEndsTheRun() -> None:
@@ -206,9 +154,9 @@ def test_stopProducingEndsTheRun() -> None:
     source.give(1)
     producer.stopProducing()
     assert source.stops == 1
-    assert resultOf(d) is consumer
+    assert outcomeOf(d) is consumer
     assert consumer.unregistered == 1
-    assert resultOf(dr.d) is False
+    assert outcomeOf(dr.d) is False
 
 
 def test_stopProducingDuringAPauseEndsTheRun() -> None:
@@ -223,7 +171,7 @@ def test_stopProducingDuringAPauseEndsTheRun() -> None:
     source.give(1)
     producer.stopProducing()
     producer.pauseProducing()
-    assert resultOf(d) is consumer
+    assert outcomeOf(d) is consumer
     assert consumer.items == []
 
 
@@ -232,7 +180,7 @@ def test_stopProducingWithinWriteWritesNoMore() -> None:
     A consumer that has enough gets nothing more.
     """
     consumer = Consumer(lambda consumer: consumer.producer.stopProducing())
-    assert resultOf(producerOf(10, consumer).run()) is consumer
+    assert outcomeOf(producerOf(10, consumer).run()) is consumer
     assert consumer.items == [0]
 
 
@@ -244,7 +192,7 @@ def test_whenTheDeferatorIsStoppedTheRunEnds() -> None:
     consumer = Consumer()
     d = IterationProducer(dr, consumer, reactor=Clock()).run()
     dr.stop()
-    assert resultOf(d) is consumer
+    assert outcomeOf(d) is consumer
     assert consumer.unregistered == 1
 
 
@@ -259,8 +207,8 @@ def test_aFarFailureEndsTheRunWithItsType() -> None:
     d, done = producer.run(), producer.deferUntilDone()
     source.give(1)
     source.sink.receiveFailure(Failure(Oops()))
-    assert resultOf(d).check(Oops)
-    assert resultOf(done).check(Oops)
+    assert outcomeOf(d).check(Oops)
+    assert outcomeOf(done).check(Oops)
     assert consumer.items == [1]
     assert consumer.unregistered == 1
     assert source.stops == 1
@@ -278,7 +226,7 @@ def test_aConsumerThatRaisesStopsTheIteration() -> None:
     consumer = Consumer(bad)
     d = IterationProducer(dr, consumer, reactor=Clock()).run()
     source.give(1, 2)
-    assert resultOf(d).check(Oops)
+    assert outcomeOf(d).check(Oops)
     assert source.stops == 1
     assert consumer.unregistered == 1
 
@@ -288,7 +236,7 @@ def test_manyItemsDoNotRecurse() -> None:
     100,000 items that are ready are written in one loop.
     """
     consumer = Consumer()
-    assert resultOf(producerOf(100_000, consumer).run()) is consumer
+    assert outcomeOf(producerOf(100_000, consumer).run()) is consumer
     assert len(consumer.items) == 100_000
 
 
@@ -302,7 +250,7 @@ def test_theReactorHasItsTurn() -> None:
     assert consumer.items == [0, 1, 2]
     clock.advance(0)
     assert consumer.items == [0, 1, 2, 3, 4]
-    assert resultOf(d) is consumer
+    assert outcomeOf(d) is consumer
     assert clock.getDelayedCalls() == []
 
 
@@ -316,7 +264,7 @@ def test_aStopEndsTheWaitForTheReactor() -> None:
     producer = IterationProducer(Deferator(iter(range(7))), consumer, reactor=clock)
     d = producer.run()
     producer.stopProducing()
-    assert resultOf(d) is consumer
+    assert outcomeOf(d) is consumer
     assert clock.getDelayedCalls() == []
 
 
@@ -327,7 +275,7 @@ def test_cancellingTheRunStopsIt() -> None:
     source, dr = scripted()
     d = IterationProducer(dr, Consumer(), reactor=Clock()).run()
     d.cancel()
-    assert resultOf(d).check(CancelledError)
+    assert outcomeOf(d).check(CancelledError)
     assert source.stops == 1
 
 
@@ -339,9 +287,9 @@ def test_cancellingAWaitForTheEndStopsNothing() -> None:
     producer = IterationProducer(dr, Consumer(), reactor=Clock())
     d, waiting = producer.run(), producer.deferUntilDone()
     waiting.cancel()
-    assert resultOf(waiting).check(CancelledError)
+    assert outcomeOf(waiting).check(CancelledError)
     source.end(1)
-    assert resultOf(d).items == [1]
+    assert outcomeOf(d).items == [1]
 
 
 def test_doneIsToldBeforeDuringAndAfterTheRun() -> None:
@@ -353,9 +301,9 @@ def test_doneIsToldBeforeDuringAndAfterTheRun() -> None:
     before = producer.deferUntilDone()
     assert not before.called
     producer.run()
-    assert resultOf(before) is consumer
-    assert resultOf(producer.deferUntilDone()) is consumer
-    assert resultOf(producer.run()) is consumer
+    assert outcomeOf(before) is consumer
+    assert outcomeOf(producer.deferUntilDone()) is consumer
+    assert outcomeOf(producer.run()) is consumer
     assert consumer.items == [0, 1]
 
 
@@ -386,7 +334,7 @@ def test_aConsumerThatIsTakenIsWrittenToAnyway() -> None:
     consumer = Consumer()
     producer = producerOf(1, consumer)
     producer.registerConsumer(consumer)
-    assert resultOf(producer.run()).items == [0]
+    assert outcomeOf(producer.run()).items == [0]
 
 
 def test_aRunKeepsItsConsumer() -> None:
@@ -439,8 +387,8 @@ def test_aListConsumerGivesTheList() -> None:
     consumer = ListConsumer()
     before = consumer()
     producerOf(3, consumer).run()
-    assert resultOf(before) == [0, 1, 2]
-    assert resultOf(consumer()) == [0, 1, 2]
+    assert outcomeOf(before) == [0, 1, 2]
+    assert outcomeOf(consumer()) == [0, 1, 2]
     assert consumer.count == 3
 
 
@@ -464,7 +412,7 @@ def test_theListIsInTheOrderOfTheWrites() -> None:
     for k in (2, 0, 1):
         assert not d.called
         consumer.processing[k].callback(None)  # type: ignore[attr-defined]
-    assert resultOf(d) == [0, 10, 20]
+    assert outcomeOf(d) == [0, 10, 20]
 
 
 def test_theProducerIsPausedWhileItemsAreProcessed() -> None:
@@ -495,8 +443,8 @@ def test_anItemThatCannotBeProcessedFailsTheList() -> None:
 
     consumer = Bad()
     d = producerOf(10, consumer).run()
-    assert resultOf(d) is consumer
-    assert resultOf(consumer()).check(Oops)
+    assert outcomeOf(d) is consumer
+    assert outcomeOf(consumer()).check(Oops)
     assert consumer.count == 3
 
 
@@ -512,13 +460,13 @@ def test_aFailedListCancelsWhatIsBeingProcessed() -> None:
         consumer.write(item)
     processing = consumer.processing  # type: ignore[attr-defined]
     processing[1].errback(Failure(Oops()))
-    assert resultOf(d).check(Oops)
+    assert outcomeOf(d).check(Oops)
     assert producer.calls[-1] == "stop"
     assert all(p.called for p in processing)
     consumer.write(4)
     assert len(processing) == 3
     consumer.unregisterProducer()
-    assert resultOf(consumer()).check(Oops)
+    assert outcomeOf(consumer()).check(Oops)
 
 
 def test_aFailedListStopsAnotherProducer() -> None:
@@ -535,7 +483,7 @@ def test_aFailedListStopsAnotherProducer() -> None:
     producer = Producer()
     consumer.registerProducer(producer, True)
     assert producer.calls == ["stop"]
-    assert resultOf(consumer()).check(Oops)
+    assert outcomeOf(consumer()).check(Oops)
 
 
 def test_whatSucceedsInSpiteOfItsCancellationIsNotHeard() -> None:
@@ -550,7 +498,7 @@ def test_whatSucceedsInSpiteOfItsCancellationIsNotHeard() -> None:
     consumer = Stubborn()
     consumer.write(0)
     consumer.write(1)
-    assert resultOf(consumer()).check(Oops)
+    assert outcomeOf(consumer()).check(Oops)
 
 
 def test_aListConsumerRefusesWrongProducers() -> None:
@@ -572,9 +520,9 @@ def test_aListThatNobodyWaitsForAnyMore() -> None:
     consumer = ListConsumer()
     first, second = consumer(), consumer()
     first.cancel()
-    assert resultOf(first).check(CancelledError)
+    assert outcomeOf(first).check(CancelledError)
     producerOf(1, consumer).run()
-    assert resultOf(second) == [0]
+    assert outcomeOf(second) == [0]
 
 
 # iteratorToProducer ---------------------------------------------------------
@@ -584,11 +532,11 @@ def test_anIteratorBecomesAProducer() -> None:
     """
     Without a consumer it is ready to be registered with one, and run.
     """
-    producer = resultOf(iteratorToProducer(iter([1, 2])))
+    producer = outcomeOf(iteratorToProducer(iter([1, 2])))
     consumer = ListConsumer()
     producer.registerConsumer(consumer)
     producer.run()
-    assert resultOf(consumer()) == [1, 2]
+    assert outcomeOf(consumer()) == [1, 2]
 
 
 def test_anIteratorIsProducedToItsConsumer() -> None:
@@ -596,8 +544,8 @@ def test_anIteratorIsProducedToItsConsumer() -> None:
     With a consumer it is run, and the Deferred fires after.
     """
     consumer = ListConsumer()
-    assert isinstance(resultOf(iteratorToProducer(iter([1, 2]), consumer)), IterationProducer)
-    assert resultOf(consumer()) == [1, 2]
+    assert isinstance(outcomeOf(iteratorToProducer(iter([1, 2]), consumer)), IterationProducer)
+    assert outcomeOf(consumer()) == [1, 2]
 
 
 @pytest.mark.parametrize("nothing", [[1], 5, iter(())])
@@ -605,7 +553,7 @@ def test_nothingToProduceIsNone(nothing: Any) -> None:
     """
     What is no iterator, or is empty, gives C{None}.
     """
-    assert resultOf(iteratorToProducer(nothing)) is None
+    assert outcomeOf(iteratorToProducer(nothing)) is None
 
 
 def test_anEmptyIteratorLetsNoConsumerWait() -> None:
@@ -613,8 +561,8 @@ def test_anEmptyIteratorLetsNoConsumerWait() -> None:
     The consumer of an empty iterator is unregistered.
     """
     consumer = ListConsumer()
-    assert resultOf(iteratorToProducer(iter(()), consumer)) is None
-    assert resultOf(consumer()) == []
+    assert outcomeOf(iteratorToProducer(iter(()), consumer)) is None
+    assert outcomeOf(consumer()) == []
 
 
 def test_theWrapperCallsForEachItem() -> None:
@@ -629,9 +577,9 @@ def test_theWrapperCallsForEachItem() -> None:
 
     consumer = ListConsumer()
     d = iteratorToProducer(iter("abc"), consumer, wrapper)
-    assert resultOf(consumer()) == ["a", "b", "c"]
+    assert outcomeOf(consumer()) == ["a", "b", "c"]
     assert len(called) == 3
-    assert isinstance(resultOf(d), IterationProducer)
+    assert isinstance(outcomeOf(d), IterationProducer)
 
 
 def test_aFailureReachesWhoAskedForTheProducer() -> None:
@@ -643,7 +591,7 @@ def test_aFailureReachesWhoAskedForTheProducer() -> None:
         yield 1
         raise Oops
 
-    assert resultOf(iteratorToProducer(bad(), Consumer())).check(Oops)
+    assert outcomeOf(iteratorToProducer(bad(), Consumer())).check(Oops)
 
 
 @pytest.mark.parametrize(

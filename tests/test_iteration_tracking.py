@@ -14,23 +14,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from asynqueue.iteration import DeferredLock, DeferredTracker
-
-
-def resultOf(d: Deferred[Any]) -> Any:
-    """
-    What a Deferred has fired with, a Failure included.
-    """
-    results: list[Any] = []
-    d.addBoth(results.append)
-    assert results, "the Deferred has not fired"
-    return results[0]
-
-
-class Oops(Exception):
-    """
-    What user code raises.
-    """
-
+from tests.iterations import Oops, outcomeOf
 
 # DeferredTracker ------------------------------------------------------------
 
@@ -49,8 +33,8 @@ def test_putGivesTheSameDeferredBack() -> None:
     d: Deferred[str] = Deferred()
     assert tracker.put(d) is d
     d.callback("result")
-    assert resultOf(d) == "result"
-    assert resultOf(tracker.put(fail(Oops()))).check(Oops)
+    assert outcomeOf(d) == "result"
+    assert outcomeOf(tracker.put(fail(Oops()))).check(Oops)
 
 
 def test_onlyDeferredsArePut() -> None:
@@ -70,7 +54,7 @@ def test_allAreWaitedFor() -> None:
     ds[0].callback(None)
     assert not d.called
     ds[1].callback(None)
-    assert resultOf(d) is True
+    assert outcomeOf(d) is True
 
 
 def test_anyIsWaitedFor() -> None:
@@ -82,7 +66,7 @@ def test_anyIsWaitedFor() -> None:
     tracker.put(Deferred())
     assert not d.called
     ds[1].callback(None)
-    assert resultOf(d) is True
+    assert outcomeOf(d) is True
 
 
 def test_fewerAreWaitedFor() -> None:
@@ -90,12 +74,12 @@ def test_fewerAreWaitedFor() -> None:
     C{deferUntilFewer} is True when the number is below the limit.
     """
     tracker, ds, _clock = tracking(4)
-    assert resultOf(tracker.deferUntilFewer(5)) is True
+    assert outcomeOf(tracker.deferUntilFewer(5)) is True
     d = tracker.deferUntilFewer(3)
     ds[0].callback(None)
     assert not d.called
     ds[1].callback(None)
-    assert resultOf(d) is True
+    assert outcomeOf(d) is True
     assert len(tracker) == 2
 
 
@@ -115,9 +99,9 @@ def test_withNothingToWaitForNobodyWaits() -> None:
     tracker = DeferredTracker()
     assert tracker.notWaiting()
     assert tracker
-    assert resultOf(tracker.deferToAll()) is True
-    assert resultOf(tracker.deferToAny()) is True
-    assert resultOf(tracker.deferUntilFewer(1)) is True
+    assert outcomeOf(tracker.deferToAll()) is True
+    assert outcomeOf(tracker.deferToAny()) is True
+    assert outcomeOf(tracker.deferUntilFewer(1)) is True
 
 
 def test_theTimeoutIsFalse() -> None:
@@ -129,7 +113,7 @@ def test_theTimeoutIsFalse() -> None:
     for k in range(3):
         clock.advance(1)
         assert [d.called for d in waits] == [j <= k for j in range(3)]
-    assert [resultOf(d) for d in waits] == [False] * 3
+    assert [outcomeOf(d) for d in waits] == [False] * 3
 
 
 def test_aWaitThatEndsLeavesNoTimer() -> None:
@@ -140,8 +124,8 @@ def test_aWaitThatEndsLeavesNoTimer() -> None:
     ended, cancelled = tracker.deferToAll(9), tracker.deferToAll(9)
     cancelled.cancel()
     ds[0].callback(None)
-    assert resultOf(ended) is True
-    assert resultOf(cancelled).check(CancelledError)
+    assert outcomeOf(ended) is True
+    assert outcomeOf(cancelled).check(CancelledError)
     assert clock.getDelayedCalls() == []
 
 
@@ -158,7 +142,7 @@ def test_waitsAreAddedAndRemoved() -> None:
     tracker.removeWait()
     tracker.removeWait()
     assert tracker.notWaiting()
-    assert resultOf(d) is True
+    assert outcomeOf(d) is True
 
 
 def test_quitWaitingEndsAllWaitsForGood() -> None:
@@ -168,11 +152,11 @@ def test_quitWaitingEndsAllWaitsForGood() -> None:
     tracker, ds, _clock = tracking(2)
     d = tracker.deferToAll()
     tracker.quitWaiting()
-    assert resultOf(d) is True
+    assert outcomeOf(d) is True
     later: Deferred[None] = Deferred()
     assert tracker.put(later) is later
     tracker.addWait()
-    assert resultOf(tracker.deferToAny()) is True
+    assert outcomeOf(tracker.deferToAny()) is True
     ds[0].callback(None)
     assert tracker.notWaiting()
 
@@ -185,7 +169,7 @@ def test_whoWaitsMayCancelAnother() -> None:
     first, second = tracker.deferToAll(), tracker.deferToAll()
     first.addCallback(lambda _: second.cancel())
     ds[0].callback(None)
-    assert resultOf(second).check(CancelledError)
+    assert outcomeOf(second).check(CancelledError)
 
 
 class TrackerMachine(RuleBasedStateMachine):
@@ -288,7 +272,7 @@ def test_aVipNeedNotWaitForAFreeLock() -> None:
     A free lock is acquired at once.
     """
     lock = DeferredLock()
-    assert resultOf(lock.acquire(vip=True)) is lock
+    assert outcomeOf(lock.acquire(vip=True)) is lock
 
 
 @pytest.mark.parametrize("vip", [False, True])
@@ -300,7 +284,7 @@ def test_aWaitForTheLockCanBeCancelled(vip: bool) -> None:
     lock.acquire()
     first, second, third = lock.acquire(vip), lock.acquire(vip), lock.acquire()
     first.cancel()
-    assert resultOf(first).check(CancelledError)
+    assert outcomeOf(first).check(CancelledError)
     lock.release()
     assert second.called
     assert not third.called
@@ -312,7 +296,7 @@ def test_aLockIsReleasedAtTheEndOfItsContext() -> None:
     """
     lock = DeferredLock()
     with lock.context(vip=True) as d:
-        assert resultOf(d) is lock
+        assert outcomeOf(d) is lock
         assert lock.locked
     assert not lock.locked
     with pytest.raises(Oops), lock.context():
@@ -368,7 +352,7 @@ def test_acquireAndReleaseWaitsForItsTurn() -> None:
     d, after = lock.acquireAndRelease(), lock.acquire()
     assert not d.called
     lock.release()
-    assert resultOf(d) is None
+    assert outcomeOf(d) is None
     assert after.called
 
 
@@ -397,9 +381,9 @@ def test_stoppersRunInOrderOnceTheLockIsFree() -> None:
     again = lock.stop()
     slow.callback(None)
     assert order[1:] == ["second"]
-    assert resultOf(d) is None
-    assert resultOf(again) is None
-    assert resultOf(lock.stop()) is None
+    assert outcomeOf(d) is None
+    assert outcomeOf(again) is None
+    assert outcomeOf(lock.stop()) is None
 
 
 def test_afterTheStopNobodyWaits() -> None:
@@ -407,9 +391,9 @@ def test_afterTheStopNobodyWaits() -> None:
     C{acquire} fires at once, however often, and C{release} does nothing.
     """
     lock = DeferredLock()
-    assert resultOf(lock.stop()) is None
+    assert outcomeOf(lock.stop()) is None
     for _ in range(2):
-        assert resultOf(lock.acquire()) is lock
+        assert outcomeOf(lock.acquire()) is lock
     for _ in range(3):
         lock.release()
 
@@ -422,13 +406,13 @@ def test_whoComesDuringTheStopTakesNobodysTurn() -> None:
     lock.acquire()
     waiting = lock.acquire()
     d = lock.stop()
-    assert resultOf(lock.acquire()) is lock
+    assert outcomeOf(lock.acquire()) is lock
     lock.release()
     assert not waiting.called
     lock.release()
     assert waiting.called
     lock.release()
-    assert resultOf(d) is None
+    assert outcomeOf(d) is None
 
 
 def test_aStopperMayUseTheLock() -> None:
@@ -437,7 +421,7 @@ def test_aStopperMayUseTheLock() -> None:
     """
     lock = DeferredLock()
     lock.addStopper(lock.acquireAndRelease)
-    assert resultOf(lock.stop()) is None
+    assert outcomeOf(lock.stop()) is None
 
 
 def test_aStopperThatFailsSparesNoOther() -> None:
@@ -449,6 +433,6 @@ def test_aStopperThatFailsSparesNoOther() -> None:
     lock.addStopper(fail, Oops())
     lock.addStopper(lambda: 1 / 0)
     lock.addStopper(lambda: succeed(ran.append(1)))
-    assert resultOf(lock.stop()).check(Oops)
+    assert outcomeOf(lock.stop()).check(Oops)
     assert ran == [1]
     assert not lock.locked

@@ -10,11 +10,20 @@ Nothing here needs a certain test framework.
   - L{RecordingObserver} and L{RecordingConsumer} note what they hear.
   - L{checkWorker} tests any worker for what L{IWorker
     <asynqueue.interfaces.IWorker>} promises; L{workerChecks} gives the same as
-    single checks. L{Gate} is where the calls of a test wait, wherever they run.
+    single checks. L{checkChannel} and L{channelChecks} do so for channels, of which
+    L{MemoryChannel} is one without descriptors. L{Gate} is where the calls of a test
+    wait, wherever they run.
 """
 
 from __future__ import annotations
 
+from asynqueue.testing.channels import (
+    ChannelCheck,
+    MemoryChannel,
+    channelChecks,
+    checkChannel,
+    memoryChannelPair,
+)
 from asynqueue.testing.conformance import WorkerCheck, checkWorker, workerChecks
 from asynqueue.testing.doubles import (
     MemoryPrefetcher,
@@ -28,7 +37,9 @@ from asynqueue.testing.doubles import (
 from asynqueue.testing.gates import Gate
 
 __all__ = [
+    "ChannelCheck",
     "Gate",
+    "MemoryChannel",
     "MemoryPrefetcher",
     "MemoryQueue",
     "MemoryTask",
@@ -37,6 +48,9 @@ __all__ = [
     "RecordingObserver",
     "WorkerCheck",
     "advanceUntil",
+    "channelChecks",
+    "checkChannel",
     "checkWorker",
+    "memoryChannelPair",
     "workerChecks",
 ]
