@@ -275,6 +275,18 @@ class Scheduler:
                     flow.places -= 1
                 self._forget(flow)
 
+    def takeIdle(self, series: Hashable) -> Any:
+        """
+        Take out the worker that has waited the longest of those that may run a
+        series; C{None} if none waits.
+        """
+        for lane in self._lanes.values():
+            if lane.idle and (series is None or series in lane.qualified):
+                ledger = next(iter(lane.idle))
+                del lane.idle[ledger]
+                return ledger
+        return None
+
     def push(self, task: Task) -> list[Lane]:
         """
         Queue a task.
