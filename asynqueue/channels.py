@@ -41,7 +41,9 @@ _CHUNK = 1 << 14
 # So many segments are received by one call.
 _MOST_SEGMENTS = 64
 _ANCILLARY = socket.CMSG_SPACE(_MOST_SEGMENTS * array("i").itemsize)
-_RECEIVE_FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_RECEIVE_FLAGS = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+# Plain numbers: to ask a member of an enumeration takes as long as to read.
+_TRUNCATED = int(socket.MSG_CTRUNC)
 _POPULATE = getattr(mmap, "MAP_POPULATE", 0)
 
 # What the system says when it has too much to carry at the moment.
@@ -230,7 +232,7 @@ class Channel:
             data, ancillary, flags = b"", [], 0
         if ancillary:
             self._takeSegments(ancillary)
-        if flags & socket.MSG_CTRUNC:
+        if flags & _TRUNCATED:
             # Those that come later would be taken for it.
             raise FrameInvalid("a shared segment was lost: are too many files open?")
         if not data:

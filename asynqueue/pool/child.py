@@ -24,7 +24,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from threading import Lock
+from threading import Lock, current_thread, main_thread
 from time import perf_counter
 from typing import Any
 
@@ -89,13 +89,17 @@ class Child:
                         continue
                 else:
                     _flush()
-                for frame in self._channel.receive():
-                    self._heard(frame)
+                self._hear(self._channel.receive())
         except (EOFError, _ParentGone):
             pass
         finally:
             _flush()
             self._performer.close()
+
+    def _hear(self, frames: list[Frame]) -> None:
+        # They may have large buffers: no frame is kept while nothing happens.
+        for frame in frames:
+            self._heard(frame)
 
     def _heard(self, frame: Frame) -> None:
         kind, number, body, buffers = frame
@@ -229,7 +233,10 @@ class Child:
         """
         Report something, perhaps in the middle of a call, perhaps in another thread.
         """
-        with self._performer.shielded():
+        if current_thread() is main_thread():
+            with self._performer.shielded():
+                self._send(kind, 0, body)
+        else:
             self._send(kind, 0, body)
 
 

@@ -41,6 +41,9 @@ _MOST_AHEAD = 500
 # What is lined up and does not move for so many seconds is handed back.
 _STALE_SECONDS = 2 * AHEAD_SECONDS
 
+# An urgent task does not wait behind more work than this, besides what runs.
+_SHORT_SECONDS = 0.0005
+
 # When a worker stops, an iterator that nobody takes from for so long is closed.
 _IDLE_SECONDS = 60.0
 
@@ -186,6 +189,8 @@ class ProcessWorker:
         if member is None:
             self._waiting[task] = None
             self._seat.fill()
+        elif task.options.doNext and len(member.held) * self._window.mean > _SHORT_SECONDS:
+            self._giveFirst(member, task)
         else:
             self._give(member, task)
         if self._staleCheck is None and len(held) > 1:
@@ -341,7 +346,7 @@ class ProcessWorker:
             if first.watched:
                 first.begin()
         self._checkReady()
-        if not held:
+        if not held and (self._seat.isLimited or self._life is not _Life.SERVING):
             self._seat.rest(member)
             self._checkStopped()
 
@@ -414,6 +419,16 @@ class ProcessWorker:
         else:
             if self._seat.isLimited:
                 self._seat.given(member)
+
+    def _giveFirst(self, member: Member, task: ITask) -> None:
+        """
+        Have the child make the call of a task before those that it has not begun.
+        """
+        others = member.takeBack()
+        urgent = [other for other in others if other.options.doNext]
+        rest = [other for other in others if not other.options.doNext]
+        for each in (*urgent, task, *rest):
+            self._give(member, each)
 
     def _cannotSend(self, task: ITask, error: Exception) -> None:
         if task in self._held:

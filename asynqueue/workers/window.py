@@ -39,7 +39,7 @@ class Window:
         mean = seconds / tasks
         self.mean = mean if not self.mean else self.mean + _WEIGHT * (mean - self.mean)
         ahead = AHEAD_SECONDS / self.mean * self._slots if self.mean else self._most
-        self.size = self._slots + min(self._most, int(ahead))
+        self.size = self._slots + min(self._most, int(ahead + 0.5))
 
     def close(self) -> None:
         """
