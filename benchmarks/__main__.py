@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from benchmarks.processes import ROWS, processes
 from benchmarks.rounds import ROOT, runOnce, runRounds, table
 
 
@@ -109,19 +110,27 @@ def idle(rounds: int) -> str:
     return table("An idle queue with three threads", ["", "wake-ups", "CPU ms"], rows)
 
 
-BENCHMARKS = {f.__name__: f for f in (threads, queue, backlog, fairness, idle)}
+BENCHMARKS = {f.__name__: f for f in (threads, queue, backlog, fairness, idle, processes)}
 
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(BENCHMARKS)))
 @click.option("--rounds", default=5, show_default=True, help="Rounds; medians are printed.")
+@click.option(
+    "--only", multiple=True, type=click.Choice(list(ROWS)), help="Only such tables of processes."
+)
 @click.option("--output", type=Path, help="Append the tables to this file, too.")
-def main(names: tuple[str, ...], rounds: int, output: Path | None) -> None:
+def main(names: tuple[str, ...], rounds: int, only: tuple[str, ...], output: Path | None) -> None:
     """
     Measure AsynQueue beside its peers. Without NAMES, everything.
     """
+    if only:
+        names = names or ("processes",)
     for name in names or BENCHMARKS:
-        text = BENCHMARKS[name](rounds)
+        if name == "processes":
+            text = processes(rounds, only)
+        else:
+            text = BENCHMARKS[name](rounds)
         print(text, flush=True)
         if output is not None:
             with output.open("a") as file:
