@@ -5,7 +5,7 @@ work. Everybody has two processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from benchmarks.process_figures import (
     ARRAY_BYTES,
@@ -27,7 +27,8 @@ from benchmarks.process_figures import (
     SHORT_TASKS,
     URGENT_EVERY,
 )
-from benchmarks.rounds import Figures, runRounds, table
+from benchmarks.process_picture import Ratios, picture
+from benchmarks.rounds import ROOT, Figures, runRounds, table
 
 OURS = "asynqueue ProcessQueue"
 POOL = "multiprocessing.Pool (fork)"
@@ -38,15 +39,33 @@ AMPOULE = "ampoule ProcessPool"
 OLD = "AsynQueue 0.9.9 ProcessQueue (fork)"
 
 Names = dict[str, str]
-Cells = Callable[[Figures], list[str]]
+
+# What ours is of each peer's figure, by the kind of work: for the picture.
+_ratios: Ratios = {}
 
 
-def compared(title: str, names: Names, key: str, form: str, rounds: int) -> str:
+def note(work: str, figures: dict[str, Figures], names: Names, key: str) -> None:
+    """
+    Keep the ratios of a table for the picture.
+    """
+    ours = figures[names[OURS]][key]
+    _ratios[work] = {
+        name: ours / figures[contender][key] for name, contender in names.items() if name != OURS
+    }
+
+
+def compared(
+    title: str, names: Names, key: str, form: str, rounds: int, work: str | None = None
+) -> str:
     """
     A table of one figure, and what ours is of it.
+
+    @param work: what the picture calls it, if it is in there.
     """
     figures = runRounds(list(names.values()), rounds)
     ours = figures[names[OURS]][key]
+    if work is not None:
+        note(work, figures, names, key)
     rows = [
         [name, format(its[key], form), f"{ours / its[key]:.2f}"]
         for name, its in ((name, figures[contender]) for name, contender in names.items())
@@ -87,6 +106,7 @@ def burst(rounds: int) -> str:
     }
     figures = runRounds(list(names.values()), rounds)
     ours = figures[names[OURS]]["calls/s"]
+    note("all at once", figures, names, "calls/s")
     rows = [
         [name, f"{its['calls']:,.0f}", f"{its['calls/s']:,.0f}", f"{ours / its['calls/s']:.2f}"]
         for name, its in ((name, figures[contender]) for name, contender in names.items())
@@ -105,7 +125,7 @@ def outstanding(rounds: int) -> str:
         EXECUTOR: "process_peers:executorOutstanding",
     }
     title = f"{BURST:,} no-op calls, {OUTSTANDING} of them outstanding"
-    return compared(title, names, "calls/s", ",.0f", rounds)
+    return compared(title, names, "calls/s", ",.0f", rounds, f"{OUTSTANDING} outstanding")
 
 
 def latency(rounds: int) -> str:
@@ -163,7 +183,7 @@ def megabyte(rounds: int) -> str:
         OLD: "old:old_processes.py",
     }
     title = "1 MB of bytes there and back, one at a time; both ways count"
-    return compared(title, names, "MB/s", ",.0f", rounds)
+    return compared(title, names, "MB/s", ",.0f", rounds, "1 MB of bytes")
 
 
 def numpy(rounds: int) -> str:
@@ -178,7 +198,7 @@ def numpy(rounds: int) -> str:
     }
     size = ARRAY_BYTES // MEGA
     title = f"A numpy array of {size} MB there and back, one at a time; both ways count"
-    return compared(title, names, "MB/s", ",.0f", rounds)
+    return compared(title, names, "MB/s", ",.0f", rounds, f"array of {size} MB")
 
 
 def cpu(rounds: int) -> str:
@@ -201,7 +221,7 @@ def generator(rounds: int) -> str:
     """
     names = {OURS: "process_reactor:generator", f"{POOL}, imap": "process_peers:imapped"}
     title = f"{GENERATED:,} integers, out of a generator in a child or of imap in chunks of 1"
-    return compared(title, names, "items/s", ",.0f", rounds)
+    return compared(title, names, "items/s", ",.0f", rounds, "generator")
 
 
 def mapOfMany(rounds: int) -> str:
@@ -210,7 +230,7 @@ def mapOfMany(rounds: int) -> str:
     """
     names = {OURS: "process_reactor:mapped", f"{POOL}, imap_unordered": "process_peers:mapped"}
     title = f"A map of {MAPPED:,} no-ops, in chunks of {MAP_CHUNK} where there are chunks"
-    return compared(title, names, "items/s", ",.0f", rounds)
+    return compared(title, names, "items/s", ",.0f", rounds, "map")
 
 
 def longFirst(rounds: int) -> str:
@@ -311,4 +331,7 @@ def processes(rounds: int, only: Iterable[str] = ()) -> str:
     """
     Calls through processes, all kinds of work or some.
     """
-    return "\n".join(ROWS[name](rounds) for name in tuple(only) or ROWS)
+    text = "\n".join(ROWS[name](rounds) for name in tuple(only) or ROWS)
+    if not only:
+        picture(ROOT / "docs" / "pictures" / "processes.png", _ratios)
+    return text

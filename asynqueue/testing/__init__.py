@@ -11,7 +11,8 @@ Nothing here needs a certain test framework.
   - L{checkWorker} tests any worker for what L{IWorker
     <asynqueue.interfaces.IWorker>} promises; L{workerChecks} gives the same as
     single checks. L{checkChannel} and L{channelChecks} do so for channels, of which
-    L{MemoryChannel} is one without descriptors. L{Gate} is where the calls of a test
+    L{MemoryChannel} is one without descriptors, and L{checkPoller} and
+    L{pollerChecks} for pollers. L{Gate} is where the calls of a test
     wait, wherever they run.
 """
 
@@ -35,6 +36,8 @@ from asynqueue.testing.doubles import (
     advanceUntil,
 )
 from asynqueue.testing.gates import Gate
+from asynqueue.testing.pollers import PollerCheck, checkPoller, pollerChecks
+from asynqueue.testing.transports import RecordingTransport
 
 __all__ = [
     "ChannelCheck",
@@ -44,13 +47,17 @@ __all__ = [
     "MemoryQueue",
     "MemoryTask",
     "MemoryWorker",
+    "PollerCheck",
     "RecordingConsumer",
     "RecordingObserver",
+    "RecordingTransport",
     "WorkerCheck",
     "advanceUntil",
     "channelChecks",
     "checkChannel",
+    "checkPoller",
     "checkWorker",
     "memoryChannelPair",
+    "pollerChecks",
     "workerChecks",
 ]
