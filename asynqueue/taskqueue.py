@@ -14,10 +14,11 @@ from zope.interface import Invalid
 
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
 from asynqueue.errors import ImplementationError, InvariantError, QueueRunError
-from asynqueue.interfaces import IWorker
+from asynqueue.interfaces import IProcessWorker, IWorker
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.outcome import describeCall
 from asynqueue.reactors import theReactor
+from asynqueue.scheduling.chunking import Chunker
 from asynqueue.scheduling.dispatch import Dispatcher
 from asynqueue.scheduling.events import CallLogger, LoadProducer
 from asynqueue.scheduling.ledger import Ledger, Post
@@ -26,8 +27,11 @@ from asynqueue.scheduling.options import DEFAULT, CallOptions, makeOptions
 from asynqueue.scheduling.statistics import QueueStatistics, queueStatistics, whyWaits
 from asynqueue.scheduling.task import Task
 
-# How many calls L{TaskQueue.map} makes ahead of the result that is taken next.
+# How many calls L{TaskQueue.map} makes ahead of the result that is taken next; where
+# they may be made in chunks, so many for each process, up to so many.
 _MAP_AHEAD = 128
+_CHUNKS_AHEAD = 512
+_MOST_AHEAD = 4096
 
 # When the reactor stops, workers of a queue without a time limit have so many
 # seconds to end what they run: the program was told to end.
@@ -194,7 +198,7 @@ class TaskQueue:
         iterable: Iterable[Any],
         *args: Any,
         ordered: bool = True,
-        ahead: int = _MAP_AHEAD,
+        ahead: int | None = None,
         options: CallOptions = DEFAULT,
         **kw: Any,
     ) -> Deferator:
@@ -205,6 +209,13 @@ class TaskQueue:
         A call that fails fails the Deferred of its own result only, and the
         iteration goes on. Stopping the Deferator cancels what is under way.
 
+        Where all workers have processes, calls that take less than some
+        milliseconds travel together: several are one task, which is a few
+        milliseconds of work by the measured cost of an item. That changes nothing
+        else: each fails, is lost with its process and is tried again by itself. With
+        a C{timeout} or a C{consumer}, without C{returnFailure}, or while somebody
+        observes the queue, each call is a task.
+
         @param func: is called with an item, C{args} and C{kw}.
         @param iterable: the items, taken one by one in the reactor's thread, as
             results are consumed. It may be infinite.
@@ -212,12 +223,16 @@ class TaskQueue:
             are completed.
         @param ahead: how many results may be under way or wait to be taken: 2 at
             the least, since a result is handed out when it is known whether
-            another one follows.
+            another one follows. C{None}: 128, or some hundreds for each process.
         @param options: the options of each call.
         @raise QueueRunError: the queue is shut down.
         """
         if not self.isRunning():
             raise QueueRunError(f"map of {describeCall(func, (), {})}")
+        chunker = self._chunkerFor(func, args, kw, options)
+        if ahead is None:
+            processes = 0 if chunker is None else self._processes(options.series)
+            ahead = max(_MAP_AHEAD, min(_MOST_AHEAD, _CHUNKS_AHEAD * processes))
         if ahead < 2:
             raise ValueError(f"ahead is 2 or more, not {ahead!r}")
 
@@ -225,7 +240,57 @@ class TaskQueue:
             return self._submit((func, (item, *args), kw), options)
 
         name = describeCall(func, (), {}).removesuffix("()")
-        return Deferator.fromSource(MapSource(call, iterable, ordered), f"map of {name}", ahead)
+        source = MapSource(
+            call,
+            iterable,
+            ordered,
+            ahead,
+            chunker,
+            lambda: self._processes(options.series),
+        )
+        return Deferator.fromSource(source, f"map of {name}", ahead)
+
+    def _chunkerFor(
+        self, func: Callable[..., Any], args: Any, kw: Any, options: CallOptions
+    ) -> Callable[[MapSource], Chunker] | None:
+        """
+        What makes a chunker for a map, unless its calls must be tasks of their own.
+        """
+        returnFailure = options.returnFailure
+        if returnFailure is None:
+            returnFailure = self._returnFailure
+        if options.timeout is not None or options.consumer is not None or not returnFailure:
+            return None
+        once = evolve(options, retries=0) if options.retries else options
+
+        def call(chunk: Callable[..., Any], *what: Any) -> Deferred[Any]:
+            return self._submit((chunk, what, {}), once)
+
+        return lambda owner: Chunker(
+            owner,
+            call,
+            self._dispatcher.startTimer,
+            func,
+            args,
+            kw,
+            raw=options.raw,
+            retries=options.retries,
+        )
+
+    def _processes(self, series: Hashable) -> int:
+        """
+        How many workers there are for a series, if all have processes and nobody
+        observes single calls; else 0.
+        """
+        if self._dispatcher.observed:
+            return 0
+        workers = 0
+        for ledger in self._dispatcher.ledgers.values():
+            if ledger.lane.serves(series) and ledger.post is not Post.LEAVING:
+                if not IProcessWorker.providedBy(ledger.worker):
+                    return 0
+                workers += 1
+        return workers
 
     def update(
         self, func: Callable[..., Any], *args: Any, ephemeral: bool = False, **kw: Any

@@ -9,9 +9,11 @@ import errno
 import io
 import json
 import os
+import pickle
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,8 @@ from twisted.internet.task import Clock
 from asynqueue import Deferator, TaskQueue, WorkerLost
 from asynqueue.cli import asynqueue as asynqueueCommand
 from asynqueue.command import inputs as inputsModule
-from asynqueue.command.crew import ProcessCrew, ThreadCrew
+from asynqueue.command.calls import ChunkedCalls, Ended, SingleCalls
+from asynqueue.command.crew import ProcessCrew, ThreadCrew, howLost
 from asynqueue.command.inputs import Inputs, Lines, Text, UnreadableInput, sourcesOf
 from asynqueue.command.job import Failed, Job, NoSuchFunction, failed, findFunction, toJSON
 from asynqueue.command.output import Output
@@ -305,9 +308,6 @@ class NoCrew:
     def need(self, calls: int) -> None:
         self.calls = max(self.calls, calls)
 
-    def explain(self, lost: WorkerLost) -> str:
-        return "struck by lightning"
-
 
 class Bench:
     """
@@ -322,10 +322,13 @@ class Bench:
         self.status: Status | None = None
         self.inputs = Inputs([Text(text) for batch in batches for text in batch])
         manner = {"most": 2, **manner}
+        settings = Manner(Job("builtins:len"), DEFAULT, **manner)
         queue: Any = self
-        self.run = MapRun(
-            Manner(Job("builtins:len"), DEFAULT, **manner), self.inputs, queue, self.said.append
-        )
+
+        def calls(ended: Ended) -> SingleCalls:
+            return SingleCalls(queue, DEFAULT, settings.job, settings.most, ended)
+
+        self.run = MapRun(settings, self.inputs, calls, self.said.append)
         crew: Any = self.crew
         sink: Any = self.sink
         self.run.start(self.feed(iter(batches)), crew, sink).addCallback(self._ended)
@@ -494,7 +497,7 @@ def test_lostWorkersAreExplained() -> None:
     Of a worker that was lost, it is told how.
     """
     bench = Bench(["a"])
-    bench.calls["a"].errback(WorkerLost("len('a')", "ExecutorWorker 1"))
+    bench.calls["a"].errback(WorkerLost("len('a')", "it", reason="struck by lightning"))
     assert bench.said == [
         "input 1, 'a': WorkerLost: the process that ran it died (struck by lightning)"
     ]
@@ -595,6 +598,98 @@ def test_callsThatEndAtOnce() -> None:
     texts = [str(n) for n in range(10_000)]
     bench = Prompt(texts)
     assert (bench.written(), bench.status) == (texts, Status.WELL)
+
+
+# Calls in chunks -------------------------------------------------------------
+
+
+class ChunkBench:
+    """
+    Calls in chunks, whose tasks end as the test says.
+    """
+
+    def __init__(self, count: int, most: int = 2) -> None:
+        self.clock = Clock()
+        self.waiting: deque[tuple[Deferred[Any], Any, tuple[Any, ...]]] = deque()
+        self.single: list[tuple[str, Deferred[Any]]] = []
+        self.sizes: list[int] = []
+        self.told: dict[int, Any] = {}
+        queue: Any = self
+        self.calls = ChunkedCalls(
+            queue, DEFAULT, Job("builtins:len"), most, self._ended, self.clock
+        )
+        for n in range(count):
+            self.calls.begin("x" * n, n)
+        self.calls.flush()
+
+    def callWith(self, options: Any, chunk: Any, *what: Any) -> Deferred[Any]:
+        """
+        Stands in for the queue.
+        """
+        d: Deferred[Any] = Deferred()
+        if isinstance(chunk, Job):
+            self.single.append((what[0], d))
+        else:
+            self.sizes.append(len(pickle.loads(what[2])))
+            self.waiting.append((d, pickle.loads(pickle.dumps(chunk)), what))
+        return d
+
+    def _ended(self, outcome: Any, place: int) -> None:
+        assert place not in self.told
+        self.told[place] = outcome
+
+    def run(self, late: bool = False) -> None:
+        """
+        Run a task, and tell at once what came of it, or late.
+        """
+        d, chunk, what = self.waiting.popleft()
+        summary = chunk(*what)
+        if late:
+            for _ in range(3):
+                self.clock.advance(0.02)
+        d.callback(summary)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_eachInputOfAChunkHasItsLine(late: bool) -> None:
+    """
+    Inputs travel together, and each has the line that it would have alone; also if
+    that is known before its task has ended.
+    """
+    bench = ChunkBench(300)
+    while bench.waiting:
+        bench.run(late)
+    assert bench.told == {n: str(n).encode() for n in range(300)}
+    assert max(bench.sizes) > 4 or late
+    bench.calls.stop()
+    assert bench.clock.getDelayedCalls() == []
+
+
+def test_lostChunkCostsOneInput() -> None:
+    """
+    Of a task whose process died nothing is called twice.
+    """
+    bench = ChunkBench(300)
+    while bench.sizes[-1] < 4:
+        bench.run()
+    bench.waiting.pop()[0].errback(WorkerLost("a chunk", "it", signal=9))
+    while bench.waiting:
+        bench.run()
+    lost = [place for place, outcome in bench.told.items() if not isinstance(outcome, bytes)]
+    assert (len(bench.told), len(lost)) == (300, 1)
+
+
+def test_inputsTravelAloneWhereChunksCannot() -> None:
+    """
+    Where chunks are refused, each input is a task.
+    """
+    bench = ChunkBench(20)
+    while bench.waiting:
+        bench.waiting.popleft()[0].callback(None)
+    for text, d in bench.single:
+        d.callback(str(len(text)).encode())
+    assert bench.told == {n: str(n).encode() for n in range(20)}
+    assert bench.calls.room > 0
 
 
 # Output ----------------------------------------------------------------------
@@ -819,26 +914,41 @@ async def test_threadsOfACrew() -> None:
     crew = ThreadCrew(queue, 2)
     crew.need(5)
     assert await queue.call(len, "abc") == 3
-    crew.dismiss()
+    await crew.dismiss()
     crew.end()
-    crew.close()
     assert len(queue) == 0
-    assert crew.explain(WorkerLost("f()", "it", reason="gone")) == "gone"
     await queue.shutdown()
 
 
 @pytest_twisted.ensureDeferred
-async def test_unknownWorkersAreNotExplained() -> None:
+async def test_crewThatNobodyNeeds() -> None:
     """
-    Of a worker that a crew does not know there is nothing to say.
+    A crew of processes that were never needed has none, and none is hired once it
+    was dismissed.
     """
     queue = TaskQueue()
     crew = ProcessCrew(queue, 2, "builtins:len", False, lambda reason: None)
-    assert crew.explain(WorkerLost("f()", "somebody else")) == ""
-    crew.dismiss()
+    await crew.dismiss()
+    crew.need(1)
     crew.end()
-    crew.close()
+    assert len(queue) == 0
     await queue.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("lost", "how"),
+    [
+        (WorkerLost("f()", "it", signal=9), "killed by SIGKILL"),
+        (WorkerLost("f()", "it", exitCode=3), "exit code 3"),
+        (WorkerLost("f()", "it", reason="it crashed"), "it crashed"),
+        (WorkerLost("f()", "it"), ""),
+    ],
+)
+def test_howAWorkerWasLost(lost: WorkerLost, how: str) -> None:
+    """
+    It is told how a worker ended, as far as that is known.
+    """
+    assert howLost(lost) == how
 
 
 def test_statusesAreThoseOfAShell() -> None:

@@ -1,17 +1,27 @@
 """
-The function of the demo, which parses and measures a Python module.
+The parts of the examples: the function of the demo, which parses and measures a
+Python module, the picture of the Mandelbrot set, and the summary of logs.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-PATH = Path(__file__).parent.parent / "examples" / "stdlib.py"
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+# Seconds after which something hangs.
+PATIENCE = 120
 
 SOURCE = '''\
 """
@@ -38,17 +48,24 @@ async def f():
 '''
 
 
-@pytest.fixture(scope="module")
-def stdlib() -> Any:
+def example(name: str) -> Any:
     """
-    The module C{examples/stdlib.py}.
+    An example as a module.
     """
-    spec = importlib.util.spec_from_file_location("example_stdlib", PATH)
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def stdlib() -> Any:
+    """
+    The module C{examples/stdlib.py}.
+    """
+    return example("stdlib")
 
 
 def measured(stdlib: Any, path: Path, source: bytes) -> dict[str, Any]:
@@ -133,3 +150,91 @@ def test_modulesAreThoseOfTheStandardLibrary(stdlib: Any) -> None:
     assert modules == sorted(set(modules))
     assert json.__file__ in modules
     assert pytest.__file__ not in modules
+
+
+# The Mandelbrot set
+
+
+def chunksOf(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """
+    The chunks of a PNG, whose sums are checked.
+    """
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    place = 8
+    while place < len(png):
+        (length,) = struct.unpack_from(">I", png, place)
+        kind, data = png[place + 4 : place + 8], png[place + 8 : place + 8 + length]
+        assert struct.unpack_from(">I", png, place + 8 + length) == (zlib.crc32(kind + data),)
+        yield kind, data
+        place += length + 12
+
+
+def test_pictureIsAPNG(tmp_path: Path) -> None:
+    """
+    The program writes a PNG of the size that was asked for, whose rows are those that
+    its function computes, in order.
+    """
+    path = tmp_path / "set.png"
+    program = [sys.executable, str(EXAMPLES / "mandelbrot.py"), "--output", str(path)]
+    subprocess.run([*program, "--width", "40", "--height", "30"], check=True, timeout=PATIENCE)
+    chunks = list(chunksOf(path.read_bytes()))
+    assert chunks[0] == (b"IHDR", struct.pack(">IIBBBBB", 40, 30, 8, 3, 0, 0, 0))
+    assert chunks[-1] == (b"IEND", b"")
+    data = zlib.decompress(b"".join(data for kind, data in chunks if kind == b"IDAT"))
+    row = example("mandelbrot").row
+    assert data == b"".join(b"\0" + row(y, 40, 30) for y in range(30))
+
+
+def test_rowsAreWrittenAsTheyCome() -> None:
+    """
+    A picture is in its file as far as it has come, and is not kept.
+    """
+    module = example("mandelbrot")
+    file = io.BytesIO()
+    picture = module.PNG(file, 40, 10, module.paletteOf(module.STOPS))
+    sizes = [file.tell()]
+    picture.registerProducer(None, True)
+    for y in range(10):
+        picture.write(bytes(range(y, y + 40)))
+        sizes.append(file.tell())
+    picture.unregisterProducer()
+    assert sizes == sorted(set(sizes))
+
+
+def test_paletteHasAllColours() -> None:
+    """
+    There is a colour for each number that a point can have.
+    """
+    module = example("mandelbrot")
+    palette = module.paletteOf(module.STOPS)
+    assert len(palette) == 256
+    assert all(len(colour) == 3 and 0 <= min(colour) <= max(colour) < 256 for colour in palette)
+
+
+# Logs
+
+
+def test_logsAreSummedUp(tmp_path: Path) -> None:
+    """
+    A summary counts each line of a log once.
+    """
+    module = example("logs")
+    path = module.writeLog(str(tmp_path / "access.log"), 1)
+    statuses, paths, size = module.summary(path)
+    assert statuses.total() == paths.total() == module.LINES
+    assert set(paths) == set(module.PATHS)
+    lines = Path(path).read_text(encoding="ascii").splitlines()
+    assert size == sum(int(line.split()[9]) for line in lines if line.split()[9] != "-")
+
+
+def test_pageIsServedMeanwhile(tmp_path: Path) -> None:
+    """
+    The program ends by itself, with all requests counted and the page served.
+    """
+    program = [sys.executable, str(EXAMPLES / "logs.py")]
+    done = subprocess.run(
+        program, cwd=tmp_path, check=True, timeout=PATIENCE, capture_output=True, encoding="utf-8"
+    )
+    assert "25 of 25 logs, 200,000 requests" in done.stdout
+    assert "the page was served" in done.stdout
+    assert done.stderr == ""

@@ -23,10 +23,14 @@ PACKAGE = Path(asynqueue.__file__).parent
 # Modules that also serve where there is no Twisted.
 WITHOUT_TWISTED = [
     "asynqueue.channels",
+    "asynqueue.chunks",
     "asynqueue.codec",
     "asynqueue.errors",
+    "asynqueue.exchange",
     "asynqueue.framing",
     "asynqueue.outcome",
+    "asynqueue.pollers",
+    "asynqueue.pool.child",
 ]
 
 FRAGMENT = re.compile(r"\+[a-zA-Z0-9-]+\.(feature|bugfix|doc|removal|misc)\.md")

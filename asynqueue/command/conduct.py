@@ -18,6 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogBeginner
 from twisted.python.failure import Failure
 
+from asynqueue.command.calls import Calls, ChunkedCalls, Ended, SingleCalls
 from asynqueue.command.crew import Crew, ProcessCrew, ThreadCrew, failedWith
 from asynqueue.command.inputs import Inputs
 from asynqueue.command.output import Output
@@ -61,8 +62,9 @@ class Conductor:
         self._queue = TaskQueue()
         # The thread in which inputs are read may hang: it is nobody else's.
         self._reader = ThreadQueue()
-        self._run = MapRun(manner, inputs, self._queue, self.say)
-        self._crew: Crew = self._crewOf(setting)
+        self._processes = setting.processes
+        self._run = MapRun(manner, inputs, self._callsOf, self.say)
+        self._crew: Crew = self._crewOf()
         self._progress = ProgressLine(self._run, self._reactor) if setting.progress else None
         self._drawn = False
         self._draining: Deferred[None] | None = None
@@ -86,7 +88,6 @@ class Conductor:
         self._endedAt = perf_counter()
         seconds = self._endedAt - started
         signals.close()
-        self._crew.close()
         if self._manner.verbose:
             done = self._run.done
             self.say(f"{done:,} calls in {seconds:.3g} s, {done / seconds:,.0f} per second")
@@ -99,9 +100,17 @@ class Conductor:
         room = ERASE.decode() if self._drawn else ""
         click.echo(f"{room}asynqueue: {line}", err=True)
 
-    def _crewOf(self, setting: Setting) -> Crew:
+    def _callsOf(self, ended: Ended) -> Calls:
+        manner = self._manner
+        if not self._processes:
+            return SingleCalls(self._queue, manner.options, manner.job, manner.most, ended)
+        return ChunkedCalls(
+            self._queue, manner.options, manner.job, manner.most, ended, self._reactor
+        )
+
+    def _crewOf(self) -> Crew:
         most = self._manner.most
-        if not setting.processes:
+        if not self._processes:
             return ThreadCrew(self._queue, most)
         job = self._manner.job
         return ProcessCrew(
@@ -125,9 +134,10 @@ class Conductor:
         if self._draining is None:
             self._run.interrupt(status)
         else:
-            # All is done, and somebody does not read it.
+            # All is done, and somebody does not read it, or does not go.
             self._status = status
             self._draining.cancel()
+            self._crew.end()
 
     # The run
 
@@ -143,11 +153,11 @@ class Conductor:
             self._drawn = sys.stderr.isatty()
         feed = await self._reader.call(self._inputs.batches)
         self._status = await self._run.start(feed, self._crew, output)
-        busy = self._run.underWay
-        self._crew.dismiss()
-        if busy:
+        if self._run.underWay or self._status in _SIGNALS.values():
             self._crew.end()
+        gone = self._crew.dismiss()
         await self._drain(output)
+        await gone
         if self._progress is not None:
             self._progress.stop()
             self._drawn = False

@@ -7,16 +7,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.python.failure import Failure
 
-from asynqueue.command.child import OneProcess, endAll, ready
+from asynqueue.command.child import prepare, ready
 from asynqueue.command.job import Failed, failed
-from asynqueue.errors import WorkerLost
-from asynqueue.reactors import theReactor
-from asynqueue.scheduling.events import SilentObserver
+from asynqueue.errors import WorkerLost, signalName
 from asynqueue.taskqueue import TaskQueue
-from asynqueue.workers.executor import ExecutorWorker
+from asynqueue.workers.process import ProcessWorker
 from asynqueue.workers.thread import ThreadWorker
 
 # So many processes in a row may die before they are ready for their first input.
@@ -31,6 +29,15 @@ def failedWith(failure: Failure) -> Failed:
     return failed(failure.value)
 
 
+def howLost(lost: WorkerLost) -> str:
+    """
+    How a worker ended, in words; empty if that is not known.
+    """
+    if lost.signal is not None:
+        return f"killed by {signalName(lost.signal)}"
+    return lost.reason if lost.exitCode is None else f"exit code {lost.exitCode}"
+
+
 class Crew(Protocol):
     """
     The workers of the command.
@@ -41,24 +48,16 @@ class Crew(Protocol):
         So many calls have no result yet: have workers for them, up to the limit.
         """
 
-    def explain(self, lost: WorkerLost) -> str:
-        """
-        What is known of the end of a worker, in words.
-        """
-
-    def dismiss(self) -> None:
+    def dismiss(self) -> Deferred[Any]:
         """
         Nobody is needed any more, and nobody runs anything.
+
+        @return: a Deferred that fires when all are gone.
         """
 
     def end(self) -> None:
         """
         End at once whoever can be ended, and wait for that.
-        """
-
-    def close(self) -> None:
-        """
-        Wait until those who were dismissed are gone.
         """
 
 
@@ -80,30 +79,24 @@ class ThreadCrew:
         A worker starts its threads as it needs them.
         """
 
-    def explain(self, lost: WorkerLost) -> str:
-        """
-        Threads are not lost while the command runs.
-        """
-        return lost.reason
-
-    def dismiss(self) -> None:
-        self._queue.detachWorker(self._worker, crash=True)
-
-    def end(self) -> None:
-        """
-        Threads cannot be ended.
-        """
-
-    def close(self) -> None:
+    def dismiss(self) -> Deferred[Any]:
         """
         They are daemons: nobody waits for them.
         """
+        self.end()
+        return succeed(None)
+
+    def end(self) -> None:
+        """
+        One that runs something cannot be ended, and nobody waits for it.
+        """
+        self._queue.detachWorker(self._worker, crash=True)
 
 
-class ProcessCrew(SilentObserver):
+class ProcessCrew:
     """
-    Processes, each with an executor and a worker of its own: one that dies costs
-    what it was running, and is replaced.
+    Processes, each with a worker of its own: one that dies costs the input that it
+    was at, and its worker replaces it.
     """
 
     def __init__(
@@ -123,80 +116,66 @@ class ProcessCrew(SilentObserver):
         """
         self._queue = queue
         self._most = most
-        self._where = where
         self._limited = limited
         self._gaveUp = gaveUp
         self._reactor = reactor
-        self._members: set[ExecutorWorker] = set()
-        self._executors: dict[ExecutorWorker, OneProcess] = {}
+        # Whether they have been ready for inputs.
+        self._workers: dict[ProcessWorker, bool] = {}
         self._calls = 0
         self._falseStarts = 0
         self._open = True
         queue.update(ready, where)
-        queue.addObserver(self)
 
     def need(self, calls: int) -> None:
         self._calls = calls
-        while self._open and len(self._members) < min(self._calls, self._most):
+        while self._open and len(self._workers) < min(calls, self._most):
             self._hire()
 
-    def workerLeft(self, worker: Any) -> None:
+    def dismiss(self) -> Deferred[Any]:
         """
-        A process died: another one takes its place.
+        Those that are not ready yet are ended.
         """
-        self._members.discard(worker)
-        # An observer must not call the queue, and what the worker leaves undone
-        # is explained first.
-        theReactor(self._reactor).callLater(0, self._replace, worker)
-
-    def explain(self, lost: WorkerLost) -> str:
-        for worker, executor in self._executors.items():
-            if lost.worker == f"{type(worker).__name__} {worker.ID}":
-                return executor.howEnded()
-        return ""
-
-    def dismiss(self) -> None:
         self._open = False
-        self._queue.removeObserver(self)
-        for worker in list(self._members):
-            self._queue.detachWorker(worker, crash=True)
+        return gatherResults(
+            [
+                self._queue.detachWorker(worker, crash=not isReady)
+                for worker, isReady in self._workers.items()
+            ]
+        )
 
     def end(self) -> None:
-        endAll(self._executors.values())
-
-    def close(self) -> None:
-        # Not left to the end of the interpreter, where the threads of the executors
-        # and who wakes them up may be in each other's way.
-        for executor in self._executors.values():
-            executor.shutdown(wait=True, cancel_futures=True)
-
-    def _replace(self, worker: ExecutorWorker) -> None:
-        # Its process is dead: there is hardly anything to wait for.
-        self._executors.pop(worker).shutdown(wait=True)
-        self.need(self._calls)
+        self._open = False
+        for worker in self._workers:
+            self._queue.detachWorker(worker, crash=True)
 
     def _hire(self) -> None:
-        executor = OneProcess(self._limited)
-        worker = ExecutorWorker(executor, reactor=self._reactor)
-        self._members.add(worker)
-        self._executors[worker] = executor
+        worker = ProcessWorker(
+            initializer=prepare, initargs=(self._limited,), reactor=self._reactor
+        )
+        self._workers[worker] = False
         hired: Deferred[int] = self._queue.attachWorker(worker)
-        hired.addCallbacks(self._hired, self._notHired, errbackArgs=(executor,))
+        hired.addCallbacks(
+            self._hired, self._notHired, callbackArgs=(worker,), errbackArgs=(worker,)
+        )
 
-    def _hired(self, ID: int) -> None:
+    def _hired(self, ID: int, worker: ProcessWorker) -> None:
+        self._workers[worker] = True
         self._falseStarts = 0
 
-    def _notHired(self, failure: Failure, executor: OneProcess) -> None:
+    def _notHired(self, failure: Failure, worker: ProcessWorker) -> None:
         """
         A process could not be started, or could not get ready.
         """
         if not self._open:
             return
-        if failure.check(WorkerLost):
+        del self._workers[worker]
+        error = failure.value
+        if isinstance(error, WorkerLost):
             self._falseStarts += 1
             if self._falseStarts < _FALSE_STARTS:
+                self.need(self._calls)
                 return
-            how = executor.howEnded()
+            how = howLost(error)
             reason = f"{_FALSE_STARTS} processes in a row died as they started"
             reason += f" ({how})" if how else ""
         else:

@@ -3,9 +3,9 @@ One run of C{asynqueue map}: inputs go in as there is room, lines come out.
 
 ::
 
-    Inputs ─▶ thread ─▶ Deferator ─▶ feed ─▶ TaskQueue ─▶ crew
-                                      │                     │
-              Output ◀─ settle ◀── places, in order ◀───────┘
+    Inputs ─▶ thread ─▶ Deferator ─▶ feed ─▶ Calls ─▶ TaskQueue ─▶ crew
+                                      │                              │
+              Output ◀─ settle ◀── places, in order ◀────────────────┘
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from asynqueue.command.crew import Crew, failedWith
+from asynqueue.command.calls import Calls, Ended
+from asynqueue.command.crew import Crew, failedWith, howLost
 from asynqueue.command.inputs import Inputs, UnreadableInput
 from asynqueue.command.job import Failed, Job
 from asynqueue.command.output import Output
@@ -28,12 +29,6 @@ from asynqueue.errors import WorkerLost
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.outcome import shortRepr
 from asynqueue.scheduling.options import CallOptions
-from asynqueue.taskqueue import TaskQueue
-
-# So many calls are under way beyond four for each worker: enough to keep all
-# busy, few enough that an early end wastes little.
-_SPARE = 64
-_EACH = 4
 
 # Results that wait for one before them, so many or of so many bytes together,
 # keep further inputs from being begun.
@@ -121,11 +116,11 @@ class MapRun:
         self,
         manner: Manner,
         inputs: Inputs,
-        queue: TaskQueue,
+        calls: Callable[[Ended], Calls],
         say: Callable[[str], None],
     ) -> None:
         """
-        @param queue: who makes the calls.
+        @param calls: makes who has the calls made, of what is told their outcomes.
         @param say: tells people something, in one line.
         """
         self.done = 0
@@ -135,7 +130,7 @@ class MapRun:
         self.ended: Deferred[Status] = Deferred()
         self._manner = manner
         self._inputs = inputs
-        self._queue = queue
+        self._calls = calls(self._outcome)
         self._say = say
         self._crew: Crew | None = None
         self._output: Output | None = None
@@ -202,32 +197,43 @@ class MapRun:
         number = 0
         async for batch in feed:
             for text in batch:
-                while self._life is _Life.FEEDING and self._isFull():
-                    self._room = Deferred()
-                    await self._room
-                while self._life is _Life.FEEDING and output.full:
-                    await output.drain()
+                if self._life is _Life.FEEDING and (self._isFull() or output.full):
+                    await self._waitForRoom(output)
                 if self._life is not _Life.FEEDING:
                     return
                 number += 1
                 self._begin(_Place(number, text))
+            self._flush()
         self._noMore()
+
+    async def _waitForRoom(self, output: Output) -> None:
+        self._flush()
+        while self._life is _Life.FEEDING and self._isFull():
+            self._room = Deferred()
+            await self._room
+        while self._life is _Life.FEEDING and output.full:
+            await output.drain()
 
     def _isFull(self) -> bool:
         return (
-            self.underWay >= _SPARE + _EACH * self._manner.most
+            self.underWay >= self._calls.room
             or len(self._places) >= _MOST_WAITING
             or self._waitingBytes >= _MOST_BYTES
         )
 
     def _begin(self, place: _Place) -> None:
-        assert self._crew is not None
         self.underWay += 1
         if self._manner.ordered:
             self._places.append(place)
-        d = self._queue.callWith(self._manner.options, self._manner.job, place.text)
+        self._calls.begin(place.text, place)
+
+    def _flush(self) -> None:
+        """
+        Have all begun that was taken.
+        """
+        assert self._crew is not None
+        self._calls.flush()
         self._crew.need(self.underWay)
-        d.addBoth(self._outcome, place)
 
     def _cannotRead(self, failure: Failure) -> None:
         """
@@ -293,8 +299,7 @@ class MapRun:
             return result
         error = result.value
         if isinstance(error, WorkerLost):
-            assert self._crew is not None
-            how = self._crew.explain(error)
+            how = howLost(error)
             message = "the process that ran it died" + (f" ({how})" if how else "")
             return Failed(type(error).__name__, message, f"{error}\n")
         return failedWith(result)
@@ -339,6 +344,7 @@ class MapRun:
         if self._life is _Life.ENDED:
             return
         self._life = _Life.ENDED
+        self._calls.stop()
         if self._feed is not None:
             self._feed.stop()
         room, self._room = self._room, None

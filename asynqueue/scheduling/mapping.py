@@ -1,5 +1,11 @@
 """
 A function over many arguments, a bounded number of calls ahead.
+
+::
+
+    iterable ─▶ Portion ─▶ a task for each item, or a Chunker ─▶ results ─▶ sink
+                  ▲                                  │
+                  └────────── not begun ◀────────────┘
 """
 
 from __future__ import annotations
@@ -13,19 +19,33 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.interfaces import IItemSink, IItemSource
+from asynqueue.scheduling.chunking import Chunker, Portion
+
+# So many chunks are under way for each worker: one runs, the others are on their way.
+_EACH = 3
+
+# Where there are no workers for chunks, they are looked for after so many results.
+_LOOK = 32
 
 
-class _Slot:
+def _never() -> int:
     """
-    The place of one result.
+    There are no workers for chunks.
+    """
+    return 0
+
+
+class _Single:
+    """
+    An item that travels by itself: a L{Portion} without what chunks need.
     """
 
-    __slots__ = ("d", "filled", "result")
+    __slots__ = ("d", "items", "results")
 
-    def __init__(self) -> None:
+    def __init__(self, items: list[Any]) -> None:
         self.d: Deferred[Any] | None = None
-        self.filled = False
-        self.result: Any = None
+        self.items = items
+        self.results: list[Any] = []
 
 
 @implementer(IItemSource)
@@ -39,20 +59,41 @@ class MapSource:
     """
 
     def __init__(
-        self, call: Callable[[Any], Deferred[Any]], iterable: Iterable[Any], ordered: bool
+        self,
+        call: Callable[[Any], Deferred[Any]],
+        iterable: Iterable[Any],
+        ordered: bool,
+        ahead: int = 2,
+        chunker: Callable[[MapSource], Chunker] | None = None,
+        workers: Callable[[], int] = _never,
     ) -> None:
         """
         @param call: makes one call.
         @param iterable: what to call it with; taken from in the reactor's thread.
         @param ordered: whether results keep the order of the items.
+        @param ahead: how many results may be under way.
+        @param chunker: makes what calls items in chunks, for this source.
+        @param workers: how many workers there are for that now; with none, items
+            are called one by one.
         """
         self._call = call
         self._iterator: Iterator[Any] | None = iter(iterable)
         self._ordered = ordered
+        self._ahead = ahead
+        self._workers = workers
+        self._chunker = None if chunker is None else chunker(self)
         self._sink: IItemSink | None = None
         self._credit = 0
-        self._slots: deque[_Slot] = deque()
-        self._pending: dict[_Slot, None] = {}
+        # How many workers there were for chunks when that was looked up last.
+        self._processes = 0
+        self._lookAfter = 0
+        # In the order of the items, what was not handed on; or, if that does not
+        # matter, the results.
+        self._order: deque[Portion | _Single] = deque()
+        self._loose: list[Any] = []
+        # What no worker has: it was given back.
+        self._left: deque[Portion] = deque()
+        self._pending: dict[Portion | _Single, None] = {}
         self._advancing = False
 
     def connect(self, sink: IItemSink) -> None:
@@ -68,11 +109,32 @@ class MapSource:
         """
         self._sink = None
         self._closeIterator()
-        self._slots.clear()
+        self._order.clear()
+        self._loose.clear()
+        self._left.clear()
+        if self._chunker is not None:
+            self._chunker.stop()
         while self._pending:
-            slot = self._pending.popitem()[0]
-            if slot.d is not None:
-                slot.d.cancel()
+            portion = self._pending.popitem()[0]
+            if portion.d is not None:
+                portion.d.cancel()
+
+    # PortionOwner
+
+    def told(self, portion: Portion, outcomes: list[Any]) -> None:
+        if outcomes:
+            self._filled(portion, outcomes)
+        self._advance()
+
+    def left(self, portion: Portion, items: list[Any], losses: int) -> None:
+        if self._sink is None:
+            return
+        rest = Portion(items, losses)
+        self._left.append(rest)
+        if self._ordered:
+            self._order.insert(self._order.index(portion) + 1, rest)
+
+    # Within
 
     def _advance(self) -> None:
         """
@@ -84,88 +146,215 @@ class MapSource:
         if self._advancing:
             return
         self._advancing = True
+        if self._lookAfter:
+            self._lookAfter -= 1
+        else:
+            self._lookForProcesses()
         while self._fill() or self._flush():
             pass
         self._advancing = False
-        if self._iterator is None and not self._slots and not self._pending:
-            sink, self._sink = self._sink, None
-            if sink is not None:
-                sink.finish()
+        if self._iterator is None and not (self._order or self._loose or self._isBusy()):
+            self._finish()
+
+    def _lookForProcesses(self) -> None:
+        chunker = self._chunker
+        self._processes = self._workers() if chunker is not None and chunker.works else 0
+        # Single calls are a hot path, too: there it is looked up now and then.
+        self._lookAfter = 0 if self._processes else _LOOK
+
+    def _isBusy(self) -> bool:
+        underWay = self._chunker is not None and self._chunker.underWay
+        return bool(self._pending or self._left or underWay)
+
+    def _finish(self) -> None:
+        if self._chunker is not None:
+            self._chunker.close()
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.finish()
+
+    # Calls
 
     def _fill(self) -> bool:
         """
-        Make the next call, if there is credit and an item.
+        Make the next call, or chunk of calls, if there is credit and an item.
         """
-        if self._credit <= 0 or self._iterator is None:
+        if not self._left and (self._credit <= 0 or self._iterator is None):
             return False
-        self._credit -= 1
-        slot = _Slot()
+        workers = self._processes
+        chunker = self._chunker
+        if not workers or chunker is None:
+            if self._left:
+                self._sendSingle(self._next(1))
+            else:
+                self._fillSingle()
+            return True
+        if len(chunker.underWay) >= _EACH * workers:
+            return False
+        portion = self._next(min(chunker.size, max(1, self._ahead // (2 * workers))))
+        return not portion.items or self._sendChunk(chunker, portion)
+
+    def _fillSingle(self) -> None:
+        """
+        Make a call with the next item. A hot path.
+        """
         # Taken away meanwhile: the iterable may stop this.
         iterator, self._iterator = self._iterator, None
+        assert iterator is not None
+        self._credit -= 1
         try:
             item = next(iterator)
         except StopIteration:
-            return True
+            return
         except Exception:
             # The seam to the user's iterable: it is an outcome like another.
-            self._slots.append(slot)
-            self._filled(Failure(), slot)
-            return True
+            self._raised()
+            return
         self._iterator = iterator
         if self._sink is None:
             self._closeIterator()
-            return False
-        self._pending[slot] = None
+            return
+        portion = _Single([item])
         if self._ordered:
-            self._slots.append(slot)
-        try:
-            slot.d = self._call(item)
-        except Exception:
-            # The queue takes no calls any more, and will take none later.
-            self._closeIterator()
-            self._ended(Failure(), slot)
-        else:
-            slot.d.addBoth(self._ended, slot)
-            if self._sink is None and slot.d is not None:
-                # What ran within the call stopped this.
-                slot.d.cancel()
-        return True
+            self._order.append(portion)
+        self._sendSingle(portion)
 
-    def _ended(self, result: Any, slot: _Slot) -> None:
-        if self._pending.pop(slot, self) is self:
+    def _raised(self) -> None:
+        """
+        The iterable has raised: that is the last item.
+        """
+        last = _Single([])
+        if self._ordered:
+            self._order.append(last)
+        self._filled(last, [Failure()])
+
+    def _next(self, count: int) -> Portion:
+        """
+        The next items to be called.
+
+        @param count: how many there may be.
+        """
+        if self._left:
+            portion = self._left.popleft()
+            if len(portion.items) > count:
+                self.left(portion, portion.items[count:], 0)
+                self._left.rotate(1)
+                del portion.items[count:]
+            return portion
+        portion = Portion([])
+        if self._ordered:
+            self._order.append(portion)
+        # As above.
+        iterator, self._iterator = self._iterator, None
+        assert iterator is not None
+        step = iterator.__next__
+        items = portion.items
+        most = min(count, self._credit)
+        try:
+            while len(items) < most and self._sink is not None:
+                items.append(step())
+        except StopIteration:
+            self._credit -= len(items)
+        except Exception:
+            # As above.
+            self._credit -= len(items) + 1
+            self._raised()
+        else:
+            self._credit -= len(items)
+            self._iterator = iterator
+        if self._sink is None:
+            self._closeIterator()
+            items.clear()
+        return portion
+
+    def _sendChunk(self, chunker: Chunker, portion: Portion) -> bool:
+        try:
+            if chunker.send(portion):
+                return True
+        except Exception:
+            self._refused(portion)
+            return True
+        self._left.appendleft(portion)
+        self._processes = 0 if not chunker.works else self._processes
+        # If chunks cannot be made at all, it goes on with single calls; else when
+        # one of those that are under way has ended.
+        return not chunker.works
+
+    def _sendSingle(self, portion: Portion | _Single) -> None:
+        self._pending[portion] = None
+        try:
+            d = portion.d = self._call(portion.items[0])
+        except Exception:
+            del self._pending[portion]
+            self._refused(portion)
+            return
+        d.addBoth(self._ended, portion)
+        if self._sink is None and portion.d is not None:
+            # What ran within the call stopped this.
+            portion.d.cancel()
+
+    def _refused(self, portion: Portion | _Single) -> None:
+        """
+        The queue takes no calls any more, and will take none later.
+        """
+        self._closeIterator()
+        failures = [Failure()] * len(portion.items)
+        portion.items.clear()
+        self._filled(portion, failures)
+
+    # Results
+
+    def _ended(self, result: Any, portion: Portion | _Single) -> None:
+        if self._pending.pop(portion, self) is self:
             # It was cancelled, and nobody waits for it.
             return
-        if not self._ordered:
-            self._slots.append(slot)
-        self._filled(result, slot)
-
-    def _filled(self, result: Any, slot: _Slot) -> None:
-        slot.d = None
-        slot.result = result
-        slot.filled = True
+        portion.d = None
+        portion.items = []
+        if self._ordered:
+            portion.results = [result]
+        else:
+            self._loose.append(result)
         self._advance()
+
+    def _filled(self, portion: Portion | _Single, results: list[Any]) -> None:
+        if self._ordered:
+            portion.results += results
+        else:
+            self._loose += results
 
     def _flush(self) -> bool:
         """
         Hand on the results whose turn it is.
         """
-        slots = self._slots
-        some = False
-        while slots and slots[0].filled and self._sink is not None:
-            some = True
-            items = []
-            failure = None
-            while slots and slots[0].filled and failure is None:
-                result = slots.popleft().result
+        if not self._ordered:
+            ready, self._loose = self._loose, []
+        else:
+            ready = []
+            order = self._order
+            while order:
+                portion = order[0]
+                if portion.results:
+                    ready += portion.results
+                    portion.results = []
+                if portion.items:
+                    break
+                order.popleft()
+        if not ready:
+            return False
+        start = 0
+        if Failure in set(map(type, ready)):
+            for place, result in enumerate(ready):
                 if isinstance(result, Failure):
-                    failure = result
-                else:
-                    items.append(result)
-            if items:
-                self._sink.receive(items)
-            if failure is not None and self._sink is not None:
-                self._sink.receiveFailure(failure)
-        return some
+                    self._receive(ready[start:place])
+                    if self._sink is not None:
+                        self._sink.receiveFailure(result)
+                    start = place + 1
+        self._receive(ready[start:] if start else ready)
+        return True
+
+    def _receive(self, items: list[Any]) -> None:
+        if items and self._sink is not None:
+            self._sink.receive(items)
 
     def _closeIterator(self) -> None:
         iterator, self._iterator = self._iterator, None

@@ -10,6 +10,7 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.defer import Deferred
 
+from asynqueue.interfaces import IProcessWorker
 from asynqueue.scheduling.dispatch import Dispatcher
 from asynqueue.scheduling.flows import FAIR, LAST, NEXT, Flow
 from asynqueue.scheduling.ledger import Ledger, Post
@@ -49,6 +50,7 @@ class WorkerStatistics:
     @ivar running: how many tasks it holds, those sent ahead included.
     @ivar done: how many it has ended.
     @ivar waiting: whether it waits for a task.
+    @ivar pids: the process IDs of its children, if its tasks run in such.
     """
 
     ID: int
@@ -58,6 +60,7 @@ class WorkerStatistics:
     running: int
     done: int
     waiting: bool
+    pids: tuple[int, ...] = ()
 
 
 @frozen
@@ -119,6 +122,7 @@ def _workerStatistics(ledger: Ledger) -> WorkerStatistics:
         len(ledger.tasks),
         ledger.done,
         ledger.ready,
+        tuple(ledger.worker.pids) if IProcessWorker.providedBy(ledger.worker) else (),
     )
 
 

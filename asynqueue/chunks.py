@@ -1,0 +1,486 @@
+"""
+Many calls of one function in one task.
+
+::
+
+    Journal ─▶ slot ◀─ shared memory ─▶ run: begin, call, write down, next item
+      ▲                                                     │
+      └── what was begun, what came of it, "begin no more" ─┘
+
+For functions that take microseconds a task each costs more than the calls. A chunk
+is a task that calls the function with one item after another, as if each were a
+task: an item that raises fails alone, arguments and results are copies, and
+whatever becomes of the process, it is known which items were begun. That stands
+in memory that both processes share: before each call the child notes there that it
+begins it, and after it, what came of it. So the results of a process that was
+killed are there, at most one item was in its hands, and the others can be called
+elsewhere. The same is done while a process lives, if one item takes long.
+
+This module imports no Twisted.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import struct
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from itertools import count
+from threading import Lock
+from time import perf_counter
+from types import CoroutineType
+from typing import Any, NamedTuple
+
+from asynqueue.codec import dumps
+from asynqueue.errors import MaybeEncodingError, TaskInterrupted
+from asynqueue.outcome import Raised, Returned, raised, shortRepr
+
+# A chunk ends after so many seconds, whatever was planned: the rest of its items is
+# given back.
+MOST_SECONDS = 0.005
+
+# So many chunks can be under way at once, and the pickled results of each can have
+# so many bytes: a chunk whose slot is full ends.
+_SLOTS = 128
+_SLOT_BYTES = 1 << 16
+
+# The items of a chunk have not many more bytes than these, pickled.
+_PACKED_BYTES = 1 << 18
+
+# Where in a slot which word is: how many items were begun, how many of these are
+# written down, and whether no more may be begun.
+_BEGUN, _DONE, _CLOSED = range(3)
+_WORD_BYTES = 8
+_HEADER_BYTES = 4 * _WORD_BYTES
+_SLOT_WORDS = _SLOT_BYTES // _WORD_BYTES
+
+# A record is its length, doubled, plus 1 if it is of a failure, and a pickle.
+_LENGTH = struct.Struct("<I")
+
+# What cannot change, is copied by any pickle, and surely is no iterator.
+PLAIN = frozenset({bool, bytes, complex, float, int, str, type(None)})
+
+_NONE = pickle.dumps(None, 5)
+_NONE_RECORD = _LENGTH.pack(len(_NONE) << 1) + _NONE
+
+# A process keeps the journals of so many maps at hand.
+_KEPT = 8
+
+Outcome = Returned | Raised
+
+
+class Summary(NamedTuple):
+    """
+    What a chunk returns.
+
+    @ivar seconds: how long its calls took, all together.
+    @ivar ended: how many items have an outcome; the others were not begun.
+    @ivar values: the results, if all calls returned something plain; else the
+        outcomes are in the journal.
+    @ivar last: the outcome of the last of them if that is not in the journal, as a
+        failure or not, and pickled.
+    @ivar alone: whether the function returns what a chunk cannot carry, so that
+        items had better be called one by one.
+    """
+
+    seconds: float
+    ended: int
+    values: list[Any] | None = None
+    last: tuple[bool, bytes] | None = None
+    alone: bool = False
+
+
+class _Memory:
+    """
+    The memory of a journal, on either side.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.map = mmap.mmap(descriptor, _SLOTS * _SLOT_BYTES)
+        self.bytes = memoryview(self.map)
+        self.words = self.bytes.cast("Q")
+        self.lock = Lock()
+        self.lock.acquire()
+
+    def fence(self) -> None:
+        """
+        What was written before is seen by others before what is written after
+        this; and what is read after this was read after that was written.
+        """
+        self.lock.release()
+        self.lock.acquire()
+
+    def close(self) -> None:
+        """
+        Give the memory back.
+        """
+        self.words.release()
+        self.bytes.release()
+        self.map.close()
+
+
+class Journal:
+    """
+    The parent's side: how far chunks have come.
+
+    @ivar name: by which children find it.
+    """
+
+    _numbers = count(1)
+
+    def __init__(self) -> None:
+        """
+        @raise OSError: there is no room for it.
+        """
+        self._descriptor = os.memfd_create("asynqueue journal")
+        os.ftruncate(self._descriptor, _SLOTS * _SLOT_BYTES)
+        self._memory = _Memory(self._descriptor)
+        # With a number, since descriptors are used again.
+        path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
+        self.name = (path, next(self._numbers))
+        self._free = list(range(_SLOTS - 1, -1, -1))
+
+    @staticmethod
+    def isPossible() -> bool:
+        """
+        Whether this system lets children find the memory of their parent.
+        """
+        return hasattr(os, "memfd_create") and os.path.exists("/proc/self/fd")
+
+    def take(self) -> int | None:
+        """
+        A slot for another chunk, if there is one.
+        """
+        if not self._free:
+            return None
+        slot = self._free.pop()
+        start = slot * _SLOT_WORDS
+        for word in (_BEGUN, _DONE, _CLOSED):
+            self._memory.words[start + word] = 0
+        return slot
+
+    def give(self, slot: int) -> None:
+        """
+        The chunk has ended, and has been read.
+        """
+        self._free.append(slot)
+
+    def begun(self, slot: int) -> int:
+        """
+        How many items a chunk has begun.
+        """
+        return self._memory.words[slot * _SLOT_WORDS + _BEGUN]
+
+    def close(self, slot: int) -> int:
+        """
+        Have a chunk begin no more items.
+
+        @return: how many it has begun, or was about to begin in this moment and
+            will not.
+        """
+        memory = self._memory
+        memory.words[slot * _SLOT_WORDS + _CLOSED] = 1
+        # Whoever is later of the two, this or the child, sees what the other has
+        # written.
+        memory.fence()
+        return memory.words[slot * _SLOT_WORDS + _BEGUN]
+
+    def outcomes(self, slot: int, start: int = 0) -> list[Outcome]:
+        """
+        What is written down of a chunk, from an item on.
+
+        @raise Exception: never: what cannot be unpickled is an outcome, too.
+        """
+        memory = self._memory
+        done = memory.words[slot * _SLOT_WORDS + _DONE]
+        memory.fence()
+        outcomes: list[Outcome] = []
+        place = slot * _SLOT_BYTES + _HEADER_BYTES
+        for number in range(done):
+            (length,) = _LENGTH.unpack_from(memory.bytes, place)
+            place += _LENGTH.size
+            end = place + (length >> 1)
+            if number >= start:
+                outcomes.append(outcomeOf(bool(length & 1), bytes(memory.bytes[place:end])))
+            place = end
+        return outcomes
+
+    def shut(self) -> None:
+        """
+        It is not needed any more. It may be called more than once.
+        """
+        if self._descriptor != -1:
+            self._memory.close()
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def outcomeOf(failed: bool, pickled: Any) -> Outcome:
+    """
+    An outcome, from what was written down of it.
+    """
+    try:
+        value = pickle.loads(pickled)
+    except BaseException as error:
+        # Somebody's objects: whatever their unpickling raises.
+        reason = f"making it again here raised {type(error).__name__}: {error}"
+        return raised(MaybeEncodingError(reason, "that came"))
+    if failed:
+        outcome: Raised = value
+        return outcome
+    return Returned(value)
+
+
+def pack(items: Sequence[Any]) -> tuple[bytes, bool, int]:
+    """
+    Pickle items for a chunk: together if nothing can be told of that, and else
+    each by itself, as if it were sent alone.
+
+    @return: the pickle, whether it is of the items together, and how many there
+        are in it: those before the first that cannot be pickled.
+    @raise Exception: whatever the pickling of the first one raises.
+    """
+    if PLAIN.issuperset(map(type, items)):
+        together = pickle.dumps(items, 5)
+        if len(together) <= _PACKED_BYTES or len(items) == 1:
+            return together, True, len(items)
+        return pack(items[: len(items) // 2])
+    packed: list[bytes] = []
+    size = 0
+    for item in items:
+        try:
+            packed.append(dumps(item))
+        except Exception:
+            # Somebody's objects: whatever their pickling raises.
+            if not packed:
+                raise
+            break
+        size += len(packed[-1])
+        if size > _PACKED_BYTES:
+            break
+    return pickle.dumps(packed, 5), False, len(packed)
+
+
+class Chunk:
+    """
+    Calls a function with one item after another. In the parent it is what is
+    called, and in the child it is made again, with the function.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        kw: dict[str, Any] | None = None,
+        raw: bool | None = None,
+    ) -> None:
+        """
+        @param function: is called with an item, C{args} and C{kw}.
+        @param raw: whether an iterator that it returns is pickled as it is.
+        @raise Exception: whatever pickling these raises.
+        """
+        self._code = dumps(function)
+        self._rest = dumps((args, kw)) if args or kw else None
+        self._raw = raw
+        self._pid = os.getpid()
+        self.__qualname__ = f"chunks of {getattr(function, '__qualname__', shortRepr(function))}"
+
+    def __reduce__(self) -> Any:
+        return _Running, (self._code, self._rest, self._raw)
+
+    def __call__(self, name: tuple[str, int], slot: int, packed: bytes, together: bool) -> None:
+        """
+        It was not sent to a child: it does nothing, which says so.
+        """
+
+
+class _Running:
+    """
+    A L{Chunk} in a child.
+    """
+
+    def __init__(self, code: bytes, rest: bytes | None, raw: bool | None) -> None:
+        self._function: Callable[..., Any] = pickle.loads(code)
+        self._rest = rest
+        self._raw = raw
+
+    def __call__(self, name: tuple[str, int], slot: int, packed: bytes, together: bool) -> Any:
+        """
+        Make the calls. A hot path.
+
+        @return: a L{Summary}; or C{None} if nothing was done; or a coroutine that
+            returns one; or an iterator with one before its items, which are then
+            the result of the last item.
+        """
+        try:
+            memory = _memoryOf(name)
+        except OSError:
+            return None
+        items = pickle.loads(packed)
+        words = memory.words
+        room = memory.bytes
+        begunAt = slot * _SLOT_WORDS + _BEGUN
+        doneAt = slot * _SLOT_WORDS + _DONE
+        closedAt = slot * _SLOT_WORDS + _CLOSED
+        place = slot * _SLOT_BYTES + _HEADER_BYTES
+        end = (slot + 1) * _SLOT_BYTES
+        # Together they are the fence.
+        release, acquire = memory.lock.release, memory.lock.acquire
+        function = self._function
+        rest = self._rest
+        values: list[Any] | None = []
+        ended = 0
+        started = now = perf_counter()
+        deadline = started + MOST_SECONDS
+        for item in items:
+            if now > deadline:
+                break
+            words[begunAt] = ended + 1
+            release()
+            acquire()
+            if words[closedAt]:
+                break
+            failed = plain = False
+            try:
+                if not together:
+                    item = pickle.loads(item)
+                if rest is None:
+                    value = function(item)
+                else:
+                    args, kw = pickle.loads(rest)
+                    value = function(item, *args, **kw)
+            except TaskInterrupted:
+                # Nobody waits for any of this.
+                raise
+            except BaseException as error:
+                # The seam to user code: exits of it are outcomes, too.
+                failed = True
+                pickled = dumps(raised(error))
+            else:
+                if value is None:
+                    plain = True
+                elif type(value) in PLAIN:
+                    plain = True
+                    pickled = pickle.dumps(value, 5)
+                elif type(value) is CoroutineType:
+                    return _awaited(perf_counter() - started, ended + 1, value, self._raw)
+                elif not self._raw and isinstance(value, (Iterator, AsyncIterator)):
+                    return _streamed(Summary(perf_counter() - started, ended + 1), value)
+                else:
+                    failed, pickled = _pickled(value)
+            now = perf_counter()
+            if plain and value is None:
+                record = _NONE_RECORD
+            else:
+                record = _LENGTH.pack(len(pickled) << 1 | failed) + pickled
+            after = place + len(record)
+            ended += 1
+            if after > end:
+                return Summary(now - started, ended, last=(failed, pickled))
+            room[place:after] = record
+            place = after
+            release()
+            acquire()
+            words[doneAt] = ended
+            if not plain:
+                values = None
+            elif values is not None:
+                values.append(value)
+        return Summary(now - started, ended, values)
+
+
+_memories: dict[tuple[str, int], _Memory] = {}
+
+
+def _memoryOf(name: tuple[str, int]) -> _Memory:
+    """
+    The memory of a journal of the parent.
+
+    @raise OSError: it is not there, or not for this process.
+    """
+    memory = _memories.get(name)
+    if memory is None:
+        descriptor = os.open(name[0], os.O_RDWR)
+        try:
+            memory = _Memory(descriptor)
+        finally:
+            os.close(descriptor)
+        while len(_memories) >= _KEPT:
+            _memories.pop(next(iter(_memories))).close()
+        _memories[name] = memory
+    return memory
+
+
+def _pickled(value: Any) -> tuple[bool, bytes]:
+    """
+    A result that is to be sent, or why it cannot be.
+    """
+    try:
+        return False, dumps(value)
+    except Exception as error:
+        # Somebody's objects: whatever their pickling raises.
+        reason = f"{type(error).__name__}: {error}"
+        return True, dumps(raised(MaybeEncodingError(reason, shortRepr(value))))
+
+
+async def _awaited(
+    seconds: float, ended: int, coroutine: Coroutine[Any, Any, Any], raw: bool | None
+) -> Any:
+    """
+    The last item of this chunk has a coroutine for a result.
+    """
+    started = perf_counter()
+    try:
+        value = await coroutine
+    except Exception as error:
+        # The seam to user code; a cancellation means the whole chunk.
+        last = True, dumps(raised(error))
+    else:
+        if not raw and isinstance(value, (Iterator, AsyncIterator)):
+            return _streamed(Summary(seconds, ended), value)
+        last = _pickled(value)
+    return Summary(seconds + perf_counter() - started, ended, last=last, alone=True)
+
+
+def _streamed(summary: Summary, value: Any) -> Any:
+    head = summary._replace(alone=True)
+    return Rest(head, value) if isinstance(value, Iterator) else _AsyncRest(head, value)
+
+
+class Rest(Iterator[Any]):
+    """
+    A summary, and after it the items of an iterator that is the result of the
+    last item of a chunk.
+
+    @ivar summary: until it was taken.
+    @ivar value: the iterator.
+    """
+
+    def __init__(self, summary: Summary, value: Any) -> None:
+        self.summary: Summary | None = summary
+        self.value = value
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+    def __next__(self) -> Any:
+        summary, self.summary = self.summary, None
+        return next(self.value) if summary is None else summary
+
+
+class _AsyncRest(AsyncIterator[Any]):
+    """
+    The same with an asynchronous iterator.
+    """
+
+    def __init__(self, summary: Summary, value: AsyncIterator[Any]) -> None:
+        self._summary: Summary | None = summary
+        self._value = value
+
+    def __repr__(self) -> str:
+        return repr(self._value)
+
+    async def __anext__(self) -> Any:
+        summary, self._summary = self._summary, None
+        return await anext(self._value) if summary is None else summary
