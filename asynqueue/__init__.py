@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asynqueue.errors import (
+        AcknowledgementError as AcknowledgementError,
         AsynQueueError as AsynQueueError,
         FrameError as FrameError,
         FrameInvalid as FrameInvalid,
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
         WorkerLost as WorkerLost,
         WorkerLostError as WorkerLostError,
     )
+    from asynqueue.exchange import (
+        Exchange as Exchange,
+    )
     from asynqueue.interfaces import (
         IQueueObserver as IQueueObserver,
         IWorker as IWorker,
@@ -40,6 +44,15 @@ if TYPE_CHECKING:
         DeferredTracker as DeferredTracker,
         Filerator as Filerator,
         OrderedItemProducer as OrderedItemProducer,
+    )
+    from asynqueue.pollers import (
+        BasePoller as BasePoller,
+        EpollPoller as EpollPoller,
+        KQueuePoller as KQueuePoller,
+        PollPoller as PollPoller,
+        ReactorPoller as ReactorPoller,
+        SelectPoller as SelectPoller,
+        Transport as Transport,
     )
     from asynqueue.pool import (
         ResultHandler as ResultHandler,
@@ -73,6 +86,7 @@ if TYPE_CHECKING:
 # What type checkers see above, and where it is found when it is asked for.
 _HOMES = {
     "asynqueue.errors": (
+        "AcknowledgementError",
         "AsynQueueError",
         "ImplementationError",
         "InvariantError",
@@ -92,6 +106,7 @@ _HOMES = {
         "WorkerLost",
         "WorkerLostError",
     ),
+    "asynqueue.exchange": ("Exchange",),
     "asynqueue.interfaces": ("IQueueObserver", "IWorker"),
     "asynqueue.iteration": (
         "Consumerator",
@@ -100,6 +115,15 @@ _HOMES = {
         "Deferator",
         "Filerator",
         "OrderedItemProducer",
+    ),
+    "asynqueue.pollers": (
+        "BasePoller",
+        "EpollPoller",
+        "KQueuePoller",
+        "PollPoller",
+        "ReactorPoller",
+        "SelectPoller",
+        "Transport",
     ),
     "asynqueue.pool": ("ResultHandler", "TaskPool"),
     "asynqueue.queues": ("NullQueue", "ProcessQueue", "ThreadQueue", "deferToThread"),
@@ -114,13 +138,17 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AcknowledgementError",
     "AsynQueueError",
     "AsyncWorker",
+    "BasePoller",
     "CallOptions",
     "Consumerator",
     "Deferator",
     "DeferredLock",
     "DeferredTracker",
+    "EpollPoller",
+    "Exchange",
     "ExecutorWorker",
     "Filerator",
     "FrameError",
@@ -131,15 +159,19 @@ __all__ = [
     "IWorker",
     "ImplementationError",
     "InvariantError",
+    "KQueuePoller",
     "MaybeEncodingError",
     "NotReadyError",
     "NullQueue",
     "OrderedItemProducer",
+    "PollPoller",
     "ProcessQueue",
     "ProcessWorker",
     "QueueRunError",
+    "ReactorPoller",
     "RemoteError",
     "ResultHandler",
+    "SelectPoller",
     "SoftTimeLimitExceeded",
     "TaskInterrupted",
     "TaskPool",
@@ -148,6 +180,7 @@ __all__ = [
     "ThreadQueue",
     "ThreadWorker",
     "TimeLimitExceeded",
+    "Transport",
     "WorkerError",
     "WorkerLost",
     "WorkerLostError",

@@ -326,3 +326,23 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return f'\n"""\n{self.text}"""'
+
+
+class AcknowledgementError(WorkerError):
+    """
+    What was sent to a process was not acknowledged by it.
+    """
+
+    def __init__(self, pid: int, reason: str = "") -> None:
+        """
+        @param pid: its process ID; 0 for the process that created this one.
+        @param reason: what came instead, or why nothing did.
+        """
+        super().__init__(pid, reason)
+        self.pid = pid
+        self.reason = reason
+
+    def __str__(self) -> str:
+        who = f"process {self.pid}" if self.pid else "the process that created this one"
+        reason = f": {self.reason}" if self.reason else ""
+        return f"{who} did not acknowledge what was sent to it{reason}"

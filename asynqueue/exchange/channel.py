@@ -1,0 +1,350 @@
+"""
+Channels of exchanges: an object at a time, each acknowledged.
+
+::
+
+    send ─▶ message ─▶ receive        a message is acknowledged by who receives it:
+    send ◀─ acknowledgement ◀─┘       then the sender goes on, and may end
+
+A process says goodbye when it ends in order. One that goes without is lost, and
+whoever waits for it learns how it ended. This module imports no Twisted.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+from weakref import WeakSet
+
+from asynqueue.codec import decode, encode
+from asynqueue.errors import (
+    AcknowledgementError,
+    FrameTruncated,
+    MaybeEncodingError,
+    WorkerLostError,
+)
+from asynqueue.exchange.messages import (
+    ACKNOWLEDGED,
+    DATA,
+    GOODBYE,
+    RAISED,
+    HasDescriptor,
+    Life,
+    Messages,
+)
+from asynqueue.exchange.process import Process, processOf
+from asynqueue.framing import Frame
+from asynqueue.outcome import Raised, Returned, raised, shortRepr
+
+# A process whose end of the channel is closed ends within so many seconds; or its
+# exit code is not waited for any longer.
+_PATIENCE = 5.0
+
+
+class Failed(NamedTuple):
+    """
+    What came instead of a value: an exception that was sent, or why nothing can
+    come any more.
+    """
+
+    error: BaseException
+
+
+Delivery = Returned | Failed
+
+
+def valueOf(delivery: Delivery) -> Any:
+    """
+    What was sent, or raise it.
+    """
+    match delivery:
+        case Failed(error):
+            try:
+                raise error
+            finally:
+                # Its traceback knows this frame, and with it the channel.
+                del error, delivery
+        case Returned(value):
+            return value
+
+
+class Channel:
+    """
+    A connection to another process, for one object at a time.
+
+    It is not safe for threads.
+
+    @ivar pid: the process at the other end: 0 in a process that was created, whose
+        channel leads to the one that created it.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        read: int | HasDescriptor,
+        write: int | HasDescriptor,
+        doing: str = "",
+    ) -> None:
+        """
+        @param read: where to receive from: a socket, a file object, or a descriptor.
+        @param write: where to send to: the same or another one. The channel owns
+            both from now on, and makes them non-blocking. Through one UNIX socket,
+            what is large goes as shared memory.
+        @param doing: what the other process does, for its errors.
+        """
+        self.pid = pid
+        self._process = processOf(pid)
+        self._messages = Messages(read, write, self._process)
+        self._doing = doing
+        self._sent = 0
+        self._received = 0
+        # What was acknowledged, and not received.
+        self._kept: deque[Frame] = deque()
+        self._isTold = False
+        openChannels.add(self)
+
+    def __del__(self) -> None:
+        # Without messages, there was nothing to connect.
+        if "_messages" in vars(self):
+            self.close()
+
+    def fileno(self) -> int:
+        """
+        The descriptor that is read; -1 once the channel is closed.
+        """
+        return self._messages.fileno()
+
+    @property
+    def process(self) -> Process | None:
+        return self._process
+
+    @property
+    def received(self) -> int:
+        """
+        How many messages were received, since the process was given something to do.
+        """
+        return self._received
+
+    @property
+    def endedInOrder(self) -> bool:
+        """
+        Whether the other process has said goodbye, and all it sent was received.
+        """
+        return self._messages.life is Life.ENDED and self.isOver
+
+    @property
+    def isOver(self) -> bool:
+        """
+        Whether all was received, and nothing can come any more.
+        """
+        return not (self._messages.life is Life.OPEN or self._kept or self._messages.inbox)
+
+    @property
+    def isTold(self) -> bool:
+        """
+        Whether L{receive} has told that nothing can come any more.
+        """
+        return self._isTold
+
+    def descriptors(self) -> list[int]:
+        """
+        What to watch: when one of them is readable, L{look}.
+        """
+        return self._messages.descriptors()
+
+    def assign(self, doing: str) -> None:
+        """
+        The other process is given something else to do.
+        """
+        self._doing = doing
+        self._received = 0
+
+    def send(self, obj: Any) -> None:
+        """
+        Send an object, and wait until the other process has received it.
+
+        An exception is raised by the C{receive} there.
+
+        @raise AcknowledgementError: nothing was acknowledged: the other process is
+            gone, or it sends, too. What it sent is there to be received.
+        @raise MaybeEncodingError: it cannot be pickled; nothing was sent.
+        @raise FrameTooLarge: it has too many bytes; nothing was sent.
+        @raise OSError: the channel is closed.
+        """
+        self.post(obj)
+        messages = self._messages
+        while True:
+            messages.wait()
+            if not messages.inbox:
+                messages.checkOpen()
+                raise AcknowledgementError(self.pid, str(self._loss()))
+            if messages.inbox[0][0] != ACKNOWLEDGED:
+                raise AcknowledgementError(self.pid, "it sent something else: receive that")
+            if messages.inbox.popleft()[1] == self._sent:
+                return
+
+    def post(self, obj: Any) -> None:
+        """
+        Send an object without waiting for its acknowledgement.
+
+        @raise AcknowledgementError: the other process is gone.
+        """
+        self._messages.checkOpen()
+        kind = DATA
+        if isinstance(obj, BaseException):
+            kind, obj = RAISED, raised(obj)
+        try:
+            body, buffers = encode(obj)
+        except Exception as error:
+            # Pickling runs other people's code, and may raise anything.
+            reason = f"{type(error).__name__}: {error}"
+            raise MaybeEncodingError(reason, shortRepr(obj)) from error
+        self._sent += 1
+        try:
+            self._messages.put(kind, self._sent, body, buffers)
+        except OSError as error:
+            known = self._messages.look() and self.isOver
+            reason = str(self._loss() if known else error)
+            raise AcknowledgementError(self.pid, reason) from error
+
+    def receive(self) -> Any:
+        """
+        Wait for an object, and acknowledge it.
+
+        @raise BaseException: an exception that was sent, with the remote traceback
+            as its C{__cause__}.
+        @raise WorkerLostError: the other process is gone without having sent
+            something, or without having said goodbye.
+        @raise EOFError: it has sent something, and ended in order; or it is the
+            one that created this process.
+        @raise OSError: the channel is closed.
+        """
+        return valueOf(self.take())
+
+    def take(self) -> Delivery:
+        """
+        Do as L{receive}, but return what that raises of the other process.
+
+        @raise OSError: the channel is closed.
+        """
+        frame = self._next()
+        if frame is None:
+            # Another one each time: its traceback would know this channel.
+            self._isTold = True
+            return Failed(self._loss())
+        kind, _, body, buffers = frame
+        try:
+            value = decode(body, buffers)
+        except Exception as error:
+            # Unpickling runs other people's code, and may raise anything.
+            return Failed(error)
+        if kind == RAISED:
+            return Failed(Raised(*value).localError())
+        return Returned(value)
+
+    def look(self) -> bool:
+        """
+        Take in what has come, without waiting.
+
+        @return: whether L{receive} would not have to wait.
+        """
+        return bool(self._kept) or self._messages.look()
+
+    def wait(self) -> int | None:
+        """
+        Wait until the process has ended.
+
+        What it sends until then is acknowledged, and kept to be received.
+
+        @return: its exit code, negative for a signal; C{None} if that is not known.
+        """
+        if self._process is None:
+            return None
+        while self._messages.life is Life.OPEN:
+            self._messages.wait()
+            self._keep()
+        self._keep()
+        return self._process.wait()
+
+    def leaving(self, inOrder: bool) -> None:
+        """
+        This process ends: say so if it ends in order.
+        """
+        if inOrder:
+            try:
+                self._messages.put(GOODBYE, 0)
+            except OSError:
+                # Nobody is there to hear it.
+                pass
+
+    def close(self) -> None:
+        """
+        Close this end. It may be called more than once.
+        """
+        process = self._process
+        if process and not process.hasEnded() and self._messages.life is Life.ENDED:
+            process.wait(_PATIENCE)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """
+        Close what this process has of it, of which another one has a copy.
+        """
+        openChannels.discard(self)
+        self._messages.close()
+        if self._process is not None:
+            self._process.close()
+
+    def _next(self) -> Frame | None:
+        """
+        The next message, or C{None} at the end of all.
+        """
+        self._keep()
+        while not self._kept:
+            self._messages.checkOpen()
+            if self._messages.life is not Life.OPEN:
+                return None
+            self._messages.wait()
+            self._keep()
+        return self._kept.popleft()
+
+    def _keep(self) -> None:
+        """
+        Acknowledge what has come.
+        """
+        while self._messages.inbox:
+            frame = self._messages.inbox.popleft()
+            # Not an acknowledgement that comes too late.
+            if frame[0] != ACKNOWLEDGED:
+                self._kept.append(frame)
+                self._received += 1
+                try:
+                    self._messages.put(ACKNOWLEDGED, frame[1])
+                except OSError:
+                    # Who sent it has gone since: it is here all the same.
+                    pass
+
+    def _loss(self) -> Exception:
+        """
+        Why nothing comes any more.
+        """
+        fault = self._messages.fault
+        reason = "" if self._received or fault is not None else "it had sent nothing"
+        if isinstance(fault, FrameTruncated):
+            reason = f"it had sent {fault.received:,} of the {fault.expected:,} bytes of a message"
+        elif fault is not None:
+            again = type(fault)(*fault.args)
+            again.add_note(f"It came from process {self.pid}.")
+            return again
+        if self._process is None:
+            return EOFError("the process at the other end has ended, or closed the channel")
+        if self._received and self._messages.life is Life.ENDED:
+            return EOFError(f"process {self.pid} has ended, and sends no more")
+        code = self._process.wait(_PATIENCE)
+        if code is not None and code < 0:
+            return WorkerLostError(self.pid, None, -code, self._doing, reason)
+        return WorkerLostError(self.pid, code, None, self._doing, reason)
+
+
+# The channels of this process: whoever is created by it closes its copies.
+openChannels: WeakSet[Any] = WeakSet()

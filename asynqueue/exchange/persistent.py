@@ -1,0 +1,412 @@
+"""
+Computations in the background, whose results are collected later, by any process
+of the same user, through an address: the path of a UNIX socket.
+
+::
+
+    BackgroundCallable(address, f)(...) ─▶ a process that has no parent
+    BackgroundQueue(address) ◀─ result ◀──┘ it ends when its result is collected
+
+This module imports no Twisted.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from asynqueue.errors import AcknowledgementError, WorkerLostError
+from asynqueue.exchange.channel import Channel, openChannels
+from asynqueue.exchange.creating import abandonInherited, noteOuter, serve
+from asynqueue.exchange.exchange import Exchange
+from asynqueue.exchange.parallel import Queue
+from asynqueue.exchange.process import fork, leave
+from asynqueue.exchange.reserve import Call
+from asynqueue.outcome import describeCall
+
+# A process, a user and a group.
+_CREDENTIALS = struct.Struct("3i")
+
+
+class PersistentChannel:
+    """
+    The channel of a background process: to whoever comes to its address.
+
+    When that one goes before it has received something, the next one gets it.
+
+    @ivar pid: 0.
+    @ivar address: the path of its socket.
+    """
+
+    def __init__(self, pid: int, endpoint: socket.socket, address: str) -> None:
+        """
+        @param pid: 0: it is only for the process that has the address.
+        @param endpoint: the socket that listens there. The channel owns it, and the
+            file at the address.
+        """
+        self.pid = pid
+        self.address = address
+        self._endpoint = endpoint
+        self._file = os.stat(address).st_ino
+        self._connection: Channel | None = None
+        openChannels.add(self)
+
+    def fileno(self) -> int:
+        """
+        The descriptor that is readable when somebody comes.
+        """
+        return self._endpoint.fileno()
+
+    def send(self, obj: Any) -> None:
+        """
+        Send an object, and wait until somebody has received it, whoever comes.
+
+        @raise AcknowledgementError: who is there sends, too.
+        @raise MaybeEncodingError: it cannot be pickled.
+        @raise FrameTooLarge: it has too many bytes.
+        """
+        while True:
+            connection = self._connected()
+            try:
+                connection.send(obj)
+            except AcknowledgementError:
+                if not connection.look() or not connection.isOver:
+                    raise
+                self._disconnect()
+            else:
+                return
+
+    def receive(self) -> Any:
+        """
+        Wait for an object, from whoever comes.
+
+        @raise BaseException: an exception that was sent.
+        """
+        while True:
+            connection = self._connected()
+            try:
+                return connection.receive()
+            except EOFError:
+                if not connection.isTold:
+                    raise
+                self._disconnect()
+
+    def leaving(self, inOrder: bool) -> None:
+        """
+        This process ends: say so if it ends in order, and give up the address.
+        """
+        if self._connection is not None:
+            self._connection.leaving(inOrder)
+        self.close()
+
+    def close(self) -> None:
+        """
+        Give up the address, and close all. It may be called more than once.
+        """
+        try:
+            if self.fileno() >= 0 and os.stat(self.address).st_ino == self._file:
+                os.unlink(self.address)
+        except FileNotFoundError:
+            # Somebody has removed it.
+            pass
+        self.abandon()
+
+    def abandon(self) -> None:
+        """
+        Close what this process has of it, of which another one has a copy.
+        """
+        openChannels.discard(self)
+        self._endpoint.close()
+        self._disconnect()
+
+    def _connected(self) -> Channel:
+        if self._connection is None:
+            connection, _ = self._endpoint.accept()
+            self._connection = Channel(0, connection, connection)
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def create_persistent(address: str) -> Channel | PersistentChannel:
+    """
+    Create a background process, which goes on from here.
+
+    It has no terminal and no parent: it lasts until it ends with
+    L{exit<asynqueue.exchange.exit>}.
+
+    @param address: a path, where no other background process is.
+    @return: in the new process its channel, whose C{pid} is 0; here one to it.
+    @raise OSError: the address is not free, or there is no room.
+    """
+    outer = sys.exception()
+    channel = _background(address, "")
+    if channel is None:
+        return connect_persistent(address)
+    noteOuter(channel, outer)
+    return channel
+
+
+def start_persistent(
+    address: str, callable: Callable[..., Any], /, *args: Any, **kw: Any
+) -> Channel:
+    """
+    Make a call in a background process, with a channel as its first argument.
+
+    @return: a channel to that process.
+    @raise OSError: the address is not free, or there is no room.
+    """
+    BackgroundCallable(address, callable)(*args, **kw)
+    return connect_persistent(address)
+
+
+def connect_persistent(address: str) -> Channel:
+    """
+    Go to the address of a background process.
+
+    @raise OSError: no process is there.
+    @raise PermissionError: it is that of another user.
+    """
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        try:
+            connection.connect(address)
+        except OSError as error:
+            message = f"no background process is there ({error.strerror or error})"
+            raise OSError(error.errno, message, address) from None
+        pid, user = _owner(connection, address)
+        if user != os.geteuid():
+            # What is received is unpickled, which may do anything.
+            raise PermissionError(1, f"the background process is that of user {user}", address)
+    except BaseException:
+        connection.close()
+        raise
+    return Channel(pid, connection, connection, f"what was to be collected at {address}")
+
+
+class BackgroundCallable:
+    """
+    A callable each of whose calls is made in a background process.
+    """
+
+    def __init__(self, address: str, callable: Callable[..., Any]) -> None:
+        """
+        @param address: a path. It is free again when a call's result was collected.
+        @param callable: takes a channel as its first argument.
+        """
+        self.address = address
+        self.callable = callable
+
+    def __call__(self, *args: Any, **kw: Any) -> None:
+        """
+        Start the background process. When this returns, it can be connected to.
+
+        @raise OSError: the address is not free, or there is no room.
+        """
+        doing = describeCall(self.callable, args, kw)
+        channel = _background(self.address, doing)
+        if channel is not None:
+            serve(channel, self.callable, args, kw)
+
+
+class PersistentCallable:
+    """
+    A callable whose calls are computations of an exchange, in background processes.
+    """
+
+    def __init__(
+        self, address: str, callable: Callable[..., Any], exchange: PersistentExchange
+    ) -> None:
+        """
+        @param address: a path. It is free again when a call's result was collected.
+        @param callable: takes a channel as its first argument.
+        """
+        self.address = address
+        self.callable = callable
+        self.exchange = exchange
+
+    def __call__(self, *args: Any, **kw: Any) -> None:
+        """
+        Start a computation, as L{PersistentExchange.start} does.
+        """
+        self.exchange.start(self.address, self.callable, *args, **kw)
+
+
+class PersistentExchange(Exchange):
+    """
+    An exchange of background processes. It can be closed and forgotten: another one
+    connects to them.
+    """
+
+    # An address comes first, as in the documents that promise these names.
+
+    def start(  # type: ignore[override]
+        self, address: str, callable: Callable[..., Any], /, *args: Any, **kw: Any
+    ) -> None:
+        """
+        Make a call in a background process, as soon as there is room.
+        """
+        super().start(BackgroundCallable(address, callable), *args, **kw)
+
+    def create(  # type: ignore[override]
+        self, address: str
+    ) -> Channel | PersistentChannel | None:
+        """
+        Create a background process that goes on from here, when there is room.
+
+        @return: in the new process its channel, here C{None}.
+        """
+        self.wait()
+        channel = create_persistent(address)
+        if isinstance(channel, PersistentChannel):
+            return channel
+        return self._get_channel_for_process(channel)
+
+    def manage(  # type: ignore[override]
+        self, address: str, callable: Callable[..., Any]
+    ) -> PersistentCallable:
+        """
+        Have the calls of a callable be computations in background processes.
+        """
+        return PersistentCallable(address, callable, self)
+
+    def connect(self, address: str) -> None:
+        """
+        Watch a background process, when there is room for it.
+
+        @raise OSError: no process is there.
+        """
+        self.add_wait(connect_persistent(address))
+
+    def _startProcess(self, call: Call) -> Channel:
+        background: Any = call.callable
+        background(*call.args, **call.kw)
+        return connect_persistent(background.address)
+
+
+class PersistentQueue(PersistentExchange, Queue):
+    """
+    A queue of the results of background processes, in the order of their arrival.
+    """
+
+
+def BackgroundQueue(address: str) -> PersistentQueue:
+    """
+    A queue of the results of one background process.
+
+    @raise OSError: no process is there.
+    """
+    queue = PersistentQueue(limit=1)
+    queue.connect(address)
+    return queue
+
+
+def _background(address: str, doing: str) -> PersistentChannel | None:
+    """
+    Create a background process, which goes on from here.
+
+    @return: in the new process its channel, here C{None}: it listens now.
+    """
+    address = os.path.abspath(address)
+    here, there = socket.socketpair()
+    try:
+        between = fork()
+    except BaseException:
+        here.close()
+        there.close()
+        raise
+    if between is None:
+        here.close()
+        abandonInherited()
+        return _detached(Channel(0, there, there), address)
+    there.close()
+    status = Channel(0, here, here)
+    try:
+        status.receive()
+    except EOFError:
+        raise WorkerLostError(between.pid, between.wait(), None, doing) from None
+    finally:
+        status.close()
+        between.wait()
+        between.close()
+    return None
+
+
+def _detached(status: Channel, address: str) -> PersistentChannel:
+    """
+    Become a process without parent, terminal and output, that listens.
+
+    @param status: where to say how that went.
+    """
+    try:
+        os.setsid()
+        if fork(bound=False) is not None:
+            leave(0)
+        endpoint = _listening(address)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):
+            os.dup2(nothing, number)
+        os.close(nothing)
+        status.send(None)
+        status.close()
+        return PersistentChannel(0, endpoint, address)
+    except BaseException as error:
+        # It must not go on in the code of the parent.
+        _refuse(status, error)
+
+
+def _refuse(status: Channel, error: BaseException) -> NoReturn:
+    try:
+        status.send(error)
+    finally:
+        leave(1)
+
+
+def _listening(address: str) -> socket.socket:
+    """
+    A socket that listens at an address, for this user only.
+    """
+    endpoint = socket.socket(socket.AF_UNIX)
+    try:
+        _removeStale(address)
+        endpoint.bind(address)
+        # Until it listens nobody can connect.
+        os.chmod(address, stat.S_IRUSR | stat.S_IWUSR)
+        endpoint.listen()
+    except BaseException:
+        endpoint.close()
+        raise
+    return endpoint
+
+
+def _removeStale(address: str) -> None:
+    """
+    Remove what a process that was killed has left at an address.
+    """
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(address)
+        except ConnectionRefusedError:
+            if stat.S_ISSOCK(os.stat(address).st_mode):
+                os.unlink(address)
+        except FileNotFoundError:
+            pass
+
+
+def _owner(connection: socket.socket, address: str) -> tuple[int, int]:
+    """
+    The process at the other end, 0 if that cannot be known, and its user.
+    """
+    if hasattr(socket, "SO_PEERCRED"):
+        data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, user, _ = _CREDENTIALS.unpack(data)
+        return pid, user
+    return 0, os.stat(address).st_uid
