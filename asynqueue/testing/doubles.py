@@ -28,6 +28,7 @@ from asynqueue.outcome import describeCall, shortRepr
 from asynqueue.scheduling.options import DEFAULT, CallOptions
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.workers.delivery import Deliveries
+from asynqueue.workers.waiters import Waiters
 
 _WINDOW = 2
 
@@ -122,7 +123,7 @@ class MemoryWorker:
         self._running: list[ITask] = []
         self._deliveries = Deliveries(self._checkStopped)
         self._ready: Deferred[None] | None = None
-        self._stopped: list[Deferred[None]] = []
+        self._stopped = Waiters()
         self._resignator: Callable[[], None] | None = None
 
     def setResignator(self, callableObject: Callable[[], None]) -> None:
@@ -141,8 +142,7 @@ class MemoryWorker:
         return self._ready
 
     def stop(self) -> Deferred[None]:
-        d: Deferred[None] = Deferred()
-        self._stopped.append(d)
+        d = self._stopped.wait()
         self._checkStopped()
         return d
 
@@ -257,9 +257,7 @@ class MemoryWorker:
 
     def _checkStopped(self) -> None:
         if not self.tasks and not self._deliveries:
-            stopped, self._stopped = self._stopped, []
-            for d in stopped:
-                d.callback(None)
+            self._stopped.fire()
 
 
 @implementer(IPrefetchingWorker, ICancellingWorker)

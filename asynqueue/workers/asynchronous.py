@@ -21,6 +21,7 @@ from asynqueue.iteration.sources import AsyncIteratorSource, IteratorSource, isI
 from asynqueue.outcome import shortRepr
 from asynqueue.reactors import theReactor
 from asynqueue.workers.delivery import Deliveries
+from asynqueue.workers.waiters import Waiters
 
 # The reactor has a turn after so many seconds of functions that end at once.
 _SLICE = 0.01
@@ -74,7 +75,7 @@ class AsyncWorker:
         self._deliveries = Deliveries(self._checkStopped)
         self._turn: Any = None
         self._ready: Deferred[None] | None = None
-        self._stopped: list[Deferred[None]] = []
+        self._stopped = Waiters()
 
     def setResignator(self, callableObject: Any) -> None:
         """
@@ -99,8 +100,7 @@ class AsyncWorker:
         return self._ready
 
     def stop(self) -> Deferred[None]:
-        d: Deferred[None] = Deferred()
-        self._stopped.append(d)
+        d = self._stopped.wait()
         if self._life is _Life.SERVING:
             self._life = _Life.STOPPING
         self._checkStopped()
@@ -208,6 +208,4 @@ class AsyncWorker:
         if self._life is _Life.SERVING:
             return
         if not self._runs and not self._waiting and not self._deliveries:
-            stopped, self._stopped = self._stopped, []
-            for d in stopped:
-                d.callback(None)
+            self._stopped.fire()

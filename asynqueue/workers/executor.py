@@ -27,6 +27,7 @@ from asynqueue.reactors import theReactor
 from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.outbox import Outbox
 from asynqueue.workers.steps import Close, Step, ThreadSource
+from asynqueue.workers.waiters import Waiters
 
 # So many items of an iterator may be under way at once.
 _ITEM_WINDOW = 64
@@ -178,7 +179,7 @@ class ExecutorWorker:
         self._sources: dict[ThreadSource, None] = {}
         self._notBegun: list[ITask] = []
         self._ready: Deferred[None] | None = None
-        self._stopped: list[Deferred[None]] = []
+        self._stopped = Waiters()
         self._resignator: Callable[[], None] | None = None
         self._returner: Callable[[Sequence[ITask]], None] | None = None
 
@@ -240,8 +241,7 @@ class ExecutorWorker:
         """
         Iterators of a thread executor may be taken from for as long as it lives.
         """
-        d: Deferred[None] = Deferred()
-        self._stopped.append(d)
+        d = self._stopped.wait()
         if self._life in (_Life.SERVING, _Life.BROKEN):
             self._life = _Life.STOPPING
         self._checkStopped()
@@ -393,6 +393,4 @@ class ExecutorWorker:
             return
         if self._shutdown:
             self._executor.shutdown(wait=False)
-        stopped, self._stopped = self._stopped, []
-        for d in stopped:
-            d.callback(None)
+        self._stopped.fire()

@@ -408,7 +408,7 @@ class ProcessWorker:
         """
         f, args, kw = task.callTuple
         raw = task.options.raw
-        if task.watched and not member.held:
+        if task.watched and not member.held and member.isUp:
             task.begin()
         try:
             self._held[task] = member.call(task, f, args, kw, self._raw if raw is None else raw)

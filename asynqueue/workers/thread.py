@@ -34,6 +34,7 @@ from asynqueue.reactors import theReactor
 from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.outbox import Outbox
 from asynqueue.workers.steps import Close, Step, ThreadSource
+from asynqueue.workers.waiters import Waiters
 from asynqueue.workers.window import AHEAD_SECONDS, Window
 
 # So many tasks may be sent ahead to one worker at the most.
@@ -179,7 +180,7 @@ class ThreadWorker:
         self._held: dict[ITask, None] = {}
         self._window = Window(threads, _MOST_AHEAD)
         self._ready: Deferred[None] | None = None
-        self._stopped: list[Deferred[None]] = []
+        self._stopped = Waiters()
         self._notBegun: list[ITask] = []
         self._returner: Callable[[Sequence[ITask]], None] | None = None
         self._sources: dict[ThreadSource, None] = {}
@@ -227,8 +228,7 @@ class ThreadWorker:
         Iterators may be taken from until they end; one that nobody takes from for a
         minute is closed.
         """
-        d: Deferred[None] = Deferred()
-        self._stopped.append(d)
+        d = self._stopped.wait()
         if self._life is _Life.SERVING:
             self._life = _Life.STOPPING
         self._checkStopped()
@@ -389,9 +389,7 @@ class ThreadWorker:
         if self._life is _Life.CRASHED or (
             self._life is _Life.LEAVING and self._unstarted == self._threads
         ):
-            stopped, self._stopped = self._stopped, []
-            for d in stopped:
-                d.callback(None)
+            self._stopped.fire()
 
     def _letGo(self, life: _Life) -> None:
         """
