@@ -179,12 +179,12 @@ class WorkerLost(WorkerError):
         self.reason = reason
 
     def __str__(self) -> str:
-        if self.signal is not None:
+        if self.reason:
+            how = f" ({self.reason})"
+        elif self.signal is not None:
             how = f" (killed by {signalName(self.signal)})"
         elif self.exitCode is not None:
             how = f" (exit code {self.exitCode})"
-        elif self.reason:
-            how = f" ({self.reason})"
         else:
             how = ""
         if self.begun:

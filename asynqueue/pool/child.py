@@ -24,24 +24,27 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from threading import Lock, current_thread, main_thread
+from threading import RLock, current_thread, main_thread
 from time import perf_counter
 from typing import Any
 
 from asynqueue.channels import Channel
 from asynqueue.codec import decode, encode
 from asynqueue.errors import MaybeEncodingError
-from asynqueue.framing import Frame
-from asynqueue.outcome import raised, shortRepr
+from asynqueue.framing import LARGEST, Frame, checkSize
+from asynqueue.outcome import shortRepr
 from asynqueue.pool.performing import Performer
-from asynqueue.pool.protocol import RETURNED, SKIPPED, Kind, Words
+from asynqueue.pool.protocol import RETURNED, SKIPPED, SMALLEST, Kind, Words
 from asynqueue.pool.reporting import Reporter
-from asynqueue.pool.streaming import Stream, isStream
+from asynqueue.pool.streaming import Stream, isStream, sendRaised, sizeOf
 
 _NONE = pickle.dumps(None, 5)
 
 # What surely is no iterator, and needs no closer look.
 _VALUES = frozenset({bool, bytes, dict, float, int, list, set, str, tuple, type(None)})
+
+# Python itself ignores these.
+_IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}
 
 Call = tuple[int, int, bytes | memoryview | None, bool, Sequence[Any]]
 
@@ -57,10 +60,16 @@ class Child:
     The loop.
     """
 
-    def __init__(self, channel: Channel, words: Words) -> None:
+    def __init__(self, channel: Channel, words: Words, limit: int = LARGEST) -> None:
+        """
+        @param limit: how many bytes a result may have.
+        """
         self._channel = channel
         self._words = words
-        self._lock = Lock()
+        self._limit = limit
+        self._lock = RLock()
+        # Reports that came up in the middle of sending: somebody's finalizer.
+        self._late: deque[tuple[Kind, bytes]] = deque()
         self._calls: deque[Call] = deque()
         self._definitions: dict[int, Any] = {}
         self._callables: dict[int, Callable[..., Any]] = {}
@@ -68,8 +77,7 @@ class Child:
         # Those that have credit.
         self._active: deque[Stream] = deque()
         self._performer = Performer(words)
-        # Before each call, what reports of calls may have something to prepare.
-        self._look: Callable[[], None] = _flush
+        self._reporter = Reporter(self._report)
 
     def serve(self) -> None:
         """
@@ -129,7 +137,7 @@ class Child:
                 self._setUp(pickle.loads(body))
 
     def _setUp(self, setup: dict[str, Any]) -> None:
-        self._look = Reporter(self._report, setup["level"]).look
+        self._reporter.start(setup["level"])
         self._send(Kind.UP, os.getpid(), b"")
 
     # Calls
@@ -148,7 +156,6 @@ class Child:
         try:
             f = self._callables.get(name) or self._defined(name)
             args, kw = ((), {}) if packed is None else pickle.loads(packed, buffers=buffers)
-            self._look()
             value = self._performer.perform(number, f, args, kw)
         except BaseException as error:
             # The seam to user code: exits and interrupts of the task are outcomes,
@@ -159,7 +166,7 @@ class Child:
         words.ended(perf_counter() - started)
         if value is None:
             self._send(RETURNED, number, _NONE)
-        elif type(value) in _VALUES or raw or not isStream(value):
+        elif type(value) in _VALUES or raw or not isStream(type(value)):
             self._returned(number, value)
         else:
             self._open(number, value)
@@ -172,15 +179,17 @@ class Child:
     def _returned(self, number: int, value: Any) -> None:
         try:
             body, buffers = encode(value)
+            checkSize(sizeOf(body, buffers), self._limit)
             self._send(RETURNED, number, body, buffers)
-        except Exception as error:
+        except _ParentGone:
+            raise
+        except BaseException as error:
             # Somebody's objects, or too many of them: whatever that raises.
             reason = f"{type(error).__name__}: {error}"
             self._raised(number, MaybeEncodingError(reason, shortRepr(value)))
 
     def _raised(self, number: int, error: BaseException) -> None:
-        body, buffers = encode(raised(error))
-        self._send(Kind.RAISED, number, body, buffers)
+        sendRaised(self._send, Kind.RAISED, number, error)
 
     # Iterators
 
@@ -192,6 +201,7 @@ class Child:
             self._send,
             lambda f: performer.perform(number, f, (), {}),
             lambda coroutine: performer.run(number, coroutine),
+            self._limit,
         )
         if stream.open():
             self._streams[number] = stream
@@ -228,16 +238,34 @@ class Child:
                 self._channel.send(kind, number, body, buffers)
             except (BrokenPipeError, ConnectionResetError):
                 raise _ParentGone from None
+            except OSError:
+                if self._channel.fileno() >= 0:
+                    raise
+                # This is a fork.
+                raise _ParentGone from None
+        while self._late:
+            self._report(*self._late.popleft())
 
     def _report(self, kind: Kind, body: bytes) -> None:
         """
         Report something, perhaps in the middle of a call, perhaps in another thread.
         """
-        if current_thread() is main_thread():
+        if self._lock._is_owned():  # type: ignore[attr-defined]
+            self._late.append((kind, body))
+        elif current_thread() is main_thread():
             with self._performer.shielded():
                 self._send(kind, 0, body)
         else:
             self._send(kind, 0, body)
+
+    def forked(self) -> None:
+        """
+        This is a fork that a task has made: it is not the child, and must not speak
+        for it.
+        """
+        self._lock = RLock()
+        self._channel.close()
+        self._reporter.forked()
 
 
 def _flush() -> None:
@@ -275,14 +303,21 @@ def main(connection: int, words: int, lifeline: int, parent: int, limit: int) ->
     @param words: that of the shared memory.
     @param lifeline: that of a pipe that ends with the parent.
     @param parent: the process ID of the parent.
-    @param limit: how many bytes a message may have.
+    @param limit: how many bytes a result may have.
     """
     # A handler that does nothing, rather than SIG_IGN: programs that tasks start
     # would inherit that.
+    for number in signal.valid_signals() - _IGNORED:
+        # What the parent ignores is inherited, and is not ours to ignore.
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, lambda signum, frame: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _dieWithParent(lifeline, parent)
     os.set_inheritable(connection, False)
     shared = Words(words)
     os.close(words)
-    Child(Channel(socket.socket(fileno=connection), limit), shared).serve()
+    channel = Channel(socket.socket(fileno=connection), max(limit, SMALLEST))
+    child = Child(channel, shared, limit)
+    os.register_at_fork(after_in_child=child.forked)
+    child.serve()

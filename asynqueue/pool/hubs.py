@@ -130,6 +130,11 @@ class ReactorHub:
         self._descriptors: dict[int, _Descriptor] = {}
 
     def watch(self, descriptor: int, readable: Callable[[], None]) -> None:
+        watched = self._descriptors.get(descriptor)
+        if watched is not None:
+            # A second object with this descriptor would only confuse the reactor.
+            watched.doRead = readable
+            return
         watched = self._descriptors[descriptor] = _Descriptor(descriptor, readable)
         watched.reactor = self._reactor
         self._reactor.addReader(watched)
@@ -158,14 +163,19 @@ class LoopHub:
 
     def __init__(self, loop: Any) -> None:
         self._loop = loop
+        self._reading: set[int] = set()
         self._writing: dict[int, Any] = {}
         self._timers: Timers | None = None
 
     def watch(self, descriptor: int, readable: Callable[[], None]) -> None:
+        self._reading.add(descriptor)
         self._loop.add_reader(descriptor, readable)
 
     def unwatch(self, descriptor: int) -> None:
-        self._loop.remove_reader(descriptor)
+        if descriptor in self._reading:
+            # Not every loop bears to be told twice.
+            self._reading.discard(descriptor)
+            self._loop.remove_reader(descriptor)
         self._stopWriting(descriptor)
 
     def awaitWritable(self, descriptor: int, writable: Callable[[], None]) -> None:
@@ -254,9 +264,11 @@ class Timers:
         with self._changed:
             self._timers.append(timer)
             if self._pipe is None:
-                self._pipe = os.pipe()
-                self._loop.add_reader(self._pipe[0], self._run)
-                Thread(target=self._wait, name="asynqueue timers", daemon=True).start()
+                pipe = self._pipe = os.pipe()
+                os.set_blocking(pipe[0], False)
+                self._loop.add_reader(pipe[0], self._run)
+                name = "asynqueue timers"
+                Thread(target=self._wait, args=(pipe,), name=name, daemon=True).start()
             self._changed.notify()
         return timer
 
@@ -264,9 +276,8 @@ class Timers:
         """
         Drop a timer.
         """
+        self._take(timer)
         with self._changed:
-            if timer in self._timers:
-                self._timers.remove(timer)
             self._changed.notify()
             self._rest()
 
@@ -275,16 +286,35 @@ class Timers:
         Make the calls that are due. Called by the loop.
         """
         with self._changed:
-            assert self._pipe is not None
-            os.read(self._pipe[0], 64)
+            if self._pipe is None:
+                # The loop had begun to call this before it was told not to.
+                return
+            try:
+                os.read(self._pipe[0], 64)
+            except BlockingIOError:
+                # As above, and there are timers again.
+                pass
             now = monotonic()
             due = sorted((t for t in self._timers if t.due <= now), key=lambda t: t.due)
-            self._timers = [timer for timer in self._timers if timer.due > now]
-            self._changed.notify()
-        for timer in due:
-            timer.f()
+        try:
+            for timer in due:
+                # One of those before may have cancelled it.
+                if self._take(timer):
+                    timer.f()
+        finally:
+            with self._changed:
+                self._changed.notify()
+                self._rest()
+
+    def _take(self, timer: _Timer) -> bool:
+        """
+        @return: whether it was still there.
+        """
         with self._changed:
-            self._rest()
+            if timer not in self._timers:
+                return False
+            self._timers.remove(timer)
+            return True
 
     def _rest(self) -> None:
         """
@@ -297,14 +327,13 @@ class Timers:
             os.close(pipe[1])
             self._changed.notify()
 
-    def _wait(self) -> None:
+    def _wait(self, pipe: tuple[int, int]) -> None:
         """
-        What the thread does.
+        What the thread does, as long as this is the pipe.
         """
         with self._changed:
-            pipe = self._pipe
             told = False
-            while pipe is not None and self._pipe is pipe:
+            while self._pipe is pipe:
                 if told or not self._timers:
                     self._changed.wait()
                     told = False

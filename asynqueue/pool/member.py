@@ -27,7 +27,7 @@ from asynqueue.channels import Channel
 from asynqueue.codec import decode, encodeCall
 from asynqueue.errors import FrameError, MaybeEncodingError, WorkerLost, signalName
 from asynqueue.failures import failureOf
-from asynqueue.framing import LARGEST, Frame
+from asynqueue.framing import LARGEST, Frame, checkSize
 from asynqueue.outcome import Raised, describeCall, raised
 from asynqueue.pool.callables import Callables
 from asynqueue.pool.hubs import Hub, Timer
@@ -36,9 +36,10 @@ from asynqueue.pool.reports import replay
 from asynqueue.pool.sources import MemberSource
 from asynqueue.pool.spawn import Spawned
 
-# A call with more bytes travels by itself; the others in frames of about so many.
+# A call with more bytes travels by itself; the others in frames of about so many,
+# which need no shared memory.
 _LARGE = 1 << 14
-_BATCH_BYTES = 1 << 16
+_BATCH_BYTES = 1 << 15
 
 # While more calls come, so many are collected before they are sent.
 _BATCH = 32
@@ -56,7 +57,7 @@ class Setup:
     How a child is to be.
 
     @ivar level: the level from which on records of C{logging} are sent.
-    @ivar limit: how many bytes a message may have.
+    @ivar limit: how many bytes the arguments or the result of a call may have.
     @ivar preparations: the calls that it makes before any other.
     """
 
@@ -188,7 +189,8 @@ class Member:
     @ivar pid: its process ID.
     @ivar held: the jobs without outcome, by the numbers of their calls, in order.
     @ivar streams: the iterators that are open, by the numbers of their calls.
-    @ivar calls: how many calls it was given.
+    @ivar calls: how many calls it was given, with those that prepare it.
+    @ivar prepared: how many of them prepare it.
     @ivar isUp: whether it is set up and prepared.
     """
 
@@ -217,6 +219,7 @@ class Member:
         self.held: dict[int, Any] = {}
         self.streams: dict[int, MemberSource] = {}
         self.calls = 0
+        self.prepared = len(setup.preparations)
         self.isUp = False
         self._life = _Life.WORKING
         self._reason = ""
@@ -224,6 +227,8 @@ class Member:
             lambda name, pickled: self._send(Kind.DEFINE, name, pickled),
             lambda name: self._send(Kind.FORGET, name, b""),
         )
+        self._limit = setup.limit
+        self._large = min(_LARGE, setup.limit)
         self._batch: list[tuple[int, bytes | None, bool]] = []
         self._first = 0
         self._batchBytes = 0
@@ -240,9 +245,13 @@ class Member:
             hub.watch(self._spawned.pidfd, self.checkEnded)
         self._send(Kind.SETUP, 0, pickle.dumps({"level": setup.level}))
         # By the numbers of their calls; those are not held.
-        self._preparations = {
-            self.call(None, *callTuple): callTuple for callTuple in setup.preparations
-        }
+        self._preparations: dict[int, CallTuple] = {}
+        try:
+            for callTuple in setup.preparations:
+                self._preparations[self.call(None, *callTuple)] = callTuple
+        except BaseException:
+            self._abandon()
+            raise
         self.flush()
         self.held.clear()
 
@@ -275,13 +284,15 @@ class Member:
         number = self.calls + 1
         packed, buffers = encodeCall(args, kw)
         name = self._callables.nameOf(f, number, next(iter(held)) if held else number)
-        self.calls = number
         size = 0 if packed is None else len(packed)
-        if buffers or size > _LARGE:
+        if buffers or size > self._large:
+            checkSize(size + sum(buffer.raw().nbytes for buffer in buffers), self._limit)
             self.flush()
             self._send(Kind.CALL, number, marshal.dumps((name, raw)), [packed, *buffers])
+            self.calls = number
             held[number] = job
             return number
+        self.calls = number
         held[number] = job
         batch = self._batch
         if not batch:
@@ -386,6 +397,24 @@ class Member:
             self.kill(reason)
             self._exited()
 
+    def _abandon(self) -> None:
+        """
+        It cannot be prepared, and nobody knows of it yet.
+        """
+        self._life = _Life.GONE
+        spawned = self._spawned
+        spawned.signal(signal.SIGKILL)
+        spawned.reap()
+        self._close()
+
+    def _close(self) -> None:
+        spawned = self._spawned
+        for descriptor in (self._channel.fileno(), spawned.stderr, spawned.pidfd):
+            if descriptor != -1:
+                self._hub.unwatch(descriptor)
+        spawned.close()
+        self._words.close()
+
     def _outOfPatience(self) -> None:
         self._patience = None
         self.kill(f"it did not end within {PATIENCE:g} s")
@@ -415,12 +444,11 @@ class Member:
         """
         The process has ended. What it sent before is still there.
         """
-        if self._life is not _Life.FINISHING:
-            while not self.isGone and _isReadable(self._channel):
-                try:
-                    self.receive()
-                except EOFError:
-                    break
+        while not self.isGone and _isReadable(self._channel):
+            try:
+                self.receive()
+            except EOFError:
+                break
         if self.isGone:
             return
         self._life = _Life.GONE
@@ -442,17 +470,14 @@ class Member:
             [job for number, job in held.items() if number <= begun],
             [job for number, job in held.items() if number > begun],
         )
-        for descriptor in (self._channel.fileno(), spawned.stderr, spawned.pidfd):
-            if descriptor != -1:
-                self._hub.unwatch(descriptor)
-        spawned.close()
-        self._words.close()
+        self._close()
         held.clear()
         streams, self.streams = self.streams, {}
+        # First this: who hears of a failure may have the next call made at once.
+        self._lifeOwner.ended(self, ending)
         for source in streams.values():
             source.failed(Failure(ending.lost("an iterator")))
             source.ended()
-        self._lifeOwner.ended(self, ending)
 
     # What comes
 
@@ -619,6 +644,9 @@ class Member:
 
 
 def _isReadable(channel: Channel) -> bool:
+    if channel.fileno() < 0:
+        # It was told to end.
+        return False
     poller = select.poll()
     poller.register(channel, select.POLLIN)
     return bool(poller.poll(0))

@@ -28,6 +28,8 @@ class Performer:
         self._words = words
         # The number of the call that may be interrupted, 0 while there is none.
         self._number = 0
+        # Cancels the coroutine that runs, while one does.
+        self._wake: Callable[[], None] | None = None
         self._runner: Any = None
         signal.signal(INTERRUPT_SIGNAL, self._signalled)
 
@@ -93,7 +95,7 @@ class Performer:
         asyncio = sys.modules["asyncio"]
         task = asyncio.create_task(_outcome(coroutine))
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(INTERRUPT_SIGNAL, self._cancel, number, task)
+        self._wake = lambda: loop.call_soon_threadsafe(self._cancel, number, task)
         self._cancel(number, task)
         try:
             outcome: tuple[Any, BaseException | None] = await task
@@ -102,8 +104,7 @@ class Performer:
         else:
             return outcome
         finally:
-            loop.remove_signal_handler(INTERRUPT_SIGNAL)
-            signal.signal(INTERRUPT_SIGNAL, self._signalled)
+            self._wake = None
 
     def _cancel(self, number: int, task: Any) -> None:
         if self._words.isInterrupted(number):
@@ -111,7 +112,9 @@ class Performer:
 
     def _signalled(self, signum: int, frame: Any) -> None:
         number = self._number
-        if number and self._words.isInterrupted(number):
+        if self._wake is not None:
+            self._wake()
+        elif number and self._words.isInterrupted(number):
             # Once only: what cleans up must not be interrupted, too.
             self._number = 0
             self._raise()

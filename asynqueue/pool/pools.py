@@ -99,13 +99,22 @@ class _Job:
         for timer in timers:
             timer.cancel()
 
+    def notBegun(self) -> _Job:
+        """
+        Its process has not begun it, and another one will.
+        """
+        self.stopTimers()
+        self.accepted = self.exceeded = False
+        return self
+
 
 def _tell(f: Callable[..., Any] | None, *args: Any) -> None:
     if f is not None:
         try:
             f(*args)
-        except Exception:
-            # The seam to other people's callbacks.
+        except (Exception, SystemExit):
+            # The seam to other people's callbacks. An exit would end only the thread
+            # that drives the pool.
             _log.failure("a callback of a pool")
 
 
@@ -154,7 +163,7 @@ class EventPool:
         if initializer is not None:
             self._initial.append((initializer, tuple(initargs), {}))
         memory = None if max_memory_per_child is None else max_memory_per_child << 10
-        self._limits = Limits(maxtasksperchild, memory)
+        self._limits = Limits(maxtasksperchild, memory, excess=None)
         self._aliveTimeout = proc_alive_timeout
         self._onExit = on_process_exit
         self._capacity = 1 if putlocks else _AHEAD
@@ -168,7 +177,6 @@ class EventPool:
         )
         self._results.attach(self._board)
         self._aliveTimers: dict[int, Timer] = {}
-        self._failedStarts = 0
         self._waiting: deque[_Job] = deque()
         self._seats: list[Seat] = []
         # Those that were taken away, and still end what they have.
@@ -259,10 +267,11 @@ class EventPool:
         if not 0 <= n < len(self._seats):
             raise ValueError(f"a pool of {len(self._seats)} cannot shrink by {n!r}")
         # Those without work go first.
-        self._seats.sort(key=lambda seat: bool(seat.member is not None and seat.member.held))
-        for seat in self._seats[:n]:
-            self._leaving.append(seat)
-            self._seats.remove(seat)
+        seats = sorted(self._seats, key=lambda seat: any(m.held for m in seat.members))
+        self._seats = seats[n:]
+        for seat in seats[:n]:
+            if seat.members:
+                self._leaving.append(seat)
             if seat.member is not None:
                 seat.retire(seat.member)
             else:
@@ -301,7 +310,7 @@ class EventPool:
         """
         Whether no process has died as it started.
         """
-        return not self._failedStarts and bool(self._members())
+        return not any(seat.falseStarts for seat in self._seats) and bool(self._members())
 
     def restart(self) -> AsyncResult:
         """
@@ -323,6 +332,13 @@ class EventPool:
             self._life = _Life.CLOSED
             self._checkClosed()
 
+    def leaveLoop(self) -> None:
+        """
+        Have no event loop do anything any more: it may be closed already. What is
+        left to be done, L{join} does.
+        """
+        self._board.unregister()
+
     def join(self) -> None:
         """
         Wait until all calls have ended and all processes are gone. To be called
@@ -338,9 +354,10 @@ class EventPool:
         if self._life is _Life.TERMINATED:
             return
         self._life = _Life.TERMINATED
-        waiting, self._waiting = self._waiting, deque()
         for seat in (*self._seats, *self._leaving):
             seat.crash("the pool was terminated")
+        # With those that processes had not begun.
+        waiting, self._waiting = self._waiting, deque()
         for job in waiting:
             self._fail(job, QueueRunError(describeCall(*job.callTuple)))
 
@@ -350,6 +367,7 @@ class EventPool:
         """
         A call returned.
         """
+        self._accept(member, job)
         job.stopTimers()
         job.result.succeed(value)
         _tell(job.callbacks.returned, value)
@@ -358,12 +376,14 @@ class EventPool:
         """
         A call raised.
         """
+        self._accept(member, job)
         self._fail(job, outcome.localError())
 
     def iterating(self, member: Member, job: _Job, source: MemberSource, text: str) -> None:
         """
         A call returned what cannot be its result here.
         """
+        self._accept(member, job)
         source.stop()
         reason = "an iterator stays in the process that made it; return a list"
         self._fail(job, MaybeEncodingError(reason, text))
@@ -372,7 +392,7 @@ class EventPool:
         """
         A call was taken back, and is made elsewhere.
         """
-        self._waiting.appendleft(job)
+        self._waiting.appendleft(job.notBegun())
 
     def collected(self, member: Member) -> None:
         """
@@ -383,6 +403,7 @@ class EventPool:
         else:
             for seat in (*self._seats, *self._leaving):
                 if member in seat.members:
+                    seat.weigh(member)
                     seat.rest(member)
             self._fill()
         self._dispatch()
@@ -403,13 +424,12 @@ class EventPool:
         timer = self._aliveTimers.pop(ending.pid, None)
         if timer is not None:
             timer.cancel()
-            self._failedStarts += 1
         for descriptor, member in list(self.fileno_to_outq.items()):
             if member.isGone:
                 del self.fileno_to_outq[descriptor]
         for job in ending.begun:
             self._lose(job, ending)
-        self._waiting.extendleft(reversed(ending.notBegun))
+        self._waiting.extendleft(job.notBegun() for job in reversed(ending.notBegun))
         if seat in self._leaving and not seat.members:
             self._leaving.remove(seat)
         code = ending.exitCode if ending.exitCode is not None else -(ending.signal or 0)
@@ -422,14 +442,14 @@ class EventPool:
         """
         A process takes no more, and had not begun these.
         """
-        self._waiting.extendleft(reversed(jobs))
+        self._waiting.extendleft(job.notBegun() for job in reversed(jobs))
         self._fill()
+        self._dispatch()
 
     def hopeless(self, seat: Seat, reason: str) -> None:
         """
         No process can be had.
         """
-        self._failedStarts += 1
         waiting, self._waiting = self._waiting, deque()
         for job in waiting:
             self._fail(job, WorkerError(f"{describeCall(*job.callTuple)} was not run: {reason}"))
@@ -446,13 +466,13 @@ class EventPool:
         if self._aliveTimeout is not None:
             reason = f"it was not up within {self._aliveTimeout:g} s"
             self._aliveTimers[member.pid] = self._board.callLater(
-                self._aliveTimeout, partial(member.kill, reason)
+                self._aliveTimeout, lambda: None if member.isUp else member.kill(reason)
             )
 
     def _processAlive(self, pid: int) -> None:
-        timer = self._aliveTimers.pop(pid, None)
-        if timer is not None:
-            timer.cancel()
+        # Only with its initializer it is of use: then the timer looks.
+        if pid in self._aliveTimers and not self._initial:
+            self._aliveTimers.pop(pid).cancel()
 
     def _joinExited(self) -> bool:
         for member in self._members():
@@ -468,24 +488,35 @@ class EventPool:
         )
 
     def _fill(self) -> None:
-        if self._life is _Life.RUNNING or self._waiting:
+        if self._life is _Life.RUNNING or (self._life is _Life.CLOSED and self._waiting):
             for seat in self._seats:
                 seat.fill()
 
     def _submit(self, job: _Job) -> None:
+        if self._life is _Life.TERMINATED:
+            # Another thread has done that meanwhile.
+            self._fail(job, QueueRunError(describeCall(*job.callTuple)))
+            return
         self._waiting.append(job)
         self._dispatch()
+        if self._waiting:
+            self._fill()
 
     def _dispatch(self) -> None:
         """
-        Give jobs to processes that have room.
+        Give jobs to processes that have room, evenly. One that is not up yet gets
+        none: a call is timed from the moment in which it is given.
         """
-        for seat in self._seats:
-            while self._waiting and seat.member is not None:
-                member = seat.member
-                if len(member.held) >= self._capacity:
-                    break
-                self._give(seat, member, self._waiting.popleft())
+        if self._life is _Life.TERMINATED:
+            return
+        for most in range(1, self._capacity + 1):
+            for seat in self._seats:
+                while self._waiting and (member := seat.member) is not None:
+                    if not member.isUp or len(member.held) >= most:
+                        break
+                    self._give(seat, member, self._waiting.popleft())
+            if not self._waiting:
+                break
 
     def _give(self, seat: Seat, member: Member, job: _Job) -> None:
         isFirst = not member.held

@@ -76,6 +76,10 @@ CALLS, RETURNED, RAISED, SKIPPED = (
     int(kind) for kind in (Kind.CALLS, Kind.RETURNED, Kind.RAISED, Kind.SKIPPED)
 )
 
+# Where the arguments and results of calls may have less, messages may still have so
+# many bytes: a number of small ones, and what is wrong with a large one, must fit.
+SMALLEST = 1 << 17
+
 # The signal by which a running call is interrupted.
 INTERRUPT_SIGNAL = signal.SIGUSR1
 

@@ -8,9 +8,11 @@ tasks do not use it starts faster without.
 
 from __future__ import annotations
 
+import pickle
 import sys
 import warnings
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from typing import Any
 
 from asynqueue.codec import dumps
@@ -18,29 +20,59 @@ from asynqueue.pool.protocol import Kind
 
 Report = Callable[[Kind, bytes], None]
 
+# So much is told of a warning that cannot be sent as it is.
+_TOLD = 1000
+
 
 class Reporter:
     """
     Catches records and warnings, and has them sent.
     """
 
-    def __init__(self, report: Report, level: int) -> None:
+    def __init__(self, report: Report) -> None:
         """
         @param report: sends what was reported; may be called in any thread.
-        @param level: the level from which the parent wants records.
         """
         self._report = report
-        self._level = level
-        self._logging = False
-        warnings.showwarning = self._warned
+        self._level = 0
 
-    def look(self) -> None:
+    def start(self, level: int) -> None:
         """
-        Called before each task: C{logging} may have been imported meanwhile.
+        Begin.
+
+        @param level: the level from which the parent wants records.
         """
-        if not self._logging and "logging" in sys.modules:
-            self._logging = True
+        self._level = level
+        warnings.showwarning = self._warned
+        if "logging" in sys.modules:
             self._listen(sys.modules["logging"])
+        else:
+            sys.meta_path.insert(0, self)
+
+    def forked(self) -> None:
+        """
+        This is a fork, which has nobody to report to.
+        """
+        self._report = _sayHere
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """
+        What imports ask: listen to C{logging} as soon as it is there.
+        """
+        if name != "logging":
+            return None
+        sys.meta_path.remove(self)
+        spec = PathFinder.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            loader: Any = spec.loader
+            execute = loader.exec_module
+
+            def executeAndListen(module: Any) -> None:
+                execute(module)
+                self._listen(module)
+
+            loader.exec_module = executeAndListen
+        return spec
 
     def _listen(self, logging: Any) -> None:
         reporter = self
@@ -67,11 +99,11 @@ class Reporter:
         line: str | None = None,
     ) -> None:
         try:
-            pickled = dumps((message, category, filename, lineno))
+            self._report(Kind.WARNED, dumps((message, category, filename, lineno)))
         except Exception:
             # Somebody's warning that cannot be pickled: its text has to do.
-            pickled = dumps((str(message), UserWarning, filename, lineno))
-        self._report(Kind.WARNED, pickled)
+            text = str(message)[:_TOLD]
+            self._report(Kind.WARNED, dumps((text, UserWarning, filename, lineno)))
 
 
 def _pickledRecord(record: Any) -> bytes:
@@ -90,3 +122,12 @@ def _pickledRecord(record: Any) -> bytes:
         # What somebody attached to it: all but that can travel.
         plain = (str, int, float, type(None))
         return dumps({k: v for k, v in attributes.items() if isinstance(v, plain)})
+
+
+def _sayHere(kind: Kind, body: bytes) -> None:
+    """
+    Write a report to the standard error.
+    """
+    content = pickle.loads(body)
+    text = content["msg"] if kind is Kind.LOGGED else content[0]
+    sys.stderr.write(f"{text}\n")

@@ -101,7 +101,9 @@ class ResultHandler:
         """
         if self._hub is None:
             raise RuntimeError("not registered with an event loop: call register_with_event_loop")
-        if not self._read(fileno):
+        outq = self.fileno_to_outq.get(fileno)
+        # At its end the descriptor may have gone to another process already.
+        if not self._read(fileno) and self.fileno_to_outq.get(fileno) is outq:
             self._hub.unwatch(fileno)
 
     def on_stop_not_started(self) -> None:
@@ -132,15 +134,20 @@ class ResultHandler:
             return False
         try:
             frames = outq.receive()
-            for frame in frames:
-                if frame[0] == Kind.UP:
-                    self._alive(frame[1])
         except (EOFError, OSError):
             return False
         except Exception:
-            # The seam to other people's queues and callbacks: an event loop calls
-            # this, and can do nothing about it.
+            # The seam to other people's queues: an event loop calls this, and can do
+            # nothing about it.
             _log.failure("reading what a process has sent")
+            return True
+        for frame in frames:
+            if frame[0] == Kind.UP:
+                try:
+                    self._alive(frame[1])
+                except Exception:
+                    # The seam to other people's callbacks, as above.
+                    _log.failure("telling that a process is up")
         return True
 
 

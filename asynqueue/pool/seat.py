@@ -54,6 +54,7 @@ class Seat:
     @ivar preparations: the calls that each child makes first; may be added to.
     @ivar started: how many children were started.
     @ivar lost: how many died of themselves.
+    @ivar falseStarts: how many could not be started, or ended before they were of use.
     @ivar isLimited: whether L{given} must be called.
     """
 
@@ -77,6 +78,7 @@ class Seat:
         self.preparations = list(preparations)
         self.started = 0
         self.lost = 0
+        self.falseStarts = 0
         self._owner = owner
         self._hub = hub
         self._limits = limits
@@ -87,6 +89,8 @@ class Seat:
         self._members: dict[Member, None] = {}
         self._coming: Member | None = None
         self._backoff = Backoff()
+        # Why there is no child, and will be none; empty while there is hope.
+        self._despair = ""
         self._timers: dict[str, Timer] = {}
         # Whether it must be told of each call.
         self.isLimited = limits != Limits()
@@ -104,36 +108,43 @@ class Seat:
         """
         if self.member is None and self._coming is None and "start" not in self._timers:
             pause = self._backoff.pause
-            if pause:
-                self._timers["start"] = self._hub().callLater(pause, self._start)
-            else:
+            if not pause or (self._despair and self._backoff.isOver):
                 self._start()
+            elif self._despair:
+                self._sayHopeless()
+            else:
+                self._timers["start"] = self._hub().callLater(pause, self._start)
 
     def given(self, member: Member) -> None:
         """
         The child was given a call.
         """
-        if "idle" in self._timers:
-            self._timers.pop("idle").cancel()
-        if self._limits.maxTasks is not None and member.calls >= self._limits.maxTasks:
+        self._stopTimer("idle")
+        made = member.calls - member.prepared
+        if self._limits.maxTasks is not None and made >= self._limits.maxTasks:
             # It makes those that it has, and goes when it has ended them.
             self.member = None
         if self._limits.maxMemory is not None and "memory" not in self._timers:
             self._timers["memory"] = self._hub().callLater(MEMORY_SECONDS, self._checkMemory)
 
+    def weigh(self, member: Member) -> None:
+        """
+        The child has ended a call, and is not given another one yet: it may have
+        too much memory for that.
+        """
+        if self._limits.maxMemory is not None and not member.held and self._hasTooMuch(member):
+            self.retire(member)
+
     def rest(self, member: Member) -> None:
         """
         The child holds nothing: it may be time for it to go.
         """
+        self._seatNext()
         if member.held or member.streams:
             return
         if member is not self.member:
             if member is not self._coming:
                 member.finish()
-        elif self._limits.maxMemory is not None and self._limits.isSpent(
-            member.calls, residentBytes(member.pid)
-        ):
-            self.retire(member)
         elif self._limits.idleTimeout is not None and "idle" not in self._timers:
             self._timers["idle"] = self._hub().callLater(
                 self._limits.idleTimeout, lambda: self._timedOut(member)
@@ -146,6 +157,7 @@ class Seat:
         """
         if self.member is member:
             self.member = None
+            self._stopTimer("idle")
             jobs = member.takeBack()
             if not member.held and not member.streams:
                 member.finish()
@@ -186,8 +198,8 @@ class Seat:
         A child is set up and prepared.
         """
         self._backoff.succeeded()
-        if member is self._coming:
-            self._seat(member)
+        self._despair = ""
+        self._seatNext()
 
     def unfit(self, member: Member, what: str, outcome: Raised) -> None:
         """
@@ -198,6 +210,7 @@ class Seat:
         _log.error(
             "{name}: {reason}\n{trace}", name=self._name(), reason=reason, trace=outcome.trace
         )
+        self._despair = reason
         member.kill(reason)
         self._owner.hopeless(self, reason)
 
@@ -206,19 +219,20 @@ class Seat:
         A child is gone.
         """
         del self._members[member]
+        falseStart = not member.isUp and member in (self.member, self._coming)
         if member is self.member:
             self.member = None
             # With no work it needs neither.
-            for name in ("idle", "memory"):
-                if name in self._timers:
-                    self._timers.pop(name).cancel()
+            self._stopTimer("idle")
+            self._stopTimer("memory")
         if member is self._coming:
             self._coming = None
         if ending.exitCode != 0 or ending.begun or ending.notBegun:
             self.lost += 1
-        if not member.isUp:
+        if falseStart:
             self._falseStart(ending)
         self._owner.vacated(self, ending)
+        self._seatNext()
 
     # Within
 
@@ -231,17 +245,54 @@ class Seat:
         except Exception as error:
             # No room for another process, or somebody's preparations that cannot be
             # pickled: it is not this call that must fail.
+            self.falseStarts += 1
             self._backoff.failed()
-            reason = f"no process can be started: {type(error).__name__}: {error}"
-            _log.error("{name}: {reason}", name=self._name(), reason=reason)
-            self._hub().callLater(0, lambda: self._owner.hopeless(self, reason))
+            self._despair = f"no process can be started: {type(error).__name__}: {error}"
+            _log.error("{name}: {reason}", name=self._name(), reason=self._despair)
+            self._sayHopeless()
             return
         self.started += 1
         self._members[member] = None
-        if member.accepts:
+        # After a failure, nothing is given to one that may fail, too.
+        if member.accepts and not self._backoff.starts and not self._isBusy:
             self._seat(member)
         else:
             self._coming = member
+
+    @property
+    def _isBusy(self) -> bool:
+        """
+        Whether a child makes calls, if only the last that it makes.
+        """
+        return any(member.held for member in self._members)
+
+    def _seatNext(self) -> None:
+        """
+        Let the one that is coming take calls, when it is time: those before it have
+        ended theirs, as calls are made one after the other.
+        """
+        if self._coming is not None and self._coming.isUp and not self._isBusy:
+            self._seat(self._coming)
+
+    def _hasTooMuch(self, member: Member) -> bool:
+        """
+        Whether a child has more memory than it may have. A fresh one never has:
+        another one would have as much.
+        """
+        made = member.calls - member.prepared
+        return made > 0 and self._limits.isSpent(0, residentBytes(member.pid))
+
+    def _sayHopeless(self) -> None:
+        """
+        Tell the owner that there will be no child, but not within its call.
+        """
+
+        def say() -> None:
+            del self._timers["hopeless"]
+            self._owner.hopeless(self, self._despair)
+
+        if "hopeless" not in self._timers:
+            self._timers["hopeless"] = self._hub().callLater(0, say)
 
     def _seat(self, member: Member) -> None:
         self._coming = None
@@ -253,6 +304,7 @@ class Seat:
         """
         A child has ended before it was of use.
         """
+        self.falseStarts += 1
         self._backoff.failed()
         said = f"; the last that it wrote: {ending.lastWords}" if ending.lastWords else ""
         reason = f"processes end as they start ({ending.inWords()}){said}"
@@ -264,7 +316,9 @@ class Seat:
                 reason=reason,
             )
         if self._backoff.isHopeless:
-            self._owner.hopeless(self, reason)
+            self._despair = reason
+        if self._despair:
+            self._owner.hopeless(self, self._despair)
 
     def _timedOut(self, member: Member) -> None:
         self._timers.pop("idle", None)
@@ -272,7 +326,7 @@ class Seat:
             self.retire(member)
 
     def _checkMemory(self) -> None:
-        del self._timers["memory"]
+        self._timers.pop("memory", None)
         busy = [member for member in self._members if member.held]
         for member in busy:
             resident = residentBytes(member.pid)
@@ -281,8 +335,12 @@ class Seat:
                 member.kill(f"it used {resident:,} bytes of memory, where maxMemory is {most:,}")
             elif self._limits.isSpent(0, resident):
                 self.retire(member)
-        if busy:
+        if busy and "memory" not in self._timers:
             self._timers["memory"] = self._hub().callLater(MEMORY_SECONDS, self._checkMemory)
+
+    def _stopTimer(self, name: str) -> None:
+        if name in self._timers:
+            self._timers.pop(name).cancel()
 
     def _stopTimers(self) -> None:
         for timer in self._timers.values():

@@ -14,11 +14,13 @@ import socket
 import subprocess
 import sys
 import weakref
+from codecs import getincrementaldecoder
+from contextlib import ExitStack
 from typing import Any
 
 from asynqueue.channels import Channel, anonymousFile
 from asynqueue.framing import LARGEST
-from asynqueue.pool.protocol import Words
+from asynqueue.pool.protocol import SMALLEST, Words
 
 # So much of what a child wrote to standard error is kept, to say why it died.
 _TAIL_BYTES = 4096
@@ -42,48 +44,38 @@ class Spawned:
         """
         Start a process.
 
-        @param limit: how many bytes a message to it or from it may have.
+        @param limit: how many bytes the arguments or the result of a call may have.
         @raise OSError: there is no room for another process, or for its
             descriptors.
         """
-        here, there = socket.socketpair()
-        words = anonymousFile()
-        lifeline, self._lifeline = os.pipe()
-        passed = (there.fileno(), words, lifeline)
-        numbers = ", ".join(map(str, (*passed, os.getpid(), limit)))
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r};"
-            f" from asynqueue.pool.child import main; main({numbers})"
-        )
-        # Ctrl-C, which goes to all processes of a terminal, must not hit it while it
-        # starts, either: it inherits this, until it can do better itself.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with ExitStack() as passed, ExitStack() as kept:
+            here, there = socket.socketpair()
+            kept.callback(here.close)
+            passed.callback(there.close)
+            words = anonymousFile()
+            passed.callback(os.close, words)
+            lifeline, self._lifeline = os.pipe()
+            kept.callback(os.close, self._lifeline)
+            passed.callback(os.close, lifeline)
             self.words = Words(words)
-            self._process = subprocess.Popen(
-                [sys.executable, *_flags(), "-c", code],
-                stdin=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=passed,
-            )
-        except BaseException:
-            here.close()
-            os.close(self._lifeline)
-            raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            there.close()
-            os.close(words)
-            os.close(lifeline)
-        assert self._process.stderr is not None
-        self.pid = self._process.pid
+            kept.callback(self.words.close)
+            self._process = _start((there.fileno(), words, lifeline), limit)
+            # The last is undone first.
+            kept.callback(self._process.wait)
+            kept.callback(self._process.kill)
+            assert self._process.stderr is not None
+            with self._process.stderr as stderr:
+                self.stderr = os.dup(stderr.fileno())
+            kept.callback(os.close, self.stderr)
+            self.pid = self._process.pid
+            self.pidfd = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else -1
+            kept.pop_all()
         here.setblocking(False)
-        self.channel = Channel(here, limit)
-        self.stderr = os.dup(self._process.stderr.fileno())
-        self._process.stderr.close()
+        self.channel = Channel(here, max(limit, SMALLEST))
         os.set_blocking(self.stderr, False)
-        self.pidfd = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else -1
         self.tail = b""
+        # A character may come in two pieces.
+        self._text = getincrementaldecoder("utf-8")("replace")
         _living.add(self)
 
     def readStderr(self) -> int:
@@ -102,7 +94,7 @@ class Spawned:
         self.tail = (self.tail + data)[-_TAIL_BYTES:]
         if data and sys.stderr is not None:
             try:
-                sys.stderr.write(data.decode(errors="replace"))
+                sys.stderr.write(self._text.decode(data))
             except (OSError, ValueError):
                 # Nobody reads ours any more.
                 pass
@@ -147,6 +139,33 @@ class Spawned:
         self.close()
         # It cannot be waited for here, and nobody shall complain.
         self._process.returncode = 0
+
+
+def _start(passed: tuple[int, ...], limit: int) -> subprocess.Popen[bytes]:
+    """
+    Start the process of a child.
+
+    @param passed: the descriptors that it inherits.
+    """
+    numbers = ", ".join(map(str, (*passed, os.getpid(), limit)))
+    # What is no text there has no meaning to imports.
+    path = [entry for entry in sys.path if isinstance(entry, str)]
+    code = (
+        f"import sys; sys.path[:] = {path!r};"
+        f" from asynqueue.pool.child import main; main({numbers})"
+    )
+    # Ctrl-C, which goes to all processes of a terminal, must not hit it while it
+    # starts, either: it inherits this, until it can do better itself.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return subprocess.Popen(
+            [sys.executable, *_flags(), "-c", code],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=passed,
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 _living: weakref.WeakSet[Spawned] = weakref.WeakSet()

@@ -13,8 +13,9 @@ from time import perf_counter
 from typing import Any
 
 from asynqueue.codec import encode
-from asynqueue.errors import MaybeEncodingError
-from asynqueue.outcome import raised, shortRepr
+from asynqueue.errors import MaybeEncodingError, RemoteError
+from asynqueue.framing import checkSize
+from asynqueue.outcome import Raised, raised, shortRepr
 from asynqueue.pool.protocol import Kind
 
 # An iterator is advanced for so many seconds at a time, or until its items have
@@ -25,14 +26,42 @@ _STEP_BYTES = 1 << 18
 # The size of the items is learnt with batches of 1, 2, 4 and so on.
 _GROWTH = 2
 
+# So much is told of an exception that is too large to be sent.
+_TOLD = 10_000
+
 Send = Callable[[int, int, Any, Sequence[Any]], None]
 
 
-def isStream(value: Any) -> bool:
+def isStream(kind: type) -> bool:
     """
-    Whether a value is an iterator, of either kind, that stays here.
+    Whether values of this type are iterators, of either kind, that stay here.
     """
-    return isinstance(value, (Iterator, AsyncIterator))
+    # Not of the value: somebody's __class__ may raise.
+    return issubclass(kind, (Iterator, AsyncIterator))
+
+
+def sizeOf(body: bytes, buffers: Sequence[Any]) -> int:
+    """
+    How many bytes a pickled value has, all together.
+    """
+    size = len(body)
+    for buffer in buffers:
+        size += buffer.raw().nbytes
+    return size
+
+
+def sendRaised(send: Send, kind: int, number: int, error: BaseException) -> None:
+    """
+    Send an exception, or as much of it as can be sent.
+    """
+    outcome = raised(error)
+    try:
+        send(kind, number, *encode(outcome))
+    except Exception:
+        # Somebody's objects, or too many of them: whatever that raises.
+        name = type(error).__qualname__
+        told = RemoteError(name, f"{shortRepr(error)}, which is too large to be sent")
+        send(kind, number, *encode(Raised(told, outcome.trace[-_TOLD:])))
 
 
 class Stream:
@@ -50,17 +79,20 @@ class Stream:
         send: Send,
         perform: Callable[[Callable[..., Any]], Any],
         run: Callable[[Coroutine[Any, Any, Any]], Any],
+        limit: int,
     ) -> None:
         """
         @param send: sends a frame.
         @param perform: calls user code.
         @param run: runs a coroutine.
+        @param limit: how many bytes an item may have.
         """
         self.number = number
         self.credit = 1
         self._send = send
         self._perform = perform
         self._run = run
+        self._limit = limit
         self._value = value
         self._batch = 1
         if isinstance(value, Iterator):
@@ -88,7 +120,7 @@ class Stream:
         first: list[Any] = []
         if items:
             try:
-                body, buffers = encode(items)
+                body, buffers = self._encoded(items)
             except Exception as error:
                 # Somebody's objects: whatever their pickling raises.
                 failure = _cannotSend(error, items[0])
@@ -136,7 +168,8 @@ class Stream:
         Nobody takes its items any more.
         """
         if inspect.isgenerator(self._value):
-            self._perform(self._value.close)
+            # An interrupt of the call is over.
+            self._value.close()
         elif inspect.isasyncgen(self._value):
             self._run(self._value.aclose())
 
@@ -160,7 +193,7 @@ class Stream:
         if not items:
             return 0
         try:
-            body, buffers = encode(items)
+            body, buffers = self._encoded(items)
             self._send(Kind.ITEMS, self.number, body, buffers)
         except OSError:
             raise
@@ -170,14 +203,18 @@ class Stream:
                 self._fail(_cannotSend(error, items[0]))
                 return 0
             return sum(self._give([item]) for item in items)
-        size = len(body) + sum(memoryview(buffer).nbytes for buffer in buffers)
+        size = sizeOf(body, buffers)
         most = max(1, _STEP_BYTES * len(items) // size)
         self._batch = min(self._batch * _GROWTH, most)
         return size
 
+    def _encoded(self, items: list[Any]) -> tuple[bytes, Sequence[Any]]:
+        body, buffers = encode(items)
+        checkSize(sizeOf(body, buffers), self._limit)
+        return body, buffers
+
     def _fail(self, error: BaseException) -> None:
-        body, buffers = encode(raised(error))
-        self._send(Kind.ITEM_FAILED, self.number, body, buffers)
+        sendRaised(self._send, Kind.ITEM_FAILED, self.number, error)
 
 
 def _cannotSend(error: Exception, value: Any) -> MaybeEncodingError:

@@ -11,8 +11,7 @@ import os
 import select
 from collections import deque
 from collections.abc import Callable
-from heapq import heappop, heappush
-from itertools import count
+from functools import partial
 from threading import Lock
 from time import monotonic
 
@@ -21,43 +20,63 @@ from asynqueue.pool.hubs import Hub, Timer
 
 class _Delayed:
     """
-    A call to be made later, by whoever turns, or by the loop that came meanwhile.
+    A call to be made later, by whoever turns, or by the loop, whoever is first.
     """
 
-    def __init__(self, due: float, f: Callable[[], None]) -> None:
+    def __init__(
+        self, due: float, f: Callable[[], None], delayed: dict[_Delayed, None], hub: Hub | None
+    ) -> None:
+        """
+        @param delayed: those that wait, in the order in which they were asked for.
+        """
         self.due = due
-        self._f: Callable[[], None] | None = f
-        self.timer: Timer | None = None
+        self._f = f
+        self._delayed = delayed
+        self._timer: Timer | None = None
+        delayed[self] = None
+        if hub is not None:
+            self.giveTo(hub)
 
-    @property
-    def waits(self) -> bool:
+    def giveTo(self, hub: Hub) -> None:
         """
-        Whether it was neither made nor cancelled.
+        Have a loop make it, too.
         """
-        return self._f is not None
+        self.takeBack()
+        self._timer = hub.callLater(max(0.0, self.due - monotonic()), self._ring)
+
+    def takeBack(self) -> None:
+        """
+        Have no loop make it.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def run(self) -> None:
         """
-        Make it.
+        Make it, unless it was made or cancelled.
         """
-        f, self._f = self._f, None
-        if f is not None:
-            f()
+        if self in self._delayed:
+            self.cancel()
+            self._f()
 
     def cancel(self) -> None:
         """
         Do not make it.
         """
-        self._f = None
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+        self._delayed.pop(self, None)
+        self.takeBack()
+
+    def _ring(self) -> None:
+        self._timer = None
+        self.run()
 
 
 class Switchboard:
     """
-    Knows all descriptors and timers of a pool, and gives them to an event loop when
-    there is one.
+    Knows all descriptors and timers of a pool, and has an event loop look after them,
+    too, when there is one. Somebody may turn even then: who stops the pool waits for
+    its end, and the loop waits for him.
     """
 
     def __init__(self) -> None:
@@ -65,8 +84,7 @@ class Switchboard:
         self._readable: dict[int, Callable[[], None]] = {}
         self._writable: dict[int, Callable[[], None]] = {}
         self._poll = select.poll()
-        self._delayed: list[tuple[float, int, _Delayed]] = []
-        self._numbers = count()
+        self._delayed: dict[_Delayed, None] = {}
         self._calls: deque[Callable[[], None]] = deque()
         self._wakeUp: tuple[int, int] | None = None
         self._lock = Lock()
@@ -75,19 +93,25 @@ class Switchboard:
         """
         From now on the loop does it.
         """
-        for descriptor in self._readable:
-            if self._hub is not None:
-                self._hub.unwatch(descriptor)
+        self.unregister()
         self._hub = hub
         for descriptor, readable in self._readable.items():
             hub.watch(descriptor, readable)
-        writable, self._writable = self._writable, {}
-        for descriptor, f in writable.items():
-            self.awaitWritable(descriptor, f)
-        delayed, self._delayed = self._delayed, []
-        for due, _, call in delayed:
-            if call.waits:
-                call.timer = hub.callLater(max(0.0, due - monotonic()), call.run)
+        for descriptor in self._writable:
+            hub.awaitWritable(descriptor, partial(self._writeTo, descriptor))
+        for call in self._delayed:
+            call.giveTo(hub)
+
+    def unregister(self) -> None:
+        """
+        From now on only who turns does it. The loop may be closed already.
+        """
+        hub, self._hub = self._hub, None
+        if hub is not None:
+            for descriptor in self._readable:
+                hub.unwatch(descriptor)
+            for call in self._delayed:
+                call.takeBack()
 
     def turn(self, timeout: float | None) -> None:
         """
@@ -96,26 +120,23 @@ class Switchboard:
         @param timeout: how many seconds to wait for something; C{None}: for as long
             as it takes.
         """
-        calls, self._calls = self._calls, deque()
-        for call in calls:
-            call()
-        if calls:
+        for _ in range(len(self._calls)):
+            self._calls.popleft()()
             timeout = 0.0
         if self._delayed:
-            left = max(0.0, self._delayed[0][0] - monotonic())
+            left = max(0.0, min(call.due for call in self._delayed) - monotonic())
             timeout = left if timeout is None else min(timeout, left)
         # Upwards: a timer must not be found to be early by a fraction of this.
         wait = None if timeout is None else int(timeout * 1000) + (timeout > 0)
         for descriptor, events in self._poll.poll(wait):
             if events & ~select.POLLOUT and descriptor in self._readable:
                 self._readable[descriptor]()
-            if events & select.POLLOUT and descriptor in self._writable:
-                f = self._writable.pop(descriptor)
-                self._listen(descriptor)
-                f()
+            if events & ~select.POLLIN:
+                # Whoever writes to what is at its end finds out so, too.
+                self._writeTo(descriptor)
         now = monotonic()
-        while self._delayed and self._delayed[0][0] <= now:
-            heappop(self._delayed)[2].run()
+        for call in sorted((c for c in self._delayed if c.due <= now), key=lambda c: c.due):
+            call.run()
 
     def callFromThread(self, f: Callable[[], None]) -> bool:
         """
@@ -173,19 +194,23 @@ class Switchboard:
             self._hub.unwatch(descriptor)
 
     def awaitWritable(self, descriptor: int, writable: Callable[[], None]) -> None:
-        if self._hub is not None:
-            self._hub.awaitWritable(descriptor, writable)
-        else:
+        if descriptor not in self._writable:
             self._writable[descriptor] = writable
             self._listen(descriptor)
+            if self._hub is not None:
+                self._hub.awaitWritable(descriptor, partial(self._writeTo, descriptor))
 
     def callLater(self, seconds: float, f: Callable[[], None]) -> Timer:
-        call = _Delayed(monotonic() + seconds, f)
-        if self._hub is not None:
-            call.timer = self._hub.callLater(seconds, call.run)
-        else:
-            heappush(self._delayed, (call.due, next(self._numbers), call))
-        return call
+        return _Delayed(monotonic() + seconds, f, self._delayed, self._hub)
+
+    def _writeTo(self, descriptor: int) -> None:
+        """
+        It is writable, as the loop or this board has found.
+        """
+        f = self._writable.pop(descriptor, None)
+        if f is not None:
+            self._listen(descriptor)
+            f()
 
     def _listen(self, descriptor: int) -> None:
         events = (select.POLLIN if descriptor in self._readable else 0) | (
@@ -196,8 +221,8 @@ class Switchboard:
         else:
             try:
                 self._poll.unregister(descriptor)
-            except KeyError:
-                # It was not there.
+            except (KeyError, ValueError):
+                # It was not there; and -1 is what has been closed.
                 pass
 
     @staticmethod

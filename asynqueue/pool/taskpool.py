@@ -66,6 +66,8 @@ class TaskPool:
         Start the processes.
         """
         if self._state is not _State.RUN:
+            # One that was only closed may still end its calls.
+            self.on_stop()
             self.on_start()
             self._state = _State.RUN
 
@@ -104,19 +106,24 @@ class TaskPool:
         What L{stop} does: take no more calls, finish those that were made, and wait
         for the ends of the processes. Again, it does nothing.
         """
-        pool, self._pool = self._pool, None
+        pool = self._pool
         if pool is not None:
+            pool.leaveLoop()
             pool.close()
             pool.join()
+            # Not before: who is interrupted here may still want to terminate it.
+            self._pool = None
 
     def on_terminate(self) -> None:
         """
         What L{terminate} does. Again, it does nothing.
         """
-        pool, self._pool = self._pool, None
+        pool = self._pool
         if pool is not None:
+            pool.leaveLoop()
             pool.terminate()
             pool.join()
+            self._pool = None
 
     def on_close(self) -> None:
         """
@@ -164,9 +171,9 @@ class TaskPool:
             C{accept_callback(pid, time)}, C{timeout_callback(soft, seconds)},
             C{soft_timeout} and C{timeout} in seconds.
         @return: what becomes of it. It may fail with what the call raised, or with
-            L{WorkerLostError<asynqueue.errors.WorkerLostError>},
-            L{TimeLimitExceeded<asynqueue.errors.TimeLimitExceeded>} or
-            L{MaybeEncodingError<asynqueue.errors.MaybeEncodingError>}.
+            L{WorkerLostError<asynqueue.pool.WorkerLostError>},
+            L{TimeLimitExceeded<asynqueue.pool.TimeLimitExceeded>} or
+            L{MaybeEncodingError<asynqueue.pool.MaybeEncodingError>}.
         @raise QueueRunError: it is not running.
         """
         pool = self._running(describeCall(target, tuple(args or ()), kwargs or {}))

@@ -4,6 +4,7 @@ When a child is to be replaced, and how soon after a failure another one is trie
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 
 import psutil
@@ -19,7 +20,8 @@ _LONGEST_PAUSE = 5.0
 _HOPELESS_SECONDS = 30.0
 _HOPELESS_STARTS = 5
 
-# One that uses so many times what it may use is ended in the middle of its task.
+# One that uses so many times what it may use is ended in the middle of its task, if
+# nothing else is said.
 _EXCESS = 2.0
 
 # The seconds between looks at the memory of a child that works.
@@ -44,14 +46,16 @@ class Limits:
 
     @ivar maxTasks: how many calls it makes, before it is replaced by a fresh one.
     @ivar maxMemory: how many bytes of memory it may have when a task ends, before
-        it is replaced. One that has twice as much in the middle of a task is ended
-        at once.
+        it is replaced.
     @ivar idleTimeout: how many seconds it lives without work.
+    @ivar excess: one that has so many times C{maxMemory} in the middle of a task is
+        ended at once; C{None}: none is.
     """
 
     maxTasks: int | None = None
     maxMemory: int | None = None
     idleTimeout: float | None = None
+    excess: float | None = _EXCESS
 
     def __attrs_post_init__(self) -> None:
         for name in ("maxTasks", "maxMemory", "idleTimeout"):
@@ -74,7 +78,9 @@ class Limits:
         """
         Whether a child must be ended in the middle of a task.
         """
-        return self.maxMemory is not None and resident > _EXCESS * self.maxMemory
+        if self.maxMemory is None or self.excess is None:
+            return False
+        return resident > self.excess * self.maxMemory
 
 
 class Backoff:
@@ -82,17 +88,23 @@ class Backoff:
     How long to wait before a child is started, after others failed as they started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = monotonic) -> None:
+        """
+        @param now: tells the time, in seconds.
+        """
+        self._now = now
         self._starts = 0
         self._since = 0.0
+        self._latest = 0.0
 
     def failed(self) -> None:
         """
         Another one failed.
         """
         if not self._starts:
-            self._since = monotonic()
+            self._since = self._now()
         self._starts += 1
+        self._latest = self._now()
 
     def succeeded(self) -> None:
         """
@@ -116,8 +128,15 @@ class Backoff:
         return 0.0 if steps < 0 else min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(steps, 20))
 
     @property
+    def isOver(self) -> bool:
+        """
+        Whether so many have passed since the latest failed.
+        """
+        return self._now() >= self._latest + self.pause
+
+    @property
     def isHopeless(self) -> bool:
         """
         Whether those who wait for one should be told that there will be none.
         """
-        return self._starts >= _HOPELESS_STARTS and monotonic() - self._since > _HOPELESS_SECONDS
+        return self._starts >= _HOPELESS_STARTS and self._now() - self._since > _HOPELESS_SECONDS

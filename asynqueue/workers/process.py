@@ -121,7 +121,7 @@ class ProcessWorker:
         @param maxTasks: how many tasks a child runs before it is replaced.
         @param maxMemory: the bytes of memory that a child may have when a task
             ends, before it is replaced. One that has twice as much in the middle of
-            a task is killed.
+            a task is killed. With it, a child is sent one task after the other.
         @param idleTimeout: the seconds after which a child without work is ended;
             C{None}: it lives on.
         @param grace: the seconds that a task has to clean up after it was cancelled
@@ -153,7 +153,8 @@ class ProcessWorker:
         self._waiting: dict[ITask, None] = {}
         # ... and all without outcome, with the numbers of their calls: 0 while they wait.
         self._held: dict[ITask, int] = {}
-        self._window = Window(1, _MOST_AHEAD)
+        # A limit of memory is looked at after each task: none is sent ahead of that.
+        self._window = Window(1, _MOST_AHEAD if maxMemory is None else 0)
         self._ready: Deferred[None] | None = None
         self._notBegun: list[ITask] = []
         self._returner: Callable[[Sequence[ITask]], None] | None = None
@@ -345,6 +346,8 @@ class ProcessWorker:
             first = next(iter(held.values()))
             if first.watched:
                 first.begin()
+        if self._seat.isLimited:
+            self._seat.weigh(member)
         self._checkReady()
         if not held and (self._seat.isLimited or self._life is not _Life.SERVING):
             self._seat.rest(member)

@@ -1,0 +1,145 @@
+"""
+What tasks in the processes of L{ProcessQueue} print, log and warn of.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import gatherResults
+
+from asynqueue import ProcessQueue
+from asynqueue.testing import Gate
+from tests.integration import process_calls as calls
+from tests.integration.process_checks import until
+
+
+@ensureDeferred
+async def test_printing(capfd: pytest.CaptureFixture[str]) -> None:
+    """
+    What tasks print to either output comes out of the parent's, whole, and harms no
+    result.
+    """
+    queue = ProcessQueue(2)
+    words = [str(number) * 50 for number in range(40)]
+    assert await gatherResults([queue.call(calls.sayAll, word) for word in words]) == [None] * 40
+    await queue.shutdown()
+    out, err = capfd.readouterr()
+    assert sorted(out.splitlines()) == sorted(f"out {word}" for word in words)
+    assert sorted(err.splitlines()) == sorted(f"err {word}" for word in words)
+
+
+@ensureDeferred
+async def test_printingMuch(capfd: pytest.CaptureFixture[str]) -> None:
+    """
+    However much is printed, no character is broken.
+    """
+    queue = ProcessQueue(1)
+    await queue.call(calls.sayMuch, 5000)
+    await queue.shutdown()
+    assert set(capfd.readouterr().err.splitlines()) == {"äöüß€" * 20}
+
+
+@ensureDeferred
+async def test_logging(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    Records of C{logging} reach the parent, with name, level, message and traceback,
+    from the level on that the parent has.
+    """
+    queue = ProcessQueue(1)
+    with caplog.at_level(logging.INFO):
+        await queue.call(calls.logAll, "some.name")
+        await queue.call(calls.logObjects, "objects")
+    first, second, third = caplog.records
+    assert (first.name, first.levelno, first.getMessage()) == (
+        "some.name",
+        logging.WARNING,
+        "beware of this",
+    )
+    assert second.getMessage() == "it failed"
+    assert "ValueError: invalid literal" in str(second.exc_text)
+    assert third.getMessage().startswith("a lock: <unlocked")
+    assert third.plain == 5  # type: ignore[attr-defined]
+    await queue.shutdown()
+
+
+@ensureDeferred
+async def test_loggingThatIsImportedLate(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    The first record counts, too, of a task that imports C{logging} itself.
+    """
+    queue = ProcessQueue(1)
+
+    def log() -> None:
+        __import__("logging").getLogger("late").warning("imported here")
+
+    log.__module__ = "__main__"
+    await queue.call(log)
+    assert [record.getMessage() for record in caplog.records] == ["imported here"]
+    await queue.shutdown()
+
+
+@ensureDeferred
+async def test_loggingInAFork(caplog: pytest.LogCaptureFixture, capfd: Any) -> None:
+    """
+    What a fork of a task logs is written to the standard error: it must not speak for
+    the child.
+    """
+    queue = ProcessQueue(1)
+    assert await queue.call(calls.forkAndLog) == 0
+    assert await queue.call(pow, 2, 5) == 32
+    await queue.shutdown()
+    assert "from a fork" in capfd.readouterr().err
+    assert caplog.records == []
+
+
+@ensureDeferred
+async def test_warnings() -> None:
+    """
+    Warnings are given in the parent, with their category; one that is very large is
+    given in short.
+    """
+    queue = ProcessQueue(1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        await queue.call(calls.warn, "mind the gap")
+        await queue.call(calls.warn, "x" * 200_000)
+    first, second = caught
+    assert (str(first.message), first.category) == ("mind the gap", calls.OwnWarning)
+    assert first.filename == calls.__file__
+    assert str(second.message).startswith("xxx")
+    await queue.shutdown()
+
+
+@ensureDeferred
+async def test_threadThatChatters(caplog: pytest.LogCaptureFixture, capfd: Any) -> None:
+    """
+    A thread that a task leaves behind may log and print: results are not harmed, and
+    the child can end.
+    """
+    queue, gate = ProcessQueue(1), Gate()
+    await queue.call(calls.chatter, gate.token)
+    await gate.arrivals(1)
+    numbers = [queue.call(abs, -number) for number in range(300)]
+    assert await gatherResults(numbers) == list(range(300))
+    await until(lambda: "it begins" in caplog.text)
+    await queue.shutdown()
+    await gate.close()
+    assert set(capfd.readouterr().out.split()) == {"chatter"}
+
+
+@ensureDeferred
+async def test_finalizersThatLog(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    A finalizer may log whenever it is called, also as a result is being sent.
+    """
+    queue = ProcessQueue(1)
+    await queue.call(calls.collectOften)
+    results = await gatherResults([queue.call(calls.makeGarbage, n) for n in range(500)])
+    assert results == list(range(500))
+    assert any(record.name == "garbage" for record in caplog.records)
+    await queue.shutdown()

@@ -1,0 +1,618 @@
+"""
+Hubs, over each kind of event loop: a Twisted reactor, an asyncio loop, and an object
+that has only add_reader and remove_reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import selectors
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.task import Clock
+
+from asynqueue.errors import ImplementationError
+from asynqueue.pool import hubs
+from asynqueue.pool.hubs import Hub, LoopHub, ReactorHub, hubOf
+
+# Seconds after which something does not happen.
+PATIENCE = 60
+
+# Seconds that a loop waits for something, before a test looks.
+STEP = 0.01
+
+# Seconds until what a test never reaches.
+NEVER = 10_000
+
+
+class PlainLoop:
+    """
+    The least that is an event loop.
+
+    @ivar events: how many events it has seen.
+    """
+
+    def __init__(self) -> None:
+        self.events = 0
+        self._selector = selectors.DefaultSelector()
+
+    def add_reader(self, fd: int, callback: Callable[..., Any], *args: Any) -> None:
+        """
+        Call this when there is something to read.
+        """
+        self._selector.register(fd, selectors.EVENT_READ, (callback, args))
+
+    def remove_reader(self, fd: int) -> None:
+        """
+        Do so no more. It must have been asked for.
+        """
+        self._selector.unregister(fd)
+
+    def step(self, timeout: float = STEP) -> None:
+        """
+        Wait for events, and make the calls.
+        """
+        for key, _ in self._selector.select(timeout):
+            if self._selector.get_map().get(key.fd) == key:
+                self.events += 1
+                callback, args = key.data
+                callback(*args)
+
+    @property
+    def watched(self) -> int:
+        """
+        How many descriptors it watches.
+        """
+        return len(self._selector.get_map())
+
+    def close(self) -> None:
+        """
+        It is used no more.
+        """
+        self._selector.close()
+
+
+class Driver:
+    """
+    An event loop, and how to let it run.
+    """
+
+    def __init__(self, loop: Any, step: Callable[[], Any], close: Callable[[], Any]) -> None:
+        self.loop = loop
+        self.step = step
+        self.close = close
+
+    def until(self, condition: Callable[[], Any]) -> None:
+        """
+        Let the loop run until a condition holds.
+        """
+        end = monotonic() + PATIENCE
+        while not condition():
+            assert monotonic() < end, "it does not happen"
+            self.step()
+
+
+def plainDriver() -> Driver:
+    """
+    With an object that has only what is needed.
+    """
+    loop = PlainLoop()
+    return Driver(loop, loop.step, loop.close)
+
+
+def asyncioDriver() -> Driver:
+    """
+    With an asyncio loop.
+    """
+    loop = asyncio.new_event_loop()
+
+    def step() -> None:
+        loop.call_later(STEP, loop.stop)
+        loop.run_forever()
+
+    return Driver(loop, step, loop.close)
+
+
+def reactorDriver() -> Driver:
+    """
+    With a Twisted reactor that is not the installed one.
+    """
+    reactor: Any = EPollReactor()
+
+    def close() -> None:
+        waker = reactor._internalReaders.pop()
+        reactor.removeReader(waker)
+        os.close(waker.i)
+        os.close(waker.o)
+        reactor._poller.close()
+
+    return Driver(reactor, lambda: reactor.iterate(STEP), close)
+
+
+DRIVERS = {"plain": plainDriver, "asyncio": asyncioDriver, "reactor": reactorDriver}
+
+
+@pytest.fixture(params=DRIVERS)
+def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
+    """
+    An event loop of each kind.
+    """
+    driver = DRIVERS[request.param]()
+    yield driver
+    driver.close()
+
+
+@pytest.fixture
+def hub(driver: Driver) -> Hub:
+    """
+    The hub that it is made.
+    """
+    return hubOf(driver.loop)
+
+
+@pytest.fixture
+def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """
+    Two that are connected, and do not block.
+    """
+    here, there = socket.socketpair()
+    with here, there:
+        here.setblocking(False)
+        there.setblocking(False)
+        yield here, there
+
+
+def fill(connection: socket.socket) -> int:
+    """
+    Send until nothing more fits.
+
+    @return: how many bytes did.
+    """
+    sent = 0
+    try:
+        while True:
+            sent += connection.send(bytes(1 << 16))
+    except BlockingIOError:
+        return sent
+
+
+def drain(connection: socket.socket) -> None:
+    """
+    Read all that is there.
+    """
+    try:
+        while connection.recv(1 << 16):
+            pass
+    except BlockingIOError:
+        pass
+
+
+def timerThreads() -> list[threading.Thread]:
+    """
+    The threads that wait for timers.
+    """
+    return [thread for thread in threading.enumerate() if thread.name == "asynqueue timers"]
+
+
+# What is a hub
+
+
+def test_aReactorIsAHub() -> None:
+    """
+    A Twisted reactor that watches descriptors becomes a hub of its own kind.
+    """
+    driver = reactorDriver()
+    assert isinstance(hubOf(driver.loop), ReactorHub)
+    driver.close()
+
+
+@pytest.mark.parametrize("make", [plainDriver, asyncioDriver])
+def test_whatHasReadersIsAHub(make: Callable[[], Driver]) -> None:
+    """
+    Any object with add_reader and remove_reader becomes a hub.
+    """
+    driver = make()
+    assert isinstance(hubOf(driver.loop), LoopHub)
+    driver.close()
+
+
+@pytest.mark.parametrize(
+    "loop", [None, Clock(), SimpleNamespace(add_reader=print), SimpleNamespace(remove_reader=print)]
+)
+def test_whatIsNoLoopIsRefused(loop: Any) -> None:
+    """
+    What cannot watch descriptors is refused, in words that say what is wanted.
+    """
+    with pytest.raises(ImplementationError, match="add_reader and remove_reader"):
+        hubOf(loop)
+
+
+# Descriptors
+
+
+def test_watchTellsWhatCanBeRead(driver: Driver, hub: Hub, sockets: Any) -> None:
+    """
+    When something has come, the callback is called.
+    """
+    here, there = sockets
+    got: list[bytes] = []
+    hub.watch(here.fileno(), lambda: got.append(here.recv(10)))
+    there.send(b"one")
+    driver.until(lambda: got)
+    there.send(b"two")
+    driver.until(lambda: len(got) == 2)
+    hub.unwatch(here.fileno())
+    assert got == [b"one", b"two"]
+
+
+def test_watchTellsTheEnd(driver: Driver, hub: Hub, sockets: Any) -> None:
+    """
+    When the other end is closed, the callback is called, too.
+    """
+    here, there = sockets
+    got: list[bytes] = []
+
+    def readable() -> None:
+        got.append(here.recv(10))
+        hub.unwatch(here.fileno())
+
+    hub.watch(here.fileno(), readable)
+    there.close()
+    driver.until(lambda: got)
+    assert got == [b""]
+
+
+def test_unwatchedIsNotRead(driver: Driver, hub: Hub, sockets: Any) -> None:
+    """
+    What is not watched any more is not told, and may be unwatched again.
+    """
+    here, there = sockets
+    told: list[str] = []
+    hub.watch(here.fileno(), lambda: told.append("no"))
+    hub.unwatch(here.fileno())
+    hub.unwatch(here.fileno())
+    there.send(b"one")
+    hub.callLater(0, lambda: told.append("later"))
+    driver.until(lambda: told)
+    driver.step()
+    assert told == ["later"]
+
+
+def test_writableIsToldOnce(driver: Driver, hub: Hub, sockets: Any) -> None:
+    """
+    That something can be written is told when it can, once for any number of
+    requests, and again if it is asked for again.
+    """
+    here, there = sockets
+    told: list[str] = []
+    hub.watch(here.fileno(), lambda: None)
+    fill(here)
+    hub.awaitWritable(here.fileno(), lambda: told.append("first"))
+    hub.awaitWritable(here.fileno(), lambda: told.append("again"))
+    driver.step()
+    assert told == []
+    drain(there)
+    driver.until(lambda: told)
+    driver.step()
+    assert told == ["first"]
+    hub.awaitWritable(here.fileno(), lambda: told.append("second"))
+    driver.until(lambda: len(told) == 2)
+    hub.unwatch(here.fileno())
+    assert told == ["first", "second"]
+
+
+def test_writableMayAskAgainWithin(driver: Driver, hub: Hub, sockets: Any) -> None:
+    """
+    Who could not write all may ask for the next time within the callback.
+    """
+    here, _ = sockets
+    told: list[int] = []
+
+    def writable() -> None:
+        told.append(len(told))
+        if len(told) < 3:
+            hub.awaitWritable(here.fileno(), writable)
+
+    hub.watch(here.fileno(), lambda: None)
+    hub.awaitWritable(here.fileno(), writable)
+    driver.until(lambda: len(told) == 3)
+    driver.step()
+    hub.unwatch(here.fileno())
+    assert told == [0, 1, 2]
+
+
+def test_unwatchedIsNotWritten(driver: Driver, hub: Hub, sockets: Any) -> None:
+    """
+    To unwatch a descriptor also ends the wait for its writability.
+    """
+    here, _ = sockets
+    told: list[str] = []
+    hub.watch(here.fileno(), lambda: None)
+    hub.awaitWritable(here.fileno(), lambda: told.append("no"))
+    hub.unwatch(here.fileno())
+    driver.step()
+    assert told == []
+
+
+# Timers
+
+
+def test_callLaterIsNotNow(driver: Driver, hub: Hub) -> None:
+    """
+    Even with no time at all, the call is not made within this one.
+    """
+    made: list[str] = []
+    hub.callLater(0, lambda: made.append("made"))
+    assert made == []
+    driver.until(lambda: made)
+    driver.step()
+    assert made == ["made"]
+
+
+def test_callsAreMadeInTheirOrder(driver: Driver, hub: Hub) -> None:
+    """
+    Whichever is due first is made first.
+    """
+    made: list[str] = []
+    hub.callLater(0.03, lambda: made.append("last"))
+    hub.callLater(0, lambda: made.append("first"))
+    hub.callLater(0.01, lambda: made.append("second"))
+    driver.until(lambda: len(made) == 3)
+    assert made == ["first", "second", "last"]
+
+
+def test_cancelledIsNotMade(driver: Driver, hub: Hub) -> None:
+    """
+    What is cancelled before is not made; the others are.
+    """
+    made: list[str] = []
+    hub.callLater(0, lambda: made.append("no")).cancel()
+    hub.callLater(0, lambda: made.append("yes"))
+    driver.until(lambda: made)
+    driver.step()
+    assert made == ["yes"]
+
+
+def test_callsMayAskForOthers(driver: Driver, hub: Hub) -> None:
+    """
+    A call may ask for the next one.
+    """
+    made: list[int] = []
+
+    def again() -> None:
+        made.append(len(made))
+        if len(made) < 3:
+            hub.callLater(0, again)
+
+    hub.callLater(0, again)
+    driver.until(lambda: len(made) == 3)
+    assert made == [0, 1, 2]
+
+
+# What a reactor does besides
+
+
+def test_readableAtTheEndOfAReactor(sockets: Any) -> None:
+    """
+    Who reads a descriptor hears of it when the reactor finds it at its end.
+    """
+    driver = reactorDriver()
+    hub = hubOf(driver.loop)
+    told: list[str] = []
+    hub.watch(sockets[0].fileno(), lambda: told.append("told"))
+    for reader in driver.loop.removeAll():
+        reader.connectionLost(None)
+        assert reader.logPrefix() == "asynqueue.pool"
+    driver.close()
+    assert told == ["told"]
+
+
+def test_aReactorMayTellTooMuch(sockets: Any) -> None:
+    """
+    A second word that something can be written calls nobody.
+    """
+    driver = reactorDriver()
+    hub = hubOf(driver.loop)
+    told: list[str] = []
+    hub.watch(sockets[0].fileno(), lambda: None)
+    hub.awaitWritable(sockets[0].fileno(), lambda: told.append("told"))
+    (watched,) = driver.loop.getWriters()
+    watched.doWrite()
+    watched.doWrite()
+    hub.unwatch(sockets[0].fileno())
+    driver.close()
+    assert told == ["told"]
+
+
+def test_watchAgainReplacesInAReactor(sockets: Any) -> None:
+    """
+    To watch what is watched already only changes who is told.
+    """
+    driver = reactorDriver()
+    hub = hubOf(driver.loop)
+    told: list[str] = []
+    hub.watch(sockets[0].fileno(), lambda: told.append("first"))
+    hub.watch(sockets[0].fileno(), lambda: told.append(str(sockets[0].recv(10))))
+    sockets[1].send(b"one")
+    driver.until(lambda: told)
+    hub.unwatch(sockets[0].fileno())
+    driver.step()
+    driver.close()
+    assert told == ["b'one'"]
+
+
+# What a plain loop lacks
+
+
+@pytest.fixture
+def plain() -> Iterator[PlainLoop]:
+    """
+    A loop without timers.
+    """
+    loop = PlainLoop()
+    yield loop
+    loop.close()
+
+
+def test_writabilityIsMadeOfWhatTheSystemHas(
+    plain: PlainLoop, monkeypatch: pytest.MonkeyPatch, sockets: Any
+) -> None:
+    """
+    Where there is no epoll, a kqueue is asked for writability.
+    """
+    asked: list[Any] = []
+    here, there = sockets
+    queue = SimpleNamespace(
+        control=lambda changes, most: asked.append((changes, most)),
+        fileno=here.fileno,
+        close=lambda: asked.append("closed"),
+    )
+    system = SimpleNamespace(
+        kqueue=lambda: queue,
+        kevent=lambda *words: words,
+        KQ_FILTER_WRITE="write",
+        KQ_EV_ADD="add",
+    )
+    monkeypatch.setattr(hubs, "select", system)
+    LoopHub(plain).awaitWritable(5, lambda: asked.append("told"))
+    there.send(b"it is")
+    plain.step()
+    assert asked == [([(5, "write", "add")], 0), "closed", "told"]
+
+
+def until(condition: Callable[[], Any]) -> None:
+    """
+    Wait for another thread.
+    """
+    end = monotonic() + PATIENCE
+    waiting = threading.Event()
+    while not condition():
+        assert monotonic() < end, "it does not happen"
+        waiting.wait(STEP)
+
+
+def test_timersEndTheirThread(plain: PlainLoop) -> None:
+    """
+    With the last timer go the thread and the pipe; the next one brings others.
+    """
+    hub = LoopHub(plain)
+    made: list[str] = []
+    for name in ("first", "second"):
+        hub.callLater(0, lambda name=name: made.append(name))  # type: ignore[misc]
+        assert plain.watched == 1
+        while name not in made:
+            plain.step()
+        assert plain.watched == 0
+        until(lambda: not timerThreads())
+
+
+def test_cancelledTimersEndTheThread(plain: PlainLoop) -> None:
+    """
+    The thread also ends when the last timer is cancelled, however far away.
+    """
+    hub = LoopHub(plain)
+    timers = [hub.callLater(NEVER, lambda: None) for _ in range(3)]
+    assert len(timerThreads()) == 1
+    for timer in timers:
+        timer.cancel()
+    timers[0].cancel()
+    assert plain.watched == 0
+    until(lambda: not timerThreads())
+
+
+def test_idleTimersWakeNothing(plain: PlainLoop) -> None:
+    """
+    As long as no timer is due, the loop has nothing to do.
+    """
+    hub = LoopHub(plain)
+    timers = [hub.callLater(NEVER, lambda: None) for _ in range(3)]
+    for _ in range(5):
+        plain.step()
+    assert plain.events == 0
+    for timer in timers:
+        timer.cancel()
+
+
+def test_aDueTimerIsToldOnce(plain: PlainLoop) -> None:
+    """
+    While the loop is busy with something else, it is told once that a timer is due.
+    """
+    hub = LoopHub(plain)
+    made: list[str] = []
+    hub.callLater(0, lambda: made.append("made"))
+    late = hub.callLater(NEVER, lambda: None)
+    while not plain.events:
+        plain.step()
+    plain.step()
+    assert made == ["made"]
+    assert plain.events == 1
+    late.cancel()
+
+
+def test_oneTimerMayCancelTheNext(plain: PlainLoop) -> None:
+    """
+    What is cancelled is not made, even if it is due at the same time.
+    """
+    hub = LoopHub(plain)
+    made: list[str] = []
+
+    def first() -> None:
+        made.append("first")
+        second.cancel()
+
+    hub.callLater(0, first)
+    second = hub.callLater(0, lambda: made.append("second"))
+    until(lambda: len(timerThreads()) == 1)
+    while not made:
+        plain.step()
+    plain.step()
+    assert made == ["first"]
+
+
+def test_aTimerThatRaisesHarmsNoOther(plain: PlainLoop) -> None:
+    """
+    If one raises, the loop sees that; the others are made.
+    """
+    hub = LoopHub(plain)
+    made: list[str] = []
+
+    def fail() -> None:
+        raise LookupError("a timer of a test")
+
+    hub.callLater(0, fail)
+    hub.callLater(0, lambda: made.append("made"))
+
+    def run() -> None:
+        while True:
+            plain.step()
+
+    with pytest.raises(LookupError, match="of a test"):
+        run()
+    while not made:
+        plain.step()
+    assert plain.watched == 0
+
+
+def test_aLateEventIsHarmless(plain: PlainLoop) -> None:
+    """
+    A loop that has the event of the timers already, as the last one is cancelled,
+    makes no call, and does not wait; nor if there are timers again.
+    """
+    hub = LoopHub(plain)
+    made: list[str] = []
+    timer = hub.callLater(NEVER, lambda: made.append("no"))
+    (late,) = [key.data[0] for key in plain._selector.get_map().values()]
+    timer.cancel()
+    late()
+    other = hub.callLater(NEVER, lambda: made.append("no"))
+    late()
+    other.cancel()
+    assert made == []
