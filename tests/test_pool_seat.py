@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from asynqueue.outcome import raised
 from asynqueue.pool import seat as seats
 from asynqueue.pool.hubs import Timer
-from asynqueue.pool.member import Ending
+from asynqueue.pool.roles import Ending
 from asynqueue.pool.seat import Seat
 from asynqueue.pool.upkeep import Limits
 from tests.doubles import readingLogs

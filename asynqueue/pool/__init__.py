@@ -5,9 +5,10 @@ Pools of child processes.
 
     protocol, spawn: how a child starts, and what is said to it
     child:           what runs there; it knows no Twisted
-    member:          one child, from its start to its end
+    member, roles:   one child, from its start to its end, and who is told of it
     seat:            keeps one place filled with a child, whatever becomes of it
-    taskpool:        many places, for programs with any event loop or with none
+    pools, threaded: many places, driven by any event loop or by a thread
+    taskpool:        the face of these
 
 As the package itself, this one imports nothing until a name is asked for.
 """

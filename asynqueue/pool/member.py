@@ -16,23 +16,23 @@ import marshal
 import pickle
 import select
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
-from attrs import frozen
 from twisted.python.failure import Failure
 
 from asynqueue.channels import Channel
 from asynqueue.codec import decode, encodeCall
-from asynqueue.errors import FrameError, MaybeEncodingError, WorkerLost, signalName
+from asynqueue.errors import FrameError, MaybeEncodingError
 from asynqueue.failures import failureOf
-from asynqueue.framing import LARGEST, Frame, checkSize
+from asynqueue.framing import Frame, checkSize
 from asynqueue.outcome import Raised, describeCall, raised
 from asynqueue.pool.callables import Callables
 from asynqueue.pool.hubs import Hub, Timer
 from asynqueue.pool.protocol import CALLS, INTERRUPT_SIGNAL, RETURNED, Kind
 from asynqueue.pool.reports import replay
+from asynqueue.pool.roles import CallOwner, CallTuple, Ending, LifeOwner, Reader, Setup
 from asynqueue.pool.sources import MemberSource
 from asynqueue.pool.spawn import Spawned
 
@@ -46,133 +46,6 @@ _BATCH = 32
 
 # The seconds that a child has to end after it was told to, before it is killed.
 PATIENCE = 5.0
-
-
-CallTuple = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
-
-
-@frozen
-class Setup:
-    """
-    How a child is to be.
-
-    @ivar level: the level from which on records of C{logging} are sent.
-    @ivar limit: how many bytes the arguments or the result of a call may have.
-    @ivar preparations: the calls that it makes before any other.
-    """
-
-    level: int
-    limit: int = LARGEST
-    preparations: Sequence[CallTuple] = ()
-
-
-@frozen
-class Ending:
-    """
-    How a child ended, and what it left.
-
-    @ivar pid: its process ID.
-    @ivar exitCode: how it ended, unless by a signal.
-    @ivar signal: the number of the signal that ended it.
-    @ivar reason: why it was ended, if we did that.
-    @ivar lastWords: the last that it wrote to standard error.
-    @ivar begun: the jobs that it had begun, and not ended.
-    @ivar notBegun: those that it surely had not begun, in their order.
-    """
-
-    pid: int
-    exitCode: int | None
-    signal: int | None
-    reason: str
-    lastWords: str
-    begun: list[Any]
-    notBegun: list[Any]
-
-    def lost(self, call: str) -> WorkerLost:
-        """
-        The error for a call that it had begun.
-        """
-        return WorkerLost(
-            call, f"process {self.pid}", True, self.exitCode, self.signal, self.reason
-        )
-
-    def inWords(self) -> str:
-        """
-        How it ended.
-        """
-        if self.reason:
-            return self.reason
-        if self.signal is not None:
-            return f"killed by {signalName(self.signal)}"
-        return f"exit code {self.exitCode}"
-
-
-class CallOwner(Protocol):
-    """
-    Who has a child make calls, and is told what comes of them. A job is whatever it
-    gave to L{Member.call}.
-    """
-
-    def returned(self, member: Member, job: Any, value: Any) -> None:
-        """
-        A call returned.
-        """
-
-    def raised(self, member: Member, job: Any, outcome: Raised) -> None:
-        """
-        A call raised, or its result cannot be sent.
-        """
-
-    def iterating(self, member: Member, job: Any, source: MemberSource, text: str) -> None:
-        """
-        A call returned an iterator, which stays in the child.
-
-        @param text: a representation of it.
-        """
-
-    def givenBack(self, member: Member, job: Any) -> None:
-        """
-        A call was taken back in the moment before it began.
-        """
-
-    def collected(self, member: Member) -> None:
-        """
-        All that has come by now has been told.
-        """
-
-
-class LifeOwner(Protocol):
-    """
-    Who is told how a child fares.
-    """
-
-    def up(self, member: Member) -> None:
-        """
-        The child is set up and prepared.
-        """
-
-    def unfit(self, member: Member, what: str, outcome: Raised) -> None:
-        """
-        A preparation raised.
-
-        @param what: the call, in words.
-        """
-
-    def ended(self, member: Member, ending: Ending) -> None:
-        """
-        The child is gone, and nothing more comes of it.
-        """
-
-
-class Reader(Protocol):
-    """
-    Who reads what children send.
-    """
-
-    def add(self, descriptor: int, member: Member) -> None:
-        """
-        Call L{Member.receive} when there is something to read.
-        """
 
 
 class _Life(Enum):

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from functools import partial
-from threading import Thread, current_thread
 from time import monotonic
 from typing import Any
 
@@ -31,8 +30,10 @@ from asynqueue.errors import (
 )
 from asynqueue.outcome import Raised, describeCall, shortRepr
 from asynqueue.pool.hubs import Timer, hubOf
-from asynqueue.pool.member import CallTuple, Ending, Member
+from asynqueue.pool.jobs import Callbacks, Job, tell
+from asynqueue.pool.member import Member
 from asynqueue.pool.results import AsyncResult, ResultHandler
+from asynqueue.pool.roles import CallTuple, Ending
 from asynqueue.pool.seat import Seat
 from asynqueue.pool.sources import MemberSource
 from asynqueue.pool.switchboard import Switchboard
@@ -48,74 +49,6 @@ class _Life(Enum):
     RUNNING = "takes calls"
     CLOSED = "ends those it has"
     TERMINATED = "is gone"
-
-
-class Callbacks:
-    """
-    What is called as a job goes on. What they raise is logged, and harms nobody.
-    """
-
-    def __init__(
-        self,
-        callback: Callable[[Any], Any] | None,
-        error_callback: Callable[[BaseException], Any] | None,
-        accept_callback: Callable[[int, float], Any] | None,
-        timeout_callback: Callable[[bool, float], Any] | None,
-    ) -> None:
-        self.returned = callback
-        self.failed = error_callback
-        self.accepted = accept_callback
-        self.timedOut = timeout_callback
-
-
-class _Job:
-    """
-    A call of a pool, from C{apply_async} to its end.
-    """
-
-    def __init__(
-        self,
-        callTuple: CallTuple,
-        result: AsyncResult,
-        callbacks: Callbacks,
-        soft: float | None,
-        hard: float | None,
-    ) -> None:
-        self.callTuple = callTuple
-        self.result = result
-        self.callbacks = callbacks
-        self.soft = soft
-        self.hard = hard
-        self.number = 0
-        self.exceeded = False
-        self.accepted = False
-        self.timers: list[Timer] = []
-
-    def stopTimers(self) -> None:
-        """
-        It is timed no more.
-        """
-        timers, self.timers = self.timers, []
-        for timer in timers:
-            timer.cancel()
-
-    def notBegun(self) -> _Job:
-        """
-        Its process has not begun it, and another one will.
-        """
-        self.stopTimers()
-        self.accepted = self.exceeded = False
-        return self
-
-
-def _tell(f: Callable[..., Any] | None, *args: Any) -> None:
-    if f is not None:
-        try:
-            f(*args)
-        except (Exception, SystemExit):
-            # The seam to other people's callbacks. An exit would end only the thread
-            # that drives the pool.
-            _log.failure("a callback of a pool")
 
 
 class EventPool:
@@ -177,7 +110,7 @@ class EventPool:
         )
         self._results.attach(self._board)
         self._aliveTimers: dict[int, Timer] = {}
-        self._waiting: deque[_Job] = deque()
+        self._waiting: deque[Job] = deque()
         self._seats: list[Seat] = []
         # Those that were taken away, and still end what they have.
         self._leaving: list[Seat] = []
@@ -225,7 +158,7 @@ class EventPool:
         callTuple: CallTuple = (target, tuple(args), dict(kwargs or {}))
         if self._life is not _Life.RUNNING:
             raise QueueRunError(describeCall(*callTuple))
-        job = _Job(
+        job = Job(
             callTuple,
             AsyncResult(self._waitFor),
             Callbacks(callback, error_callback, accept_callback, timeout_callback),
@@ -344,7 +277,7 @@ class EventPool:
         Wait until all calls have ended and all processes are gone. To be called
         after L{close} or L{terminate}.
         """
-        while self._life is not _Life.TERMINATED or self._members():
+        while not self._isOver:
             self._board.turn(None)
 
     def terminate(self) -> None:
@@ -363,23 +296,23 @@ class EventPool:
 
     # CallOwner
 
-    def returned(self, member: Member, job: _Job, value: Any) -> None:
+    def returned(self, member: Member, job: Job, value: Any) -> None:
         """
         A call returned.
         """
         self._accept(member, job)
         job.stopTimers()
         job.result.succeed(value)
-        _tell(job.callbacks.returned, value)
+        tell(job.callbacks.returned, value)
 
-    def raised(self, member: Member, job: _Job, outcome: Raised) -> None:
+    def raised(self, member: Member, job: Job, outcome: Raised) -> None:
         """
         A call raised.
         """
         self._accept(member, job)
         self._fail(job, outcome.localError())
 
-    def iterating(self, member: Member, job: _Job, source: MemberSource, text: str) -> None:
+    def iterating(self, member: Member, job: Job, source: MemberSource, text: str) -> None:
         """
         A call returned what cannot be its result here.
         """
@@ -388,7 +321,7 @@ class EventPool:
         reason = "an iterator stays in the process that made it; return a list"
         self._fail(job, MaybeEncodingError(reason, text))
 
-    def givenBack(self, member: Member, job: _Job) -> None:
+    def givenBack(self, member: Member, job: Job) -> None:
         """
         A call was taken back, and is made elsewhere.
         """
@@ -433,12 +366,12 @@ class EventPool:
         if seat in self._leaving and not seat.members:
             self._leaving.remove(seat)
         code = ending.exitCode if ending.exitCode is not None else -(ending.signal or 0)
-        _tell(self._onExit, ending.pid, code)
+        tell(self._onExit, ending.pid, code)
         self._fill()
         self._dispatch()
         self._checkClosed()
 
-    def handedBack(self, seat: Seat, jobs: Sequence[_Job]) -> None:
+    def handedBack(self, seat: Seat, jobs: Sequence[Job]) -> None:
         """
         A process takes no more, and had not begun these.
         """
@@ -479,6 +412,13 @@ class EventPool:
             member.checkEnded()
         return not self._members()
 
+    @property
+    def _isOver(self) -> bool:
+        """
+        Whether nothing is left to be done.
+        """
+        return self._life is _Life.TERMINATED and not self._members()
+
     def _members(self) -> list[Member]:
         return [member for seat in (*self._seats, *self._leaving) for member in seat.members]
 
@@ -492,7 +432,7 @@ class EventPool:
             for seat in self._seats:
                 seat.fill()
 
-    def _submit(self, job: _Job) -> None:
+    def _submit(self, job: Job) -> None:
         if self._life is _Life.TERMINATED:
             # Another thread has done that meanwhile.
             self._fail(job, QueueRunError(describeCall(*job.callTuple)))
@@ -518,7 +458,7 @@ class EventPool:
             if not self._waiting:
                 break
 
-    def _give(self, seat: Seat, member: Member, job: _Job) -> None:
+    def _give(self, seat: Seat, member: Member, job: Job) -> None:
         isFirst = not member.held
         try:
             job.number = member.call(job, *job.callTuple)
@@ -531,14 +471,14 @@ class EventPool:
             self._accept(member, job)
         seat.given(member)
 
-    def _accept(self, member: Member, job: _Job) -> None:
+    def _accept(self, member: Member, job: Job) -> None:
         """
         A call begins.
         """
         if job.accepted:
             return
         job.accepted = True
-        _tell(job.callbacks.accepted, member.pid, monotonic())
+        tell(job.callbacks.accepted, member.pid, monotonic())
         if job.soft is not None:
             soft = partial(self._softLimit, member, job, job.soft)
             job.timers.append(self._board.callLater(job.soft, soft))
@@ -546,16 +486,16 @@ class EventPool:
             hard = partial(self._hardLimit, member, job, job.hard)
             job.timers.append(self._board.callLater(job.hard, hard))
 
-    def _softLimit(self, member: Member, job: _Job, seconds: float) -> None:
+    def _softLimit(self, member: Member, job: Job, seconds: float) -> None:
         member.interrupt(job.number, seconds)
-        _tell(job.callbacks.timedOut, True, seconds)
+        tell(job.callbacks.timedOut, True, seconds)
 
-    def _hardLimit(self, member: Member, job: _Job, seconds: float) -> None:
+    def _hardLimit(self, member: Member, job: Job, seconds: float) -> None:
         job.exceeded = True
-        _tell(job.callbacks.timedOut, False, seconds)
+        tell(job.callbacks.timedOut, False, seconds)
         member.kill(f"a call ran for more than its {seconds:g} s")
 
-    def _lose(self, job: _Job, ending: Ending) -> None:
+    def _lose(self, job: Job, ending: Ending) -> None:
         if job.exceeded and job.hard is not None:
             self._fail(job, TimeLimitExceeded(job.hard))
         else:
@@ -565,10 +505,10 @@ class EventPool:
                 WorkerLostError(ending.pid, ending.exitCode, ending.signal, what, ending.reason),
             )
 
-    def _fail(self, job: _Job, error: BaseException) -> None:
+    def _fail(self, job: Job, error: BaseException) -> None:
         job.stopTimers()
         job.result.fail(error)
-        _tell(job.callbacks.failed, error)
+        tell(job.callbacks.failed, error)
 
     def _checkClosed(self) -> None:
         """
@@ -592,95 +532,6 @@ class EventPool:
             if left is not None and left <= 0:
                 return
             self._board.turn(left)
-
-
-class ThreadedPool(EventPool):
-    """
-    The same for programs without a loop: a thread of its own drives it. Callbacks
-    are called in that thread. All methods may be called in any thread.
-    """
-
-    def __init__(self, *args: Any, **kw: Any) -> None:
-        """
-        @param args: as for L{EventPool}.
-        """
-        super().__init__(*args, **kw)
-        self._board.openWakeUp()
-        self._thread = Thread(target=self._drive, name="asynqueue pool", daemon=True)
-        self._thread.start()
-
-    def register_with_event_loop(self, loop: Any) -> None:
-        """
-        Nothing is wanted of a loop.
-        """
-
-    def grow(self, n: int = 1) -> None:
-        self._inThread(super().grow, n)
-
-    def shrink(self, n: int = 1) -> None:
-        self._inThread(super().shrink, n)
-
-    def terminate_job(self, pid: int, signal: int | None = None) -> None:
-        self._inThread(super().terminate_job, pid, signal)
-
-    def maintain(self) -> None:
-        self._inThread(super().maintain)
-
-    def flush(self) -> None:
-        self._inThread(super().flush)
-
-    def restart(self) -> AsyncResult:
-        restarted: AsyncResult = self._inThread(super().restart)
-        return restarted
-
-    def close(self) -> None:
-        self._inThread(super().close)
-
-    def terminate(self) -> None:
-        self._inThread(super().terminate)
-
-    def join(self) -> None:
-        if current_thread() is not self._thread:
-            self._thread.join()
-
-    def _submit(self, job: _Job) -> None:
-        self._inThread(super()._submit, job, wait=False)
-
-    def _waitFor(self, result: AsyncResult, timeout: float | None) -> None:
-        if current_thread() is self._thread:
-            super()._waitFor(result, timeout)
-        else:
-            result.block(timeout)
-
-    def _inThread(self, f: Callable[..., Any], *args: Any, wait: bool = True) -> Any:
-        """
-        Have the thread do something.
-
-        @param wait: whether to wait for what it returns.
-        """
-        if current_thread() is self._thread:
-            return f(*args)
-        done = AsyncResult(lambda result, timeout: result.block(timeout))
-
-        def do() -> None:
-            try:
-                done.succeed(f(*args))
-            except BaseException as error:
-                # It is raised where it was asked for.
-                done.fail(error)
-
-        if not self._board.callFromThread(do):
-            return f(*args)
-        return done.get() if wait else None
-
-    def _drive(self) -> None:
-        """
-        What the thread does until nothing is left.
-        """
-        while self._life is not _Life.TERMINATED or self._members():
-            self._board.turn(None)
-        self._board.closeWakeUp()
-        self._board.turn(0)
 
 
 def _nothing() -> None:

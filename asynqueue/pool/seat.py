@@ -14,7 +14,8 @@ from twisted.logger import Logger
 from asynqueue.framing import LARGEST
 from asynqueue.outcome import Raised
 from asynqueue.pool.hubs import Hub, Timer
-from asynqueue.pool.member import CallOwner, CallTuple, Ending, Member, Reader, Setup
+from asynqueue.pool.member import Member
+from asynqueue.pool.roles import CallOwner, CallTuple, Ending, Reader, Setup
 from asynqueue.pool.upkeep import MEMORY_SECONDS, Backoff, Limits, residentBytes
 
 _log = Logger()

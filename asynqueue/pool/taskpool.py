@@ -12,8 +12,9 @@ from typing import Any
 
 from asynqueue.errors import QueueRunError
 from asynqueue.outcome import describeCall
-from asynqueue.pool.pools import EventPool, ThreadedPool
+from asynqueue.pool.pools import EventPool
 from asynqueue.pool.results import AsyncResult
+from asynqueue.pool.threaded import ThreadedPool
 
 
 class _State(Enum):

@@ -26,7 +26,8 @@ from asynqueue.framing import LARGEST
 from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, IProcessWorker, ITask
 from asynqueue.outcome import Raised, describeCall
 from asynqueue.pool.hubs import Hub, Timer, hubOf
-from asynqueue.pool.member import CallTuple, Ending, Member
+from asynqueue.pool.member import Member
+from asynqueue.pool.roles import CallTuple, Ending
 from asynqueue.pool.seat import Seat
 from asynqueue.pool.sources import MemberSource
 from asynqueue.pool.upkeep import Limits, residentBytes

@@ -30,7 +30,8 @@ from asynqueue.pool import (
     TimeLimitExceeded,
     WorkerLostError,
 )
-from asynqueue.pool.pools import EventPool, ThreadedPool
+from asynqueue.pool.pools import EventPool
+from asynqueue.pool.threaded import ThreadedPool
 from asynqueue.testing.calls import (
     AwkwardError,
     CheckedError,

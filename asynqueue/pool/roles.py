@@ -1,0 +1,144 @@
+"""
+Who is told what of a child, and what is told: its setup, its calls, its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from attrs import frozen
+
+from asynqueue.errors import WorkerLost, signalName
+from asynqueue.framing import LARGEST
+from asynqueue.outcome import Raised
+from asynqueue.pool.sources import MemberSource
+
+if TYPE_CHECKING:
+    from asynqueue.pool.member import Member
+
+CallTuple = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+@frozen
+class Setup:
+    """
+    How a child is to be.
+
+    @ivar level: the level from which on records of C{logging} are sent.
+    @ivar limit: how many bytes the arguments or the result of a call may have.
+    @ivar preparations: the calls that it makes before any other.
+    """
+
+    level: int
+    limit: int = LARGEST
+    preparations: Sequence[CallTuple] = ()
+
+
+@frozen
+class Ending:
+    """
+    How a child ended, and what it left.
+
+    @ivar pid: its process ID.
+    @ivar exitCode: how it ended, unless by a signal.
+    @ivar signal: the number of the signal that ended it.
+    @ivar reason: why it was ended, if we did that.
+    @ivar lastWords: the last that it wrote to standard error.
+    @ivar begun: the jobs that it had begun, and not ended.
+    @ivar notBegun: those that it surely had not begun, in their order.
+    """
+
+    pid: int
+    exitCode: int | None
+    signal: int | None
+    reason: str
+    lastWords: str
+    begun: list[Any]
+    notBegun: list[Any]
+
+    def lost(self, call: str) -> WorkerLost:
+        """
+        The error for a call that it had begun.
+        """
+        return WorkerLost(
+            call, f"process {self.pid}", True, self.exitCode, self.signal, self.reason
+        )
+
+    def inWords(self) -> str:
+        """
+        How it ended.
+        """
+        if self.reason:
+            return self.reason
+        if self.signal is not None:
+            return f"killed by {signalName(self.signal)}"
+        return f"exit code {self.exitCode}"
+
+
+class CallOwner(Protocol):
+    """
+    Who has a child make calls, and is told what comes of them. A job is whatever it
+    gave to L{Member.call}.
+    """
+
+    def returned(self, member: Member, job: Any, value: Any) -> None:
+        """
+        A call returned.
+        """
+
+    def raised(self, member: Member, job: Any, outcome: Raised) -> None:
+        """
+        A call raised, or its result cannot be sent.
+        """
+
+    def iterating(self, member: Member, job: Any, source: MemberSource, text: str) -> None:
+        """
+        A call returned an iterator, which stays in the child.
+
+        @param text: a representation of it.
+        """
+
+    def givenBack(self, member: Member, job: Any) -> None:
+        """
+        A call was taken back in the moment before it began.
+        """
+
+    def collected(self, member: Member) -> None:
+        """
+        All that has come by now has been told.
+        """
+
+
+class LifeOwner(Protocol):
+    """
+    Who is told how a child fares.
+    """
+
+    def up(self, member: Member) -> None:
+        """
+        The child is set up and prepared.
+        """
+
+    def unfit(self, member: Member, what: str, outcome: Raised) -> None:
+        """
+        A preparation raised.
+
+        @param what: the call, in words.
+        """
+
+    def ended(self, member: Member, ending: Ending) -> None:
+        """
+        The child is gone, and nothing more comes of it.
+        """
+
+
+class Reader(Protocol):
+    """
+    Who reads what children send.
+    """
+
+    def add(self, descriptor: int, member: Member) -> None:
+        """
+        Call L{Member.receive} when there is something to read.
+        """
