@@ -4,6 +4,7 @@ A pool that a thread of its own drives.
 
 from __future__ import annotations
 
+import signal as signals
 from collections.abc import Callable
 from threading import Thread, current_thread
 from typing import Any
@@ -96,6 +97,9 @@ class ThreadedPool(EventPool):
         """
         What the thread does until nothing is left.
         """
+        # Signals are the main thread's; and those of children that this thread has
+        # started would come here first.
+        signals.pthread_sigmask(signals.SIG_BLOCK, signals.valid_signals())
         while not self._isOver:
             self._board.turn(None)
         self._board.closeWakeUp()

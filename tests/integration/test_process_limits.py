@@ -5,7 +5,6 @@ prepared, and how tasks in them are cancelled.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -256,7 +255,7 @@ async def test_initializerThatEndsItsProcess(soon: None) -> None:
     Where children die as they start, there are some attempts, and then the tasks fail
     with the reason.
     """
-    queue = ProcessQueue(1, initializer=os._exit, initargs=[9])
+    queue = ProcessQueue(1, initializer=calls.exitAtOnce, initargs=[9])
     heard = [Heard(queue.call(nextNumber)) for _ in range(50)]
     await DeferredList([each.d for each in heard])
     assert all("exit code 9" in str(each.error) for each in heard)
