@@ -122,6 +122,18 @@ class Driven:
             self.driver.close()
 
 
+@pytest.fixture(autouse=True)
+def noChildSignals() -> Iterator[None]:
+    """
+    While the main thread waits for that of a pool, nobody handles signals; and Python
+    3.11 spins in a thread that is traced, for coverage, as long as one waits for that.
+    The reactor has a handler for those of children.
+    """
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
 @pytest.fixture(params=KINDS)
 def driven(request: pytest.FixtureRequest) -> Iterator[Driven]:
     """
