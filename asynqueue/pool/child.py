@@ -24,6 +24,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from threading import RLock, current_thread, main_thread
 from time import perf_counter
 from typing import Any
@@ -280,6 +281,16 @@ def _flush() -> None:
             pass
 
 
+def _printWholeLines() -> None:
+    """
+    Where Python was told not to buffer, a line and its end are written apart, and those
+    of several children would be mixed: write by the line.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.write_through:
+            stream.reconfigure(line_buffering=True, write_through=False)
+
+
 def _dieWithParent(lifeline: int, parent: int) -> None:
     """
     Have the kernel end this process when the other end of a pipe is closed, which
@@ -313,6 +324,7 @@ def main(connection: int, words: int, lifeline: int, parent: int, limit: int) ->
             signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, lambda signum, frame: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    _printWholeLines()
     _dieWithParent(lifeline, parent)
     os.set_inheritable(connection, False)
     shared = Words(words)

@@ -18,12 +18,16 @@ from tests.integration import process_calls as calls
 from tests.integration.process_checks import until
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @ensureDeferred
-async def test_printing(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_printing(
+    unbuffered: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """
-    What tasks print to either output comes out of the parent's, whole, and harms no
-    result.
+    What tasks print to either output comes out of the parent's, in whole lines, and
+    harms no result; also where Python is told not to buffer.
     """
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
     queue = ProcessQueue(2)
     words = [str(number) * 50 for number in range(40)]
     assert await gatherResults([queue.call(calls.sayAll, word) for word in words]) == [None] * 40
