@@ -346,3 +346,116 @@ class AcknowledgementError(WorkerError):
         who = f"process {self.pid}" if self.pid else "the process that created this one"
         reason = f": {self.reason}" if self.reason else ""
         return f"{who} did not acknowledge what was sent to it{reason}"
+
+
+class WireError(AsynQueueError):
+    """
+    Something is wrong between a queue and a host, or would be.
+    """
+
+
+class IdentityRequired(WireError, ValueError):
+    """
+    Whoever reaches this address could run calls here: the other side must prove itself.
+    """
+
+    def __init__(self, description: str) -> None:
+        """
+        @param description: where somebody wanted to listen, as an endpoint string.
+        """
+        super().__init__(description)
+        self.description = description
+
+    def __str__(self) -> str:
+        return (
+            f"{self.description} can be reached from other hosts, and whoever connects need not"
+            " prove itself: make a key with `asynqueue keys DIRECTORY` and give its file to both"
+            " sides (keyFile=, --key-file, or ASYNQUEUE_KEY_FILE), use certificates of both"
+            " sides, or listen on a UNIX socket or the loopback interface"
+        )
+
+
+class KeyFileRefused(WireError, PermissionError):
+    """
+    A file with a key cannot be used.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        """
+        @param path: the file.
+        @param reason: what is wrong with it, and what to do.
+        """
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the key file {self.path} is not used: {self.reason}"
+
+
+class IdentityRefused(WireError, PermissionError):
+    """
+    One side of a connection could not prove itself to the other.
+    """
+
+    def __init__(self, peer: str, reason: str) -> None:
+        """
+        @param peer: who is on the other side.
+        @param reason: what is wrong, and what to do.
+        """
+        super().__init__(peer, reason)
+        self.peer = peer
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"no proof of identity with {self.peer}: {self.reason}"
+
+
+class VersionRefused(WireError):
+    """
+    The two sides of a connection speak no common version of the protocol, or cannot work
+    together for another such reason.
+    """
+
+    def __init__(self, peer: str, reason: str) -> None:
+        """
+        @param peer: who is on the other side.
+        @param reason: what each side speaks.
+        """
+        super().__init__(peer, reason)
+        self.peer = peer
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot work with {self.peer}: {self.reason}"
+
+
+class LocalProtocolError(WireError):
+    """
+    This side was about to say what must not be said, or not now.
+    """
+
+
+class RemoteProtocolError(WireError):
+    """
+    The other side said what must not be said, or not then; or it fell silent.
+    """
+
+
+class NoSuchCallable(WireError, LookupError):
+    """
+    A host runs nothing of this name.
+    """
+
+    def __init__(self, name: str, reason: str = "") -> None:
+        """
+        @param name: what was to be called.
+        @param reason: what can be called, or what to do.
+        """
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        reason = f": {self.reason}" if self.reason else ""
+        return f"{self.name!r} cannot be called there{reason}"

@@ -165,6 +165,41 @@ class IProcessWorker(IWorker):
     pids: list[int] = Attribute("The process IDs of those that live now.")
 
 
+class ISlottedWorker(IWorker):
+    """
+    A worker that tells how many tasks it runs at once.
+    """
+
+    slots: int = Attribute("How many, at the most, as it is now.")
+
+
+class IRemoteWorker(IWorker):
+    """
+    A worker whose tasks run at the other end of a connection.
+    """
+
+    host: str = Attribute("Who is at the other end, in words; the last one, or where to, if none.")
+    loss: str = Attribute("Why the connection was lost, in words; empty if it was not.")
+
+
+class IConnectingWorker(IRemoteWorker):
+    """
+    A worker that makes its connection itself, and makes it again after it was lost.
+    """
+
+    def whenConnected() -> Deferred[None]:
+        """
+        Connect, and go on trying until that succeeds.
+
+        The queue calls it when the worker is attached, hires it when the Deferred
+        fires, and calls it again after the worker has resigned. C{crash}, C{stop} and
+        the cancelling of the Deferred end the trying.
+
+        @return: a Deferred that fires when the worker can serve. It fails if that
+            cannot be expected any more: the other side has refused.
+        """
+
+
 class IQueueObserver(Interface):
     """
     Is told what happens in a queue. What an observer raises is logged and

@@ -35,12 +35,12 @@ def shortRepr(value: Any) -> str:
         return f"<{type(value).__qualname__}>"
 
 
-def describeCall(f: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any]) -> str:
+def describeCall(f: Callable[..., Any] | str, args: tuple[Any, ...], kw: dict[str, Any]) -> str:
     """
     What is called with what, in one short line.
     """
     try:
-        name = f.__qualname__
+        name = f if isinstance(f, str) else f.__qualname__
     except Exception:
         # Not every callable has a name: a partial has none. And it is somebody's
         # __getattr__, which may raise anything.

@@ -10,11 +10,13 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
 from twisted.internet.interfaces import IReactorCore
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import Invalid
 
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
 from asynqueue.errors import ImplementationError, InvariantError, QueueRunError
-from asynqueue.interfaces import IProcessWorker, IWorker
+from asynqueue.interfaces import IConnectingWorker, IProcessWorker, IWorker
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.outcome import describeCall
 from asynqueue.reactors import theReactor
@@ -23,9 +25,11 @@ from asynqueue.scheduling.dispatch import Dispatcher
 from asynqueue.scheduling.events import CallLogger, LoadProducer
 from asynqueue.scheduling.ledger import Ledger, Post
 from asynqueue.scheduling.mapping import MapSource
-from asynqueue.scheduling.options import DEFAULT, CallOptions, makeOptions
+from asynqueue.scheduling.options import DEFAULT, CallOptions, makeOptions, namedOptions
 from asynqueue.scheduling.statistics import QueueStatistics, queueStatistics, whyWaits
-from asynqueue.scheduling.task import Task
+from asynqueue.scheduling.task import Task, TaskDeferred
+
+_log = Logger()
 
 # How many calls L{TaskQueue.map} makes ahead of the result that is taken next; where
 # they may be made in chunks, so many for each process, up to so many.
@@ -76,7 +80,6 @@ class TaskQueue:
         self._returnFailure = returnFailure
         self._reactor = reactor
         self._dispatcher = Dispatcher(reactor)
-        self._updates: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
         self._subscriptions: list[LoadProducer] = []
         self._gone = False
         self._waiters: list[AwaitableDeferred[None]] = []
@@ -84,7 +87,7 @@ class TaskQueue:
         if warn or verbose or spew:
             self.addObserver(CallLogger(verbose, spew))
         for worker in workers:
-            self.attachWorker(worker)
+            self.attachWorker(worker).addErrback(_notHired)
 
     def __len__(self) -> int:
         """
@@ -116,7 +119,7 @@ class TaskQueue:
 
     def call(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., Any] | str,
         *args: Any,
         niceness: int = 0,
         series: Hashable = None,
@@ -139,7 +142,9 @@ class TaskQueue:
         that runs as far as its worker can; either way it errbacks with
         C{CancelledError} at once.
 
-        @param func: what to call, in the place where the worker runs it.
+        @param func: what to call, in the place where the worker runs it. With a string,
+            what a host has under that name; without a C{series=}, workers over a wire
+            run it.
         @param niceness: -20 (greedy) to 20 (modest); ten more is half the rate.
         @param series: only workers qualified for it run the task.
         @param doNext: before everything that is queued, first come first served.
@@ -168,7 +173,7 @@ class TaskQueue:
         return self._submit((func, args, kw), options)
 
     def callWith(
-        self, options: CallOptions, func: Callable[..., Any], *args: Any, **kw: Any
+        self, options: CallOptions, func: Callable[..., Any] | str, /, *args: Any, **kw: Any
     ) -> AwaitableDeferred[Any]:
         """
         Queue a call of a function that gets all the keywords.
@@ -184,8 +189,12 @@ class TaskQueue:
         dispatcher = self._dispatcher
         if not dispatcher.open:
             raise QueueRunError(describeCall(*callTuple))
-        if not callable(callTuple[0]):
-            raise TypeError(f"{callTuple[0]!r} cannot be called")
+        f = callTuple[0]
+        if not callable(f):
+            if not isinstance(f, str):
+                raise TypeError(f"{f!r} cannot be called")
+            if options.series is None:
+                options = namedOptions(options)
         if options.returnFailure is None and not self._returnFailure:
             options = evolve(options, returnFailure=False)
         task = dispatcher.newTask(callTuple, options)
@@ -194,7 +203,7 @@ class TaskQueue:
 
     def map(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., Any] | str,
         iterable: Iterable[Any],
         *args: Any,
         ordered: bool = True,
@@ -251,7 +260,7 @@ class TaskQueue:
         return Deferator.fromSource(source, f"map of {name}", ahead)
 
     def _chunkerFor(
-        self, func: Callable[..., Any], args: Any, kw: Any, options: CallOptions
+        self, func: Any, args: Any, kw: Any, options: CallOptions
     ) -> Callable[[MapSource], Chunker] | None:
         """
         What makes a chunker for a map, unless its calls must be tasks of their own.
@@ -293,7 +302,7 @@ class TaskQueue:
         return workers
 
     def update(
-        self, func: Callable[..., Any], *args: Any, ephemeral: bool = False, **kw: Any
+        self, func: Callable[..., Any] | str, *args: Any, ephemeral: bool = False, **kw: Any
     ) -> AwaitableDeferred[list[Any]]:
         """
         Call a function once on every worker, before what is queued.
@@ -309,11 +318,11 @@ class TaskQueue:
         """
         if "consumer" in kw:
             raise ValueError("an update runs on many workers, and cannot feed one consumer")
-        callTuple = (func, args, kw)
+        callTuple: Any = (func, args, kw)
         if not self.isRunning():
             raise QueueRunError(describeCall(*callTuple))
         if not ephemeral:
-            self._updates.append(callTuple)
+            self._dispatcher.updates.append(callTuple)
         ledgers = [
             ledger
             for ledger in self._dispatcher.ledgers.values()
@@ -371,11 +380,25 @@ class TaskQueue:
                 cancelled += 1
         return cancelled
 
+    def withdraw(self, d: Deferred[Any]) -> bool:
+        """
+        Take a call out of the queue, if no worker has it yet.
+
+        @param d: what L{call} returned. If the call is withdrawn, it fails with
+            C{CancelledError}.
+        @return: whether the call was withdrawn: it surely will not be made.
+        """
+        task = d.task if isinstance(d, TaskDeferred) else None
+        return task is not None and self._dispatcher.withdraw(task)
+
     # Workers
 
     def attachWorker(self, worker: IWorker) -> AwaitableDeferred[int]:
         """
         Hire a worker. It serves when it has run the updates that there are.
+
+        One that makes a connection is hired when it has one, and again, with another
+        ID, each time it is back after its connection was lost.
 
         @return: a Deferred of its unique ID, which is also C{worker.ID}.
         @raise ImplementationError: it is no L{IWorker}.
@@ -399,7 +422,9 @@ class TaskQueue:
         if known is not None:
             return bothWorlds(succeed(known.ID))
         self._listenToReactor()
-        return bothWorlds(self._dispatcher.hire(worker, self._updates))
+        if IConnectingWorker.providedBy(worker):
+            return self._dispatcher.arrivals.attach(worker)
+        return bothWorlds(self._dispatcher.hire(worker))
 
     def detachWorker(
         self, workerOrID: IWorker | int, reassign: bool = False, crash: bool = False
@@ -419,11 +444,16 @@ class TaskQueue:
             they were reassigned or the worker is not of this queue.
         """
         ledger = self._ledger(workerOrID)
-        if ledger is None:
-            return bothWorlds(succeed([]))
-        if crash:
-            return bothWorlds(succeed(self._dispatcher.fire(ledger, reassign=reassign)))
-        return bothWorlds(self._dispatcher.dismiss(ledger, self._timeout, reassign))
+        left: Deferred[list[Any]] = succeed([])
+        if ledger is not None:
+            workerOrID = ledger.worker
+            if crash:
+                left = succeed(self._dispatcher.fire(ledger, reassign=reassign))
+            else:
+                left = self._dispatcher.dismiss(ledger, self._timeout, reassign)
+        if IConnectingWorker.providedBy(workerOrID):
+            self._dispatcher.arrivals.dismiss(workerOrID)
+        return bothWorlds(left)
 
     def qualifyWorker(self, worker: IWorker | int, series: Hashable) -> None:
         """
@@ -562,6 +592,15 @@ class TaskQueue:
             if ledger.post is Post.LEAVING:
                 self._dispatcher.dismiss(ledger, limit)
         return self._shutdown(limit)
+
+
+def _notHired(failure: Failure) -> None:
+    """
+    A worker that a queue was made with cannot be hired. If the queue ends before, that
+    is no error.
+    """
+    if not failure.check(QueueRunError):
+        _log.failure("a worker was not hired", failure)
 
 
 def _allEnded(results: Sequence[Deferred[Any]]) -> Deferred[list[Any]]:

@@ -184,6 +184,21 @@ def test_aGeneratorThatFailsAsItEndsAfterAStopIsNotHeard() -> None:
     assert outcomeOf(holder[0].d) is False
 
 
+def test_aGeneratorThatExitsFailsThatItem() -> None:
+    """
+    An iterator that wants to end the program ends itself: the reactor goes on.
+    """
+
+    def leaving() -> Any:
+        yield 1
+        raise SystemExit(3)
+
+    dr = Deferator(leaving())
+    assert outcomeOf(next(dr)) == 1
+    assert outcomeOf(next(dr)).check(SystemExit)
+    assert list(dr) == []
+
+
 def test_aGeneratorThatRaisesAsItIsClosedIsLogged() -> None:
     """
     C{stop} does not raise what a generator raises in its C{finally}.

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
+from zope.interface.verify import verifyObject
 
 from asynqueue.errors import QueueRunError
+from asynqueue.interfaces import ISlottedWorker
 from asynqueue.queues import NullQueue, ThreadQueue, deferToThread
 from asynqueue.reactors import theReactor
 from asynqueue.testing import RecordingConsumer
 from asynqueue.workers.asynchronous import AsyncWorker
+from asynqueue.workers.executor import ExecutorWorker
+from asynqueue.workers.process import ProcessWorker
 from asynqueue.workers.thread import ThreadWorker
 
 awaiting = pytest_twisted.ensureDeferred
@@ -294,3 +299,18 @@ async def test_urgentCallsKeepTheirOrderInTheReactor(order: list[Any]) -> None:
     await gatherResults(calls)
     assert order == [0, 1, 2, "last"]
     await queue.shutdown()
+
+
+def test_workersTellTheirSlots() -> None:
+    """
+    Workers tell how many tasks they run at once.
+    """
+    with ThreadPoolExecutor(3) as executor:
+        workers: list[Any] = [
+            AsyncWorker(concurrent=7),
+            ThreadWorker(threads=2),
+            ProcessWorker(),
+            ExecutorWorker(executor),
+        ]
+        assert all(verifyObject(ISlottedWorker, worker) for worker in workers)
+        assert [worker.slots for worker in workers] == [7, 2, 1, 3]

@@ -100,7 +100,7 @@ def test_callWithTakesNothingFromTheKeywords() -> None:
     A function that has the same words for its own gets them.
     """
     queue = MemoryQueue(MemoryWorker(["s"]))
-    keywords = {"timeout": 3, "series": [], "niceness": "very"}
+    keywords = {"timeout": 3, "series": [], "niceness": "very", "func": 4, "options": 5}
     d = queue.callWith(CallOptions(series="s"), f, 1, **keywords)
     assert d.task.series == "s"  # type: ignore[attr-defined]
     assert finished(queue, d) == ((1,), keywords)
@@ -113,7 +113,7 @@ def test_callWithTakesOptionsFirst() -> None:
     with pytest.raises(TypeError, match="CallOptions"):
         MemoryQueue().callWith(f, 1)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="cannot be called"):
-        MemoryQueue().call("f")  # type: ignore[arg-type]
+        MemoryQueue().call(5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

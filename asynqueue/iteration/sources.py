@@ -120,8 +120,8 @@ class IteratorSource:
             item = next(self._iterator)
         except StopIteration:
             self._end(None)
-        except Exception:
-            # The seam to the user's iterator: it is the consumer's failure.
+        except BaseException:
+            # The seam to the user's iterator: it is the consumer's failure, an exit too.
             self._end(Failure())
         else:
             if isinstance(item, Deferred):

@@ -16,7 +16,7 @@ once, and after some milliseconds the reactor has its turn.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from enum import Enum
 from itertools import count
 from time import perf_counter
@@ -27,13 +27,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from asynqueue.errors import ImplementationError, QueueRunError, WorkerLost
-from asynqueue.interfaces import ITask, IWorker
+from asynqueue.interfaces import IConnectingWorker, ITask, IWorker
 from asynqueue.reactors import theReactor
+from asynqueue.scheduling.arrivals import Arrivals
 from asynqueue.scheduling.events import Announcer
 from asynqueue.scheduling.flows import Lane, Scheduler
 from asynqueue.scheduling.ledger import Ledger, Post
 from asynqueue.scheduling.options import DEFAULT, CallOptions
-from asynqueue.scheduling.task import ASSIGNED, CallTuple, Task
+from asynqueue.scheduling.task import ASSIGNED, QUEUED, CallTuple, Task
 
 _log = Logger()
 
@@ -67,10 +68,14 @@ class Dispatcher:
     @ivar done: how many tasks have ended.
     @ivar failed: how many of them failed.
     @ivar observed: whether anybody listens.
+    @ivar updates: the calls that a worker makes when it is hired.
+    @ivar arrivals: the workers that are hired when they have a connection.
     """
 
     def __init__(self, reactor: Any = None) -> None:
         self._reactor = reactor
+        self.updates: list[CallTuple] = []
+        self.arrivals = Arrivals(self.hire)
         self.scheduler = Scheduler()
         self.announcer = Announcer()
         self.observed = False
@@ -167,11 +172,23 @@ class Dispatcher:
             if held:
                 yield from ledger.tasks
 
+    def withdraw(self, task: Task) -> bool:
+        """
+        Cancel a task that no worker holds yet.
+
+        @return: whether it was one.
+        """
+        if task.state is not QUEUED or task.isUpdate:
+            return False
+        task.cancel()
+        return True
+
     def close(self) -> None:
         """
         Take no more tasks, and end those that no worker holds yet.
         """
         self.open = False
+        self.arrivals.close()
         for task in list(self.tasks(held=False)):
             task.errback(Failure(QueueRunError(task.describe())))
 
@@ -239,9 +256,9 @@ class Dispatcher:
 
     # Workers
 
-    def hire(self, worker: IWorker, updates: Iterable[CallTuple]) -> Deferred[int]:
+    def hire(self, worker: IWorker) -> Deferred[int]:
         """
-        Take a worker on. It serves once it has run the updates.
+        Take a worker on. It serves once it has run the L{updates}.
 
         @return: a Deferred of its ID; it fails with what an update failed with,
             and then the worker is not hired.
@@ -256,7 +273,7 @@ class Dispatcher:
         if ledger.prefetching:
             ledger.worker.setReturner(lambda tasks: self._takeBack(ledger, tasks))
         worker.setResignator(lambda: self.resign(ledger))
-        return self._induct(ledger, list(updates))
+        return self._induct(ledger, list(self.updates))
 
     @inlineCallbacks
     def _induct(self, ledger: Ledger, updates: list[CallTuple]) -> Any:
@@ -371,9 +388,14 @@ class Dispatcher:
 
     def resign(self, ledger: Ledger) -> None:
         """
-        A worker can serve no more.
+        A worker can serve no more: one that makes connections may come back.
         """
-        self.fire(ledger, "it resigned")
+        if ledger.post is Post.LEFT:
+            return
+        worker = ledger.worker
+        self.fire(ledger, (worker.loss if ledger.remote else "") or "it resigned")
+        if self.open and IConnectingWorker.providedBy(worker):
+            self.arrivals.resigned(worker)
 
     def _retire(self, ledger: Ledger, post: Post) -> None:
         """

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, IWorker
+from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, IRemoteWorker, IWorker
 from asynqueue.scheduling.flows import Lane
 from asynqueue.scheduling.task import Task
 
@@ -40,6 +40,7 @@ class Ledger:
     @ivar done: how many tasks it has ended.
     @ivar prefetching: whether it takes tasks ahead of those it runs.
     @ivar cancelling: whether it can end the run of a task.
+    @ivar remote: whether its tasks run at the other end of a connection.
     """
 
     __slots__ = (
@@ -50,6 +51,7 @@ class Ledger:
         "post",
         "prefetching",
         "ready",
+        "remote",
         "tasks",
         "updates",
         "waiters",
@@ -70,10 +72,12 @@ class Ledger:
         # Asked once: it is needed for every task.
         self.prefetching = IPrefetchingWorker.providedBy(worker)
         self.cancelling = ICancellingWorker.providedBy(worker)
+        self.remote = IRemoteWorker.providedBy(worker)
 
     @property
     def name(self) -> str:
         """
         The worker in words.
         """
-        return f"{type(self.worker).__name__} {self.ID}"
+        name = f"{type(self.worker).__name__} {self.ID}"
+        return f"{name} ({self.worker.host})" if self.remote else name

@@ -115,5 +115,26 @@ def makeOptions(
     )
 
 
+# Who is qualified for what has only a name here, if nothing else is said.
+REMOTE_SERIES = "wire"
+
+
+def namedOptions(options: CallOptions) -> CallOptions:
+    """
+    The options of a call that is made by a name, where no series is given.
+    """
+    return makeOptions(
+        options.niceness,
+        REMOTE_SERIES,
+        options.doNext,
+        options.doLast,
+        options.timeout,
+        options.retries,
+        options.consumer,
+        options.raw,
+        options.returnFailure,
+    )
+
+
 # What a call has whose caller says nothing.
 DEFAULT = makeOptions(0, None, False, False, None, 0, None, None, None)

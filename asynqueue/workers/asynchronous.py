@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.awaitable import deferAwaitable
-from asynqueue.interfaces import ICancellingWorker, ITask
+from asynqueue.interfaces import ICancellingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import AsyncIteratorSource, IteratorSource, isIterator
 from asynqueue.outcome import shortRepr
 from asynqueue.reactors import theReactor
@@ -36,7 +36,7 @@ class _Life(Enum):
     CRASHED = "is gone"
 
 
-@implementer(ICancellingWorker)
+@implementer(ICancellingWorker, ISlottedWorker)
 class AsyncWorker:
     """
     Runs functions in the reactor's thread: plain ones (which must not block),
@@ -76,6 +76,13 @@ class AsyncWorker:
         self._turn: Any = None
         self._ready: Deferred[None] | None = None
         self._stopped = Waiters()
+
+    @property
+    def slots(self) -> int:
+        """
+        How many tasks run at once.
+        """
+        return self._concurrent
 
     def setResignator(self, callableObject: Any) -> None:
         """

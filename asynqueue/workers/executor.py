@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from asynqueue.errors import WorkerError, WorkerLost
 from asynqueue.failures import failureOf
-from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, ITask
+from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import isIterator
 from asynqueue.outcome import Raised, Returned, describeCall, perform, shortRepr
 from asynqueue.reactors import theReactor
@@ -116,7 +116,7 @@ class _Ended:
         self._worker.ended(self._task, self._future)
 
 
-@implementer(IPrefetchingWorker, ICancellingWorker)
+@implementer(IPrefetchingWorker, ICancellingWorker, ISlottedWorker)
 class ExecutorWorker:
     """
     Runs tasks in any C{concurrent.futures.Executor}: threads, processes, loky's
@@ -182,6 +182,13 @@ class ExecutorWorker:
         self._stopped = Waiters()
         self._resignator: Callable[[], None] | None = None
         self._returner: Callable[[Sequence[ITask]], None] | None = None
+
+    @property
+    def slots(self) -> int:
+        """
+        How many tasks run at once.
+        """
+        return executorWorkers(self._executor)
 
     def setResignator(self, callableObject: Callable[[], None]) -> None:
         self._resignator = callableObject

@@ -23,7 +23,13 @@ from zope.interface import implementer
 from asynqueue.errors import WorkerLost
 from asynqueue.failures import failureOf
 from asynqueue.framing import LARGEST
-from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, IProcessWorker, ITask
+from asynqueue.interfaces import (
+    ICancellingWorker,
+    IPrefetchingWorker,
+    IProcessWorker,
+    ISlottedWorker,
+    ITask,
+)
 from asynqueue.outcome import Raised, describeCall
 from asynqueue.pool.hubs import Hub, Timer, hubOf
 from asynqueue.pool.member import Member
@@ -80,7 +86,7 @@ class ProcessStatistics:
     memory: int
 
 
-@implementer(IPrefetchingWorker, ICancellingWorker, IProcessWorker)
+@implementer(IPrefetchingWorker, ICancellingWorker, IProcessWorker, ISlottedWorker)
 class ProcessWorker:
     """
     Runs tasks in a child process, one after the other.
@@ -259,6 +265,13 @@ class ProcessWorker:
         self._checkStopped()
 
     # For people
+
+    @property
+    def slots(self) -> int:
+        """
+        One task runs at a time.
+        """
+        return 1
 
     @property
     def pids(self) -> list[int]:

@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.errors import WorkerLost
-from asynqueue.interfaces import IPrefetchingWorker, ITask
+from asynqueue.interfaces import IPrefetchingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import isIterator
 from asynqueue.outcome import shortRepr
 from asynqueue.reactors import theReactor
@@ -134,7 +134,7 @@ def _work(
     left()
 
 
-@implementer(IPrefetchingWorker)
+@implementer(IPrefetchingWorker, ISlottedWorker)
 class ThreadWorker:
     """
     Runs blocking functions in threads of its own, which end with it.
@@ -190,6 +190,13 @@ class ThreadWorker:
         self._stalled = False
         self._ended = 0
         self._endedBefore = 0
+
+    @property
+    def slots(self) -> int:
+        """
+        How many tasks run at once.
+        """
+        return self._threads
 
     def setResignator(self, callableObject: Any) -> None:
         """

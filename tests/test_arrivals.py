@@ -1,0 +1,291 @@
+"""
+What a queue promises of workers that connect, and of calls that are made by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from zope.interface import implementer
+
+from asynqueue.errors import IdentityRefused, QueueRunError, WorkerLost
+from asynqueue.interfaces import IConnectingWorker
+from asynqueue.scheduling.options import CallOptions
+from asynqueue.taskqueue import TaskQueue
+from asynqueue.testing import MemoryWorker
+from tests.doubles import errorOf, readingLogs, resultOf
+
+
+@implementer(IConnectingWorker)
+class Connecting(MemoryWorker):
+    """
+    Connects when the test says so.
+    """
+
+    cQualified = ["wire"]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.host = "the host"
+        self.loss = ""
+        self.attempts: list[Deferred[None]] = []
+        self.cancelled = 0
+
+    def whenConnected(self) -> Deferred[None]:
+        """
+        Fires when the test fires the last of the attempts.
+        """
+
+        def cancelled(d: Any) -> None:
+            self.cancelled += 1
+
+        self.attempts.append(Deferred(cancelled))
+        return self.attempts[-1]
+
+    def connect(self) -> None:
+        """
+        There is a connection.
+        """
+        self.attempts[-1].callback(None)
+
+    def lose(self) -> None:
+        """
+        It is lost.
+        """
+        self.loss = "the line was cut"
+        self.resign()
+
+
+def test_hiredWhenConnected() -> None:
+    """
+    A worker that connects is hired when it has a connection, and not before.
+    """
+    worker = Connecting()
+    queue = TaskQueue()
+    attached = queue.attachWorker(worker)
+    assert (len(queue), attached.called) == (0, False)
+    worker.connect()
+    assert resultOf(attached) == worker.ID
+    assert queue.workers() == [worker]
+
+
+def test_hiredAgain() -> None:
+    """
+    When it is back after a loss it is hired anew, with another ID, and runs the updates.
+    """
+    worker = Connecting()
+    queue = TaskQueue(worker)
+    worker.connect()
+    update = queue.update("prepare")
+    worker.step()
+    assert isinstance(errorOf(update), TypeError)
+    first = worker.ID
+    worker.lose()
+    assert len(queue) == 0
+    worker.connect()
+    assert first != worker.ID
+    assert [task.callTuple[0] for task in worker.tasks] == ["prepare"]
+
+
+def test_lossTells() -> None:
+    """
+    What ran on it when the connection was lost fails with the name of the host, and
+    why.
+    """
+    worker = Connecting()
+    queue = TaskQueue(worker)
+    worker.connect()
+    d = queue.call("work")
+    worker.lose()
+    text = str(errorOf(d))
+    assert "the host" in text
+    assert "the line was cut" in text
+    assert "work()" in text
+
+
+def test_refused() -> None:
+    """
+    If the other side refuses, attaching fails with that.
+    """
+    worker = Connecting()
+    attached = TaskQueue().attachWorker(worker)
+    worker.attempts[-1].errback(IdentityRefused("the host", "wrong key"))
+    assert isinstance(errorOf(attached), IdentityRefused)
+
+
+def test_refusedLater() -> None:
+    """
+    If it refuses after a loss, that is logged, and the worker stays away.
+    """
+    worker = Connecting()
+    queue = TaskQueue(worker)
+    worker.connect()
+    worker.lose()
+    with readingLogs() as log:
+        worker.attempts[-1].errback(IdentityRefused("the host", "wrong key"))
+    assert len(log.errors()) == 1
+    assert len(queue) == 0
+
+
+def test_attachedTwice() -> None:
+    """
+    Attached again while it connects, it is hired once, and both Deferreds have its ID.
+    """
+    worker = Connecting()
+    queue = TaskQueue()
+    both = [queue.attachWorker(worker), queue.attachWorker(worker)]
+    assert len(worker.attempts) == 1
+    worker.connect()
+    assert [resultOf(d) for d in both] == [worker.ID] * 2
+
+
+def test_attachingCancelled() -> None:
+    """
+    Cancelling the attachment ends the connecting, unless somebody else waits for it.
+    """
+    worker = Connecting()
+    queue = TaskQueue()
+    one, other = queue.attachWorker(worker), queue.attachWorker(worker)
+    one.cancel()
+    assert isinstance(errorOf(one), CancelledError)
+    assert worker.cancelled == 0
+    other.cancel()
+    assert isinstance(errorOf(other), CancelledError)
+    assert worker.cancelled == 1
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_detachedWhileItConnects(crash: bool) -> None:
+    """
+    Detaching a worker that has no connection ends its trying.
+    """
+    worker = Connecting()
+    queue = TaskQueue()
+    attached = queue.attachWorker(worker)
+    assert resultOf(queue.detachWorker(worker, crash=crash)) == []
+    assert isinstance(errorOf(attached), WorkerLost)
+    assert worker.cancelled == 1
+
+
+def test_detachedWhileItServes() -> None:
+    """
+    Detaching one that serves does not have it connect again.
+    """
+    worker = Connecting()
+    queue = TaskQueue(worker)
+    worker.connect()
+    assert resultOf(queue.detachWorker(worker.ID)) == []
+    worker.lose()
+    assert len(worker.attempts) == 1
+
+
+def test_lostDuringUpdate() -> None:
+    """
+    A connection that is lost while the worker runs its updates is made again, and then
+    the attachment succeeds.
+    """
+    worker = Connecting()
+    queue = TaskQueue()
+    resultOf(queue.update(int))
+    attached = queue.attachWorker(worker)
+    worker.connect()
+    worker.lose()
+    assert not attached.called
+    worker.connect()
+    worker.step()
+    assert resultOf(attached) == worker.ID
+
+
+def test_unfit() -> None:
+    """
+    An update that fails fails the attachment; later, it is logged.
+    """
+    worker = Connecting()
+    queue = TaskQueue()
+    resultOf(queue.update(int, "x"))
+    attached = queue.attachWorker(worker)
+    worker.connect()
+    worker.step()
+    assert isinstance(errorOf(attached), ValueError)
+
+
+def test_unfitLater() -> None:
+    """
+    An update that fails when the worker is back is logged.
+    """
+    worker = Connecting()
+    queue = TaskQueue(worker)
+    worker.connect()
+    update = queue.update(int, "x")
+    worker.step()
+    assert isinstance(errorOf(update), ValueError)
+    worker.lose()
+    worker.connect()
+    with readingLogs() as log:
+        worker.step()
+    assert len(log.errors()) == 1
+
+
+def test_shutdown() -> None:
+    """
+    The end of the queue ends the connecting.
+    """
+    worker = Connecting()
+    queue = TaskQueue()
+    attached = queue.attachWorker(worker)
+    resultOf(queue.shutdown())
+    assert isinstance(errorOf(attached), QueueRunError)
+    assert worker.cancelled == 1
+
+
+def test_lossAfterShutdown() -> None:
+    """
+    When the queue is shut down nobody connects again.
+    """
+    worker = Connecting()
+    queue = TaskQueue(worker)
+    worker.connect()
+    resultOf(queue.shutdown())
+    worker.lose()
+    assert len(worker.attempts) == 1
+
+
+def test_namesGoOverTheWire() -> None:
+    """
+    A call by name is run by those who are qualified for the wire, if no series says
+    otherwise.
+    """
+    worker, here = Connecting(), MemoryWorker()
+    queue = TaskQueue(here, worker)
+    worker.connect()
+    d = [
+        queue.call("work", 1),
+        queue.call("elsewhere", series="memory"),
+        queue.callWith(CallOptions(doNext=True), "more"),
+    ]
+    assert [task.callTuple[0] for task in worker.tasks] == ["work"]
+    assert [task.callTuple[0] for task in here.tasks] == ["elsewhere"]
+    with pytest.raises(TypeError):
+        queue.call(3)  # type: ignore[arg-type]
+    for each in d:
+        each.cancel()
+        assert isinstance(errorOf(each), CancelledError)
+
+
+def test_withdraw() -> None:
+    """
+    A call that no worker has is withdrawn, and fails as a cancelled one does; others
+    are not touched.
+    """
+    worker = MemoryWorker()
+    queue = TaskQueue(worker)
+    held, queued = queue.call(int), queue.call(int)
+    assert not queue.withdraw(held)
+    assert queue.withdraw(queued)
+    assert isinstance(errorOf(queued), CancelledError)
+    assert not queue.withdraw(queued)
+    assert not queue.withdraw(Deferred())
+    worker.step()
+    assert resultOf(held) == 0
