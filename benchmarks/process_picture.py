@@ -41,7 +41,8 @@ def picture(path: Path, ratios: Ratios) -> None:
     axes.set_xscale("log")
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xlabel("times the peer's figure; more is better")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    # Below the axes: every corner within may have a bar.
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.07))
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.tight_layout()
