@@ -1,0 +1,264 @@
+"""
+Where hosts dial in, to serve a queue.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
+from twisted.internet.interfaces import IAddress
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from asynqueue.errors import QueueRunError, WireError, WorkerLost
+from asynqueue.framing import LARGEST
+from asynqueue.reactors import theReactor
+from asynqueue.taskqueue import TaskQueue
+from asynqueue.wire.complaints import Complaints
+from asynqueue.wire.connection import Connection
+from asynqueue.wire.doors import ConnectionFactory
+from asynqueue.wire.endpoints import keyFor, requireIdentity, serverEndpoint
+from asynqueue.wire.remote import RemoteWorker
+from asynqueue.wire.session import Session
+
+_log = Logger()
+
+
+class HubWorker(RemoteWorker):
+    """
+    Runs tasks on a host that has dialed in, as long as its connection lasts.
+
+    @ivar hub: where it has dialed in.
+    """
+
+    def __init__(
+        self, hub: WireHub, ended: Callable[[Connection, HubWorker | None], None], **options: Any
+    ) -> None:
+        """
+        @param ended: is called with the connection when that is open, and with this
+            worker, or lost before, and with C{None}.
+        @param options: as L{RemoteWorker} takes them.
+        """
+        super().__init__("a host", **options)
+        self.hub = hub
+        self._arrival = ended
+
+    def opened(self, connection: Connection) -> None:
+        super().opened(connection)
+        self._arrival(connection, self)
+
+    def lost(self, connection: Connection, error: Exception) -> None:
+        if self._connections:
+            super().lost(connection, error)
+        else:
+            self._arrival(connection, None)
+
+
+class WireHub:
+    """
+    Listens for hosts that serve a queue: each that dials in and proves itself becomes a
+    worker of the queue, until its connection is lost.
+
+    @ivar address: where it listens, if it does.
+    """
+
+    def __init__(
+        self,
+        queue: TaskQueue,
+        description: str,
+        series: Iterable[Hashable] = (),
+        raw: bool = False,
+        thread: bool = False,
+        N_concurrent: int | None = None,
+        *,
+        key: bytes | None = None,
+        keyFile: str | os.PathLike[str] | None = None,
+        codec: str = "pickle",
+        heartbeat: float | None = 10.0,
+        largest: int = LARGEST,
+        reactor: Any = None,
+    ) -> None:
+        """
+        @param queue: whose workers the hosts become.
+        @param description: where to listen: a server endpoint string of Twisted, or
+            C{tls:}; see L{asynqueue.wire.endpoints}.
+        @param series: what the workers are qualified for, besides their kind and what
+            their hosts say.
+        @param raw: whether iterators are sent as they are, where the call does not say.
+        @param thread: whether methods run in threads of the hosts, where the call does
+            not say.
+        @param N_concurrent: how many calls may be under way on a host at once; C{None}:
+            as many as keep it busy.
+        @param key: the key that hosts must have.
+        @param keyFile: the file that it is in; without both, the one that
+            C{ASYNQUEUE_KEY_FILE} names in the environment.
+        @param codec: how arguments and results are encoded: "pickle" or "cbor".
+        @param heartbeat: the seconds of silence after which a host is asked for a sign of
+            life; after three times that its connection is lost. C{None}: never.
+        @param largest: how many bytes the result of a task may have, encoded.
+        @param reactor: the reactor; C{None} is the installed one.
+        """
+        self.address: Any = None
+        self._queue = queue
+        self._description = description
+        self._options: dict[str, Any] = {
+            "series": list(series),
+            "raw": raw,
+            "thread": thread,
+            "N_concurrent": N_concurrent,
+            "codec": codec,
+            "reactor": reactor,
+        }
+        self._key = key
+        self._keyFile = keyFile
+        self._heartbeat = heartbeat
+        self._largest = largest
+        self._reactor = reactor
+        self._port: Any = None
+        self._starting: Deferred[Any] | None = None
+        # Those that are not open yet.
+        self._guests: set[Connection] = set()
+        # Made once to see that the options have sense.
+        RemoteWorker("a host", **self._options)
+
+    @property
+    def workers(self) -> list[RemoteWorker]:
+        """
+        Those of the queue's workers whose hosts have dialed in here.
+        """
+        return [
+            worker
+            for worker in self._queue.workers()
+            if isinstance(worker, HubWorker) and worker.hub is self
+        ]
+
+    @property
+    def service(self) -> Service:
+        """
+        A service that listens while it runs.
+        """
+        return _HubService(self)
+
+    def start(self) -> Deferred[Any]:
+        """
+        Listen.
+
+        @return: a Deferred that fires with the address when hosts can dial in. It fails
+            with L{IdentityRequired<asynqueue.errors.IdentityRequired>} if whoever
+            connects need not prove itself, with C{ValueError} or C{OSError} if
+            description or key are no good, and with
+            C{twisted.internet.error.CannotListenError}.
+        """
+        if self._starting is None:
+            self._starting = maybeDeferred(self._listen)
+            self._starting.addCallbacks(self._listens, self._cannotListen)
+        d: Deferred[Any] = Deferred()
+        self._starting.addBoth(_passTo, d)
+        return d
+
+    def stop(self) -> Deferred[None]:
+        """
+        Listen no more, and let the hosts go: what they run is ended first, for as long as
+        the queue allows.
+
+        @return: a Deferred that fires when that is done.
+        """
+        starting, self._starting = self._starting, None
+        if starting is None:
+            return succeed(None)
+        starting.cancel()
+        port, self._port = self._port, None
+        self.address = None
+        closing: list[Deferred[Any]] = []
+        if port is not None:
+            closing.append(maybeDeferred(port.stopListening))
+        for connection in list(self._guests):
+            connection.abort()
+        closing += [self._queue.detachWorker(worker) for worker in self.workers]
+        return gatherResults(closing).addCallback(lambda _: None)
+
+    # Within
+
+    def _listen(self) -> Deferred[Any]:
+        key = keyFor(self._description, self._key, self._keyFile)
+        requireIdentity(self._description, key)
+        reactor = theReactor(self._reactor)
+        complaints = Complaints(reactor)
+
+        def make(address: IAddress) -> Connection:
+            session = Session(
+                "queue", False, key=key, codec=self._options["codec"], largest=self._largest
+            )
+            connection = Connection(
+                session,
+                HubWorker(self, self._settled, **self._options),
+                heartbeat=self._heartbeat,
+                complaints=complaints,
+                reactor=self._reactor,
+            )
+            self._guests.add(connection)
+            return connection
+
+        endpoint = serverEndpoint(reactor, self._description)
+        listening: Deferred[Any] = endpoint.listen(ConnectionFactory(make))
+        return listening
+
+    def _listens(self, port: Any) -> Any:
+        self._port = port
+        self.address = port.getHost()
+        return self.address
+
+    def _cannotListen(self, failure: Failure) -> Failure:
+        self._starting = None
+        return failure
+
+    def _settled(self, connection: Connection, worker: HubWorker | None) -> None:
+        """
+        A connection is open, or lost.
+        """
+        self._guests.discard(connection)
+        if worker is None:
+            return
+        try:
+            hired = self._queue.attachWorker(worker)
+        except QueueRunError:
+            connection.goodbye("the queue is shut down")
+            connection.close()
+        else:
+            hired.addErrback(self._notHired, connection)
+
+    def _notHired(self, failure: Failure, connection: Connection) -> None:
+        if failure.check(WorkerLost, WireError) is None:
+            _log.failure("{host} was not hired", failure, host=connection.description)
+
+
+class _HubService(Service):
+    """
+    A hub as a service.
+    """
+
+    def __init__(self, hub: WireHub) -> None:
+        self._hub = hub
+
+    def startService(self) -> None:
+        Service.startService(self)
+        self._hub.start().addErrback(self._failed)
+
+    def stopService(self) -> Deferred[None]:
+        Service.stopService(self)
+        return self._hub.stop()
+
+    def _failed(self, failure: Failure) -> None:
+        _log.failure("the hub cannot listen", failure)
+
+
+def _passTo(result: Any, d: Deferred[Any]) -> Any:
+    """
+    Tell one more who waits, who alone has to do with a failure.
+    """
+    d.callback(result)
+    return None if isinstance(result, Failure) else result

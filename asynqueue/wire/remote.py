@@ -1,0 +1,755 @@
+"""
+A worker whose tasks run on a host, over one connection at a time.
+
+::
+
+    run ─▶ Naming, Codec ─▶ CALL ─▶ Connection ─▶ host: its own queue
+    end of tasks, ready ◀─ received: RETURNED, RAISED, ITERATOR, GIVEN_BACK ◀─┘
+    resignator, and WorkerLost for what was sent ◀─ lost
+
+What was sent and not given back may have begun (G2); the window keeps that to what the
+host ends in a round trip and a few milliseconds.
+
+A hot path, plain on purpose; C{benchmarks/} guards it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from enum import Enum
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from asynqueue.errors import (
+    LocalProtocolError,
+    MaybeEncodingError,
+    RemoteProtocolError,
+    WorkerLost,
+)
+from asynqueue.failures import failureOf
+from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, IRemoteWorker, ITask
+from asynqueue.outcome import describeCall, raised
+from asynqueue.reactors import theReactor
+from asynqueue.wire.codecs import codecNamed
+from asynqueue.wire.connection import Connection
+from asynqueue.wire.events import Peer
+from asynqueue.wire.messages import Flag, Kind, packedCount
+from asynqueue.wire.naming import Naming
+from asynqueue.wire.sources import FarSource
+from asynqueue.wire.window import MOST, RoundTripWindow
+from asynqueue.workers.delivery import Deliveries
+from asynqueue.workers.waiters import Waiters
+
+_log = Logger()
+
+# For hot paths: members of an enumeration are slow to look up, to compare, to combine.
+_CALL, _RETURNED = int(Kind.CALL), int(Kind.RETURNED)
+_RAW, _THREAD, _WATCHED, _URGENT = (
+    int(flag) for flag in (Flag.RAW, Flag.THREAD, Flag.WATCHED, Flag.URGENT)
+)
+
+# Calls with arguments of more bytes than this are large, and so many bytes of such may
+# be with a host, or one call.
+_LARGE = 1 << 16
+_MOST_BYTES = 64 << 20
+
+# Where nothing has ended for so long, or so many round trips, what has not begun is
+# called back.
+_STALE_SECONDS = 0.01
+_STALE_TRIPS = 4
+
+# When a worker stops, an iterator that nobody takes from for so long is closed ...
+_IDLE_SECONDS = 60.0
+
+# ... and the host has so long to close the connection.
+_PATIENCE = 5.0
+
+_READY: Deferred[None] = succeed(None)
+
+
+class _Life(Enum):
+    SERVING = "serves"
+    STOPPING = "ends what it has"
+    CRASHED = "is gone"
+
+
+@frozen
+class RemoteStatistics:
+    """
+    What a worker over a connection has done, and how the connection is.
+
+    @ivar host: who is at the other end, in words.
+    @ivar connected: whether there is a connection.
+    @ivar slots: how many calls the host says that it runs at once.
+    @ivar window: how many calls may be with it now.
+    @ivar held: how many are.
+    @ivar ended: how many calls have ended.
+    @ivar rate: how many ended per second, when that was measured last.
+    @ivar rtt: the least round trip in seconds; 0 if it is not known.
+    @ivar connections: how many connections it has had.
+    """
+
+    host: str
+    connected: bool
+    slots: int
+    window: int
+    held: int
+    ended: int
+    rate: float
+    rtt: float
+    connections: int
+
+
+@implementer(IPrefetchingWorker, ICancellingWorker, IRemoteWorker)
+class RemoteWorker:
+    """
+    Runs tasks on a host, as many at once as that says, and lines up as many more as
+    keep it busy.
+
+    When the connection is lost the worker resigns. What was sent by then may have begun
+    and fails with L{WorkerLost<asynqueue.errors.WorkerLost>}, or is tried again; the
+    rest is run elsewhere.
+
+    It is the owner of its L{Connection<asynqueue.wire.connection.Connection>}.
+
+    @ivar ID: the number that a queue gave to this worker.
+    @ivar host: who is at the other end, in words.
+    @ivar loss: why the last connection was lost, in words.
+    """
+
+    cQualified: list[Any] = ["wire", "remote"]
+
+    def __init__(
+        self,
+        host: str,
+        series: Iterable[Hashable] = (),
+        raw: bool = False,
+        thread: bool = False,
+        N_concurrent: int | None = None,
+        *,
+        universe: object = None,
+        names: Iterable[str] | None = None,
+        codec: str = "pickle",
+        reactor: Any = None,
+    ) -> None:
+        """
+        @param host: who is to be at the other end, until that is known better.
+        @param series: what it is qualified for, besides its kind.
+        @param raw: whether iterators are sent as they are, where the call does not say.
+        @param thread: whether calls run in threads of the host.
+        @param N_concurrent: how many of its calls may be under way at once;
+            C{None}: as many as keep the host busy.
+        @param universe: whose methods stand for those of the host that have their
+            names.
+        @param names: what can be called by a plain name; C{None}: that is for the host to
+            say.
+        @param codec: how arguments and results are encoded.
+        @param reactor: the reactor; C{None} is the installed one.
+        @raise ValueError: C{N_concurrent} has no sense.
+        """
+        if N_concurrent is not None and N_concurrent < 1:
+            raise ValueError(f"N_concurrent is 1 or more, or None, not {N_concurrent!r}")
+        self.iQualified: list[Any] = list(series)
+        self.ID: int | None = None
+        self.host = host
+        self.loss = ""
+        self._raw = raw
+        self._flags = _THREAD if thread else 0
+        self._most = MOST if N_concurrent is None else N_concurrent
+        self._universe = universe
+        self._names = None if names is None else frozenset(names)
+        self._codec = codecNamed(codec)
+        self._reactor = reactor
+        self._life = _Life.SERVING
+        self._connection: Connection | None = None
+        self._connections = 0
+        self._isFarewell = False
+        self._naming: Naming | None = None
+        self._window = RoundTripWindow(1, self._most)
+        self._last = 0
+        # The tasks that wait for a connection ...
+        self._waiting: dict[ITask, None] = {}
+        # ... those that were given to it and have no outcome, with the numbers of their
+        # calls, or 0 if they could not be sent, and the other way round ...
+        self._held: dict[ITask, int] = {}
+        self._calls: dict[int, ITask] = {}
+        # ... and how many bytes the large ones of them have.
+        self._large: dict[int, int] = {}
+        self._bytes = 0
+        self._streams: dict[int, FarSource] = {}
+        # The iterators of which nothing has come yet, in words. Their tasks are held.
+        self._openings: dict[int, str] = {}
+        self._ready: Deferred[None] | None = None
+        self._notBegun: list[ITask] = []
+        self._returner: Callable[[Sequence[ITask]], None] | None = None
+        self._resignator: Callable[[], None] | None = None
+        self._deliveries = Deliveries(self._checkEmpty)
+        self._stopped = Waiters()
+        self._timers: dict[str, Any] = {}
+        self._ended = 0
+        self._endedBefore = 0
+
+    # IWorker
+
+    def setResignator(self, callableObject: Callable[[], None]) -> None:
+        self._resignator = callableObject
+
+    def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
+        self._returner = callableObject
+
+    def run(self, task: ITask) -> Deferred[None]:
+        held = self._held
+        if self._connection is None or self._isFarewell:
+            self._keep(task)
+            self._ready = Deferred()
+            return self._ready
+        window = self._window
+        if (
+            (window.isClosed or not window.size)
+            and len(held) >= window.size
+            and self._returner is not None
+        ):
+            # Tasks do not move here: better that another worker has this one.
+            self._ready = Deferred()
+            self._returner([task])
+            return self._ready
+        if not held:
+            window.start(self._theReactor().seconds())
+        self._send(task)
+        if len(held) > 1 and "stale" not in self._timers:
+            self._startStaleCheck()
+        if len(held) < window.size and self._bytes < _MOST_BYTES:
+            return _READY
+        self._ready = Deferred()
+        return self._ready
+
+    def stop(self) -> Deferred[None]:
+        """
+        Iterators may be taken from until they end; one that nobody takes from for a
+        minute is closed. Then the connection is closed.
+        """
+        d = self._stopped.wait()
+        if self._life is _Life.SERVING:
+            self._life = _Life.STOPPING
+        elif self._life is _Life.CRASHED:
+            self._stopped.fire()
+        self._checkEmpty()
+        return d
+
+    def crash(self) -> list[ITask]:
+        """
+        The connection is closed at once; so the host ends what it runs.
+        """
+        if self._life is _Life.CRASHED:
+            return []
+        self._life = _Life.CRASHED
+        self._stopTimers()
+        self._notBegun = [task for task in self._waiting if not task.ended]
+        left = [*(task for task in self._held if not task.ended), *self._notBegun]
+        left += self._deliveries.crash()
+        self._clear()
+        self._waiting.clear()
+        streams, self._streams = self._streams, {}
+        connection, self._connection = self._connection, None
+        self._disconnect()
+        if connection is not None:
+            connection.abort()
+        self._failStreams(streams, "its worker crashed")
+        self._stopped.fire()
+        return left
+
+    def takeBack(self) -> Sequence[ITask]:
+        """
+        What was sent may have begun already.
+        """
+        if self._life is _Life.CRASHED:
+            return self._notBegun
+        waiting, self._waiting = self._waiting, {}
+        return [task for task in waiting if not task.ended]
+
+    def cancel(self, task: ITask) -> None:
+        """
+        The host ends the run as it can.
+        """
+        number = self._held.get(task)
+        if number is None:
+            if self._waiting.pop(task, self) is None:
+                self._checkReady()
+                self._checkEmpty()
+        elif number in self._openings:
+            self._streams[number].stop()
+        elif number:
+            self._tell(self._connection, Kind.CANCEL, number)
+
+    # For people
+
+    @property
+    def peer(self) -> Peer | None:
+        """
+        What the host said of itself as it greeted; C{None} while there is no connection.
+        """
+        return None if self._connection is None else self._connection.peer
+
+    def statistics(self) -> RemoteStatistics:
+        """
+        What it has done by now.
+        """
+        return RemoteStatistics(
+            self.host,
+            self._connection is not None,
+            self._window.slots,
+            self._window.size,
+            len(self._held),
+            self._ended,
+            self._window.rate,
+            self._rtt(),
+            self._connections,
+        )
+
+    # ConnectionOwner
+
+    def opened(self, connection: Connection) -> None:
+        """
+        There is a connection: serve over it.
+        """
+        about = connection.peer.about
+        self._connection = connection
+        self._connections += 1
+        self._isFarewell = False
+        self.host = connection.description
+        self.loss = ""
+        slots = about.get("slots")
+        self._window = RoundTripWindow(slots if type(slots) is int else 1, self._most)
+        self._last = 0
+        self._naming = Naming(
+            str(about.get("trust")),
+            self._names,
+            self._universe,
+            lambda number, pickled: connection.send(Kind.DEFINE, number, pickled),
+            lambda number: self._tell(connection, Kind.FORGET, number),
+        )
+        for series in about.get("series") or ():
+            if isinstance(series, str) and series not in self.iQualified:
+                self.iQualified.append(series)
+        waiting, self._waiting = self._waiting, {}
+        for task in waiting:
+            self._send(task)
+        self._checkReady()
+        self._checkEmpty()
+
+    def received(self, connection: Connection, frames: list[Any]) -> None:
+        """
+        Outcomes have come. A hot path.
+
+        @raise RemoteProtocolError: the host says what has no sense.
+        """
+        if connection is not self._connection:
+            return
+        calls = self._calls
+        held = self._held
+        decode = self._codec.decode
+        full = self._ready is not None
+        before = self._ended
+        back: list[ITask] = []
+        for frame in frames:
+            kind, number, body, buffers = frame
+            if kind == _RETURNED and number in calls:
+                task = calls.pop(number)
+                del held[task]
+                self._ended += 1
+                try:
+                    value = decode(body, buffers)
+                except BaseException as error:
+                    # Somebody's objects: whatever their unpickling raises.
+                    task.errback(_cannotDecode(error))
+                else:
+                    task.callback(value)
+            else:
+                self._heard(frame, back)
+            if self._connection is not connection:
+                # What ended has made the worker crash.
+                return
+        if self._large:
+            self._forgetLarge()
+        ended = self._ended - before
+        if ended:
+            now = self._theReactor().seconds()
+            self._window.ended(ended, now, full, self._rtt())
+        if back:
+            self._handBack(back)
+        self._checkReady()
+        if not held:
+            self._checkEmpty()
+
+    def leaving(self, connection: Connection, reason: str) -> None:
+        """
+        The host takes no more calls: close the connection when the last has ended.
+        """
+        if connection is self._connection:
+            self._isFarewell = True
+            self._checkEmpty()
+
+    def lost(self, connection: Connection, error: Exception) -> None:
+        """
+        The connection is gone: resign.
+        """
+        if connection is not self._connection:
+            return
+        self._connection = None
+        farewell, self._isFarewell = self._isFarewell, False
+        self._stopTimers()
+        self.loss = "the host left" if farewell else f"the connection was lost: {_text(error)}"
+        if self._held or not farewell:
+            _log.warn("{host}: {loss}", host=self.host, loss=self.loss)
+        streams, self._streams = self._streams, {}
+        if self._life is _Life.STOPPING and not self._held and not self._deliveries:
+            self._disconnect()
+            self._stopped.fire()
+        else:
+            if self._resignator is not None:
+                self._resignator()
+            if self._life is not _Life.CRASHED:
+                self._failHeld()
+        self._failStreams(streams, self.loss)
+
+    # What the host says
+
+    def _heard(self, frame: Any, back: list[ITask]) -> None:
+        """
+        Take a message that is no value.
+
+        @param back: takes the tasks that the host gives back.
+        @raise RemoteProtocolError: it has no sense.
+        """
+        kind, number, body, buffers = frame
+        match kind:
+            case Kind.RAISED:
+                task = self._settled(kind, number)
+                self._ended += 1
+                task.errback(failureOf(self._codec.decodeRaised(body)))
+            case Kind.BEGUN:
+                task = self._task(kind, number)
+                if task.watched:
+                    task.begin()
+            case Kind.GIVEN_BACK:
+                back.append(self._settled(kind, number))
+            case Kind.CANCELLED:
+                task = self._settled(kind, number)
+                self._ended += 1
+                if not task.ended:
+                    task.errback(Failure(CancelledError("the host ended the call")))
+            case Kind.ITERATOR:
+                self._iterating(self._task(kind, number), number, body)
+            case Kind.ITEMS | Kind.ITEM_FAILED | Kind.END:
+                self._iterated(kind, number, body, buffers)
+            case Kind.CAPACITY:
+                self._window.resize(number)
+            case _:
+                raise RemoteProtocolError(f"a message of the kind {kind!r} came from a host")
+
+    def _task(self, kind: int, number: int) -> ITask:
+        task = self._calls.get(number)
+        if task is None or number in self._openings:
+            raise RemoteProtocolError(f"{Kind(kind).name} came for {number}, which is no call")
+        return task
+
+    def _settled(self, kind: int, number: int) -> ITask:
+        """
+        The host does no more for this task: hold it no longer.
+        """
+        task = self._task(kind, number)
+        del self._calls[number]
+        del self._held[task]
+        return task
+
+    def _iterating(self, task: ITask, number: int, body: Any) -> None:
+        """
+        A call returned an iterator. Its task ends when something has come of it: only
+        then it is known how large the items are.
+        """
+        connection = self._connection
+        source = self._streams[number] = FarSource(
+            lambda count: self._tell(connection, Kind.CREDIT, number, packedCount(count)),
+            lambda: self._tell(connection, Kind.CLOSE, number),
+            self._rtt(),
+        )
+        self._openings[number] = bytes(body).decode(errors="replace")
+        if task.ended:
+            source.stop()
+
+    def _iterated(self, kind: int, number: int, body: Any, buffers: Sequence[Any]) -> None:
+        source = self._streams.get(number)
+        if source is None:
+            raise RemoteProtocolError(f"{Kind(kind).name} came for {number}, which is no iterator")
+        if kind == Kind.ITEMS:
+            try:
+                items = self._codec.decode(body, buffers)
+            except BaseException as error:
+                # Somebody's objects, as above.
+                source.fail(_cannotDecode(error))
+            else:
+                if type(items) is not list:
+                    raise RemoteProtocolError(f"items of an iterator came as {type(items)}")
+                source.receive(items, len(body) + sum(len(buffer) for buffer in buffers))
+        elif kind == Kind.ITEM_FAILED:
+            source.failed(failureOf(self._codec.decodeRaised(body)))
+        else:
+            del self._streams[number]
+            source.ended()
+        text = self._openings.pop(number, None)
+        if text is not None:
+            task = self._calls.pop(number)
+            del self._held[task]
+            self._ended += 1
+            if task.ended:
+                source.stop()
+            else:
+                self._deliveries.begin(task, source, text, source.window)
+        if not self._streams:
+            self._checkEmpty()
+
+    # Tasks
+
+    def _send(self, task: ITask) -> None:
+        """
+        Have the host make the call of a task. A hot path.
+        """
+        assert self._connection is not None
+        assert self._naming is not None
+        calls = self._calls
+        number = self._last + 1
+        f, args, kw = task.callTuple
+        options = task.options
+        flags = self._flags
+        raw = options.raw
+        if self._raw if raw is None else raw:
+            flags |= _RAW
+        if options.doNext:
+            flags |= _URGENT
+        if task.watched:
+            flags |= _WATCHED
+        try:
+            if kw and "thread" in kw:
+                flags, kw = self._naming.options(f, flags, kw)
+            encoded, buffers = self._codec.encodeCall(args, kw)
+            head, definition = self._naming.head(f, flags, number, next(iter(calls), number))
+            body = head if encoded is None else head + encoded
+            if definition:
+                self._connection.send(_CALL, number, body, buffers, behind=definition)
+            else:
+                self._connection.send(_CALL, number, body, buffers)
+        except LocalProtocolError:
+            # The connection is about to be lost.
+            self._waiting[task] = None
+        except Exception as error:
+            # Somebody's objects: whatever their pickling raises. A worker does not
+            # end a task within run(): chains of calls would recurse.
+            self._held[task] = 0
+            self._theReactor().callLater(0, self._cannotSend, task, error)
+        else:
+            self._last = number
+            self._held[task] = number
+            calls[number] = task
+            if buffers or len(body) > _LARGE:
+                self._large[number] = len(body) + sum(buffer.raw().nbytes for buffer in buffers)
+                self._bytes += self._large[number]
+
+    def _cannotSend(self, task: ITask, error: Exception) -> None:
+        if self._held.get(task) == 0:
+            del self._held[task]
+            task.errback(Failure(error))
+            self._checkReady()
+            self._checkEmpty()
+
+    def _keep(self, task: ITask) -> None:
+        """
+        There is nobody to run a task now.
+        """
+        if self._isFarewell and self._returner is not None:
+            self._returner([task])
+        else:
+            self._waiting[task] = None
+            if self._connection is None:
+                self._connect()
+
+    def _handBack(self, tasks: Sequence[ITask]) -> None:
+        """
+        Let others have tasks that the host gave back.
+        """
+        if self._window.isClosed:
+            self._window.keep(len(self._held))
+        tasks = [task for task in tasks if not task.ended]
+        if self._returner is not None and tasks:
+            self._returner(tasks)
+            return
+        for task in tasks:
+            if self._isFarewell:
+                self._waiting[task] = None
+            else:
+                self._send(task)
+
+    def _checkReady(self) -> None:
+        ready = self._ready
+        if (
+            ready is not None
+            and self._connection is not None
+            and len(self._held) < self._window.size
+            and self._bytes < _MOST_BYTES
+            and not self._isFarewell
+        ):
+            self._ready = None
+            ready.callback(None)
+
+    def _forgetLarge(self) -> None:
+        for number in [number for number in self._large if number not in self._calls]:
+            self._bytes -= self._large.pop(number)
+
+    def _clear(self) -> None:
+        self._held.clear()
+        self._calls.clear()
+        self._large.clear()
+        self._openings.clear()
+        self._bytes = 0
+        self._ready = None
+
+    # Freshness
+
+    def _startStaleCheck(self) -> None:
+        self._endedBefore = self._ended
+        delay = max(_STALE_SECONDS, _STALE_TRIPS * self._rtt())
+        self._timers["stale"] = self._theReactor().callLater(delay, self._checkStale, False)
+
+    def _checkStale(self, sure: bool) -> None:
+        """
+        While tasks are lined up: if none has ended since the last look, others shall
+        have those that the host has not begun, and this worker no more until one has
+        ended (G6).
+
+        @param sure: whether what has come was read since.
+        """
+        del self._timers["stale"]
+        if self._ended != self._endedBefore or self._returner is None:
+            if len(self._held) > 1:
+                self._startStaleCheck()
+        elif not sure:
+            self._timers["stale"] = self._theReactor().callLater(0, self._checkStale, True)
+        else:
+            self._window.close()
+            self._tell(self._connection, Kind.RECALL, self._last)
+
+    # Comings and goings
+
+    def _revive(self) -> None:
+        """
+        Serve again after the end.
+        """
+        stopped = self._life is _Life.STOPPING and self._connection is None and not self._waiting
+        if stopped or self._life is _Life.CRASHED:
+            self._life = _Life.SERVING
+            self._notBegun = []
+
+    def _connect(self) -> None:
+        """
+        There are tasks, and no connection.
+        """
+
+    def _disconnect(self) -> None:
+        """
+        No connection is needed any more.
+        """
+
+    def _checkEmpty(self) -> None:
+        """
+        When there is nothing left to do, and one of both sides leaves, close the
+        connection.
+        """
+        stopping = self._life is _Life.STOPPING
+        if not (stopping or self._isFarewell) or self._held or self._waiting or self._deliveries:
+            return
+        if self._streams:
+            if stopping:
+                self._watchStreams()
+        elif self._connection is None:
+            self._disconnect()
+            self._stopped.fire()
+        elif "patience" not in self._timers:
+            if stopping:
+                self._connection.goodbye("the worker stops")
+            self._connection.close()
+            self._timers["patience"] = self._theReactor().callLater(
+                _PATIENCE, self._connection.abort
+            )
+
+    def _watchStreams(self) -> None:
+        if "idle" not in self._timers:
+            for source in self._streams.values():
+                source.taken = False
+            self._timers["idle"] = self._theReactor().callLater(_IDLE_SECONDS, self._closeIdle)
+
+    def _closeIdle(self) -> None:
+        """
+        Close the iterators that nobody has taken from for a while.
+        """
+        del self._timers["idle"]
+        reason = f"it stops, and nobody took an item for {_IDLE_SECONDS:g} s"
+        for source in self._streams.values():
+            if not source.taken:
+                source.fail(Failure(WorkerLost("an iterator", self._name, reason=reason)))
+        self._checkEmpty()
+
+    def _failHeld(self) -> None:
+        """
+        Without a queue nobody else does.
+        """
+        tasks = list(self._held)
+        self._clear()
+        for task in tasks:
+            call = describeCall(*task.callTuple)
+            task.errback(Failure(WorkerLost(call, self._name, reason=self.loss)))
+        if self._waiting:
+            self._connect()
+        self._checkEmpty()
+
+    def _failStreams(self, streams: dict[int, FarSource], reason: str) -> None:
+        for source in streams.values():
+            source.lost(Failure(WorkerLost("an iterator", self._name, reason=reason)))
+
+    def _stopTimers(self) -> None:
+        timers, self._timers = self._timers, {}
+        for timer in timers.values():
+            timer.cancel()
+
+    # Within
+
+    @property
+    def _name(self) -> str:
+        return f"{type(self).__name__} {self.ID} ({self.host})"
+
+    def _theReactor(self) -> Any:
+        return theReactor(self._reactor)
+
+    def _rtt(self) -> float:
+        return 0.0 if self._connection is None else self._connection.rtt or 0.0
+
+    def _tell(
+        self, connection: Connection | None, kind: int, number: int, body: bytes = b""
+    ) -> None:
+        """
+        Say something, if the connection is still the same.
+        """
+        if connection is not None and connection is self._connection and connection.isOpen:
+            connection.send(kind, number, body)
+
+
+def _cannotDecode(error: BaseException) -> Failure:
+    reason = f"making it again here raised {type(error).__name__}: {error}"
+    return failureOf(raised(MaybeEncodingError(reason, "that came")))
+
+
+def _text(error: Exception) -> str:
+    return str(error) or type(error).__name__
