@@ -11,6 +11,7 @@ import click
 
 from benchmarks.processes import ROWS, processes
 from benchmarks.rounds import ROOT, runOnce, runRounds, table
+from benchmarks.wire import ROWS as WIRE_ROWS, wire
 
 
 def ratio(value: float, other: float) -> str:
@@ -110,25 +111,32 @@ def idle(rounds: int) -> str:
     return table("An idle queue with three threads", ["", "wake-ups", "CPU ms"], rows)
 
 
-BENCHMARKS = {f.__name__: f for f in (threads, queue, backlog, fairness, idle, processes)}
+BENCHMARKS = {f.__name__: f for f in (threads, queue, backlog, fairness, idle, processes, wire)}
 
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(list(BENCHMARKS)))
 @click.option("--rounds", default=5, show_default=True, help="Rounds; medians are printed.")
 @click.option(
-    "--only", multiple=True, type=click.Choice(list(ROWS)), help="Only such tables of processes."
+    "--only",
+    multiple=True,
+    type=click.Choice([*ROWS, *(f"wire:{row}" for row in WIRE_ROWS)]),
+    help="Only such tables of processes or of the wire.",
 )
 @click.option("--output", type=Path, help="Append the tables to this file, too.")
 def main(names: tuple[str, ...], rounds: int, only: tuple[str, ...], output: Path | None) -> None:
     """
     Measure AsynQueue beside its peers. Without NAMES, everything.
     """
+    overWire = [row.removeprefix("wire:") for row in only if row.startswith("wire:")]
+    ofProcesses = [row for row in only if not row.startswith("wire:")]
     if only:
-        names = names or ("processes",)
+        names = names or (*["processes"] * bool(ofProcesses), *["wire"] * bool(overWire))
     for name in names or BENCHMARKS:
         if name == "processes":
-            text = processes(rounds, only)
+            text = processes(rounds, ofProcesses)
+        elif name == "wire":
+            text = wire(rounds, overWire)
         else:
             text = BENCHMARKS[name](rounds)
         print(text, flush=True)
