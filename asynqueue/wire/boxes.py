@@ -17,7 +17,7 @@ from typing import Any
 from twisted.protocols.amp import COMMAND, AmpBox, Command
 
 from asynqueue.errors import RemoteProtocolError
-from asynqueue.wire.commands import MOST_VALUE
+from asynqueue.wire.commands import MOST_VALUE, Beat, Chunk, Echo, Grant
 
 # Keys and values as they came. A value of a chunk is a view: it may be large.
 Box = dict[bytes, Any]
@@ -48,6 +48,15 @@ _BATCH_SIZE = len(BATCH_HEAD) + _LENGTH_SIZE
 _CHUNK_SIZE = len(CHUNK_HEAD) + _LENGTH_SIZE
 _CHUNK_KEY = _field(b"stream")
 
+_NUMBER_KEYS: dict[type[Command], bytes] = {
+    command: command.arguments[0][0] for command in (Beat, Chunk, Echo, Grant)
+}
+_NUMBER_HEADS = {
+    command: _field(COMMAND) + _field(command.commandName) + _field(key)
+    for command, key in _NUMBER_KEYS.items()
+}
+_MOST_NUMBER = (1 << 63) - 1
+
 
 def packedBox(command: type[Command], **arguments: object) -> bytes:
     """
@@ -77,6 +86,28 @@ def packedChunk(pieces: list[Any], size: int, tail: bytes) -> bytes:
     The box of a chunk, whose pieces have so many bytes together. A hot path.
     """
     return b"".join((CHUNK_HEAD, _LENGTH.pack(size), *pieces, tail))
+
+
+def packedNumber(command: type[Command], number: int) -> bytes:
+    """
+    The box of a command whose one argument is a number. It comes with every few chunks.
+    """
+    return _NUMBER_HEADS[command] + _field(b"%d" % number) + _END
+
+
+def unpackedNumber(command: type[Command], box: Box) -> int:
+    """
+    What such a box says: no negative number, and none without end.
+
+    @raise RemoteProtocolError: it is none.
+    """
+    try:
+        number = int(box[_NUMBER_KEYS[command]])
+    except (KeyError, ValueError):
+        number = -1
+    if not 0 <= number <= _MOST_NUMBER:
+        raise RemoteProtocolError(f"a {command.commandName.decode()} without sense")
+    return number
 
 
 def unpackedBox(command: type[Command], box: Box) -> dict[str, Any]:

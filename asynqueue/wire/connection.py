@@ -75,8 +75,9 @@ class ConnectionOwner(Typing):
         """
         The connection is over. Exactly once, and the last.
 
-        @param error: why: an error of the wire, or of the transport; C{ConnectionDone},
-            if one side just closed it.
+        @param error: why: an error of the wire, or of the transport. If one side just
+            closed it, C{ConnectionDone}, or C{ConnectionLost} where something was still
+            on its way.
         """
 
 

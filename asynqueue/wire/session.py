@@ -21,22 +21,25 @@ import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
-from importlib.metadata import version
 from typing import Any
 
 from twisted.protocols.amp import ANSWER, ASK, COMMAND, ERROR
 
 from asynqueue.errors import (
     FrameError,
-    IdentityRefused,
     LocalProtocolError,
     RemoteProtocolError,
-    VersionRefused,
-    WireError,
 )
 from asynqueue.framing import LARGEST
-from asynqueue.wire.auth import NONCE_BYTES, Exchange, checkKey, newNonce
-from asynqueue.wire.boxes import Box, canonical, packedBox, unpackedBox
+from asynqueue.wire.auth import Exchange, checkKey, newNonce
+from asynqueue.wire.boxes import (
+    Box,
+    canonical,
+    packedBox,
+    packedNumber,
+    unpackedBox,
+    unpackedNumber,
+)
 from asynqueue.wire.commands import (
     LEAST_LARGEST,
     LEAST_WINDOW,
@@ -44,23 +47,27 @@ from asynqueue.wire.commands import (
     MOST_VALUE,
     VERSIONS,
     Beat,
+    Chunk,
     Echo,
     Goodbye,
     Grant,
     Greet,
     Prove,
     Refuse,
-    Versions,
     Welcome,
 )
 from asynqueue.wire.events import Beaten, Event, Frames, Left, Opened, Peer
+from asynqueue.wire.opening import (
+    DIFFERENT_KEYS,
+    ROLES,
+    SOFTWARE,
+    Refusal,
+    checkGreeting,
+    plain,
+    refusedBy,
+    refusing,
+)
 from asynqueue.wire.streams import Incoming, Outgoing
-
-SOFTWARE = f"AsynQueue {version('asynqueue')}"
-"""What runs here."""
-
-ROLES = {"queue": "host", "host": "queue"}
-"""Each role, and who can be on the other side."""
 
 # So many chunks are made at once: then the transport may say that it has enough.
 _CHUNKS = 2
@@ -68,7 +75,6 @@ _CHUNKS = 2
 # A round trip takes so long at the least, whatever the clock says.
 _LEAST_SECONDS = 1e-6
 
-_MOST_TEXT = 1000
 _REPLIES = frozenset({ASK, ANSWER, ERROR})
 
 
@@ -91,21 +97,6 @@ class State(IntEnum):
 # For hot paths: members of an enumeration are slow to look up.
 _OPEN = State.OPEN
 _PARTING = State.PARTING
-
-
-def _plain(text: str) -> str:
-    """
-    Somebody's text, fit for a log.
-    """
-    return "".join(c if c.isprintable() else " " for c in text[:_MOST_TEXT])
-
-
-def _differentVersions(role: str, theirs: Sequence[int]) -> str:
-    here, there = (", ".join(map(str, some[:10])) or "none" for some in (VERSIONS, theirs))
-    return (
-        f"the {role} ({SOFTWARE}) speaks version {here} of the protocol, and the {ROLES[role]}"
-        f" speaks {there}: install the same release on both sides"
-    )
 
 
 class Session:
@@ -228,7 +219,7 @@ class Session:
         self._beatNumber += 1
         if len(self._beats) < MOST_BEATS:
             self._beats[self._beatNumber] = now
-            self._out.append(packedBox(Beat, number=self._beatNumber))
+            self._out.append(packedNumber(Beat, self._beatNumber))
         return self._beatNumber
 
     def goodbye(self, reason: str) -> None:
@@ -238,7 +229,7 @@ class Session:
         if self.state in _LEAVING:
             # In its place: what was lined up before it comes before it, if it is small.
             self._out += self._outgoing.batches()
-            self._out.append(packedBox(Goodbye, reason=_plain(reason)))
+            self._out.append(packedBox(Goodbye, reason=plain(reason)))
             self.state = _LEAVING[self.state]
 
     def refuse(self, code: str, text: str) -> None:
@@ -249,7 +240,7 @@ class Session:
         @param text: what is wrong, and what to do.
         """
         if State.NEW < self.state < State.CLOSED:
-            self._out.append(packedBox(Refuse, code=code, text=_plain(text)))
+            self._out.append(packedBox(Refuse, code=code, text=plain(text)))
         self.state = State.CLOSED
 
     # What is to be written
@@ -314,9 +305,12 @@ class Session:
                 raise RemoteProtocolError("there are no questions and answers in this protocol")
             handler = _MAY_SAY[self.state].get(command)
             if handler is None:
-                name = _plain(bytes(command[:40]).decode("latin-1"))
+                name = plain(bytes(command[:40]).decode("latin-1"))
                 raise RemoteProtocolError(f"{name!r} must not be said in {self.state.name}")
             return handler(self, box, now)
+        except Refusal as refusal:
+            self.refuse(refusal.code, refusal.text)
+            raise refusing(self.peerName, refusal) from None
         except FrameError as error:
             self.refuse("broken", str(error))
             raise RemoteProtocolError(f"{self.peerName} sent no messages: {error}") from error
@@ -325,28 +319,9 @@ class Session:
             raise RemoteProtocolError(f"{self.peerName} broke the protocol: {error}") from None
 
     def _greet(self, box: Box, now: float) -> Sequence[Event]:
-        # Another version may have other arguments: nothing else is looked at before.
-        theirs = unpackedBox(Versions, box)["versions"]
-        if not set(theirs) & set(VERSIONS):
-            raise self._refusal("version", _differentVersions(self._role, theirs))
-        greeted = self._greeted = unpackedBox(Greet, box)
-        if len(greeted["nonce"]) != NONCE_BYTES or greeted["nonce"] == self._nonce:
-            raise RemoteProtocolError("a nonce that is none")
-        role = ROLES[self._role]
-        if greeted["role"] != role:
-            text = f"one side is a {_plain(greeted['role'])!r} and the other a {self._role!r}"
-            raise self._refusal("role", f"{text}: one has to be the queue, the other the host")
-        if greeted["codec"] != self._codec:
-            text = f"the {self._role} uses codec={self._codec!r}, the {role} codec="
-            raise self._refusal("codec", f"{text}{_plain(greeted['codec'])!r}: give both the same")
-        keyed = self._key is not None
-        if greeted["keyed"] != keyed:
-            has, hasNot = (self._role, role) if keyed else (role, self._role)
-            raise self._refusal(
-                "identity",
-                f"the {has} has a key, and the {hasNot} has none: give it the same one"
-                " (keyFile=, --key-file, or ASYNQUEUE_KEY_FILE)",
-            )
+        self._greeted = checkGreeting(
+            box, self._role, self._codec, self._key is not None, self._nonce
+        )
         ours, its = self._greeting, canonical(box)
         dialer, listener = (ours, its) if self._dialed else (its, ours)
         self._exchange = Exchange(dialer, listener, self._binding)
@@ -363,11 +338,7 @@ class Session:
         assert self._exchange is not None
         proof = unpackedBox(Prove, box)["proof"]
         if not self._exchange.isProof(self._key, not self._dialed, proof):
-            raise self._refusal(
-                "identity",
-                "both sides have different keys, or somebody is between them: give both the"
-                " same key file",
-            )
+            raise Refusal("identity", DIFFERENT_KEYS)
         if not self._dialed:
             self._prove()
         self._welcome()
@@ -388,8 +359,8 @@ class Session:
         greeted = self._greeted
         self.peer = Peer(
             greeted["role"],
-            _plain(greeted["software"]),
-            _plain(greeted["python"]),
+            plain(greeted["software"]),
+            plain(greeted["python"]),
             self._codec,
             about,
             said["largest"],
@@ -402,17 +373,8 @@ class Session:
         said = unpackedBox(Refuse, box)
         self.state = State.CLOSED
         self._out.clear()
-        text = _plain(said["text"])
-        match said["code"]:
-            case "identity":
-                raise IdentityRefused(self.peerName, f"it says: {text}")
-            case "version" | "role" | "codec":
-                raise VersionRefused(self.peerName, f"it says: {text}")
-            case "broken":
-                raise LocalProtocolError(
-                    f"{self.peerName} says that this side broke the protocol: {text}"
-                )
-        raise WireError(f"{self.peerName} refused the connection: {text}")
+        text = plain(said["text"])
+        raise refusedBy(self.peerName, said["code"], text)
 
     def _batch(self, box: Box, now: float) -> Sequence[Event]:
         frames = box.get(b"frames")
@@ -421,15 +383,12 @@ class Session:
         return (Frames(self._incoming.batch(frames)),)
 
     def _chunk(self, box: Box, now: float) -> Sequence[Event]:
-        try:
-            stream = int(box[b"stream"])
-            data = box[b"data"]
-        except (KeyError, ValueError):
-            raise RemoteProtocolError("a chunk without sense") from None
+        stream = unpackedNumber(Chunk, box)
+        data = box.get(b"data", b"")
         incoming = self._incoming
         more = incoming.intake.take(len(data))
         if more:
-            self._out.append(packedBox(Grant, bytes=more))
+            self._out.append(packedNumber(Grant, more))
         if not self._probe:
             self._probe = self.beat(now)
             incoming.intake.mark()
@@ -437,21 +396,18 @@ class Session:
         return (Frames(frames),) if frames else ()
 
     def _granted(self, box: Box, now: float) -> Sequence[Event]:
-        more = unpackedBox(Grant, box)["bytes"]
-        if more < 0:
-            raise RemoteProtocolError("a grant of less than nothing")
-        self._outgoing.allowance += more
+        self._outgoing.allowance += unpackedNumber(Grant, box)
         return ()
 
     def _beaten(self, box: Box, now: float) -> Sequence[Event]:
         # They wait while the transport is full: who does not read gets no more of them.
-        self._echoes.append(packedBox(Echo, **unpackedBox(Beat, box)))
+        self._echoes.append(packedNumber(Echo, unpackedNumber(Beat, box)))
         if len(self._echoes) > MOST_BEATS:
             raise RemoteProtocolError(f"more than {MOST_BEATS} beats, and no echo was read")
         return ()
 
     def _echoed(self, box: Box, now: float) -> Sequence[Event]:
-        number = unpackedBox(Echo, box)["number"]
+        number = unpackedNumber(Echo, box)
         sent = self._beats.pop(number, None)
         if sent is None:
             raise RemoteProtocolError("an echo of no beat")
@@ -463,21 +419,11 @@ class Session:
         return (Beaten(rtt),)
 
     def _left(self, box: Box, now: float) -> Sequence[Event]:
-        reason = _plain(unpackedBox(Goodbye, box)["reason"])
+        reason = plain(unpackedBox(Goodbye, box)["reason"])
         self.state = _LEFT[self.state]
         return (Left(reason),)
 
-    # Steps of the opening, and its end
-
-    def _refusal(self, code: str, text: str) -> WireError:
-        """
-        Refuse the other side.
-
-        @return: what is to be raised here.
-        """
-        self.refuse(code, text)
-        Refusal = IdentityRefused if code == "identity" else VersionRefused
-        return Refusal(self.peerName, text)
+    # Steps of the opening
 
     def _prove(self) -> None:
         assert self._key is not None
