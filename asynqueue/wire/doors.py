@@ -1,0 +1,186 @@
+"""
+How connections come to a server: it listens for them, or dials them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.application.internet import backoffPolicy
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from asynqueue.errors import IdentityRefused, VersionRefused
+
+_log = Logger()
+
+# Between attempts: the seconds at first and at the most, and their growth. There is up to
+# a second of jitter, so that not all hosts of a hub that comes back are there at once.
+_PAUSE = 0.5
+_LONGEST_PAUSE = 30.0
+_GROWTH = 1.7
+
+# To try again would bring the same answer.
+_FINAL = (IdentityRefused, VersionRefused)
+
+
+class ConnectionFactory(Factory):
+    """
+    Has somebody make the protocols.
+    """
+
+    noisy = False
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        """
+        @param make: is called with the address of the other side; what it returns is its
+            protocol, or C{None} if there shall be none.
+        """
+        self._make = make
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        return self._make(addr)
+
+
+class Door(Protocol):
+    """
+    Where connections come from.
+    """
+
+    def open(self, factory: ConnectionFactory) -> Deferred[Any]:
+        """
+        Have connections from now on.
+
+        @return: a Deferred of the address where it listens, if it does; it fires when
+            there may be, or is, a connection.
+        """
+
+    def opened(self) -> None:
+        """
+        The newest connection is open.
+        """
+
+    def lost(self, error: Exception) -> None:
+        """
+        The newest connection is lost, whether it was open or not.
+        """
+
+    def shut(self) -> Deferred[Any]:
+        """
+        Have no new connections.
+        """
+
+
+class Listener:
+    """
+    Listens.
+    """
+
+    def __init__(self, endpoint: Any) -> None:
+        """
+        @param endpoint: an C{IStreamServerEndpoint}.
+        """
+        self._endpoint = endpoint
+        self._port: Any = None
+
+    def open(self, factory: ConnectionFactory) -> Deferred[Any]:
+        listening: Deferred[Any] = self._endpoint.listen(factory)
+        return listening.addCallback(self._listens)
+
+    def opened(self) -> None:
+        """
+        There may be many.
+        """
+
+    def lost(self, error: Exception) -> None:
+        """
+        There may be others.
+        """
+
+    def shut(self) -> Deferred[Any]:
+        port, self._port = self._port, None
+        return succeed(None) if port is None else maybeDeferred(port.stopListening)
+
+    def _listens(self, port: Any) -> Any:
+        self._port = port
+        return port.getHost()
+
+
+class Dialer:
+    """
+    Keeps one connection, again and again.
+
+    Twisted's C{ClientService} takes a connection for good as soon as there is one. Here
+    it is only when both sides have accepted each other: what is refused at once must not
+    be tried again at once.
+    """
+
+    def __init__(self, endpoint: Any, reactor: Any) -> None:
+        """
+        @param endpoint: an C{IStreamClientEndpoint}.
+        """
+        self._endpoint = endpoint
+        self._reactor = reactor
+        self._policy = backoffPolicy(_PAUSE, _LONGEST_PAUSE, _GROWTH)
+        self._factory: ConnectionFactory | None = None
+        self._connecting: Deferred[Any] | None = None
+        self._timer: Any = None
+        self._attempts = 0
+        self._first: Deferred[Any] = Deferred()
+
+    def open(self, factory: ConnectionFactory) -> Deferred[Any]:
+        """
+        It fires when the first connection is open, and fails if the other side does not
+        want this one, now or ever.
+        """
+        self._factory = factory
+        self._try()
+        return self._first
+
+    def opened(self) -> None:
+        self._attempts = 0
+        if not self._first.called:
+            self._first.callback(None)
+
+    def lost(self, error: Exception) -> None:
+        if isinstance(error, _FINAL) and not self._first.called:
+            self._first.errback(Failure(error))
+        self._again()
+
+    def shut(self) -> Deferred[Any]:
+        self._factory = None
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        if self._connecting is not None:
+            self._connecting.cancel()
+        return succeed(None)
+
+    def _try(self) -> None:
+        self._timer = None
+        assert self._factory is not None
+        connecting: Deferred[Any] = maybeDeferred(self._endpoint.connect, self._factory)
+        self._connecting = connecting
+        connecting.addCallbacks(self._connected, self._failed)
+
+    def _connected(self, protocol: Any) -> None:
+        """
+        Whether it is of any use will be seen.
+        """
+        self._connecting = None
+
+    def _failed(self, failure: Failure) -> None:
+        self._connecting = None
+        if self._factory is not None:
+            _log.info("cannot reach the other side yet: {reason}", reason=failure.getErrorMessage())
+        self._again()
+
+    def _again(self) -> None:
+        if self._factory is None or self._timer is not None:
+            return
+        self._attempts += 1
+        self._timer = self._reactor.callLater(self._policy(self._attempts), self._try)
