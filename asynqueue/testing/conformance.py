@@ -495,6 +495,8 @@ async def runsItsSeries(trial: Trial) -> None:
     for later.
     """
     queue = trial.queue()
+    # A worker that connects is hired when it has a connection.
+    await queue.call(calls.echo)
     worker = queue.workers()[0]
     queue.qualifyWorker(worker, "further")
     for series in (None, *type(worker).cQualified, "further"):
