@@ -25,24 +25,21 @@ from re import DOTALL, compile as regular
 from typing import Any
 
 from attrs import field, frozen
-from twisted.internet.address import UNIXAddress
-from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import (
     SSL4ServerEndpoint,
     clientFromString,
     quoteStringArgument,
     serverFromString,
 )
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.ssl import (
     Certificate,
     CertificateOptions,
     PrivateCertificate,
     trustRootFromCertificates,
 )
-from zope.interface import implementer
 
 from asynqueue.errors import IdentityRequired, WireError
+from asynqueue.wire.stdio import StdioEndpoint, isOneConnection
 
 ENVIRONMENT = "ASYNQUEUE_KEY_FILE"
 """The environment variable that names a file with a key, where nothing else is said."""
@@ -55,8 +52,6 @@ _LARGEST_KEY_FILE = 4096
 
 # systemd passes descriptors from this one on.
 _FIRST_PASSED = 3
-
-_STDIN, _STDOUT, _STDERR = range(3)
 
 _PEM = regular(rb"-----BEGIN CERTIFICATE-----\n.+?\n-----END CERTIFICATE-----\n?", DOTALL)
 
@@ -250,8 +245,8 @@ def serverEndpoint(reactor: Any, description: str) -> Any:
     parsed = Description.parsed(description)
     if parsed.kind == "tls" and parsed.argument("port", 0).isdigit():
         return _tlsEndpoint(reactor, parsed)
-    if parsed.kind == "stdio" and _isSocket(_STDIN):
-        return _StdioEndpoint(reactor)
+    if parsed.kind == "stdio" and isOneConnection():
+        return StdioEndpoint(reactor)
     if parsed.kind == "unix" and "mode" not in parsed.named and len(parsed.args) < 2:
         description += ":mode=600"
     return serverFromString(reactor, description)
@@ -270,63 +265,6 @@ def clientEndpoint(reactor: Any, description: str) -> Any:
         return known
     Description.parsed(description)
     return clientFromString(reactor, description)
-
-
-def _isSocket(descriptor: int) -> bool:
-    try:
-        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
-    except OSError:
-        return False
-
-
-@implementer(IStreamServerEndpoint)
-class _StdioEndpoint:
-    """
-    The one connection that this process was started with, as its standard input and output.
-    """
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def listen(self, protocolFactory: Any) -> Deferred[Any]:
-        """
-        Nothing but the connection uses it from now on: what is printed goes to standard
-        error.
-        """
-        with socket.socket(fileno=os.dup(_STDIN)) as connection:
-            connection.setblocking(False)
-            nothing = os.open(os.devnull, os.O_RDONLY)
-            os.dup2(nothing, _STDIN)
-            os.close(nothing)
-            os.dup2(_STDERR, _STDOUT)
-            # The transport makes a descriptor of its own.
-            self._reactor.adoptStreamConnection(
-                connection.fileno(), connection.family, protocolFactory
-            )
-        return succeed(_StdioPort())
-
-
-@implementer(IListeningPort)
-class _StdioPort:
-    """
-    There is nothing to listen on.
-    """
-
-    def startListening(self) -> None:
-        """
-        It has come already.
-        """
-
-    def stopListening(self) -> None:
-        """
-        No other will come.
-        """
-
-    def getHost(self) -> UNIXAddress:
-        """
-        A socket without a name.
-        """
-        return UNIXAddress(None)
 
 
 def dialedAs(description: str, address: Any) -> str:

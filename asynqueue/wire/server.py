@@ -1,0 +1,470 @@
+"""
+A host: a queue of its own behind connections.
+
+::
+
+    Listener, or Dialer ─▶ Connection ─▶ Host ─▶ TaskQueue ─▶ workers
+                           (one of each for every queue out there)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
+from twisted.internet.interfaces import IReactorCore
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from asynqueue.awaitable import AwaitableDeferred, bothWorlds
+from asynqueue.errors import WireError
+from asynqueue.framing import LARGEST, Frame
+from asynqueue.reactors import theReactor
+from asynqueue.taskqueue import TaskQueue
+from asynqueue.wire.codecs import codecNamed
+from asynqueue.wire.complaints import Complaints
+from asynqueue.wire.connection import Connection
+from asynqueue.wire.crew import Crew, newCatalog
+from asynqueue.wire.doors import ConnectionFactory, Dialer, Door, Listener
+from asynqueue.wire.endpoints import clientEndpoint, keyFor, requireIdentity, serverEndpoint
+from asynqueue.wire.serving import Host
+from asynqueue.wire.session import Session
+from asynqueue.workers.waiters import Waiters
+
+_log = Logger()
+
+# So many connections may be there that have not proved themselves: if there are more,
+# those that have had the longest time for it are closed.
+_MOST_UNPROVEN = 256
+
+_GOODBYE = "the host stops"
+
+
+class _Life(Enum):
+    IDLE = "does not serve"
+    STARTING = "begins to serve"
+    SERVING = "serves"
+    LEAVING = "ends what it has"
+    CLOSING = "lets its workers go"
+
+
+class _ServerService(Service):
+    """
+    A server, for those who think in services.
+    """
+
+    def __init__(self, begin: Callable[[], None], leave: Callable[[], Deferred[None]]) -> None:
+        self._begin = begin
+        self._leave = leave
+
+    def startService(self) -> None:
+        """
+        @raise Exception: whatever makes it impossible to serve.
+        """
+        Service.startService(self)
+        self._begin()
+
+    def stopService(self) -> Deferred[None]:
+        """
+        @return: a Deferred that fires when nothing is left.
+        """
+        Service.stopService(self)
+        return self._leave()
+
+
+class _Guest:
+    """
+    A queue out there: the connection with it, and the host that makes its calls.
+    """
+
+    def __init__(self, server: WireServer, host: Host) -> None:
+        self._server = server
+        self._host = host
+        self.connection: Connection | None = None
+
+    def opened(self, connection: Connection) -> None:
+        """
+        It has proved itself.
+        """
+        self._host.opened(connection)
+        self._server.guestOpened(self)
+
+    def received(self, connection: Connection, frames: list[Frame]) -> None:
+        """
+        It has said something. A hot path.
+        """
+        self._host.received(connection, frames)
+
+    def leaving(self, connection: Connection, reason: str) -> None:
+        """
+        It will say nothing new.
+        """
+        self._host.leaving(connection, reason)
+
+    def lost(self, connection: Connection, error: Exception) -> None:
+        """
+        It is gone.
+        """
+        self._host.lost(connection, error)
+        self._server.guestLost(self, error)
+
+    @property
+    def isOpen(self) -> bool:
+        """
+        Whether it has proved itself, and is still there.
+        """
+        return self.connection is not None and self.connection.isOpen
+
+    def dismiss(self) -> None:
+        """
+        Let it go, when all its calls have ended.
+        """
+        if self.isOpen:
+            self._host.drain(_GOODBYE)
+        else:
+            self.cut()
+
+    def cut(self) -> None:
+        """
+        Let it go at once.
+        """
+        if self.connection is not None:
+            self.connection.abort()
+
+
+class WireServer:
+    """
+    Makes the calls of queues that are elsewhere, in a queue of its own.
+
+    What may be called are the methods of a L{WireWorkerUniverse
+    <asynqueue.wire.catalog.WireWorkerUniverse>}, by name; or more, if those who prove
+    themselves are trusted with more. Calls are made in the reactor, so they must not
+    block, unless the caller wants a thread for them (C{thread=True}); or in processes,
+    each of which has a universe of its own.
+
+    @ivar service: an C{IService} that serves while it runs: for C{.tac} files, C{twistd}
+        and the like. What makes it impossible to serve is raised by its C{startService},
+        or logged if it is found out later.
+    @ivar address: where it listens, as an C{IAddress}; C{None} while it does not.
+    """
+
+    def __init__(
+        self,
+        description: str,
+        wwuOrFQN: Any = None,
+        *,
+        key: bytes | None = None,
+        keyFile: str | os.PathLike[str] | None = None,
+        codec: str = "pickle",
+        trust: str = "universe",
+        allow: Iterable[str] = (),
+        series: Iterable[str] = (),
+        processes: int = 0,
+        threads: int | None = None,
+        concurrent: int = 100,
+        queue: TaskQueue | None = None,
+        dial: bool = False,
+        heartbeat: float | None = 10.0,
+        largest: int = LARGEST,
+        grace: float = 10.0,
+        reactor: Any = None,
+    ) -> None:
+        """
+        @param description: where to listen: an endpoint string, as
+            L{asynqueue.wire.endpoints} has them.
+        @param wwuOrFQN: the universe, its class, or the dotted name of either.
+        @param key: what both sides must have. C{None}: that of the C{keyFile}, or of the
+            file that the environment variable ASYNQUEUE_KEY_FILE names, if any.
+        @param codec: C{"pickle"} or C{"cbor"}; both sides must have the same.
+        @param trust: what may be called: methods of the C{"universe"}, also functions of
+            C{"modules"}, or also any C{"code"} that is sent.
+        @param allow: the names of these modules. Who names any trusts modules.
+        @param series: what this host is qualified for, besides its kind, where a hub
+            hires it.
+        @param processes: how many processes make the calls, instead of the reactor.
+        @param threads: how many threads there are for calls that want one; C{None}: as
+            many as there are cores.
+        @param concurrent: how many calls may wait for their results at once in the
+            reactor.
+        @param queue: the queue that makes the calls, instead of one with such workers. It
+            is not shut down with the server.
+        @param dial: whether to dial a L{WireHub<asynqueue.wire.hub.WireHub>} there, again
+            and again, instead of listening.
+        @param heartbeat: the seconds of silence after which the other side is asked for a
+            sign of life; C{None}: never.
+        @param largest: how many bytes a message may have.
+        @param grace: the seconds that calls have to end when the server stops.
+        @param reactor: the reactor; C{None} is the installed one.
+        @raise ValueError: the arguments have no sense together.
+        @raise TypeError: the universe is none.
+        @raise Exception: whatever the import or the making of the universe raises.
+        """
+        if queue is not None and processes:
+            raise ValueError("either a queue makes the calls, or processes that this one starts")
+        self.service = _ServerService(self._begin, lambda: self._leave(grace))
+        self.address: Any = None
+        self._description = description
+        self._key = key
+        self._keyFile = keyFile
+        self._codec = codecNamed(codec)
+        self._catalog = newCatalog(self, wwuOrFQN, tuple(allow), trust, processes, self._codec)
+        self._series = tuple(series)
+        self._crew = Crew(processes, threads, concurrent, largest)
+        self._givenQueue = queue
+        self._dial = dial
+        self._heartbeat = heartbeat
+        self._largest = largest
+        self._grace = grace
+        self._reactor = reactor
+        self._life = _Life.IDLE
+        self._door: Door | None = None
+        self._queue: TaskQueue | None = None
+        self._complaints: Complaints | None = None
+        self._guests: dict[_Guest, None] = {}
+        self._starting: list[Deferred[None]] = []
+        self._stopped = Waiters()
+        self._timer: Any = None
+        self._trigger: Any = None
+        self._shut: Deferred[Any] = succeed(None)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._description}: {self._life.value}>"
+
+    # Beginning
+
+    def start(self) -> AwaitableDeferred[None]:
+        """
+        Serve.
+
+        @return: a Deferred that fires when the server listens, or is connected with the
+            hub. It fails with L{IdentityRequired<asynqueue.errors.IdentityRequired>} if
+            others could run calls here without having proved themselves; with
+            L{IdentityRefused<asynqueue.errors.IdentityRefused>} or L{VersionRefused
+            <asynqueue.errors.VersionRefused>} if the hub does not want this host; and with
+            whatever else makes it impossible to serve.
+        """
+        if self._life is _Life.SERVING:
+            return bothWorlds(succeed(None))
+        if self._life not in (_Life.IDLE, _Life.STARTING):
+            return bothWorlds(fail(WireError(f"{self!r} and can start when that is over")))
+        waiter: AwaitableDeferred[None] = AwaitableDeferred(lambda _: None)
+        self._starting.append(waiter)
+        if self._life is _Life.IDLE:
+            self.service.startService()
+        return waiter
+
+    def _begin(self) -> None:
+        """
+        The service starts.
+        """
+        if self._life is not _Life.IDLE:
+            return
+        self._life = _Life.STARTING
+        try:
+            opening = self._open()
+        except Exception as error:
+            # Files, addresses, other people's endpoints: whatever is wrong with them.
+            opening = fail(error)
+        failures: list[Failure] = []
+        opening.addCallbacks(self._serves, self._cannot).addErrback(failures.append)
+        if failures:
+            # Nobody but the service's starter wants to know it.
+            failures[0].raiseException()
+        opening.addCallback(_logLate, failures)
+
+    def _open(self) -> Deferred[Any]:
+        reactor = theReactor(self._reactor)
+        key = keyFor(self._description, self._key, self._keyFile)
+        requireIdentity(self._description, key, self._dial)
+        if self._dial:
+            self._complaints = None
+            door: Door = Dialer(clientEndpoint(reactor, self._description), reactor)
+        else:
+            self._complaints = Complaints(reactor=reactor)
+            door = Listener(serverEndpoint(reactor, self._description))
+        self._door = door
+        if IReactorCore.providedBy(reactor):
+            # Before that of the queue: what has not begun is given back, and not failed.
+            self._trigger = reactor.addSystemEventTrigger("before", "shutdown", self._reactorStops)
+        self._queue = self._givenQueue
+        if self._queue is None:
+            self._queue = self._crew.newQueue(self._catalog, self._grace, reactor)
+        return door.open(ConnectionFactory(lambda address: self._newConnection(key)))
+
+    def _serves(self, address: Any) -> None:
+        if self._life is _Life.STARTING:
+            self._life = _Life.SERVING
+            self.address = address
+            _log.info("{server!r}", server=self)
+            starting, self._starting = self._starting, []
+            for waiter in starting:
+                waiter.callback(None)
+
+    def _cannot(self, failure: Failure) -> Failure | None:
+        """
+        It is impossible to serve: tell those who wait for it, or else whoever has started
+        the service.
+        """
+        if self._life is not _Life.STARTING:
+            return None
+        starting, self._starting = self._starting, []
+        self.stop(0.0)
+        for waiter in starting:
+            waiter.errback(failure)
+        return None if starting else failure
+
+    # Connections
+
+    def _newConnection(self, key: bytes | None) -> Connection | None:
+        if self._life not in (_Life.STARTING, _Life.SERVING):
+            return None
+        unproven = [guest for guest in self._guests if not guest.isOpen]
+        for guest in unproven[: len(unproven) - _MOST_UNPROVEN + 1]:
+            guest.cut()
+        assert self._queue is not None
+        host = Host(
+            self._queue,
+            self._catalog,
+            codec=self._codec,
+            series=None if self._queue is self._givenQueue else self._crew.series,
+            qualified=self._series,
+            ended=lambda _: None,
+            reactor=self._reactor,
+        )
+        guest = _Guest(self, host)
+        session = Session(
+            "host",
+            self._dial,
+            key=key,
+            codec=self._codec.name,
+            largest=self._largest,
+            about=host.about(),
+        )
+        guest.connection = Connection(
+            session,
+            guest,
+            heartbeat=self._heartbeat,
+            complaints=self._complaints,
+            reactor=self._reactor,
+        )
+        self._guests[guest] = None
+        return guest.connection
+
+    def guestOpened(self, guest: _Guest) -> None:
+        """
+        A queue has proved itself.
+        """
+        assert self._door is not None
+        self._door.opened()
+
+    def guestLost(self, guest: _Guest, error: Exception) -> None:
+        """
+        A queue is gone.
+        """
+        del self._guests[guest]
+        if self._door is not None:
+            self._door.lost(error)
+        self._checkLeft()
+
+    # The end
+
+    def stop(self, grace: float | None = None) -> AwaitableDeferred[None]:
+        """
+        Take no more calls, give back what has not begun, and let the rest end.
+
+        @param grace: the seconds that it has for that, before it is cancelled and the
+            connections are cut; C{None}: those that the server was made with. Asked again
+            with fewer, it has no more from now on; with 0, it ends at once.
+        @return: a Deferred that fires when nothing is left.
+        """
+        self.service.running = False
+        return bothWorlds(self._leave(self._grace if grace is None else grace))
+
+    def _reactorStops(self) -> Deferred[None]:
+        # The trigger that is being run cannot be removed.
+        self._trigger = None
+        return self.stop()
+
+    def _leave(self, grace: float) -> Deferred[None]:
+        if self._life is _Life.IDLE:
+            return succeed(None)
+        stopped = self._stopped.wait()
+        if self._life in (_Life.STARTING, _Life.SERVING):
+            self._life = _Life.LEAVING
+            self.address = None
+            if self._door is not None:
+                self._shut = self._door.shut()
+            starting, self._starting = self._starting, []
+            for waiter in starting:
+                waiter.errback(CancelledError("the server stops"))
+            for guest in list(self._guests):
+                guest.dismiss()
+        self._hurry(grace)
+        self._checkLeft()
+        return stopped
+
+    def _hurry(self, grace: float) -> None:
+        """
+        Have it end within so many seconds, or within those that were granted before.
+        """
+        reactor = theReactor(self._reactor)
+        deadline = reactor.seconds() + grace
+        if self._timer is not None:
+            if deadline >= self._timer.getTime():
+                return
+            self._timer.cancel()
+            self._timer = None
+        if grace > 0:
+            self._timer = reactor.callLater(grace, self._tooLate)
+        else:
+            self._cut()
+
+    def _tooLate(self) -> None:
+        self._timer = None
+        _log.warn("{server!r}, and has no more time for it", server=self)
+        self._cut()
+
+    def _cut(self) -> None:
+        """
+        Nothing is waited for any more.
+        """
+        for guest in list(self._guests):
+            guest.cut()
+        queue = self._queue
+        if queue is not None and queue is not self._givenQueue:
+            for worker in queue.workers():
+                queue.detachWorker(worker, crash=True)
+
+    def _checkLeft(self) -> None:
+        if self._life is not _Life.LEAVING or self._guests:
+            return
+        self._life = _Life.CLOSING
+        ending = [self._shut]
+        if self._queue is not None and self._queue is not self._givenQueue:
+            ending.append(self._queue.shutdown())
+        gatherResults(ending, consumeErrors=True).addBoth(self._closed)
+
+    def _closed(self, result: Any) -> None:
+        if isinstance(result, Failure):
+            _log.failure("in the end of a server", result)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._trigger is not None:
+            theReactor(self._reactor).removeSystemEventTrigger(self._trigger)
+            self._trigger = None
+        self._queue = self._door = None
+        self._life = _Life.IDLE
+        self._stopped.fire()
+
+
+def _logLate(result: Any, failures: Iterable[Failure]) -> None:
+    """
+    It was found out late that it is impossible to serve.
+    """
+    for failure in failures:
+        _log.failure("there is no server", failure)
