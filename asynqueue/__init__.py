@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         IdentityRequired as IdentityRequired,
         ImplementationError as ImplementationError,
         InvariantError as InvariantError,
+        KeyFileRefused as KeyFileRefused,
         LocalProtocolError as LocalProtocolError,
         MaybeEncodingError as MaybeEncodingError,
         NoSuchCallable as NoSuchCallable,
@@ -77,6 +78,13 @@ if TYPE_CHECKING:
     from asynqueue.taskqueue import (
         TaskQueue as TaskQueue,
     )
+    from asynqueue.wire import (
+        ServerManager as ServerManager,
+        WireHub as WireHub,
+        WireServer as WireServer,
+        WireWorker as WireWorker,
+        WireWorkerUniverse as WireWorkerUniverse,
+    )
     from asynqueue.workers.asynchronous import (
         AsyncWorker as AsyncWorker,
     )
@@ -119,6 +127,7 @@ _HOMES = {
         "LocalProtocolError",
         "RemoteProtocolError",
         "NoSuchCallable",
+        "KeyFileRefused",
     ),
     "asynqueue.exchange": ("Exchange",),
     "asynqueue.interfaces": ("IQueueObserver", "IWorker"),
@@ -143,6 +152,13 @@ _HOMES = {
     "asynqueue.queues": ("NullQueue", "ProcessQueue", "ThreadQueue", "deferToThread"),
     "asynqueue.scheduling.options": ("CallOptions",),
     "asynqueue.taskqueue": ("TaskQueue",),
+    "asynqueue.wire": (
+        "ServerManager",
+        "WireHub",
+        "WireServer",
+        "WireWorker",
+        "WireWorkerUniverse",
+    ),
     "asynqueue.workers.asynchronous": ("AsyncWorker",),
     "asynqueue.workers.executor": ("ExecutorWorker",),
     "asynqueue.workers.process": ("ProcessWorker",),
@@ -176,6 +192,7 @@ __all__ = [
     "ImplementationError",
     "InvariantError",
     "KQueuePoller",
+    "KeyFileRefused",
     "LocalProtocolError",
     "MaybeEncodingError",
     "NoSuchCallable",
@@ -191,6 +208,7 @@ __all__ = [
     "RemoteProtocolError",
     "ResultHandler",
     "SelectPoller",
+    "ServerManager",
     "SoftTimeLimitExceeded",
     "TaskInterrupted",
     "TaskPool",
@@ -202,6 +220,10 @@ __all__ = [
     "Transport",
     "VersionRefused",
     "WireError",
+    "WireHub",
+    "WireServer",
+    "WireWorker",
+    "WireWorkerUniverse",
     "WorkerError",
     "WorkerLost",
     "WorkerLostError",
