@@ -571,3 +571,99 @@ def test_moreLeftUntilTheEnd() -> None:
     assert dr.moreLeft
     next(dr)
     assert not dr.moreLeft
+
+
+# Many items at once ----------------------------------------------------------
+
+
+def test_takeReadyGivesWhatIsHere() -> None:
+    """
+    All items that are here are taken at once, in order, and none that are not.
+    """
+    source, dr = scripted()
+    assert dr.takeReady(10) == []
+    source.give(1, 2, 3)
+    assert dr.takeReady(10) == [1, 2, 3]
+    assert dr.takeReady(10) == []
+    assert dr.moreLeft
+
+
+def test_takeReadyGivesNoMoreThanAsked() -> None:
+    """
+    No more items are taken than were asked for; the others are next.
+    """
+    source, dr = scripted()
+    source.give(1, 2, 3)
+    assert (dr.takeReady(0), dr.takeReady(2), dr.takeReady(2)) == ([], [1, 2], [3])
+
+
+def test_takeReadyGrantsInBatches() -> None:
+    """
+    What was taken is granted again when no more than half of the window is left.
+    """
+    source, dr = scripted(window=8)
+    source.give(*range(8))
+    assert dr.takeReady(3) == [0, 1, 2]
+    assert source.grants == [8]
+    assert dr.takeReady(3) == [3, 4, 5]
+    assert source.grants == [8, 6]
+
+
+def test_takeReadyTellsTheEnd() -> None:
+    """
+    After the last item nothing more is left, and the iteration is complete.
+    """
+    source, dr = scripted()
+    source.end(1, 2)
+    assert dr.takeReady(10) == [1, 2]
+    assert not dr.moreLeft
+    assert dr.takeReady(10) == []
+    assert outcomeOf(dr.d) is True
+
+
+def test_takeReadyHasFailuresInTheirPlaces() -> None:
+    """
+    A failure stands among the items where it came, and ends an iteration that it is the
+    last of.
+    """
+    dr = Deferator(failing())
+    items: list[Any] = []
+    while dr.moreLeft:
+        items += dr.takeReady(10)
+    assert items[:2] == [1, 2]
+    assert isinstance(items[2], Failure)
+    assert items[2].check(Oops)
+    assert dr.takeReady(1) == []
+    assert outcomeOf(dr.d) is False
+
+
+def test_takeReadyWaitsForNobodyElse() -> None:
+    """
+    Nothing is taken from under who waits for an item.
+    """
+    source, dr = scripted()
+    d = next(dr)
+    with pytest.raises(NotReadyError):
+        dr.takeReady(1)
+    source.give(1, 2, 3)
+    assert outcomeOf(d) == 1
+    assert dr.takeReady(5) == [2, 3]
+
+
+@given(count=st.integers(0, 50), window=st.integers(2, 9), most=st.integers(1, 9))
+def test_takeReadyGivesEachItemOnce(count: int, window: int, most: int) -> None:
+    """
+    Whatever the window, and however many are taken at a time, each item comes once and in
+    order, and no more of them are here than the window has room for.
+    """
+    source, dr = scripted(window)
+    left = list(range(count))
+    taken: list[int] = []
+    while dr.moreLeft:
+        items, left = left[: source.granted], left[source.granted :]
+        source.give(*items)
+        assert dr.unconsumed <= window
+        if not left:
+            source.sink.finish()
+        taken += dr.takeReady(most)
+    assert taken == list(range(count))

@@ -167,6 +167,20 @@ class Deferator:
         watched.addCallback(lambda _: self).chainDeferred(ready)
         return ready
 
+    def takeReady(self, most: int) -> list[Any]:
+        """
+        Take the items that are here, without a Deferred for each: for those who hand
+        on many of them.
+
+        With none here, L{moreLeft} says whether any can come, and L{deferUntilReady}
+        waits for them.
+
+        @param most: how many are taken at the most.
+        @return: the items in their order, a C{Failure} in the place of one that failed.
+        @raise NotReadyError: if another one is waited for.
+        """
+        return self._inbox.takeReady(most)
+
     def stop(self) -> None:
         """
         End the iteration: stop its source and drop what was not consumed. A

@@ -197,6 +197,28 @@ class Inbox:
             raise StopAsyncIteration
         return NOTHING
 
+    def takeReady(self, most: int) -> list[Any]:
+        """
+        As many items as are here, perhaps failures among them, and not more than
+        C{most}. If there are none now, whether any come is for L{watch} to tell.
+
+        @raise NotReadyError: if the last Deferred has not fired.
+        """
+        if self._pending is not None:
+            raise NotReadyError
+        buffer = self._buffer
+        if len(buffer) <= most:
+            items = list(buffer)
+            buffer.clear()
+        else:
+            items = [buffer.popleft() for _ in range(most)]
+        if items:
+            if len(buffer) + self._granted <= self._low:
+                self._topUp()
+        elif most > 0 and self._life is not _Life.OPEN:
+            self._resolve()
+        return items
+
     def waitForItem(self) -> ItemDeferred:
         """
         The Deferred of the next item, which fires as soon as it arrives. Called
