@@ -1,0 +1,275 @@
+"""
+What may be called on a host, by which names.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partialmethod, singledispatchmethod
+from importlib import import_module
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any
+
+from asynqueue.errors import NoSuchCallable, RemoteProtocolError
+
+#: What a host trusts those with who have proved themselves.
+TRUSTS = ("universe", "modules", "code")
+
+_Cached = type(lru_cache(len))
+
+# What makes methods where it stands in a class. A property makes none, and a class that
+# stands in another is not meant to be called.
+_METHODS = (FunctionType, staticmethod, classmethod, partialmethod, singledispatchmethod, _Cached)
+
+# What may be called in a module, besides classes.
+_FUNCTIONS = (FunctionType, BuiltinFunctionType, _Cached)
+
+# So many names are told of in a message.
+_TOLD = 12
+
+# So many callables are kept by their names: classes that hold each other have no end of them.
+_MOST_FOUND = 10_000
+
+# A connection may have so many callables defined, of so many bytes together.
+_MOST_DEFINED = 10_000
+_MOST_DEFINED_BYTES = 256 << 20
+
+
+class WireWorkerUniverse:
+    """
+    What others may call here: subclass it. The methods of your subclass whose names do
+    not begin with an underscore, inherited ones included, can be called by name from
+    other hosts, and nothing else of it can.
+
+    @ivar wireServer: the server that runs the methods, where there is one.
+    """
+
+    wireServer: Any = None
+
+    def __init__(self, wireServer: Any = None) -> None:
+        """
+        @param wireServer: the server that runs the methods.
+        """
+        self.wireServer = wireServer
+
+    @classmethod
+    def check(cls, instance: Any) -> bool:
+        """
+        Make sure that an object is an instance of this class.
+
+        @return: C{True}.
+        @raise TypeError: it is none.
+        """
+        if not isinstance(instance, cls):
+            raise TypeError(f"{instance!r} is no instance of a subclass of {cls.__qualname__}")
+        return True
+
+
+def methodNames(universe: type[WireWorkerUniverse]) -> list[str]:
+    """
+    The names of the methods of a universe that can be called, sorted.
+    """
+    return [name for name in sorted(dir(universe)) if isMethod(universe, name)]
+
+
+def isMethod(universe: type[WireWorkerUniverse], name: str) -> bool:
+    """
+    Whether a name is that of a method that can be called.
+    """
+    return _method(universe, name) is not None
+
+
+def _method(universe: type[WireWorkerUniverse], name: str) -> Any:
+    """
+    A method as it stands in the class, if it can be called.
+    """
+    if not name.startswith("_"):
+        for each in universe.__mro__:
+            if name in vars(each):
+                found = vars(each)[name]
+                ours = each is WireWorkerUniverse
+                return found if isinstance(found, _METHODS) and not ours else None
+    return None
+
+
+class Catalog:
+    """
+    Finds what is to be called by the names that a queue sends: C{method} for a method of
+    the universe, C{module:qualified.name} for a function or class of an allowed module.
+
+    @ivar trust: one of L{TRUSTS}: methods of the universe can be called with all of them,
+        those of allowed modules with C{"modules"} and C{"code"}, and any code that the
+        queue sends with C{"code"}.
+    @ivar names: the names of the methods of the universe.
+    """
+
+    def __init__(
+        self,
+        universe: WireWorkerUniverse | None = None,
+        modules: Iterable[str] = (),
+        trust: str = "universe",
+    ) -> None:
+        """
+        @param universe: whose methods can be called.
+        @param modules: which modules' own functions and classes can be called; those
+            named C{package.*} with all that is below them. They are imported now, and
+            the modules below them when they are asked for.
+        @raise TypeError: the universe is none.
+        @raise ValueError: the words do not fit together.
+        @raise ImportError: there is no such module.
+        """
+        if universe is not None:
+            WireWorkerUniverse.check(universe)
+        if trust not in TRUSTS:
+            raise ValueError(f"trust is one of {', '.join(TRUSTS)}, not {trust!r}")
+        if isinstance(modules, str):
+            raise TypeError(f"modules is a list of names, not {modules!r}")
+        patterns = list(modules)
+        if patterns and trust == "universe":
+            raise ValueError("modules can be called where trust='modules' only")
+        if trust == "modules" and not patterns:
+            raise ValueError("trust='modules' needs the names of the modules that are allowed")
+        self.trust = trust
+        self._universe = universe
+        self._modules = frozenset(name for name in patterns if not name.endswith(".*"))
+        self._packages = tuple(name[:-2] for name in patterns if name.endswith(".*"))
+        for name in (*self._modules, *self._packages):
+            import_module(name)
+        self.names = [] if universe is None else methodNames(type(universe))
+        # What was found is found again at once: a hot path.
+        self._found: dict[str, Callable[..., Any]] = {}
+
+    def resolve(self, name: str) -> Callable[..., Any]:
+        """
+        What is to be called by a name. A hot path.
+
+        @raise NoSuchCallable: nothing is.
+        """
+        found = self._found.get(name)
+        if found is None:
+            if ":" in name:
+                found = self._ofModule(name)
+            else:
+                found = self._ofUniverse(name)
+            if len(self._found) < _MOST_FOUND:
+                self._found[name] = found
+        return found
+
+    def _ofUniverse(self, name: str) -> Callable[..., Any]:
+        universe = self._universe
+        if universe is None:
+            raise NoSuchCallable(name, "this host has no universe")
+        method = _method(type(universe), name)
+        if method is None:
+            more = ", ..." if len(self.names) > _TOLD else ""
+            known = ", ".join(self.names[:_TOLD]) or "none"
+            raise NoSuchCallable(name, f"the methods of its universe are {known}{more}")
+        # Not by getattr: what the instance has put in its place is no method.
+        found: Callable[..., Any] = method.__get__(universe, type(universe))
+        return found
+
+    def _ofModule(self, name: str) -> Callable[..., Any]:
+        if self.trust == "universe":
+            raise NoSuchCallable(name, "this host runs the methods of its universe only")
+        moduleName, _, qualified = name.partition(":")
+        parts = [*moduleName.split("."), *qualified.split(".")]
+        if not all(part.isidentifier() for part in parts):
+            raise NoSuchCallable(name, "that is no name of a function in a module")
+        if any(part.startswith("_") for part in parts):
+            raise NoSuchCallable(name, "names that begin with an underscore are private")
+        if not self._allows(moduleName):
+            raise NoSuchCallable(name, f"{moduleName} is none of the modules allowed here")
+        try:
+            module = import_module(moduleName)
+        except Exception as error:
+            # The seam to somebody's modules: whatever that raises, there is none.
+            reason = f"{moduleName} cannot be imported ({type(error).__name__})"
+            raise NoSuchCallable(name, reason) from error
+        found = self._walked(module, qualified.split("."))
+        if found is None:
+            raise NoSuchCallable(name, f"{moduleName} defines no such function or class")
+        return found
+
+    def _allows(self, moduleName: object) -> bool:
+        if not isinstance(moduleName, str):
+            return False
+        return moduleName in self._modules or any(
+            moduleName == package or moduleName.startswith(package + ".")
+            for package in self._packages
+        )
+
+    def _walked(self, module: ModuleType, parts: list[str]) -> Callable[..., Any] | None:
+        """
+        From a module through its own classes. What it has imported is not its own.
+        """
+        found: Any = vars(module).get(parts[0])
+        for part in parts[1:]:
+            if not isinstance(found, type) or not self._allows(found.__module__):
+                return None
+            # The descriptors of classes are looked at, and not asked.
+            static = inspect.getattr_static(found, part, None)
+            if not isinstance(static, (*_METHODS, type)):
+                return None
+            found = getattr(found, part)
+        isFunction = isinstance(found, (*_FUNCTIONS, type)) or inspect.ismethod(found)
+        if isFunction and self._allows(getattr(found, "__module__", None)):
+            return found  # type: ignore[no-any-return]  # ruled out just now
+        return None
+
+
+class Definitions:
+    """
+    The callables that one queue has defined for a host that trusts its code.
+    """
+
+    def __init__(self, trusted: bool, decode: Callable[[Any, Any], Any]) -> None:
+        """
+        @param trusted: whether there may be any.
+        @param decode: makes a callable of what defines it.
+        """
+        self._trusted = trusted
+        self._decode = decode
+        self._bodies: dict[int, Any] = {}
+        self._made: dict[int, Callable[..., Any]] = {}
+        self._bytes = 0
+
+    def define(self, number: int, body: Any) -> None:
+        """
+        From now on this number is a callable. It is made when it is called first.
+
+        @raise RemoteProtocolError: that is not allowed.
+        """
+        if not self._trusted:
+            raise RemoteProtocolError("code was sent to a host that takes none: trust='code'")
+        self.forget(number)
+        self._bodies[number] = body
+        self._bytes += len(body)
+        if len(self._bodies) > _MOST_DEFINED or self._bytes > _MOST_DEFINED_BYTES:
+            raise RemoteProtocolError(f"{len(self._bodies):,} callables are too many")
+
+    def forget(self, number: int) -> None:
+        """
+        This number is no callable any more.
+        """
+        body = self._bodies.pop(number, None)
+        if body is not None:
+            self._bytes -= len(body)
+            self._made.pop(number, None)
+
+    def defined(self, name: str) -> Callable[..., Any]:
+        """
+        The callable of a number, in digits. A hot path.
+
+        @raise NoSuchCallable: there is none.
+        @raise BaseException: whatever the making of it raises.
+        """
+        try:
+            number = int(name)
+            body = self._bodies[number]
+        except (ValueError, KeyError):
+            raise NoSuchCallable(name, "no callable was defined by this number") from None
+        made = self._made.get(number)
+        if made is None:
+            made = self._made[number] = self._decode(body, ())
+        return made
