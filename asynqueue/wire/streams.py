@@ -34,6 +34,13 @@ from asynqueue.wire.messages import Kind
 _CAPACITY = int(Kind.CAPACITY)
 
 
+# A window holds the bytes of so many round trips ...
+_ROUND_TRIPS = 4
+
+# ... and grows when a stream has become so many times faster.
+_FASTER = 1.1
+
+
 class _Message:
     """
     A message on its way in chunks: what is left of its frame.
@@ -223,9 +230,13 @@ class Intake:
     The window of the chunks that come: how many bytes the other side may send.
 
     It is small where the way is short, so that nothing waits for long behind what is
-    under way, and grows to twice what a long way can hold: to twice the bytes that
-    come in a round trip, as short as that can be. A round trip that is longer because
-    something waits on the way does not count for more.
+    under way, and grows to four times the bytes that come in a round trip, as short as
+    that can be. Less would not do: a window is granted by halves, so of one that is too
+    small only half may come in a round trip.
+
+    It grows only if that has made the stream faster, as the estimator of the bandwidth
+    and delay of gRPC has it (U{https://grpc.io/blog/grpc-go-perf-improvements/}): where
+    something else is what is slow, more would only wait on the way.
     """
 
     def __init__(self) -> None:
@@ -233,6 +244,7 @@ class Intake:
         self._granted = LEAST_WINDOW
         self._came = 0
         self._cameBefore = 0
+        self._fastest = 0.0
 
     def take(self, size: int) -> int:
         """
@@ -265,8 +277,10 @@ class Intake:
         @param least: the shortest yet.
         """
         came = self._came - self._cameBefore
-        target = int(2 * came * (least / seconds))
-        self.size = min(max(self.size, target), MOST_WINDOW)
+        if came > seconds * self._fastest:
+            self._fastest = came / seconds * _FASTER
+            target = int(_ROUND_TRIPS * came * (least / seconds))
+            self.size = min(max(self.size, target), MOST_WINDOW)
 
 
 class Incoming:
