@@ -4,10 +4,13 @@ The C{asynqueue} command: its options, and what they mean.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,7 +19,9 @@ from asynqueue.command.conduct import Conductor, Setting
 from asynqueue.command.inputs import Inputs, sourcesOf
 from asynqueue.command.job import Job, NoSuchFunction, failed, findFunction
 from asynqueue.command.run import Manner, OnError, Status
+from asynqueue.errors import AsynQueueError
 from asynqueue.scheduling.options import makeOptions
+from asynqueue.service.settings import OPTIONS, Option, SettingsError, settingsOf, usableCores
 
 _NAME = "asynqueue"
 
@@ -27,6 +32,7 @@ Examples:
   asynqueue map -n 4 --lines texts:words book1.txt book2.txt
   asynqueue map --json --errors report shop:price <orders.jsonl
   asynqueue map --workers thread -n 50 --timeout 10 web:fetch <urls
+  asynqueue map --hosts tcp:one:4000,tcp:two:4000 --key-file shared.key texts:words *.txt
 
 \\b
 Exit status:
@@ -42,6 +48,46 @@ class _Refused(Exception):
     """
     The command cannot do what it was asked to do: the message says why.
     """
+
+
+def _optional(option: Option) -> Callable[[Any], Any]:
+    """
+    An option of a service, as click has it. What is given is read later.
+    """
+    name = f"--{option.name}"
+    if not option.kind.metavar:
+        return click.option(name, option.attribute, is_flag=True, help=option.fullHelp())
+    return click.option(
+        name,
+        option.attribute,
+        metavar=option.kind.metavar,
+        multiple=option.kind.many,
+        help=option.fullHelp(),
+    )
+
+
+def _allOptions(command: Any) -> Any:
+    for option in reversed(OPTIONS):
+        command = _optional(option)(command)
+    return command
+
+
+_NAMED = {option.name: option for option in OPTIONS}
+
+_WORKER_EPILOG = """\b
+Examples:
+  asynqueue worker --listen unix:/run/user/1000/crew.sock --allow texts
+  asynqueue worker --listen tcp:4000 --key-file shared.key --universe farm.Farm
+  asynqueue worker --connect tcp:queue:4000 --key-file shared.key --trust code
+  asynqueue worker --config crew.toml --log-json
+
+\b
+Exit status:
+  0    a signal has ended it, and all that ran has ended or was given back
+  1    it could not serve: the log says why
+  2    wrong usage, or a wrong file of settings
+  143  a second signal has ended what still ran
+"""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -95,6 +141,14 @@ def asynqueue() -> None:
     show_default=True,
     help="A call that failed ends everything, is left out, or has its error in its line.",
 )
+@click.option(
+    "--hosts",
+    metavar="ENDPOINT,...",
+    multiple=True,
+    help="Make the calls on these hosts: each is an `asynqueue worker`, or the like.",
+)
+@_optional(_NAMED["key-file"])
+@_optional(_NAMED["codec"])
 @click.option("--progress/--no-progress", default=None, help="Show progress on standard error.")
 @click.option("--traceback", "tracebacks", is_flag=True, help="Show where things were raised.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell of each failure, and of the speed.")
@@ -109,6 +163,11 @@ def map_(context: click.Context, /, tracebacks: bool, **options: Any) -> None:
     the lines of standard input, as they come. Results keep the order of the inputs.
 
     What the function prints goes to standard error.
+
+    With --hosts the hosts decide what they run: the functions of modules that they
+    --allow, which they must have; or with --trust code whatever is sent, modules of the
+    working directory included. FUNCTION may then also be the name of a method of their
+    --universe. -n is for each host.
     """
     try:
         status = _map(tracebacks=tracebacks, **options)
@@ -133,6 +192,9 @@ def _map(
     timeout: float | None,
     retries: int,
     errors: str,
+    hosts: Sequence[str],
+    keyFile: str | None,
+    codec: str | None,
     progress: bool | None,
     tracebacks: bool,
     verbose: bool,
@@ -146,8 +208,12 @@ def _map(
         raise _Refused("standard output is closed")
     _fillGaps()
     _beNice(niceness)
-    _find(function)
-    processes = workers == "process"
+    elsewhere = None
+    if hosts:
+        elsewhere = _elsewhere(function, hosts, keyFile, codec, most)
+    else:
+        _find(function)
+    processes = workers == "process" and not hosts
     # A process ends its call by itself when the time is up; a thread cannot.
     limit = timeout if processes else None
     options = makeOptions(
@@ -164,7 +230,7 @@ def _map(
     manner = Manner(
         job=Job(function, parse, limit),
         options=options,
-        most=most or _usableCores(),
+        most=most or usableCores(),
         ordered=not unordered,
         onError=OnError(errors),
         tracebacks=tracebacks,
@@ -172,7 +238,7 @@ def _map(
     )
     if progress is None:
         progress = sys.stderr is not None and sys.stderr.isatty()
-    setting = Setting(processes, progress)
+    setting = Setting(processes, progress, elsewhere)
     return Conductor(manner, Inputs(sourcesOf(inputs, lines)), setting).conduct()
 
 
@@ -186,12 +252,46 @@ def _fillGaps() -> None:
     os.close(fd)
 
 
-def _usableCores() -> int:
+def _elsewhere(
+    function: str,
+    hosts: Sequence[str],
+    keyFile: str | None,
+    codec: str | None,
+    most: int | None,
+) -> Any:
     """
-    How many cores this process may use; not all systems tell.
+    The place of calls on other hosts. Its modules take long to import, so only who wants
+    them pays for that.
     """
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    if ":" in function:
+        _find(function)
+    place = import_module("asynqueue.command.hosts")
+    folder = Path.cwd()
+    try:
+        called = place.toCall(function, folder)
+    except Exception as error:
+        # The seam to somebody's function, and all that it refers to.
+        raise _Refused(f"cannot send {function}: {failed(error).oneLine()}") from error
+    descriptions = [word.strip() for given in hosts for word in given.split(",")]
+    return place.Hosts([_addressOf(each, keyFile, codec) for each in descriptions], called, most)
+
+
+def _addressOf(description: str, keyFile: str | None, codec: str | None, **more: Any) -> Any:
+    """
+    Where a host is, and how to speak to it.
+
+    @raise _Refused: that has no sense.
+    """
+    if not description:
+        raise _Refused("a host has no endpoint: it should be like tcp:one.example.org:4000")
+    if keyFile is not None and not os.path.isfile(keyFile):
+        raise _Refused(f"there is no key file {keyFile}; make one with `asynqueue keys DIRECTORY`")
+    try:
+        written = _NAMED["codec"].read(codec or _NAMED["codec"].default)
+    except SettingsError as error:
+        raise _Refused(str(error)) from error
+    address = import_module("asynqueue.command.status").Address
+    return address(description, keyFile, written, **more)
 
 
 def _beNice(niceness: int) -> None:
@@ -221,6 +321,115 @@ def _find(function: str) -> None:
         # The seam to a user's module: it may raise anything, and even exit.
         module = function.partition(":")[0]
         raise _Refused(f"cannot import {module}: {failed(error).oneLine()}") from error
+
+
+@asynqueue.command(epilog=_WORKER_EPILOG)
+@_allOptions
+@click.pass_context
+def worker(context: click.Context, /, **given: Any) -> None:
+    """
+    Serve task queues elsewhere: make the calls that they send.
+
+    Say where to --listen for queues or which to --connect to, and what may be called: the
+    methods of a --universe, the functions of modules that you --allow, or, with --trust
+    code, anything. Modules are looked for in the working directory, too.
+
+    SIGTERM or Ctrl-C ends it: it takes no more calls, gives back those that it has not
+    begun, and lets those that run end within --grace. The log goes to standard error.
+    """
+    try:
+        settings = settingsOf(
+            {
+                option.name: option.read(given[option.attribute])
+                for option in OPTIONS
+                if given[option.attribute] not in (None, (), False)
+            }
+        )
+    except SettingsError as error:
+        raise click.UsageError(str(error), context) from error
+    _fillGaps()
+    sys.path.insert(0, os.getcwd())
+    context.exit(import_module("asynqueue.command.worker").work(settings).value)
+
+
+@asynqueue.command()
+@click.argument("directory")
+@click.option(
+    "--host",
+    "hosts",
+    metavar="NAME",
+    multiple=True,
+    help="A name or address by which hosts are dialed: their certificate is for these.",
+)
+@click.option(
+    "--days",
+    type=click.FloatRange(0, min_open=True),
+    default=825,
+    show_default=True,
+    help="How long the certificates hold.",
+)
+@click.option("--force", is_flag=True, help="Replace what is there.")
+@click.pass_context
+def keys(
+    context: click.Context, /, directory: str, hosts: Sequence[str], days: float, force: bool
+) -> None:
+    """
+    Make what queues and hosts prove themselves with: a key that they share, and
+    certificates for TLS. Copy to each machine what it needs, by a safe way.
+    """
+    try:
+        made = import_module("asynqueue.command.keys").make(directory, hosts, days, force)
+    except (OSError, ValueError) as error:
+        click.echo(f"{_NAME}: {error}", err=True)
+        context.exit(Status.FAILED.value)
+    click.echo(made, nl=False)
+
+
+@asynqueue.command()
+@click.argument("endpoint")
+@_optional(_NAMED["key-file"])
+@_optional(_NAMED["codec"])
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=10,
+    show_default=True,
+    help="The seconds that the host may take to answer.",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0),
+    default=1,
+    show_default=True,
+    help="The seconds over which the rate of now is measured; 0 for none.",
+)
+@click.option("--json", "asJSON", is_flag=True, help="Write one line of JSON.")
+@click.pass_context
+def status(
+    context: click.Context,
+    /,
+    endpoint: str,
+    keyFile: str | None,
+    codec: str | None,
+    timeout: float,
+    interval: float,
+    asJSON: bool,
+) -> None:
+    """
+    Ask the host that listens at ENDPOINT how it stands: its workers, what they run, what
+    waits, how fast it goes.
+
+    Exit status is 0, or 1 if the host cannot be reached or does not answer.
+    """
+    asking = import_module("asynqueue.command.status")
+    once = import_module("asynqueue.command.once")
+    try:
+        address = _addressOf(endpoint, keyFile, codec, patience=timeout)
+        found = once.runOnce(lambda reactor: asking.ask(reactor, address, interval or None))
+    except (AsynQueueError, OSError, ValueError, _Refused) as error:
+        click.echo(f"{_NAME}: {error}", err=True)
+        context.exit(Status.FAILED.value)
+    click.echo(json.dumps(found) + "\n" if asJSON else asking.shown(found), nl=False)
 
 
 def main() -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from math import inf
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 import click
 from attrs import frozen
@@ -27,6 +28,7 @@ from asynqueue.command.run import Manner, MapRun, Status
 from asynqueue.command.signals import Signals
 from asynqueue.queues import ThreadQueue
 from asynqueue.reactors import theReactor
+from asynqueue.scheduling.options import CallOptions
 from asynqueue.taskqueue import TaskQueue
 
 # After a signal, a reader that does not read has so many seconds.
@@ -37,6 +39,28 @@ _SIGNALS = {signal.SIGINT: Status.INTERRUPTED, signal.SIGTERM: Status.TERMINATED
 _STDOUT = 1
 
 
+class Elsewhere(Protocol):
+    """
+    A place for calls that is not this machine.
+    """
+
+    def calls(self, queue: TaskQueue, options: CallOptions, parse: bool, ended: Ended) -> Calls:
+        """
+        Who has the calls made.
+        """
+
+    def crew(
+        self,
+        queue: TaskQueue,
+        say: Callable[[str], None],
+        gaveUp: Callable[[str], None],
+        reactor: Any,
+    ) -> Crew:
+        """
+        Who makes them.
+        """
+
+
 @frozen
 class Setting:
     """
@@ -44,10 +68,12 @@ class Setting:
 
     @ivar processes: whether calls are made in processes, or in threads.
     @ivar progress: whether progress is shown.
+    @ivar elsewhere: where calls are made, if not here.
     """
 
     processes: bool = True
     progress: bool = False
+    elsewhere: Elsewhere | None = None
 
 
 class Conductor:
@@ -63,6 +89,7 @@ class Conductor:
         # The thread in which inputs are read may hang: it is nobody else's.
         self._reader = ThreadQueue()
         self._processes = setting.processes
+        self._elsewhere = setting.elsewhere
         self._run = MapRun(manner, inputs, self._callsOf, self.say)
         self._crew: Crew = self._crewOf()
         self._progress = ProgressLine(self._run, self._reactor) if setting.progress else None
@@ -102,6 +129,8 @@ class Conductor:
 
     def _callsOf(self, ended: Ended) -> Calls:
         manner = self._manner
+        if self._elsewhere is not None:
+            return self._elsewhere.calls(self._queue, manner.options, manner.job.parse, ended)
         if not self._processes:
             return SingleCalls(self._queue, manner.options, manner.job, manner.most, ended)
         return ChunkedCalls(
@@ -110,6 +139,8 @@ class Conductor:
 
     def _crewOf(self) -> Crew:
         most = self._manner.most
+        if self._elsewhere is not None:
+            return self._elsewhere.crew(self._queue, self.say, self._run.giveUp, self._reactor)
         if not self._processes:
             return ThreadCrew(self._queue, most)
         job = self._manner.job

@@ -101,7 +101,7 @@ class Job:
         wrong.
         """
         try:
-            argument = _parsed(text) if self.parse else text
+            argument = parsed(text) if self.parse else text
             function = findFunction(self.where)
             if self.limit is None:
                 return toJSON(function(argument))
@@ -170,7 +170,12 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _encodeToASCII = json.JSONEncoder(allow_nan=False).encode
 
 
-def _parsed(text: str) -> Any:
+def parsed(text: str) -> Any:
+    """
+    The value of an input that is JSON.
+
+    @raise NoJSON: it is not.
+    """
     try:
         return _decode(text)
     except (ValueError, RecursionError) as error:

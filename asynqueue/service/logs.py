@@ -33,7 +33,7 @@ def setLevel(level: str) -> None:
     """
     Have txaio's loggers drop early what is below a level.
     """
-    set_global_log_level(level)  # type: ignore[no-untyped-call]
+    set_global_log_level(level)
 
 
 def levelOf(level: str | None) -> Any:

@@ -29,7 +29,7 @@ from asynqueue.service.signals import Interrupts
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.wire.server import WireServer
 
-_log = make_logger()  # type: ignore[no-untyped-call]
+_log = make_logger()
 
 
 class Server(Protocol):

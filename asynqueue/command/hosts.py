@@ -1,0 +1,303 @@
+"""
+Calls on other hosts: who makes them, and how they get there.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable, Sequence
+from functools import update_wrapper
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.python.failure import Failure
+
+from asynqueue.command.calls import Ended
+from asynqueue.command.crew import failedWith
+from asynqueue.command.job import Failed, NoJSON, failed, findFunction, parsed, toJSON
+from asynqueue.command.status import Address, ask
+from asynqueue.errors import AsynQueueError, MaybeEncodingError
+from asynqueue.scheduling.events import SilentObserver
+from asynqueue.scheduling.options import CallOptions
+from asynqueue.taskqueue import TaskQueue
+from asynqueue.wire.worker import WireWorker
+
+# So many calls are under way for each host: enough for one that is fast, and far away.
+_EACH = 2_000
+
+# Without any host for so many seconds, there is nothing to wait for.
+_ALONE = 30.0
+
+# Where calls are made that may block.
+_PROCESSES = "ProcessWorker"
+
+
+class Shipped:
+    """
+    A function that travels with its code, because its module is not installed: it is one
+    of the working directory. Hosts that take no code find its name here.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], modules: Sequence[ModuleType]) -> None:
+        """
+        @param modules: what travels with it, as far as it is used.
+        """
+        for module in modules:
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            self._pickled: bytes = cloudpickle.dumps(function)
+        finally:
+            for module in modules:
+                cloudpickle.unregister_pickle_by_value(module)
+        self._function = function
+        update_wrapper(self, function)
+
+    def __call__(self, argument: Any) -> Any:
+        return self._function(argument)
+
+    def __reduce__(self) -> Any:
+        return pickle.loads, (self._pickled,)
+
+
+def toCall(where: str, folder: Path) -> Any:
+    """
+    What hosts are to call.
+
+    @param where: C{MODULE:FUNCTION}, or the name of a method of their universe.
+    @param folder: the modules in it are nowhere else.
+    @raise NoSuchFunction: there is none.
+    @raise Exception: what its module raises, and what the pickling of its code raises.
+    """
+    if ":" not in where:
+        return where
+    function = findFunction(where)
+    local = _modulesIn(folder)
+    if getattr(function, "__module__", None) not in {module.__name__ for module in local}:
+        return function
+    return Shipped(function, local)
+
+
+def _modulesIn(folder: Path) -> list[ModuleType]:
+    found = []
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and module.__name__ != "__main__":
+            path = Path(file)
+            if path.is_relative_to(folder) and "site-packages" not in path.parts:
+                found.append(module)
+    return found
+
+
+class HostCalls:
+    """
+    Each input is a task. JSON is read and written here: a host need not know this command.
+    """
+
+    def __init__(
+        self,
+        queue: TaskQueue,
+        options: CallOptions,
+        function: Any,
+        parse: bool,
+        hosts: int,
+        ended: Ended,
+    ) -> None:
+        """
+        @param function: what L{toCall} gave.
+        @param parse: whether inputs are JSON.
+        @param hosts: how many there are.
+        @param ended: is called with each outcome, and the place of its input.
+        """
+        self.room = _EACH * hosts
+        self._queue = queue
+        self._options = options
+        self._function = function
+        self._parse = parse
+        self._ended = ended
+
+    def begin(self, text: str, place: Any) -> None:
+        try:
+            argument = parsed(text) if self._parse else text
+        except NoJSON as error:
+            self._ended(failed(error), place)
+            return
+        d: Deferred[Any] = self._queue.callWith(self._options, self._function, argument)
+        d.addCallbacks(_line, _why)
+        d.addBoth(self._ended, place)
+
+    def flush(self) -> None:
+        """
+        Each has begun already.
+        """
+
+    def stop(self) -> None:
+        """
+        Their workers are ended, and what comes of them is ignored.
+        """
+
+
+def _line(value: Any) -> bytes | Failed:
+    try:
+        return toJSON(value)
+    except MaybeEncodingError as error:
+        return failed(error)
+
+
+def _why(failure: Failure) -> Failed:
+    return failedWith(failure)
+
+
+class HostCrew(SilentObserver):
+    """
+    A worker for each host. One that is lost is dialed again, and costs what it had begun.
+    """
+
+    def __init__(
+        self,
+        queue: TaskQueue,
+        addresses: Sequence[Address],
+        most: int | None,
+        say: Callable[[str], None],
+        gaveUp: Callable[[str], None],
+        reactor: Any,
+    ) -> None:
+        """
+        @param addresses: where they are.
+        @param most: how many calls run at once on each; C{None}: as many as it likes.
+        @param say: tells people something, in one line.
+        @param gaveUp: is called when no host can be had, with the reason.
+        """
+        self._queue = queue
+        self._addresses = addresses
+        self._most = most
+        self._say = say
+        self._gaveUp = gaveUp
+        self._reactor = reactor
+        self._began = False
+        self._open = True
+        self._asking: list[Deferred[None]] = []
+        self._workers: list[WireWorker] = []
+        self._present: set[WireWorker] = set()
+        self._missing: list[str] = []
+        self._alone: Any = None
+        queue.addObserver(self)
+
+    def need(self, calls: int) -> None:
+        """
+        All hosts are wanted as soon as there is one call.
+        """
+        if calls and not self._began:
+            self._began = True
+            self._asking = [
+                Deferred.fromCoroutine(self._hire(address)) for address in self._addresses
+            ]
+
+    def dismiss(self) -> Deferred[Any]:
+        self._close()
+        return gatherResults([self._queue.detachWorker(worker) for worker in self._workers])
+
+    def end(self) -> None:
+        """
+        Hosts end the calls of a connection that is lost.
+        """
+        self._close()
+        for worker in self._workers:
+            self._queue.detachWorker(worker, crash=True)
+
+    def _close(self) -> None:
+        self._open = False
+        self._stopWaiting()
+        for d in self._asking:
+            d.cancel()
+
+    async def _hire(self, address: Address) -> None:
+        """
+        See whether a host is there, and what it is like; then have it serve.
+        """
+        try:
+            status = await ask(self._reactor, address)
+            # What may block must not run in the reactor of a host.
+            inThread = all(worker["kind"] != _PROCESSES for worker in status["workers"])
+            worker = WireWorker(
+                None,
+                address.description,
+                thread=inThread,
+                N_concurrent=self._most,
+                keyFile=address.keyFile,
+                codec=address.codec,
+                reactor=self._reactor,
+            )
+            self._workers.append(worker)
+            await self._queue.attachWorker(worker)
+        except CancelledError:
+            return
+        except (AsynQueueError, OSError, ValueError) as error:
+            if self._open:
+                self._isMissing(str(error))
+
+    def _isMissing(self, reason: str) -> None:
+        self._missing.append(reason)
+        if len(self._missing) < len(self._addresses):
+            self._say(f"{reason}; going on without it")
+        else:
+            self._gaveUp(reason)
+
+    # IQueueObserver
+
+    def workerHired(self, worker: Any) -> None:
+        self._present.add(worker)
+        self._stopWaiting()
+
+    def workerLeft(self, worker: Any) -> None:
+        self._present.discard(worker)
+        if self._open:
+            self._say(f"{worker.host}: {worker.loss or 'it left'}; trying to reach it again")
+            if not self._present:
+                self._alone = self._reactor.callLater(_ALONE, self._isAlone)
+
+    def _isAlone(self) -> None:
+        self._alone = None
+        self._gaveUp(f"no host could be reached for {_ALONE:g} s")
+
+    def _stopWaiting(self) -> None:
+        if self._alone is not None:
+            self._alone.cancel()
+            self._alone = None
+
+
+class Hosts:
+    """
+    The place of calls that are made on other hosts.
+    """
+
+    def __init__(self, addresses: Sequence[Address], function: Any, most: int | None) -> None:
+        """
+        @param addresses: where they are.
+        @param function: what L{toCall} gave.
+        @param most: how many calls run at once on each; C{None}: as many as it likes.
+        """
+        self._addresses = addresses
+        self._function = function
+        self._most = most
+
+    def calls(self, queue: TaskQueue, options: CallOptions, parse: bool, ended: Ended) -> HostCalls:
+        """
+        Who has the calls made.
+        """
+        return HostCalls(queue, options, self._function, parse, len(self._addresses), ended)
+
+    def crew(
+        self,
+        queue: TaskQueue,
+        say: Callable[[str], None],
+        gaveUp: Callable[[str], None],
+        reactor: Any,
+    ) -> HostCrew:
+        """
+        Who makes them.
+        """
+        return HostCrew(queue, self._addresses, self._most, say, gaveUp, reactor)

@@ -1,0 +1,53 @@
+"""
+C{asynqueue worker}: a host in the foreground.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any
+
+from twisted.logger import globalLogBeginner
+from twisted.python.failure import Failure
+
+from asynqueue.command.run import Status
+from asynqueue.reactors import theReactor
+from asynqueue.service.logs import observerFor, setLevel
+from asynqueue.service.readiness import Notifier
+from asynqueue.service.running import HostService
+from asynqueue.service.settings import Settings
+from asynqueue.service.signals import Interrupts
+
+
+def work(settings: Settings) -> Status:
+    """
+    Serve until a signal ends it. The log goes to standard error. Runs the reactor, which
+    can be done once in a process.
+
+    @return: whether all ended within the grace, it could not serve at all, or a second
+        signal has ended it.
+    """
+    if settings.logLevel is not None:
+        setLevel(settings.logLevel)
+    observer = observerFor(sys.stderr, settings.logLevel, settings.logJson)
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    reactor: Any = theReactor()
+
+    def failed(failure: Failure) -> None:
+        # It may not run yet, or be about to stop by itself.
+        reactor.callWhenRunning(lambda: reactor.callLater(0, _stop, reactor))
+
+    service = HostService(settings, failed=failed, notifier=Notifier(), interrupts=Interrupts())
+    service.startService()
+    # The reactor takes SIGTERM, but SIGINT only if Python would.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    reactor.run()
+    if service.failure is not None:
+        return Status.FAILED
+    return Status.TERMINATED if service.forced else Status.WELL
+
+
+def _stop(reactor: Any) -> None:
+    if reactor.running:
+        reactor.stop()
