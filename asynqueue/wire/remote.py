@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from enum import Enum
+from math import inf
 from typing import Any
 
 from attrs import frozen
@@ -353,6 +354,9 @@ class RemoteWorker:
         calls = self._calls
         held = self._held
         decode = self._codec.decode
+        now = self._theReactor().seconds()
+        window = self._window
+        window.heard(now, connection.rtt)
         full = self._ready is not None
         before = self._ended
         back: list[ITask] = []
@@ -376,10 +380,8 @@ class RemoteWorker:
                 return
         if self._large:
             self._forgetLarge()
-        ended = self._ended - before
-        if ended:
-            now = self._theReactor().seconds()
-            self._window.ended(ended, now, full, self._rtt())
+        if self._ended != before:
+            window.ended(self._ended - before, now, full)
         if back:
             self._handBack(back)
         self._checkReady()
@@ -734,6 +736,11 @@ class RemoteWorker:
         return theReactor(self._reactor)
 
     def _rtt(self) -> float:
+        """
+        The least round trip in seconds; 0 if it is not known.
+        """
+        if self._window.rtt != inf:
+            return self._window.rtt
         return 0.0 if self._connection is None else self._connection.rtt or 0.0
 
     def _tell(

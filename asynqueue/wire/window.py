@@ -4,7 +4,10 @@ How many calls may be with a host at once.
 
 from __future__ import annotations
 
-# A host shall have so many seconds of work before it, besides what it runs (G6).
+from math import inf
+
+# A host shall have so many seconds of work before it, besides what it runs (G6) and what
+# it does while new calls are on the way.
 AHEAD_SECONDS = 0.003
 
 # So many calls may be with one host at the most.
@@ -14,23 +17,38 @@ MOST = 5000
 class RoundTripWindow:
     """
     A window for calls to a host: as many as that runs at once, and as many more as
-    it ends within a round trip and a few milliseconds. By Little's law they are what
-    is on the way, and a short line at the host.
+    it ends within two round trips and a few milliseconds. By Little's law they are what
+    is on the way, and a line at the host, which lasts as long as new calls need to come.
 
-    The rate is measured while the window is full; else it tells about the caller, not
-    about the host. While the calls do not even fill the half of the line that is meant
-    to be there, the window doubles: over a long way, a line that is one millisecond
-    longer says little. This is the idea of TCP Vegas (Brakmo and Peterson, 1995).
+    The rate counts while the window is full; else it tells about the caller, not about
+    the host. While the calls do not even fill the half of the line that is meant to be
+    there, the window doubles: that is the idea of TCP Vegas (Brakmo and Peterson, 1995).
+    The line is as long as that because calls and outcomes travel in bursts: a shorter
+    one would be taken for a host at work while that idles between them.
 
     A hot path once for each batch of outcomes. It knows no clock: times are given.
 
     @ivar size: how many calls may be with the host now.
     @ivar slots: how many the host runs at once, as it says.
     @ivar rate: the calls that it ended per second, as last measured.
+    @ivar rtt: the least round trip in seconds; infinite if none was measured.
     @ivar isClosed: whether nothing may be sent ahead, until a call has ended.
     """
 
-    __slots__ = ("_count", "_limit", "_most", "_since", "isClosed", "rate", "size", "slots")
+    __slots__ = (
+        "_batches",
+        "_count",
+        "_full",
+        "_limit",
+        "_most",
+        "_since",
+        "_start",
+        "isClosed",
+        "rate",
+        "rtt",
+        "size",
+        "slots",
+    )
 
     def __init__(self, slots: int, most: int = MOST) -> None:
         """
@@ -39,49 +57,61 @@ class RoundTripWindow:
         """
         self._most = most
         self._limit: int | None = None
+        self._start: float | None = None
         self._since = 0.0
         self._count = 0
+        self._batches = 0
+        self._full = 0
         self.slots = slots
         self.rate = 0.0
+        self.rtt = inf
         self.isClosed = False
         self.size = min(slots, most)
 
     def start(self, now: float) -> None:
         """
-        Calls are made again, after a time without any.
+        A call is made while there is none: what is measured begins anew.
         """
-        self._since = now
-        self._count = 0
+        self._start = self._since = now
+        self._count = self._batches = self._full = 0
 
-    def ended(self, count: int, now: float, full: bool, rtt: float) -> None:
+    def heard(self, now: float, rtt: float | None) -> None:
+        """
+        Outcomes have come, and are going to be told: that may have other calls made.
+
+        @param now: the time in seconds, by any clock.
+        @param rtt: the least round trip that was measured otherwise, if there was one.
+        """
+        if self._start is not None:
+            # The first call since a while took a round trip, and what it ran.
+            if now > self._start:
+                self.rtt = min(self.rtt, now - self._start)
+            self._start = None
+        if rtt is not None and rtt < self.rtt:
+            self.rtt = rtt
+
+    def ended(self, count: int, now: float, full: bool) -> None:
         """
         Calls have ended.
 
         @param count: how many.
-        @param now: the time in seconds, by any clock.
-        @param full: whether the window was full when they had come.
-        @param rtt: the least round trip to the host, in seconds.
+        @param now: when they were heard of.
+        @param full: whether the window was full then.
         """
-        if self._limit is not None:
-            # What the host was seen to run at once, it may have learnt to exceed.
-            self._limit += count
-            if self._limit >= self.slots:
-                self._limit = None
-        reopened, self.isClosed = self.isClosed, False
-        if not full:
-            self.start(now)
-        else:
-            self._count += count
-            elapsed = now - self._since
-            if elapsed >= rtt + AHEAD_SECONDS:
-                self._measured(self._count / elapsed, rtt)
-                self.start(now)
-                return
-            if elapsed < 0:
-                # A clock that was set back.
-                self.start(now)
-        if reopened or self._limit is not None:
-            self.size = self._bounded(self.slots)
+        if self.isClosed or self._limit is not None:
+            self._open(count)
+        if self._start is not None:
+            # They were the last, and what they led to is the first.
+            return
+        self._count += count
+        self._batches += 1
+        self._full += full
+        elapsed = now - self._since
+        if elapsed < 0 or elapsed >= self.rtt + AHEAD_SECONDS:
+            if elapsed > 0:
+                self._measured(self._count / elapsed, full and 2 * self._full > self._batches)
+            self._since = now
+            self._count = self._batches = self._full = 0
 
     def resize(self, slots: int) -> None:
         """
@@ -107,13 +137,33 @@ class RoundTripWindow:
             self._limit = max(1, held)
             self.size = self._bounded(self.size)
 
-    def _measured(self, rate: float, rtt: float) -> None:
+    def _open(self, count: int) -> None:
+        """
+        Calls have ended where nothing moved, or where not all slots are in use: a host
+        that was seen to run so many at once may have learnt to run more.
+        """
+        self.isClosed = False
+        if self._limit is not None:
+            self._limit += count
+            if self._limit >= self.slots:
+                self._limit = None
+        self.size = self._bounded(self.slots)
+
+    def _measured(self, rate: float, full: bool) -> None:
+        """
+        @param full: whether there was always another call to be made; else the host may
+            be faster than that.
+        """
+        if not full:
+            self.rate = max(rate, self.rate)
+            return
         self.rate = rate
-        line = self.slots + rate * AHEAD_SECONDS
-        if self.size - rate * rtt <= line / 2:
+        line = self.slots + rate * (self.rtt + AHEAD_SECONDS)
+        under = rate * self.rtt
+        if self.size - under <= line / 2:
             self.size = self._bounded(2 * self.size)
         else:
-            self.size = self._bounded(int(line + rate * rtt + 0.5))
+            self.size = self._bounded(int(line + under + 0.5))
 
     def _bounded(self, size: int) -> int:
         limit = self._most if self._limit is None else min(self._limit, self._most)
