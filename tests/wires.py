@@ -179,6 +179,7 @@ class FakeTransport:
 
     @ivar capacity: so many bytes may wait before its producer is paused.
     @ivar isClosing: whether it was asked to close, or to break.
+    @ivar peer: the address of the other end; C{here}: of this one.
     """
 
     def __init__(self) -> None:
@@ -189,6 +190,8 @@ class FakeTransport:
         self.isPaused = False
         self.waiting: deque[bytes] = deque()
         self.written = 0
+        self.peer: Any = IPv4Address("TCP", "192.0.2.7", 4000)
+        self.here: Any = IPv4Address("TCP", "192.0.2.1", 5000)
 
     @property
     def size(self) -> int:
@@ -237,11 +240,11 @@ class FakeTransport:
         self.isClosing = self.isBroken = True
         self.waiting.clear()
 
-    def getPeer(self) -> IPv4Address:
-        return IPv4Address("TCP", "192.0.2.7", 4000)
+    def getPeer(self) -> Any:
+        return self.peer
 
-    def getHost(self) -> IPv4Address:
-        return IPv4Address("TCP", "192.0.2.1", 5000)
+    def getHost(self) -> Any:
+        return self.here
 
 
 class Owner:

@@ -264,6 +264,7 @@ class Connection(Protocol):
             self._discard(len(data))
             return
         now = self._heard = self._reactor.seconds()
+        self._missed = 0
         parser = self._parser
         session = self._session
         # What is sent from here on leaves when all has been heard.
@@ -402,9 +403,7 @@ class Connection(Protocol):
         # The clock may have been set back.
         self._heard = min(self._heard, now)
         self._said = min(self._said, now)
-        if now - self._heard < heartbeat:
-            self._missed = 0
-        else:
+        if now - self._heard >= heartbeat:
             # They are counted: the time alone also goes on while this process sleeps.
             self._missed += 1
             if self._missed >= _MOST_MISSED:
