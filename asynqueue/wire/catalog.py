@@ -262,6 +262,7 @@ class Definitions:
         The callable of a number, in digits. A hot path.
 
         @raise NoSuchCallable: there is none.
+        @raise TypeError: what was defined cannot be called.
         @raise BaseException: whatever the making of it raises.
         """
         try:
@@ -271,5 +272,8 @@ class Definitions:
             raise NoSuchCallable(name, "no callable was defined by this number") from None
         made = self._made.get(number)
         if made is None:
-            made = self._made[number] = self._decode(body, ())
+            made = self._decode(body, ())
+            if not callable(made):
+                raise TypeError(f"{made!r} cannot be called")
+            self._made[number] = made
         return made

@@ -1,0 +1,445 @@
+"""
+The host's side of a connection: calls that come are made by a queue of this process, and
+what comes of them goes back::
+
+    connection ── received ──▶ Host ── callWith ──▶ TaskQueue ─▶ its workers
+               ◀──── send ────      ◀── Deferred ──
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from types import CoroutineType
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from asynqueue.awaitable import deferAwaitable
+from asynqueue.errors import (
+    FrameInvalid,
+    LocalProtocolError,
+    NoSuchCallable,
+    QueueRunError,
+    RemoteProtocolError,
+)
+from asynqueue.framing import Frame
+from asynqueue.interfaces import ISlottedWorker, IWorker
+from asynqueue.scheduling.options import CallOptions
+from asynqueue.taskqueue import TaskQueue
+from asynqueue.wire.beginnings import Beginnings
+from asynqueue.wire.catalog import Catalog, Definitions
+from asynqueue.wire.codecs import Codec
+from asynqueue.wire.iterations import Iterations, cannotSend, checkedCredit, sendRaised
+from asynqueue.wire.messages import Flag, Kind, unpackedCall, unpackedCount
+from asynqueue.wire.status import STATUS, statusOf
+from asynqueue.workers.waiters import Waiters
+
+_log = Logger()
+
+# For hot paths: members of an enumeration are slow to look up.
+CALL, RETURNED, RAISED = (int(kind) for kind in (Kind.CALL, Kind.RETURNED, Kind.RAISED))
+_RAW, _THREAD, _WATCHED, _URGENT, _DEFINED = (
+    int(flag) for flag in (Flag.RAW, Flag.THREAD, Flag.WATCHED, Flag.URGENT, Flag.DEFINED)
+)
+_FLAGS = _RAW | _THREAD | _WATCHED | _URGENT | _DEFINED
+
+# What is surely sent as it is: it has nothing to be waited for.
+_VALUES = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
+
+
+class _Life(Enum):
+    SERVING = "takes calls"
+    LEAVING = "takes none, and the other side may not know that yet"
+    PARTED = "gets none any more"
+    CLOSING = "has nothing left to do"
+    GONE = "has no connection"
+
+
+class Host:
+    """
+    Makes the calls that come over one connection, which it owns, in a queue.
+
+    @ivar error: why the connection was lost, once it was.
+    """
+
+    def __init__(
+        self,
+        queue: TaskQueue,
+        catalog: Catalog,
+        *,
+        codec: Codec,
+        ended: Callable[[Host], None],
+        series: str | None = None,
+        threadSeries: str = "thread",
+        qualified: Sequence[str] = (),
+        most: int = 10_000,
+        reactor: Any = None,
+    ) -> None:
+        """
+        @param queue: makes the calls.
+        @param catalog: says what may be called.
+        @param codec: reads and writes what is called with, and what comes of it.
+        @param ended: is called with this host when its connection is lost and nothing
+            of it is left.
+        @param series: the series of the calls in the queue.
+        @param threadSeries: the series of those that want a thread.
+        @param qualified: for which series the queue on the other side may take this
+            host, besides C{None}.
+        @param most: how many calls without outcome, and iterators, the other side may
+            have here; with more, the connection is aborted.
+        @param reactor: the reactor; C{None} is the installed one.
+        @raise ValueError: the catalog trusts code, and the codec sends none.
+        """
+        if catalog.trust == "code" and codec.name != "pickle":
+            raise ValueError(f"trust='code' needs codec='pickle', not {codec.name!r}")
+        self.error: Exception | None = None
+        self._queue = queue
+        self._catalog = catalog
+        self._codec = codec
+        self._ended = ended
+        self._series = series
+        self._threadSeries = threadSeries
+        self._qualified = list(qualified)
+        self._most = most
+        self._definitions = Definitions(catalog.trust == "code", codec.decode)
+        self._options = {flags: self._optionsOf(flags) for flags in range(_FLAGS + 1)}
+        self._connection: Any = None
+        self._life = _Life.SERVING
+        # The calls up to here were wanted back. A large one may come later than that.
+        self._recalled = -1
+        self._slots: int | None = None
+        # The calls without outcome, by number ...
+        self._calls: dict[int, Deferred[Any]] = {}
+        # ... the credit that their iterators will have, if they return such ...
+        self._credits: dict[int, int] = {}
+        # ... what is said of them when they are found cancelled ...
+        self._instead: dict[int, int] = {}
+        # ... and the iterators that there are.
+        self._iterations = Iterations(codec, self._say, self._checkLeft, reactor)
+        self._beginnings = Beginnings(queue, lambda number: self._say(Kind.BEGUN, number))
+        self._drained = Waiters()
+
+    # For who has the connection
+
+    @property
+    def held(self) -> int:
+        """
+        How many calls without outcome, and iterators, there are.
+        """
+        return len(self._calls) + len(self._iterations)
+
+    def about(self) -> dict[str, Any]:
+        """
+        What the other side is told of this host as the connection opens.
+        """
+        self._slots = self._countSlots()
+        return {
+            "slots": self._slots,
+            "trust": self._catalog.trust,
+            "series": list(self._qualified),
+            "names": list(self._catalog.names),
+        }
+
+    def capacityChanged(self) -> None:
+        """
+        Workers of the queue came or went: tell the other side, if that changes how many
+        calls can run at once. The host looks by itself whenever messages come.
+        """
+        slots = self._countSlots()
+        if self._connection is not None and slots != self._slots:
+            self._slots = slots
+            self._say(Kind.CAPACITY, slots)
+
+    def drain(self, reason: str = "") -> Deferred[None]:
+        """
+        Take no more calls, give back those that have not begun, and end the rest. It is
+        the other side that closes the connection, when it has heard of all its calls: some
+        may be on their way here. May be called more than once.
+
+        @param reason: what the other side is told.
+        @return: a Deferred that fires when the connection is gone.
+        """
+        if self._life is _Life.GONE:
+            return succeed(None)
+        waiter = self._drained.wait()
+        if self._life is _Life.SERVING:
+            self._life = _Life.LEAVING
+            if self._connection is not None:
+                self._connection.goodbye(reason)
+                self._giveBack(list(self._calls))
+        return waiter
+
+    # ConnectionOwner
+
+    def opened(self, connection: Any) -> None:
+        """
+        The other side is proven, and may call.
+        """
+        self._connection = connection
+        if self._life is _Life.LEAVING:
+            connection.goodbye("")
+        else:
+            self.capacityChanged()
+
+    def received(self, connection: Any, frames: Sequence[Frame]) -> None:
+        """
+        Messages have come. A hot path.
+
+        @raise RemoteProtocolError: the other side says what it must not say, or what nobody
+            understands.
+        """
+        if connection is not self._connection:
+            return
+        self._beginnings.rest()
+        try:
+            for kind, number, body, buffers in frames:
+                if kind == CALL:
+                    self._call(number, body, buffers)
+                else:
+                    self._control(kind, number, body, buffers)
+        except FrameInvalid as error:
+            raise RemoteProtocolError(str(error)) from error
+        self.capacityChanged()
+
+    def leaving(self, connection: Any, reason: str) -> None:
+        """
+        The other side sends no more calls.
+        """
+        if self._life in (_Life.SERVING, _Life.LEAVING):
+            self._life = _Life.PARTED
+        self._checkLeft()
+
+    def lost(self, connection: Any, error: Exception) -> None:
+        """
+        Nobody will hear of what is done here: end it.
+        """
+        if self._life is _Life.GONE:
+            return
+        self._life = _Life.GONE
+        self._connection = None
+        self.error = error
+        self._beginnings.stop()
+        calls, self._calls = self._calls, {}
+        for d in calls.values():
+            self._end(d)
+        self._iterations.stop()
+        self._drained.fire()
+        self._ended(self)
+
+    # Calls
+
+    def _optionsOf(self, flags: int) -> CallOptions:
+        return CallOptions(
+            raw=bool(flags & _RAW),
+            doNext=bool(flags & _URGENT),
+            series=self._threadSeries if flags & _THREAD else self._series,
+            returnFailure=True,
+        )
+
+    def _call(self, number: int, body: Any, buffers: Sequence[Any]) -> None:
+        """
+        Have a call made. A hot path.
+        """
+        if number in self._calls or number in self._iterations:
+            raise RemoteProtocolError(f"two calls have the number {number}")
+        flags, name, packed = unpackedCall(body)
+        options = self._options.get(flags)
+        if options is None:
+            raise RemoteProtocolError(f"a call with flags {flags:#x}")
+        if name == STATUS:
+            self._tellStatus(number)
+            return
+        if self._life is not _Life.SERVING or number <= self._recalled:
+            self._say(Kind.GIVEN_BACK, number)
+            return
+        if len(self._calls) + len(self._iterations) >= self._most:
+            raise RemoteProtocolError(
+                f"more than {self._most:,} calls and iterators at once are too many"
+            )
+        try:
+            if flags & _DEFINED:
+                f = self._definitions.defined(name)
+            else:
+                f = self._catalog.resolve(name)
+            if flags & _THREAD:
+                self._checkThreads(name)
+            args, kw = self._codec.decodeCall(packed, buffers)
+            if flags & _WATCHED:
+                self._beginnings.expect(number)
+            d = self._queue.callWith(options, f, *args, **kw)
+        except BaseException as error:
+            # The seam to user code: what its arguments raise as they are read is an
+            # outcome, an exit included.
+            self._notCalled(number, error)
+            return
+        self._calls[number] = d
+        d.addCallbacks(self._returned, self._failed, callbackArgs=(number,), errbackArgs=(number,))
+
+    def _notCalled(self, number: int, error: BaseException) -> None:
+        self._beginnings.expect(None)
+        if isinstance(error, QueueRunError) and not self._queue.isRunning():
+            self._say(Kind.GIVEN_BACK, number)
+        else:
+            sendRaised(self._say, self._codec, RAISED, number, Failure())
+
+    def _checkThreads(self, name: str) -> None:
+        if not any(_isQualified(worker, self._threadSeries) for worker in self._queue.workers()):
+            raise NoSuchCallable(name, "this host has no threads: thread=True is not for it")
+
+    def _tellStatus(self, number: int) -> None:
+        """
+        Answer what C{asynqueue status} asks, without the queue.
+        """
+        try:
+            status = statusOf(
+                self._queue,
+                slots=self._countSlots(),
+                series=self._qualified,
+                trust=self._catalog.trust,
+                held=self.held,
+                names=self._catalog.names,
+            )
+            self._say(RETURNED, number, *self._codec.encode(status))
+        except Exception:
+            # Whatever the machine does not tell, or somebody's workers raise.
+            sendRaised(self._say, self._codec, RAISED, number, Failure())
+
+    def _returned(self, value: Any, number: int) -> None:
+        """
+        A call has returned: say what. A hot path.
+        """
+        if self._calls.pop(number, None) is None:
+            return
+        if self._instead:
+            self._instead.pop(number, None)
+        if type(value) not in _VALUES and self._isTaken(value, number):
+            return
+        try:
+            body, buffers = self._codec.encode(value)
+            self._say(RETURNED, number, body, buffers)
+        except BaseException as error:
+            # Somebody's objects, or too many of them: whatever that raises.
+            failure = cannotSend(error, value)
+            sendRaised(self._say, self._codec, RAISED, number, failure)
+        if self._credits:
+            self._credits.pop(number, None)
+        if self._life is not _Life.SERVING:
+            self._checkLeft()
+
+    def _failed(self, failure: Failure, number: int) -> None:
+        """
+        A call has failed, or was taken out of the queue.
+        """
+        if self._calls.pop(number, None) is None:
+            return
+        self._credits.pop(number, None)
+        instead = self._instead.pop(number, None)
+        if instead is not None and failure.check(CancelledError):
+            self._say(instead, number)
+        else:
+            sendRaised(self._say, self._codec, RAISED, number, failure)
+        self._checkLeft()
+
+    def _isTaken(self, value: Any, number: int) -> bool:
+        """
+        What a call returned may stay here, or not be its result yet.
+        """
+        if type(value) is CoroutineType:
+            # A thread does not wait for it; the reactor can.
+            d = self._calls[number] = deferAwaitable(value)
+            d.addCallbacks(
+                self._returned, self._failed, callbackArgs=(number,), errbackArgs=(number,)
+            )
+            return True
+        return self._iterations.begin(number, value, self._credits.pop(number, 0))
+
+    # What else the other side says
+
+    def _control(self, kind: int, number: int, body: Any, buffers: Sequence[Any]) -> None:
+        match kind:
+            case Kind.CREDIT:
+                self._grant(number, unpackedCount(body))
+            case Kind.CLOSE:
+                self._close(number)
+            case Kind.CANCEL:
+                self._cancel(number)
+            case Kind.RECALL:
+                self._recalled = max(self._recalled, number)
+                self._giveBack([call for call in self._calls if call <= number])
+            case Kind.DEFINE:
+                self._definitions.define(number, bytes(body))
+            case Kind.FORGET:
+                self._definitions.forget(number)
+            case _:
+                raise RemoteProtocolError(f"a queue does not send messages of kind {kind}")
+
+    def _grant(self, number: int, count: int) -> None:
+        if not self._iterations.grant(number, count) and number in self._calls:
+            self._credits[number] = checkedCredit(self._credits.get(number, 0) + count)
+
+    def _close(self, number: int) -> None:
+        if self._iterations.close(number):
+            self._checkLeft()
+
+    def _cancel(self, number: int) -> None:
+        d = self._calls.get(number)
+        if d is None:
+            self._close(number)
+        else:
+            self._instead[number] = Kind.CANCELLED
+            self._end(d)
+
+    def _giveBack(self, numbers: list[int]) -> None:
+        """
+        Give back those of these calls that the queue has not begun.
+        """
+        for number in sorted(numbers):
+            d = self._calls.get(number)
+            if d is None or number in self._instead:
+                continue
+            self._instead[number] = Kind.GIVEN_BACK
+            if not self._queue.withdraw(d):
+                self._instead.pop(number, None)
+
+    def _end(self, d: Deferred[Any]) -> None:
+        try:
+            d.cancel()
+        except BaseException:
+            # The seam to user code, which is left by its finally clauses.
+            _log.failure("A call raised as it was cancelled")
+
+    # Within
+
+    def _say(self, kind: int, number: int, body: bytes = b"", buffers: Sequence[Any] = ()) -> None:
+        if self._connection is None:
+            return
+        try:
+            self._connection.send(kind, number, body, buffers)
+        except LocalProtocolError:
+            # It is being closed, and nobody hears of this; L{lost} follows.
+            pass
+
+    def _countSlots(self) -> int:
+        """
+        How many calls the queue can run at once.
+        """
+        return sum(
+            worker.slots if ISlottedWorker.providedBy(worker) else 1
+            for worker in self._queue.workers()
+            if _isQualified(worker, self._series)
+        )
+
+    def _checkLeft(self) -> None:
+        """
+        The other side sends no more calls: close the connection when all have ended.
+        """
+        if self._life is _Life.PARTED and self._connection is not None and not self.held:
+            self._life = _Life.CLOSING
+            self._connection.close()
+
+
+def _isQualified(worker: IWorker, series: str | None) -> bool:
+    return series is None or series in worker.cQualified or series in worker.iQualified

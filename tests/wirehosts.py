@@ -1,0 +1,173 @@
+"""
+What the tests of a host share: the queue's side of a connection without a wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.task import Clock
+
+from asynqueue import AsyncWorker, TaskQueue
+from asynqueue.errors import FrameTooLarge, LocalProtocolError
+from asynqueue.pool.streaming import sizeOf
+from asynqueue.wire.catalog import Catalog, WireWorkerUniverse
+from asynqueue.wire.codecs import Codec, codecNamed
+from asynqueue.wire.messages import Flag, Kind, packedCall, packedCount
+from asynqueue.wire.serving import Host
+
+PICKLE, CBOR = codecNamed("pickle"), codecNamed("cbor")
+
+# What is the last that is said of a call.
+LAST = {Kind.RETURNED, Kind.RAISED, Kind.GIVEN_BACK, Kind.CANCELLED, Kind.END}
+
+
+class Line:
+    """
+    A connection that only notes what is said.
+
+    @ivar sent: the messages, as kind, number and what was encoded.
+    @ivar goodbyes: the reasons of the goodbyes.
+    @ivar closed: how often it was closed.
+    @ivar largest: how many bytes a message may have.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self.sent: list[tuple[Kind, int, Any]] = []
+        self.goodbyes: list[str] = []
+        self.closed = 0
+        self.isOpen = True
+        self.largest = 1 << 20
+        self._codec = codec
+
+    def send(self, kind: int, number: int, body: Any = b"", buffers: Sequence[Any] = ()) -> None:
+        if not self.isOpen:
+            raise LocalProtocolError("the connection is not open")
+        size = sizeOf(body, buffers)
+        if size > self.largest:
+            raise FrameTooLarge(size, self.largest)
+        value: Any = None
+        if kind in (Kind.RETURNED, Kind.ITEMS):
+            value = self._codec.decode(body, [buffer.raw() for buffer in buffers])
+        elif kind in (Kind.RAISED, Kind.ITEM_FAILED):
+            value = self._codec.decodeRaised(body).error
+        elif kind == Kind.ITERATOR:
+            value = body.decode()
+        self.sent.append((Kind(kind), number, value))
+
+    def goodbye(self, reason: str = "") -> None:
+        self.goodbyes.append(reason)
+
+    def close(self) -> None:
+        self.isOpen = False
+        self.closed += 1
+
+
+class Station:
+    """
+    A host in the test's hands, and the queue's side of its connection.
+
+    @ivar clock: moves its queue, if the test does not have a reactor for that.
+    @ivar ended: how often the host said that it is done.
+    """
+
+    def __init__(
+        self,
+        universe: WireWorkerUniverse | None = None,
+        *,
+        codec: Codec = PICKLE,
+        concurrent: int = 1,
+        queue: TaskQueue | None = None,
+        catalog: Catalog | None = None,
+        **kw: Any,
+    ) -> None:
+        """
+        @param concurrent: how many calls run at once, if no queue is given.
+        @param kw: keywords of L{Host}.
+        """
+        self.clock = Clock()
+        self.codec = codec
+        if queue is None:
+            worker = AsyncWorker(concurrent=concurrent, reactor=self.clock)
+            queue = TaskQueue(worker, reactor=self.clock)
+            kw.setdefault("reactor", self.clock)
+        self.queue = queue
+        self.line = Line(codec)
+        self.ended = 0
+        self.host = Host(
+            queue, catalog or Catalog(universe), codec=codec, ended=self._hostEnded, **kw
+        )
+        self.host.about()
+        self.host.opened(self.line)
+        self._last = 0
+
+    def _hostEnded(self, host: Host) -> None:
+        assert host is self.host
+        self.ended += 1
+
+    def hear(self, kind: int, number: int, body: bytes = b"", buffers: Sequence[Any] = ()) -> None:
+        """
+        The queue sends a message.
+        """
+        self.host.received(self.line, [(int(kind), number, body, buffers)])
+
+    def call(self, name: str, *args: Any, flags: int = 0, number: int = 0, **kw: Any) -> int:
+        """
+        The queue sends a call.
+
+        @return: its number.
+        """
+        self._last = number or self._last + 1
+        packed, buffers = self.codec.encodeCall(args, kw)
+        body = packedCall(flags, name, packed)
+        self.hear(Kind.CALL, self._last, body, [buffer.raw() for buffer in buffers])
+        return self._last
+
+    def credit(self, number: int, count: int) -> None:
+        """
+        The queue grants items.
+        """
+        self.hear(Kind.CREDIT, number, packedCount(count))
+
+    def turn(self) -> None:
+        """
+        Let the reactor have its turns, until it has nothing to do.
+        """
+        self.clock.advance(0)
+
+    def said(self, number: int) -> list[tuple[Kind, Any]]:
+        """
+        What the host has said of a call.
+        """
+        return [
+            (kind, value)
+            for kind, about, value in self.line.sent
+            if about == number and kind is not Kind.CAPACITY
+        ]
+
+    def kinds(self, number: int) -> list[Kind]:
+        """
+        Of which kinds that was.
+        """
+        return [kind for kind, _ in self.said(number)]
+
+    def items(self, number: int) -> list[Any]:
+        """
+        The items of an iterator, so far.
+        """
+        lists = [value for kind, value in self.said(number) if kind is Kind.ITEMS]
+        return [item for items in lists for item in items]
+
+    def outcome(self, name: str, *args: Any, flags: int = 0, **kw: Any) -> Any:
+        """
+        Have a call made, and see what was said of it: a value, or the exception.
+        """
+        number = self.call(name, *args, flags=flags, **kw)
+        self.turn()
+        ((kind, value),) = self.said(number)
+        assert kind in (Kind.RETURNED, Kind.RAISED)
+        return value
+
+
+RAW, THREAD, WATCHED, URGENT, DEFINED = Flag
