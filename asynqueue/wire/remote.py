@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from enum import Enum
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -26,24 +27,19 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from asynqueue.errors import (
-    LocalProtocolError,
-    MaybeEncodingError,
-    RemoteProtocolError,
-    WorkerLost,
-)
+from asynqueue.errors import LocalProtocolError, RemoteProtocolError, WorkerLost
 from asynqueue.failures import failureOf
 from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, IRemoteWorker, ITask
-from asynqueue.outcome import describeCall, raised
+from asynqueue.outcome import describeCall
 from asynqueue.reactors import theReactor
 from asynqueue.wire.codecs import codecNamed
 from asynqueue.wire.connection import Connection
 from asynqueue.wire.events import Peer
-from asynqueue.wire.messages import Flag, Kind, packedCount
+from asynqueue.wire.incoming import Incoming, cannotDecode
+from asynqueue.wire.messages import Flag, Kind
 from asynqueue.wire.naming import Naming
 from asynqueue.wire.sources import FarSource
 from asynqueue.wire.window import MOST, RoundTripWindow
-from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.waiters import Waiters
 
 _log = Logger()
@@ -63,6 +59,9 @@ _MOST_BYTES = 64 << 20
 # called back.
 _STALE_SECONDS = 0.01
 _STALE_TRIPS = 4
+
+# Before that, what has come is read: so long.
+_READING_SECONDS = 0.001
 
 # When a worker stops, an iterator that nobody takes from for so long is closed ...
 _IDLE_SECONDS = 60.0
@@ -182,14 +181,12 @@ class RemoteWorker:
         # ... and how many bytes the large ones of them have.
         self._large: dict[int, int] = {}
         self._bytes = 0
-        self._streams: dict[int, FarSource] = {}
-        # The iterators of which nothing has come yet, in words. Their tasks are held.
-        self._openings: dict[int, str] = {}
+        # The tasks whose iterators have not brought anything yet are held, too.
+        self._incoming = Incoming(self._codec, self._checkEmpty)
         self._ready: Deferred[None] | None = None
         self._notBegun: list[ITask] = []
         self._returner: Callable[[Sequence[ITask]], None] | None = None
         self._resignator: Callable[[], None] | None = None
-        self._deliveries = Deliveries(self._checkEmpty)
         self._stopped = Waiters()
         self._timers: dict[str, Any] = {}
         self._ended = 0
@@ -252,15 +249,15 @@ class RemoteWorker:
         self._stopTimers()
         self._notBegun = [task for task in self._waiting if not task.ended]
         left = [*(task for task in self._held if not task.ended), *self._notBegun]
-        left += self._deliveries.crash()
+        left += self._incoming.crash()
         self._clear()
         self._waiting.clear()
-        streams, self._streams = self._streams, {}
+        sources = self._incoming.lose()
         connection, self._connection = self._connection, None
         self._disconnect()
         if connection is not None:
             connection.abort()
-        self._failStreams(streams, "its worker crashed")
+        self._failSources(sources, "its worker crashed")
         self._stopped.fire()
         return left
 
@@ -282,9 +279,7 @@ class RemoteWorker:
             if self._waiting.pop(task, self) is None:
                 self._checkReady()
                 self._checkEmpty()
-        elif number in self._openings:
-            self._streams[number].stop()
-        elif number:
+        elif number and not self._incoming.close(number):
             self._tell(self._connection, Kind.CANCEL, number)
 
     # For people
@@ -370,7 +365,7 @@ class RemoteWorker:
                     value = decode(body, buffers)
                 except BaseException as error:
                     # Somebody's objects: whatever their unpickling raises.
-                    task.errback(_cannotDecode(error))
+                    task.errback(cannotDecode(error))
                 else:
                     task.callback(value)
             else:
@@ -408,8 +403,8 @@ class RemoteWorker:
         self.loss = "the host left" if farewell else f"the connection was lost: {_text(error)}"
         if self._held or not farewell:
             _log.warn("{host}: {loss}", host=self.host, loss=self.loss)
-        streams, self._streams = self._streams, {}
-        if self._life is _Life.STOPPING and not self._held and not self._deliveries:
+        sources = self._incoming.lose()
+        if self._life is _Life.STOPPING and not self._held and not self._incoming.isDelivering:
             self._disconnect()
             self._stopped.fire()
         else:
@@ -417,7 +412,7 @@ class RemoteWorker:
                 self._resignator()
             if self._life is not _Life.CRASHED:
                 self._failHeld()
-        self._failStreams(streams, self.loss)
+        self._failSources(sources, self.loss)
 
     # What the host says
 
@@ -428,7 +423,7 @@ class RemoteWorker:
         @param back: takes the tasks that the host gives back.
         @raise RemoteProtocolError: it has no sense.
         """
-        kind, number, body, buffers = frame
+        kind, number, body, _ = frame
         match kind:
             case Kind.RAISED:
                 task = self._settled(kind, number)
@@ -448,7 +443,7 @@ class RemoteWorker:
             case Kind.ITERATOR:
                 self._iterating(self._task(kind, number), number, body)
             case Kind.ITEMS | Kind.ITEM_FAILED | Kind.END:
-                self._iterated(kind, number, body, buffers)
+                self._iterated(frame)
             case Kind.CAPACITY:
                 self._window.resize(number)
             case _:
@@ -456,7 +451,7 @@ class RemoteWorker:
 
     def _task(self, kind: int, number: int) -> ITask:
         task = self._calls.get(number)
-        if task is None or number in self._openings:
+        if task is None:
             raise RemoteProtocolError(f"{Kind(kind).name} came for {number}, which is no call")
         return task
 
@@ -470,49 +465,16 @@ class RemoteWorker:
         return task
 
     def _iterating(self, task: ITask, number: int, body: Any) -> None:
-        """
-        A call returned an iterator. Its task ends when something has come of it: only
-        then it is known how large the items are.
-        """
-        connection = self._connection
-        source = self._streams[number] = FarSource(
-            lambda count: self._tell(connection, Kind.CREDIT, number, packedCount(count)),
-            lambda: self._tell(connection, Kind.CLOSE, number),
-            self._rtt(),
-        )
-        self._openings[number] = bytes(body).decode(errors="replace")
-        if task.ended:
-            source.stop()
+        text = bytes(body).decode(errors="replace")
+        del self._calls[number]
+        self._incoming.open(task, number, text, partial(self._tell, self._connection), self._rtt())
 
-    def _iterated(self, kind: int, number: int, body: Any, buffers: Sequence[Any]) -> None:
-        source = self._streams.get(number)
-        if source is None:
-            raise RemoteProtocolError(f"{Kind(kind).name} came for {number}, which is no iterator")
-        if kind == Kind.ITEMS:
-            try:
-                items = self._codec.decode(body, buffers)
-            except BaseException as error:
-                # Somebody's objects, as above.
-                source.fail(_cannotDecode(error))
-            else:
-                if type(items) is not list:
-                    raise RemoteProtocolError(f"items of an iterator came as {type(items)}")
-                source.receive(items, len(body) + sum(len(buffer) for buffer in buffers))
-        elif kind == Kind.ITEM_FAILED:
-            source.failed(failureOf(self._codec.decodeRaised(body)))
-        else:
-            del self._streams[number]
-            source.ended()
-        text = self._openings.pop(number, None)
-        if text is not None:
-            task = self._calls.pop(number)
+    def _iterated(self, frame: Any) -> None:
+        task = self._incoming.heard(*frame)
+        if task is not None:
             del self._held[task]
             self._ended += 1
-            if task.ended:
-                source.stop()
-            else:
-                self._deliveries.begin(task, source, text, source.window)
-        if not self._streams:
+        if not self._incoming.sources:
             self._checkEmpty()
 
     # Tasks
@@ -615,7 +577,6 @@ class RemoteWorker:
         self._held.clear()
         self._calls.clear()
         self._large.clear()
-        self._openings.clear()
         self._bytes = 0
         self._ready = None
 
@@ -639,7 +600,9 @@ class RemoteWorker:
             if len(self._held) > 1:
                 self._startStaleCheck()
         elif not sure:
-            self._timers["stale"] = self._theReactor().callLater(0, self._checkStale, True)
+            self._timers["stale"] = self._theReactor().callLater(
+                _READING_SECONDS, self._checkStale, True
+            )
         else:
             self._window.close()
             self._tell(self._connection, Kind.RECALL, self._last)
@@ -671,11 +634,12 @@ class RemoteWorker:
         connection.
         """
         stopping = self._life is _Life.STOPPING
-        if not (stopping or self._isFarewell) or self._held or self._waiting or self._deliveries:
+        if not (stopping or self._isFarewell) or self._held or self._waiting:
             return
-        if self._streams:
-            if stopping:
-                self._watchStreams()
+        if self._incoming.isDelivering or self._incoming.sources:
+            if stopping and not self._incoming.isDelivering and "idle" not in self._timers:
+                self._incoming.watch()
+                self._timers["idle"] = self._theReactor().callLater(_IDLE_SECONDS, self._closeIdle)
         elif self._connection is None:
             self._disconnect()
             self._stopped.fire()
@@ -687,21 +651,14 @@ class RemoteWorker:
                 _PATIENCE, self._connection.abort
             )
 
-    def _watchStreams(self) -> None:
-        if "idle" not in self._timers:
-            for source in self._streams.values():
-                source.taken = False
-            self._timers["idle"] = self._theReactor().callLater(_IDLE_SECONDS, self._closeIdle)
-
     def _closeIdle(self) -> None:
         """
         Close the iterators that nobody has taken from for a while.
         """
         del self._timers["idle"]
         reason = f"it stops, and nobody took an item for {_IDLE_SECONDS:g} s"
-        for source in self._streams.values():
-            if not source.taken:
-                source.fail(Failure(WorkerLost("an iterator", self._name, reason=reason)))
+        lost = WorkerLost("an iterator", self._name, reason=reason)
+        self._incoming.closeIdle(Failure(lost))
         self._checkEmpty()
 
     def _failHeld(self) -> None:
@@ -717,8 +674,8 @@ class RemoteWorker:
             self._connect()
         self._checkEmpty()
 
-    def _failStreams(self, streams: dict[int, FarSource], reason: str) -> None:
-        for source in streams.values():
+    def _failSources(self, sources: Iterable[FarSource], reason: str) -> None:
+        for source in sources:
             source.lost(Failure(WorkerLost("an iterator", self._name, reason=reason)))
 
     def _stopTimers(self) -> None:
@@ -751,11 +708,6 @@ class RemoteWorker:
         """
         if connection is not None and connection is self._connection and connection.isOpen:
             connection.send(kind, number, body)
-
-
-def _cannotDecode(error: BaseException) -> Failure:
-    reason = f"making it again here raised {type(error).__name__}: {error}"
-    return failureOf(raised(MaybeEncodingError(reason, "that came")))
 
 
 def _text(error: Exception) -> str:

@@ -39,6 +39,7 @@ class RoundTripWindow:
         "_batches",
         "_count",
         "_full",
+        "_last",
         "_limit",
         "_most",
         "_since",
@@ -58,7 +59,7 @@ class RoundTripWindow:
         self._most = most
         self._limit: int | None = None
         self._start: float | None = None
-        self._since = 0.0
+        self._since = self._last = 0.0
         self._count = 0
         self._batches = 0
         self._full = 0
@@ -70,10 +71,13 @@ class RoundTripWindow:
 
     def start(self, now: float) -> None:
         """
-        A call is made while there is none: what is measured begins anew.
+        A call is made while there is none. If there was none for a while, what is measured
+        begins anew.
         """
-        self._start = self._since = now
-        self._count = self._batches = self._full = 0
+        self._start = now
+        if not 0 <= now - self._last <= AHEAD_SECONDS:
+            self._since = now
+            self._count = self._batches = self._full = 0
 
     def heard(self, now: float, rtt: float | None) -> None:
         """
@@ -100,9 +104,7 @@ class RoundTripWindow:
         """
         if self.isClosed or self._limit is not None:
             self._open(count)
-        if self._start is not None:
-            # They were the last, and what they led to is the first.
-            return
+        self._last = now
         self._count += count
         self._batches += 1
         self._full += full

@@ -1,0 +1,163 @@
+"""
+Iterators of a host on their way to tasks: what becomes of the messages about them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.python.failure import Failure
+
+from asynqueue.errors import MaybeEncodingError, RemoteProtocolError
+from asynqueue.failures import failureOf
+from asynqueue.interfaces import ITask
+from asynqueue.outcome import raised
+from asynqueue.wire.codecs import Codec
+from asynqueue.wire.messages import Kind, packedCount
+from asynqueue.wire.sources import FarSource
+from asynqueue.workers.delivery import Deliveries
+
+
+class Incoming:
+    """
+    The iterators that are open on a host, over one connection after the other.
+
+    A task ends when something has come of its iterator: only then it is known how large
+    the items are.
+
+    @ivar sources: the iterators, by the numbers of their calls.
+    """
+
+    def __init__(self, codec: Codec, emptied: Callable[[], None]) -> None:
+        """
+        @param codec: reads the items.
+        @param emptied: is called when the last of the tasks has ended.
+        """
+        self.sources: dict[int, FarSource] = {}
+        self._codec = codec
+        # Those of which nothing has come: their tasks, and what they are, in words.
+        self._openings: dict[int, tuple[ITask, str]] = {}
+        self._deliveries = Deliveries(emptied)
+
+    @property
+    def isDelivering(self) -> bool:
+        """
+        Whether there is a task that has not ended, though something came for it.
+        """
+        return bool(self._deliveries)
+
+    def open(
+        self,
+        task: ITask,
+        number: int,
+        text: str,
+        tell: Callable[[int, int, bytes], None],
+        rtt: float,
+    ) -> None:
+        """
+        A call returned an iterator.
+
+        @param text: what it is, in words.
+        @param tell: sends the host a kind of message, a number and a body.
+        @param rtt: the least round trip to the host, in seconds.
+        """
+        source = self.sources[number] = FarSource(
+            lambda count: tell(Kind.CREDIT, number, packedCount(count)),
+            lambda: tell(Kind.CLOSE, number, b""),
+            rtt,
+        )
+        self._openings[number] = task, text
+        if task.ended:
+            source.stop()
+
+    def close(self, number: int) -> bool:
+        """
+        Nobody waits for what comes of an iterator any more.
+
+        @return: whether nothing has come of it; else the task looks after it.
+        """
+        if number not in self._openings:
+            return False
+        self.sources[number].stop()
+        return True
+
+    def heard(self, kind: int, number: int, body: Any, buffers: Sequence[Any]) -> ITask | None:
+        """
+        The host has sent items, a failure in their place, or the end.
+
+        @return: the task, if that was the first of it.
+        @raise RemoteProtocolError: it must not send that.
+        """
+        source = self.sources.get(number)
+        if source is None:
+            raise RemoteProtocolError(f"{Kind(kind).name} came for {number}, which is no iterator")
+        if kind == Kind.ITEMS:
+            self._items(source, body, buffers)
+        elif kind == Kind.ITEM_FAILED:
+            source.failed(failureOf(self._codec.decodeRaised(body)))
+        else:
+            del self.sources[number]
+            source.ended()
+        opening = self._openings.pop(number, None)
+        if opening is None:
+            return None
+        task, text = opening
+        if task.ended:
+            source.stop()
+        else:
+            self._deliveries.begin(task, source, text, source.window)
+        return task
+
+    def lose(self) -> list[FarSource]:
+        """
+        Nothing more can come.
+
+        @return: the iterators, to be told so.
+        """
+        sources, self.sources = self.sources, {}
+        self._openings.clear()
+        return list(sources.values())
+
+    def crash(self) -> list[ITask]:
+        """
+        End none of the tasks.
+
+        @return: those for which something came.
+        """
+        return self._deliveries.crash()
+
+    def watch(self) -> None:
+        """
+        From now on see which iterators are taken from.
+        """
+        for source in self.sources.values():
+            source.taken = False
+
+    def closeIdle(self, failure: Failure) -> None:
+        """
+        End those that nobody has taken from since.
+        """
+        for source in list(self.sources.values()):
+            if not source.taken:
+                source.fail(failure)
+
+    def _items(self, source: FarSource, body: Any, buffers: Sequence[Any]) -> None:
+        try:
+            items = self._codec.decode(body, buffers)
+        except BaseException as error:
+            # Somebody's objects: whatever their unpickling raises.
+            source.fail(cannotDecode(error))
+            return
+        if type(items) is not list:
+            raise RemoteProtocolError(f"items of an iterator came as {type(items).__name__}")
+        source.receive(items, len(body) + sum(len(buffer) for buffer in buffers))
+
+
+def cannotDecode(error: BaseException) -> Failure:
+    """
+    The failure of what came and cannot be made again here. To be called where that was
+    caught.
+    """
+    reason = f"making it again here raised {type(error).__name__}: {error}"
+    return failureOf(raised(MaybeEncodingError(reason, "that came")))
