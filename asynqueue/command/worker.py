@@ -4,7 +4,6 @@ C{asynqueue worker}: a host in the foreground.
 
 from __future__ import annotations
 
-import signal
 import sys
 from typing import Any
 
@@ -40,8 +39,6 @@ def work(settings: Settings) -> Status:
 
     service = HostService(settings, failed=failed, notifier=Notifier(), interrupts=Interrupts())
     service.startService()
-    # The reactor takes SIGTERM, but SIGINT only if Python would.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     reactor.run()
     if service.failure is not None:
         return Status.FAILED

@@ -106,10 +106,12 @@ class HostService(Service):
         """
         Begin to serve. What goes wrong is logged, and told to C{failed}.
         """
-        if self._life in (_Life.STARTING, _Life.SERVING):
+        if self._life not in (_Life.IDLE, _Life.STOPPED):
             return
         super().startService()  # type: ignore[no-untyped-call]
         self._life = _Life.STARTING
+        self.failure = None
+        self.forced = False
         reactor = theReactor(self._reactor)
         # This stands before what the queue of the server wants to do when the reactor
         # stops, which is to end at once what has not begun. We give that back.
