@@ -257,7 +257,7 @@ def test_strangersAreLogged() -> None:
     """
     clock = Clock()
     with readingLogs() as logs:
-        strangers(Complaints(reactor=clock), 1, clock)
+        strangers(Complaints(clock), 1, clock)
     [said] = logs.said()
     assert "192.0.2.7:4000" in said
     assert "no AMP box" in said
@@ -268,7 +268,7 @@ def test_manyStrangersDoNotFillTheLog() -> None:
     A few in a minute are logged, the others are counted.
     """
     clock = Clock()
-    complaints = Complaints(3, 60.0, reactor=clock)
+    complaints = Complaints(clock, most=3)
     with readingLogs() as logs:
         strangers(complaints, 50, clock)
         clock.advance(61)
@@ -284,7 +284,7 @@ def test_whoJustLooksIsNotLogged() -> None:
     a connection that was open is its owner's affair.
     """
     clock = Clock()
-    complaints = Complaints(reactor=clock)
+    complaints = Complaints(clock)
     with readingLogs() as logs:
         end = listener(complaints=complaints)
         end.lose(ConnectionDone())

@@ -20,11 +20,11 @@ class Complaints:
     One is shared by all connections of a listening port.
     """
 
-    def __init__(self, most: int = 10, seconds: float = 60.0, reactor: Any = None) -> None:
+    def __init__(self, reactor: Any = None, *, most: int = 10, seconds: float = 60.0) -> None:
         """
+        @param reactor: the reactor; C{None} is the installed one.
         @param most: how many are logged ...
         @param seconds: ... in so many seconds.
-        @param reactor: the reactor; C{None} is the installed one.
         """
         self._most = most
         self._seconds = seconds
