@@ -43,6 +43,9 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 # The common name of a certificate has so many characters at the most.
 _LONGEST_NAME = 64
 
+# From when until when a certificate holds.
+_Life = tuple[datetime, datetime]
+
 SECRET = 0o600
 PUBLIC = 0o644
 FOLDER = 0o700
@@ -76,6 +79,7 @@ def makeKeys(
     hosts: Iterable[str] = (),
     days: float = 825,
     force: bool = False,
+    now: datetime | None = None,
 ) -> list[Path]:
     """
     Make a key, and certificates for those that dial and those that are dialed.
@@ -85,6 +89,8 @@ def makeKeys(
         machine for itself are there anyway.
     @param days: how long the certificates hold.
     @param force: whether files that are there are replaced.
+    @param now: since when they hold; C{None}: since now, with an hour for clocks that
+        differ.
     @return: the files.
     @raise FileExistsError: there are such files, and nothing was made.
     @raise ValueError: something is neither a name nor an address of a host, or the days
@@ -94,7 +100,8 @@ def makeKeys(
     if not days > 0:
         raise ValueError(f"a certificate holds for more than {days!r} days")
     folder = Path(directory)
-    files = _made(_alternatives([*hosts, *_LOCAL]), timedelta(days=days))
+    since = now or datetime.now(UTC)
+    files = _made(_alternatives([*hosts, *_LOCAL]), (since - _SLACK, since + timedelta(days=days)))
     present = [name for name in files if (folder / name).exists()]
     if present and not force:
         raise FileExistsError(
@@ -108,7 +115,7 @@ def makeKeys(
     return [folder / name for name in files]
 
 
-def _made(names: Sequence[x509.GeneralName], life: timedelta) -> dict[str, tuple[bytes, int]]:
+def _made(names: Sequence[x509.GeneralName], life: _Life) -> dict[str, tuple[bytes, int]]:
     """
     The names of the files, their contents and modes.
     """
@@ -161,7 +168,7 @@ def _dnsName(host: str) -> str:
     return name
 
 
-def _authority(life: timedelta) -> _Pair:
+def _authority(life: _Life) -> _Pair:
     """
     Who signs the certificates: nobody but these two are signed by it.
     """
@@ -192,7 +199,7 @@ def _signed(
     name: str,
     purpose: x509.ObjectIdentifier,
     alternatives: Sequence[x509.GeneralName],
-    life: timedelta,
+    life: _Life,
 ) -> _Pair:
     """
     A certificate for one purpose.
@@ -217,9 +224,8 @@ def _builder(
     subject: x509.Name,
     issuer: x509.Name,
     privateKey: ec.EllipticCurvePrivateKey,
-    life: timedelta,
+    life: _Life,
 ) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
     publicKey = privateKey.public_key()
     return (
         x509.CertificateBuilder()
@@ -227,8 +233,8 @@ def _builder(
         .issuer_name(issuer)
         .public_key(publicKey)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _SLACK)
-        .not_valid_after(now + life)
+        .not_valid_before(life[0])
+        .not_valid_after(life[1])
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(publicKey), critical=False)
     )
 
