@@ -84,6 +84,7 @@ clean:  ## what was made here, .venv too
 	rm -rf $(VENV) build dist htmlcov docs/_build demo-output *.egg-info
 	rm -rf .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -rf .import_linter_cache _trial_temp* .tox
+	rm -f twisted/plugins/dropin.cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: made when the extras are installed, old when setup.cfg is newer.
