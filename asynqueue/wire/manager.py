@@ -20,7 +20,7 @@ from asynqueue.awaitable import AwaitableDeferred, bothWorlds
 from asynqueue.errors import WireError
 from asynqueue.pool.hubs import Hub, hubOf
 from asynqueue.reactors import theReactor
-from asynqueue.wire.endpoints import forget, know
+from asynqueue.wire.endpoints import clientEndpoint, forget, know
 from asynqueue.wire.keys import newKey, writeSecret
 from asynqueue.wire.spawned import SpawnedServer
 
@@ -245,7 +245,11 @@ class ServerManager:
     def _ready(self, server: SpawnedServer) -> Any:
         if server.stdio is not None:
             return server.stdio
-        know(server.where, self._key)
+        if server.where != server.description:
+            # How one listens is not how the other dials.
+            know(server.where, self._key)
+            endpoint = clientEndpoint(theReactor(self._reactor), server.where)
+            know(server.description, self._key, endpoint)
         return server.pid
 
     def _ended(self, server: SpawnedServer) -> None:

@@ -237,11 +237,11 @@ class SpawnedServer:
         wasToEnd = self._life is _Life.ENDING and not self._reason
         self._life = _Life.ENDED
         error = self._error(status)
+        self._ended(self)
         if not self.ready.called:
             self.ready.errback(error)
         elif not wasToEnd:
             _log.error("{error}", error=error)
-        self._ended(self)
         self._gone.fire()
 
     def _error(self, status: int) -> WorkerLostError:

@@ -5,6 +5,7 @@ A universe for servers in processes of their own.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -93,3 +94,11 @@ class Universe(WireWorkerUniverse):
         Path(f"{path}.begun").write_text("yes")
         while True:
             time.sleep(1000)
+
+    def freeze(self, path: str) -> None:
+        """
+        Let nothing else of this process run, for hours: a search that has no end, which
+        lets no other thread in.
+        """
+        Path(f"{path}.begun").write_text("yes")
+        re.match("(a|a)*b", "a" * 60)
