@@ -182,6 +182,36 @@ def test_largeBuffersStayBesideThePickle() -> None:
     assert memoryview(PickleCodec.decode(body, buffers)[0]).nbytes == 80_000
 
 
+def test_largeBytesStayBesideThePickle() -> None:
+    """
+    Large bytes are not copied as they are written, neither as a result nor as arguments,
+    and are plain bytes where they are read.
+    """
+    data = b"x" * 100_000
+    body, buffers = PickleCodec.encode(data)
+    assert len(body) < 100
+    assert buffers[0].raw().obj is data
+    again = PickleCodec.decode(body, [memoryview(bytearray(buffers[0]))])
+    assert (type(again), again) == (bytes, data)
+
+    packed, buffers = PickleCodec.encodeCall((1, data), {"a": data, "b": 2})
+    assert packed is not None
+    assert len(packed) < 200
+    args, kw = PickleCodec.decodeCall(packed, [memoryview(buffer) for buffer in buffers])
+    assert (list(args), kw) == ([1, data], {"a": data, "b": 2})
+    assert type(args[1]) is type(kw["a"]) is bytes
+
+
+def test_largeBytearraysAreCopied() -> None:
+    """
+    A large bytearray is sent as it was when it was written: its owner may change it.
+    """
+    data = bytearray(100_000)
+    body, buffers = PickleCodec.encode(data)
+    data[0] = 7
+    assert PickleCodec.decode(body, buffers) == bytearray(100_000)
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -527,14 +557,28 @@ class Silent(Exception):
     __repr__ = __str__
 
 
+class Exiting(Exception):
+    """
+    Exits where it should say what it is.
+    """
+
+    def __str__(self) -> str:
+        raise SystemExit(2)
+
+    __repr__ = __str__
+
+
 @both
-def test_whatHasNoTextIsToldByItsType(codec: Codec) -> None:
+@pytest.mark.parametrize("error", [Silent, Exiting])
+def test_whatHasNoTextIsToldByItsType(codec: Codec, error: type[Exception]) -> None:
     """
-    An exception whose text cannot be had travels all the same.
+    An exception whose text cannot be had is told by its type.
     """
-    outcome = codec.decodeRaised(codec.encodeRaised(caught(Silent())))
-    assert type(outcome.error) in (Silent, RemoteError)
-    assert "Silent" in outcome.trace
+    outcome = shortTold(caught(error()))
+    again = codec.decodeRaised(codec.encodeRaised(outcome))
+    assert isinstance(again.error, RemoteError)
+    assert again.error.typeName.endswith(error.__name__)
+    assert error.__name__ in again.trace
 
 
 @both

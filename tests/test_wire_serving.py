@@ -32,7 +32,7 @@ from asynqueue.wire.messages import Kind, packedCall, packedCount
 from asynqueue.wire.serving import Host
 from asynqueue.wire.status import STATUS
 from tests.doubles import Heard, readingLogs
-from tests.test_wire_codecs import Sprung, nothingUnpickled
+from tests.test_wire_codecs import Exiting, Sprung, nothingUnpickled
 from tests.wirehosts import (
     CBOR,
     DEFINED,
@@ -56,6 +56,15 @@ class ExitsAsItIsPickled:
 
     def __reduce__(self) -> Any:
         sys.exit(5)
+
+
+class ExitsAsItIsShown(Unsendable):
+    """
+    Somebody's object.
+    """
+
+    def __repr__(self) -> str:
+        sys.exit(6)
 
 
 class ExitsAsItIsMade:
@@ -113,6 +122,18 @@ class Universe(WireWorkerUniverse):
 
     def exitsAsItIsPickled(self) -> Any:
         return ExitsAsItIsPickled()
+
+    def exitsAsItIsShown(self) -> Any:
+        return ExitsAsItIsShown()
+
+    def raisesWhatExits(self) -> None:
+        raise Exiting
+
+    def nested(self, depth: int) -> Any:
+        value: Any = None
+        for _ in range(depth):
+            value = [value]
+        return value
 
     def function(self) -> Any:
         return lambda: None
@@ -231,7 +252,7 @@ def test_anExceptionThatCannotTravelIsTold(codec: Any, args: Any) -> None:
 
 
 @both
-@pytest.mark.parametrize("name", ["unsendable", "exitsAsItIsPickled"])
+@pytest.mark.parametrize("name", ["unsendable", "exitsAsItIsPickled", "exitsAsItIsShown"])
 def test_aResultThatCannotBeSentIsAnError(codec: Any, name: str) -> None:
     """
     A result whose pickling raises, or exits, fails that call only.
@@ -239,6 +260,25 @@ def test_aResultThatCannotBeSentIsAnError(codec: Any, name: str) -> None:
     station = Station(Universe(), codec=codec)
     assert isinstance(station.outcome(name), MaybeEncodingError)
     assert station.outcome("echo") == [[], {}]
+
+
+@both
+def test_aResultThatIsNestedTooDeepIsAnError(codec: Any) -> None:
+    """
+    A result that is too deep to be written fails that call only.
+    """
+    station = Station(Universe(), codec=codec)
+    assert isinstance(station.outcome("nested", 5000), MaybeEncodingError)
+    assert station.outcome("nested", 2) == [[None]]
+
+
+@both
+def test_anExceptionThatExitsAsItIsToldIsTold(codec: Any) -> None:
+    """
+    An exception whose text exits has its call fail, and ends nothing else.
+    """
+    error = Station(Universe(), codec=codec).outcome("raisesWhatExits")
+    assert type(error) in (Exiting, RemoteError)
 
 
 def test_aResultOfCodeTravelsInPickleOnly() -> None:
@@ -418,6 +458,30 @@ def test_nothingIsUnpickledInCbor() -> None:
         assert isinstance(station.outcome("springInError"), RemoteError)
         assert isinstance(station.outcome("failWith", "checked", "text"), RemoteError)
     assert station.kinds(100) == station.kinds(101) == [Kind.RAISED]
+
+
+@given(
+    messages=st.lists(
+        st.tuples(st.integers(0, 30), st.integers(0, 5), st.binary(max_size=40)), max_size=8
+    ),
+    flags=st.integers(0, 40),
+    name=st.sampled_from(["echo", "generator", "spring", "springInError", "x"]),
+    packed=st.binary(max_size=30),
+)
+def test_anyMessagesInCborAreHarmless(messages: Any, flags: int, name: str, packed: bytes) -> None:
+    """
+    Whatever a peer sends, it is served or it breaks the protocol; nothing is unpickled.
+    """
+    station = Station(Universe(), codec=CBOR)
+    messages.append((Kind.CALL, 9, packedCall(flags, name, packed)))
+    with nothingUnpickled():
+        for kind, number, body in messages:
+            try:
+                station.hear(kind, number, body)
+            except RemoteProtocolError:
+                pass
+        station.turn()
+        station.host.lost(station.line, OSError())
 
 
 # Where and when ------------------------------------------------------------------

@@ -34,6 +34,10 @@ from asynqueue.outcome import Raised, portable, shortRepr
 _LONGEST_TRACE = 1 << 16
 _MOST_FRAMES = 100
 _LONGEST_TEXT = 10_000
+_SHORT_TEXT = 1000
+
+# So many bytes are not copied into a pickle.
+_LARGE_BYTES = 1 << 16
 
 # Values may be nested so deep in CBOR. What reads and writes it is recursive, and was
 # seen to run out of stack, which no exception tells of, at some thousands.
@@ -116,8 +120,8 @@ def told(failure: Failure) -> Raised:
             trace = failure.getTraceback()
         else:
             trace = "".join(traceback.format_exception(error))
-    except Exception:
-        # Somebody's __str__, or worse: whatever it raises, the type and the place remain.
+    except BaseException:
+        # Somebody's __str__, or worse: whatever it raises, an exit too, the type remains.
         trace = f"{type(error).__qualname__}\n"
     return Raised(error, trace[-_LONGEST_TRACE:], frames)
 
@@ -127,7 +131,7 @@ def shortTold(outcome: Raised) -> Raised:
     The same in few bytes, where all of it is too large to be sent.
     """
     error = outcome.error
-    text = f"{shortRepr(error)}, which is too large to be sent"
+    text = f"{textOf(error)[:_SHORT_TEXT]} ... which is too large to be sent"
     return Raised(RemoteError(_nameOf(error), text), outcome.trace[-_LONGEST_TEXT:])
 
 
@@ -136,24 +140,76 @@ def _nameOf(error: BaseException) -> str:
     return name.removeprefix("builtins.")
 
 
-def _textOf(error: BaseException) -> str:
+def textOf(error: BaseException) -> str:
+    """
+    What an exception says, whatever its C{__str__} does.
+    """
     try:
         return str(error)[:_LONGEST_TEXT]
-    except Exception:
-        # Somebody's __str__: the type's name has to do.
+    except BaseException:
+        # Somebody's code, an exit included: the type's name has to do.
         return ""
+
+
+def reprOf(value: Any) -> str:
+    """
+    What a value looks like, in short, whatever its C{__repr__} does.
+    """
+    try:
+        return shortRepr(value)
+    except BaseException:
+        # As above.
+        return f"<{type(value).__qualname__}>"
+
+
+class _Apart:
+    """
+    Stands for large bytes, which are not copied into the pickle: it is read as the bytes
+    themselves.
+    """
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return bytes, (pickle.PickleBuffer(self._data),)
+
+
+def _isLarge(value: Any) -> bool:
+    # Not a bytearray: it may change before it is sent.
+    return type(value) is bytes and len(value) >= _LARGE_BYTES
 
 
 class PickleCodec:
     """
-    Pickle, and cloudpickle where that is needed, as L{asynqueue.codec} has it.
+    Pickle, and cloudpickle where that is needed, as L{asynqueue.codec} has it. Large bytes
+    that are an argument, or the result, are a buffer beside it: to copy them would keep
+    everything else waiting for some milliseconds.
     """
 
     name = "pickle"
 
-    # Hot paths: not even a call more.
-    encodeCall = staticmethod(encodeCall)
-    encode = staticmethod(encode)
+    @staticmethod
+    def encodeCall(args: tuple[Any, ...], kw: dict[str, Any]) -> tuple[bytes | None, Sequence[Any]]:
+        """
+        A hot path.
+        """
+        for arg in args:
+            if _isLarge(arg):
+                args = tuple(_Apart(each) if _isLarge(each) else each for each in args)
+                break
+        if kw:
+            kw = {key: _Apart(each) if _isLarge(each) else each for key, each in kw.items()}
+        return encodeCall(args, kw)
+
+    @staticmethod
+    def encode(value: Any) -> tuple[bytes, Sequence[Any]]:
+        """
+        A hot path.
+        """
+        return encode(_Apart(value) if _isLarge(value) else value)
 
     @staticmethod
     def decodeCall(body: Any, buffers: Sequence[Any]) -> tuple[Sequence[Any], dict[str, Any]]:
@@ -179,7 +235,7 @@ class PickleCodec:
         """
         error = outcome.error
         there = dumps(portable(error))
-        plain = there, _nameOf(error), _textOf(error), outcome.trace, outcome.frames
+        plain = there, _nameOf(error), textOf(error), outcome.trace, outcome.frames
         return pickle.dumps(plain, pickle.HIGHEST_PROTOCOL)
 
     @staticmethod
@@ -309,10 +365,10 @@ class CborCodec:
         """
         try:
             return self._written(value), ()
-        except Exception as error:
+        except BaseException as error:
             # Also what somebody's subclasses raise as they are looked at.
-            reason = f"codec='cbor' sends plain values only: {_textOf(error)}"
-            raise MaybeEncodingError(reason, shortRepr(value)) from None
+            reason = f"codec='cbor' sends plain values only: {textOf(error)}"
+            raise MaybeEncodingError(reason, reprOf(value)) from None
 
     def decode(self, body: Any, buffers: Sequence[Any] = ()) -> Any:
         """
@@ -333,7 +389,7 @@ class CborCodec:
 
     def encodeRaised(self, outcome: Raised) -> bytes:
         error = outcome.error
-        name, text = _nameOf(error), _textOf(error)
+        name, text = _nameOf(error), textOf(error)
         args: Sequence[Any] = error.args
         if not _canBeMadeOf(error, name):
             name, args = "", ()
@@ -393,7 +449,7 @@ def _check(value: Any) -> None:
                 continue
             if not isinstance(each, _CONTAINERS):
                 name = f"{type(each).__module__}.{type(each).__qualname__}"
-                raise TypeError(f"{name.removeprefix('builtins.')} is none")
+                raise TypeError(f"{name.removeprefix('builtins.')} is no such type")
             # What is in several places is looked at once.
             inner[id(each)] = each
         if not inner:

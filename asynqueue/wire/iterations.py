@@ -16,10 +16,9 @@ from twisted.python.failure import Failure
 from asynqueue.errors import MaybeEncodingError, RemoteProtocolError
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.iteration.sources import AsyncIteratorSource
-from asynqueue.outcome import shortRepr
 from asynqueue.pool.streaming import sizeOf
 from asynqueue.reactors import theReactor
-from asynqueue.wire.codecs import Codec, shortTold, told
+from asynqueue.wire.codecs import Codec, reprOf, shortTold, textOf, told
 from asynqueue.wire.messages import Kind
 
 _log = Logger()
@@ -31,6 +30,9 @@ _STEP_BYTES = 1 << 18
 
 # The size of the items is learnt with batches of 1, 2, 4 and so on.
 _GROWTH = 2
+
+# So much is told of why something cannot be sent.
+_LONGEST_REASON = 1000
 
 # Of an asynchronous iterator so many items may wait here to be sent.
 _WINDOW = 64
@@ -69,12 +71,8 @@ def cannotSend(error: BaseException, value: Any) -> Failure:
     """
     if isinstance(error, MaybeEncodingError):
         return Failure(error)
-    try:
-        text = str(error)[:1000]
-    except Exception:
-        # Somebody's __str__: the type has to do.
-        text = ""
-    return Failure(MaybeEncodingError(f"{type(error).__name__}: {text}", shortRepr(value)))
+    reason = f"{type(error).__name__}: {textOf(error)[:_LONGEST_REASON]}"
+    return Failure(MaybeEncodingError(reason, reprOf(value)))
 
 
 def checkedCredit(credit: int) -> int:
@@ -288,7 +286,7 @@ class Iterations:
         if isinstance(value, Deferator):
             deferator, text = value, value.representation
         elif isinstance(value, AsyncIterator):
-            text = shortRepr(value)
+            text = reprOf(value)
             deferator = Deferator.fromSource(AsyncIteratorSource(value), text, _WINDOW)
         else:
             return False
