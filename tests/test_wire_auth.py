@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
@@ -30,6 +31,16 @@ def test_aProofIsTheDigestThatTheDocumentSays() -> None:
         + b"a channel"
     )
     assert EXCHANGE.proof(KEY, True) == hmac.new(KEY, message, "sha256").digest()
+
+
+def test_theProofsAreThoseOfTheDocument() -> None:
+    """
+    The example of the protocol page holds.
+    """
+    exchange = Exchange(b"greeting of the dialer", b"greeting of the listener", b"")
+    text = (Path(__file__).parents[1] / "docs" / "protocol.rst").read_text(encoding="utf-8")
+    for dialed in (True, False):
+        assert exchange.proof(bytes(range(32)), dialed).hex() in text
 
 
 def test_aProofIsBelieved() -> None:

@@ -31,6 +31,7 @@ _MOST_KEY = 0xFF
 _MOST_KEYS = 16
 _MOST_BOX = MOST_VALUE + (1 << 12)
 
+_TOO_LARGE = f"an AMP box of more than {_MOST_BOX:,} bytes"
 _TOO_EARLY = "more was sent than is allowed before a connection is open"
 
 # A remainder of fewer bytes is copied, so that it does not keep what it is a part of.
@@ -266,6 +267,8 @@ class BoxParser:
             box[key] = data[value:at]
         if not box:
             raise RemoteProtocolError("an empty AMP box")
+        if at - start > _MOST_BOX:
+            raise RemoteProtocolError(_TOO_LARGE)
         self._taken(at)
         return box
 
@@ -278,7 +281,7 @@ class BoxParser:
         if self._bytesLeft is not None and wanted > self._bytesLeft:
             raise RemoteProtocolError(_TOO_EARLY)
         if wanted > _MOST_BOX:
-            raise RemoteProtocolError(f"an AMP box of more than {_MOST_BOX:,} bytes")
+            raise RemoteProtocolError(_TOO_LARGE)
         self._wanted = wanted
         return None
 
