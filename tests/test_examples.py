@@ -1,6 +1,7 @@
 """
 The parts of the examples: the function of the demo, which parses and measures a
-Python module, the picture of the Mandelbrot set, and the summary of logs.
+Python module, the picture of the Mandelbrot set, the summary of logs, and what the
+hosts of the crawler find in a page.
 """
 
 from __future__ import annotations
@@ -238,3 +239,46 @@ def test_pageIsServedMeanwhile(tmp_path: Path) -> None:
     assert "25 of 25 logs, 200,000 requests" in done.stdout
     assert "the page was served" in done.stdout
     assert done.stderr == ""
+
+
+# The crawler
+
+
+def test_readerFindsWordsAndLinks() -> None:
+    """
+    A page has the words of its text, and not of its title; links are addresses.
+    """
+    reader = example("_fetcher").Reader("http://site/page/1?x")
+    reader.feed("<title>No word</title><p>one two\ntwo</p><nav><a href='/a#b'>more</a>")
+    reader.feed("<a href='c'>more</a> <a name='nowhere'>more</a></nav>")
+    reader.close()
+    assert reader.words == {"one": 1, "two": 2}
+    assert reader.links == ["http://site/a", "http://site/page/c"]
+
+
+def test_allPagesOfTheSiteAreReached() -> None:
+    """
+    The links of the crawler's site lead from its first page to every other, and to as many
+    dead ends as it says.
+    """
+    site, pages = example("_website"), 137
+    seen, left = set(), ["/page/0"]
+    while left:
+        path = left.pop()
+        if path not in seen:
+            seen.add(path)
+            _, kind, number = path.split("/")
+            left += site.linksOf(int(number), pages) if kind == "page" else []
+    dead = {path for path in seen if path.startswith("/nothing/")}
+    assert seen - dead == {f"/page/{number}" for number in range(pages)}
+    assert len(dead) == site.deadLinks(pages)
+
+
+def test_indexOfTheSiteHasAllWords() -> None:
+    """
+    The index with which the crawler compares its own counts every word of every page.
+    """
+    site = example("_website")
+    index = site.indexOf(30)
+    assert sum(sum(pages.values()) for pages in index.values()) == 30 * site.WORDS_PER_PAGE
+    assert set(index) <= set(site.WORDS)
