@@ -493,9 +493,13 @@ class FakeInterrupts(Interrupts):
     def __init__(self) -> None:
         super().__init__()
         self.heard: Any = None
+        self.isEnding = False
 
     def hear(self, interrupted: Any) -> None:
         self.heard = interrupted
+
+    def ending(self) -> None:
+        self.isEnding = True
 
     def close(self) -> None:
         self.heard = None
@@ -683,7 +687,9 @@ def test_secondSignalEndsAtOnce(world: World) -> None:
     A signal while it stops leaves no time to what runs.
     """
     served(world)
+    assert not world.interrupts.isEnding
     heard = Heard(world.service.stopService())
+    assert world.interrupts.isEnding
     world.interrupts.heard()
     assert world.server.graces == [None, 0]
     assert world.service.forced

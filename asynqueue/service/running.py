@@ -85,8 +85,8 @@ class HostService(Service):
         @param failed: is told if it cannot serve, after that was logged.
         @param makeServer: makes what serves of the settings and the reactor.
         @param notifier: tells the service manager.
-        @param interrupts: hear signals while the service ends; C{None}: nobody does, as
-            becomes a part of somebody's program.
+        @param interrupts: hear signals; C{None}: nobody does, as becomes a part of
+            somebody's program.
         @param reactor: the reactor; C{None} is the installed one.
         """
         self.forced = False
@@ -116,6 +116,8 @@ class HostService(Service):
         # This stands before what the queue of the server wants to do when the reactor
         # stops, which is to end at once what has not begun. We give that back.
         self._trigger = reactor.addSystemEventTrigger("before", "shutdown", self._reactorStops)
+        if self._interrupts is not None:
+            reactor.callWhenRunning(self._interrupts.hear, self.endNow)
         started = maybeDeferred(self._start, reactor)
         started.addCallback(lambda _: reactor.callWhenRunning(self._serves))
         started.addErrback(self._cannotServe)
@@ -161,7 +163,14 @@ class HostService(Service):
         if self._life is not _Life.STARTING:
             return
         self.failure = failure
-        if failure.check(AsynQueueError, OSError, ValueError, TypeError, ImportError):
+        if failure.check(LookupError) and (self._settings.listen or "").startswith("systemd:"):
+            # Twisted's parser has no words for it.
+            _log.critical(
+                "cannot serve: systemd has passed no such socket as {listen} names (LISTEN_FDS,"
+                " LISTEN_FDNAMES)",
+                listen=self._settings.listen,
+            )
+        elif failure.check(AsynQueueError, OSError, ValueError, TypeError, ImportError):
             # These say what to do; where they were raised helps nobody.
             _log.critical("cannot serve: {reason}", reason=failure.getErrorMessage())
         else:
@@ -173,7 +182,7 @@ class HostService(Service):
         self._ignoreReactor()
         server = self._server
         if self._interrupts is not None:
-            self._interrupts.hear(self.endNow)
+            self._interrupts.ending()
         if server is None or self.failure is not None:
             stopped: Deferred[Any] = succeed(None)
         else:

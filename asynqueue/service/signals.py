@@ -1,8 +1,8 @@
 """
-Signals that come while a service ends.
+Signals to a process that is nothing but a service.
 
 The first SIGTERM or Ctrl-C is the reactor's: it stops, and the service with it. A second
-one means that nobody wants to wait.
+one means that nobody wants to wait; not even for a reactor that hangs.
 """
 
 from __future__ import annotations
@@ -24,38 +24,54 @@ _LAST_SECONDS = 2.0
 
 class Interrupts:
     """
-    Hears signals on behalf of a service that ends. It is for a process that is nothing
-    but that service, and is used in its main thread.
+    Hears the signals that end a process. To be used in its main thread.
     """
 
     def __init__(self, reactor: Any = None) -> None:
         self._reactor = reactor
-        self._before: dict[int, Any] = {}
+        self._before: dict[int, Callable[[int, Any], Any]] = {}
         self._interrupted: Callable[[], None] | None = None
+        self._isEnding = False
 
     def hear(self, interrupted: Callable[[], None]) -> None:
         """
-        From now on, call this in the reactor when a signal comes. If the process has not
-        ended two seconds later, it does then, and says what it was doing; a further
-        signal ends it like any other process.
+        Begin, when the reactor runs: it has put its own handlers by then. What this
+        process ignores, it goes on to ignore.
+
+        @param interrupted: is called in the reactor when there is a second signal. If the
+            process has not ended two seconds later, it does then, and says what it was
+            doing; a further signal ends it like any other process.
         """
-        if self._interrupted is None:
-            self._before = {number: signal.signal(number, self._caught) for number in _SIGNALS}
+        self._isEnding = False
         self._interrupted = interrupted
+        for number in _SIGNALS:
+            handler = signal.getsignal(number)
+            if callable(handler):
+                self._before[number] = handler
+                signal.signal(number, self._caught)
+
+    def ending(self) -> None:
+        """
+        The service ends, for whatever reason: the next signal is as good as a second.
+        """
+        self._isEnding = True
 
     def close(self) -> None:
         """
         Signals do again what they did before.
         """
-        if self._interrupted is not None:
-            self._interrupted = None
-            faulthandler.cancel_dump_traceback_later()
-            for number, handler in self._before.items():
-                signal.signal(number, handler)
+        faulthandler.cancel_dump_traceback_later()
+        before, self._before = self._before, {}
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def _caught(self, number: int, frame: Any) -> None:
+        if not self._isEnding:
+            self._isEnding = True
+            self._before[number](number, frame)
+            return
         # The reactor may be what hangs: this does not depend on it.
-        for signum in _SIGNALS:
+        for signum in self._before:
             signal.signal(signum, signal.SIG_DFL)
         # By its number: what the logs put in the place of standard error is no file.
         faulthandler.dump_traceback_later(_LAST_SECONDS, exit=True, file=_STDERR)
