@@ -178,9 +178,10 @@ class Caller:
 
     def leaving(self, connection: Connection, reason: str) -> None:
         """
-        The host says goodbye.
+        The host says goodbye: nothing else will be called.
         """
         self.events.append(f"leaving: {reason}")
+        connection.goodbye("")
 
     def lost(self, connection: Connection, error: Exception) -> None:
         """
@@ -509,6 +510,20 @@ def test_manyStrangers(
     assert caller.value() == 2
 
 
+def test_queueThatBreaksTheRules(server: WireServer, reactor: Reactor) -> None:
+    """
+    If one that has proved itself says what it must not, that is logged with where it is.
+    """
+    caller = Caller(reactor)
+    with readingLogs() as logs:
+        caller.connection.send(Kind.RETURNED, 1, b"")
+        caller.run()
+        reactor.advance(10)
+        caller.run()
+    assert caller.events[-1] == "lost"
+    assert any("UNIX socket /run/crew.sock is over" in said for said in logs.said())
+
+
 def test_givenQueue(reactor: Reactor) -> None:
     """
     A queue that was given makes the calls, with whatever workers it has, and lives on.
@@ -715,12 +730,14 @@ def test_hubRefuses(
     If the hub does not want it the start fails, and the hub is not dialed again.
     """
     server, started = dialing
-    caller = Caller(reactor, key=b"other" * 8, factory=endpoint.factory, dials=False)
-    endpoint.attempts[0].callback(None)
-    for _ in range(20):
-        reactor.advance(10)
-        caller.run()
+    with readingLogs() as logs:
+        caller = Caller(reactor, key=b"other" * 8, factory=endpoint.factory, dials=False)
+        endpoint.attempts[0].callback(None)
+        for _ in range(20):
+            reactor.advance(10)
+            caller.run()
     assert isinstance(started.error, IdentityRefused)
+    assert any("no proof of identity" in said for said in logs.said())
     assert len(endpoint.attempts) == 1
     assert "does not serve" in repr(server)
 

@@ -79,17 +79,22 @@ class _ServerService(Service):
 class _Guest:
     """
     A queue out there: the connection with it, and the host that makes its calls.
+
+    @ivar connection: the connection.
+    @ivar wasOpen: whether it has proved itself once.
     """
 
     def __init__(self, server: WireServer, host: Host) -> None:
         self._server = server
         self._host = host
         self.connection: Connection | None = None
+        self.wasOpen = False
 
     def opened(self, connection: Connection) -> None:
         """
         It has proved itself.
         """
+        self.wasOpen = True
         self._host.opened(connection)
         self._server.guestOpened(self)
 
@@ -111,6 +116,13 @@ class _Guest:
         """
         self._host.lost(connection, error)
         self._server.guestLost(self, error)
+
+    @property
+    def name(self) -> str:
+        """
+        Where it is, in words.
+        """
+        return "nobody" if self.connection is None else self.connection.description
 
     @property
     def isOpen(self) -> bool:
@@ -365,6 +377,9 @@ class WireServer:
         """
         A queue is gone.
         """
+        # Of those that listen, complaints tell who was never open.
+        if isinstance(error, WireError) and (guest.wasOpen or self._dial):
+            _log.warn("the connection with {peer} is over: {error}", peer=guest.name, error=error)
         del self._guests[guest]
         if self._door is not None:
             self._door.lost(error)
