@@ -95,18 +95,21 @@ def beside(rounds: int) -> str:
     """
     Small calls beside something large.
     """
-    figures = runRounds(["wire_ours:besideLarge"], rounds)["wire_ours:besideLarge"]
-    rows = [
-        [
-            name,
-            *(f"{figures[f'{key} {when}']:.0f}" for key in ("p50 us", "p99 us")),
-            *(
-                f"{figures[f'{key} {when}'] / figures[f'{key} alone']:.2f}"
-                for key in ("p50 us", "p99 us")
-            ),
-        ]
-        for name, when in (("alone", "alone"), ("while 64 MB go there and back", "beside"))
-    ]
+    names = {
+        "a numpy array of 64 MB": "wire_ours:besideArray",
+        "64 MB of bytes": "wire_ours:besideBytes",
+    }
+    figures = runRounds(list(names.values()), rounds)
+    rows = []
+    keys = ("p50 us", "p99 us")
+    for name, contender in names.items():
+        its = figures[contender]
+        alone = [its[f"{key} alone"] for key in keys]
+        beside = [its[f"{key} beside"] for key in keys]
+        if not rows:
+            rows.append(["alone", *(f"{value:.0f}" for value in alone), "1.00", "1.00"])
+        ratios = [f"{value / least:.2f}" for value, least in zip(beside, alone, strict=True)]
+        rows.append([f"beside {name}", *(f"{value:.0f}" for value in beside), *ratios])
     title = f"{ONE_BY_ONE:,} no-op calls over loopback, one at a time"
     columns = ["", "p50 us", "p99 us", "p50 / alone", "p99 / alone"]
     return table(title, columns, rows)

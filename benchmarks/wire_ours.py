@@ -4,12 +4,13 @@ Our wire.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from asynqueue import TaskQueue
@@ -154,33 +155,37 @@ async def large(delay: float, reactor: Any) -> Figures:
     return thereAndBack(TRIPS, LARGE, seconds)
 
 
-async def besideLarge(reactor: Any) -> Figures:
+async def beside(make: Callable[[], Any], reactor: Any) -> Figures:
     """
-    Calls of nothing, one at a time, first alone, then while large things go there and
-    back on the same connection.
+    Calls of nothing, one at a time, first alone, then while something large goes there
+    and back on the same connection.
     """
     with Hosts() as hosts:
         queue = await queueOf(tcpHost(hosts))
         alone = percentiles(await oneByOne(queue, ONE_BY_ONE))
-        data = bytearray(LARGE)
+        data = make()
         going = True
 
         async def transfer() -> None:
             while going:
                 await queue.call("identity", data)
 
-        from twisted.internet.defer import Deferred
-
         transfers = Deferred.fromCoroutine(transfer())
         beside = percentiles(await oneByOne(queue, ONE_BY_ONE))
         going = False
         await transfers
         await queue.shutdown()
-    return {
-        f"{key} {name}": its[key]
-        for name, its in (("alone", alone), ("beside", beside))
-        for key in its
-    }
+    both = (("alone", alone), ("beside", beside))
+    return {f"{key} {name}": its[key] for name, its in both for key in its}
+
+
+def anArray() -> Any:
+    """
+    64 MB that need no copy to be pickled.
+    """
+    from numpy import ones
+
+    return ones(LARGE // 8)
 
 
 async def generator(reactor: Any) -> Figures:
@@ -220,3 +225,6 @@ tlsBurst = partial(burst, tlsHosts)
 
 largeNear = partial(large, 0.0)
 largeFarAway = partial(large, DELAY_SECONDS)
+
+besideBytes = partial(beside, lambda: bytes(LARGE))
+besideArray = partial(beside, anArray)

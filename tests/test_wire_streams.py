@@ -436,8 +436,34 @@ def test_theWindowIsBounded() -> None:
     assert intake.size == LEAST_WINDOW
     for _ in range(2000):
         intake.take(MOST_VALUE)
-    intake.measure(1e-6, 1e-6)
+    intake.measure(1.0, 1.0)
     assert intake.size == MOST_WINDOW
+
+
+def test_theWindowOfAShortWayStaysSmall() -> None:
+    """
+    Where round trips are short no stream needs a large window, however much comes; one
+    that became large by mistake is made small again.
+    """
+    intake = Intake()
+    for _ in range(2000):
+        intake.take(MOST_VALUE)
+    intake.measure(0.001, 0.001)
+    assert intake.size == 1_000_000
+    intake.measure(0.0001, 0.0001)
+    assert intake.size == LEAST_WINDOW
+
+
+def test_theWindowDoesNotGrowWhileSomethingWaits() -> None:
+    """
+    A round trip that is longer than it could be has waited behind what is on the way:
+    that is no reason for more.
+    """
+    intake = Intake()
+    for _ in range(100):
+        intake.take(MOST_VALUE)
+    intake.measure(0.2, 0.1)
+    assert intake.size == LEAST_WINDOW
 
 
 def transferred(size: int, seconds: float, rate: float) -> tuple[float, int]:

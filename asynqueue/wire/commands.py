@@ -26,7 +26,7 @@ LEAST_LARGEST = 1 << 17
 """A side takes messages of so many bytes at the least: what is wrong with a larger one
 must fit."""
 
-LEAST_WINDOW = 1 << 18
+LEAST_WINDOW = 1 << 17
 """The bytes of chunks that each side grants to begin with, and always."""
 
 MOST_WINDOW = 1 << 26

@@ -386,6 +386,9 @@ class Connection(Protocol):
             self._stopTimer()
             if self._heartbeat is not None:
                 self._startTimer(self._heartbeat, self._tick)
+            # The round trip while nothing is on the way: what is measured later is
+            # compared with it.
+            self._session.beat(self._heard)
             self._owner.opened(self)
         elif kind is Left:
             self._owner.leaving(self, event.reason)

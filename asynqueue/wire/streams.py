@@ -40,6 +40,12 @@ _ROUND_TRIPS = 4
 # ... and grows when a stream has become so many times faster.
 _FASTER = 1.1
 
+# No stream is faster than about so many bytes in a second: it needs no window for more.
+_MOST_SPEED = 1e9
+
+# A round trip that is so many times longer than the shortest has waited on the way.
+_QUEUED = 1.25
+
 
 class _Message:
     """
@@ -277,10 +283,11 @@ class Intake:
         @param least: the shortest yet.
         """
         came = self._came - self._cameBefore
-        if came > seconds * self._fastest:
+        if seconds <= _QUEUED * least and came > seconds * self._fastest:
             self._fastest = came / seconds * _FASTER
-            target = int(_ROUND_TRIPS * came * (least / seconds))
-            self.size = min(max(self.size, target), MOST_WINDOW)
+            self.size = max(self.size, int(_ROUND_TRIPS * came * (least / seconds)))
+        most = min(MOST_WINDOW, int(_MOST_SPEED * least))
+        self.size = max(LEAST_WINDOW, min(self.size, most))
 
 
 class Incoming:
