@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
 from asynqueue.errors import WireError
-from asynqueue.framing import LARGEST, Frame
+from asynqueue.framing import LARGEST
 from asynqueue.reactors import theReactor
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.wire.codecs import codecNamed
@@ -31,6 +31,7 @@ from asynqueue.wire.connection import Connection
 from asynqueue.wire.crew import Crew, newCatalog
 from asynqueue.wire.doors import ConnectionFactory, Dialer, Door, Listener
 from asynqueue.wire.endpoints import clientEndpoint, keyFor, requireIdentity, serverEndpoint
+from asynqueue.wire.guests import Guest
 from asynqueue.wire.serving import Host
 from asynqueue.wire.session import Session
 from asynqueue.workers.waiters import Waiters
@@ -40,8 +41,6 @@ _log = Logger()
 # So many connections may be there that have not proved themselves: if there are more,
 # those that have had the longest time for it are closed.
 _MOST_UNPROVEN = 256
-
-_GOODBYE = "the host stops"
 
 
 class _Life(Enum):
@@ -74,78 +73,6 @@ class _ServerService(Service):
         """
         Service.stopService(self)
         return self._leave()
-
-
-class _Guest:
-    """
-    A queue out there: the connection with it, and the host that makes its calls.
-
-    @ivar connection: the connection.
-    @ivar wasOpen: whether it has proved itself once.
-    """
-
-    def __init__(self, server: WireServer, host: Host) -> None:
-        self._server = server
-        self._host = host
-        self.connection: Connection | None = None
-        self.wasOpen = False
-
-    def opened(self, connection: Connection) -> None:
-        """
-        It has proved itself.
-        """
-        self.wasOpen = True
-        self._host.opened(connection)
-        self._server.guestOpened(self)
-
-    def received(self, connection: Connection, frames: list[Frame]) -> None:
-        """
-        It has said something. A hot path.
-        """
-        self._host.received(connection, frames)
-
-    def leaving(self, connection: Connection, reason: str) -> None:
-        """
-        It will say nothing new.
-        """
-        self._host.leaving(connection, reason)
-
-    def lost(self, connection: Connection, error: Exception) -> None:
-        """
-        It is gone.
-        """
-        self._host.lost(connection, error)
-        self._server.guestLost(self, error)
-
-    @property
-    def name(self) -> str:
-        """
-        Where it is, in words.
-        """
-        return "nobody" if self.connection is None else self.connection.description
-
-    @property
-    def isOpen(self) -> bool:
-        """
-        Whether it has proved itself, and is still there.
-        """
-        return self.connection is not None and self.connection.isOpen
-
-    def dismiss(self) -> None:
-        """
-        Let it go, when all its calls have ended.
-        """
-        if self.isOpen:
-            self._host.drain(_GOODBYE)
-        else:
-            self.cut()
-
-    def cut(self) -> None:
-        """
-        Let it go at once.
-        """
-        if self.connection is not None:
-            self.connection.abort()
 
 
 class WireServer:
@@ -236,7 +163,7 @@ class WireServer:
         self._door: Door | None = None
         self._queue: TaskQueue | None = None
         self._complaints: Complaints | None = None
-        self._guests: dict[_Guest, None] = {}
+        self._guests: dict[Guest, None] = {}
         self._starting: list[Deferred[None]] = []
         self._stopped = Waiters()
         self._timer: Any = None
@@ -347,7 +274,7 @@ class WireServer:
             ended=lambda _: None,
             reactor=self._reactor,
         )
-        guest = _Guest(self, host)
+        guest = Guest(self, host)
         session = Session(
             "host",
             self._dial,
@@ -366,14 +293,14 @@ class WireServer:
         self._guests[guest] = None
         return guest.connection
 
-    def guestOpened(self, guest: _Guest) -> None:
+    def guestOpened(self, guest: Guest) -> None:
         """
         A queue has proved itself.
         """
         assert self._door is not None
         self._door.opened()
 
-    def guestLost(self, guest: _Guest, error: Exception) -> None:
+    def guestLost(self, guest: Guest, error: Exception) -> None:
         """
         A queue is gone.
         """
