@@ -134,6 +134,17 @@ def test_theWrongKeyIsToldToBoth() -> None:
         assert wire.queue.connection.peer
 
 
+def test_twoThatRefuseEachOtherPartAtOnce() -> None:
+    """
+    Nobody waits for the other to close.
+    """
+    wire = Wire(queue={}, host=KEYED).open()
+    assert wire.clock.seconds() == 0
+    for end in (wire.queue, wire.host):
+        assert "the host has a key, and the queue has none" in str(end.owner.error)
+        assert end.transport.isHalfClosed
+
+
 def test_itMustOpenInTime() -> None:
     """
     Whoever says nothing, or not enough, is let go after ten seconds.
@@ -346,6 +357,76 @@ def test_aFullTransportStopsOnlyWhatIsLarge(wire: Wire) -> None:
     assert queue.transport.size < 200_000
     wire.carry()
     assert [number for _, number, *_ in wire.host.owner.frames] == [2, 3, 4, 1]
+
+
+def test_whatWaitsIsCounted(wire: Wire) -> None:
+    """
+    Large messages until they are written, and all that is written while the transport is
+    full.
+    """
+    queue = wire.queue
+    assert queue.connection.backlog == 0
+    queue.connection.send(1, 1, bytes(1_000_000))
+    assert queue.connection.backlog == 1_000_028
+    wire.clock.advance(0)
+    left = queue.connection.backlog
+    assert left >= 1_000_028
+    queue.connection.send(1, 2, bytes(10_000))
+    wire.clock.advance(0)
+    assert queue.connection.backlog > left + 10_000
+    wire.carry()
+    assert queue.connection.backlog == 0
+
+
+def test_whoWaitsIsCalledWhenLessWaits(wire: Wire) -> None:
+    """
+    Once, each at its own mark, and never within the call that asks for it.
+    """
+    queue = wire.queue
+    called: list[tuple[str, int]] = []
+
+    def note(name: str) -> Any:
+        return lambda: called.append((name, queue.connection.backlog))
+
+    queue.connection.whenEased(1, note("now"))
+    assert called == []
+    wire.clock.advance(0)
+    assert called == [("now", 0)]
+    queue.connection.send(1, 1, bytes(3_000_000))
+    queue.connection.whenEased(2_000_000, note("half"))
+    queue.connection.whenEased(1, note("empty"))
+    wire.clock.advance(0)
+    assert called == [("now", 0)]
+    wire.carry()
+    assert [name for name, _ in called] == ["now", "half", "empty"]
+    assert 1_500_000 < called[1][1] < 2_000_000
+
+
+def test_whoWaitsForALostConnectionIsForgotten(wire: Wire) -> None:
+    """
+    There is nothing to go on with.
+    """
+    wire.queue.connection.send(1, 1, bytes(3_000_000))
+    wire.queue.connection.whenEased(1, lambda: wire.queue.owner.told.append("eased"))
+    wire.queue.connection.abort()
+    wire.advance(100)
+    assert wire.queue.owner.told == ["opened", "lost"]
+
+
+def test_whatAWaiterRaisesEndsTheConnection(wire: Wire) -> None:
+    """
+    It is logged, and the owner is told.
+    """
+    error = ZeroDivisionError()
+
+    def oops() -> None:
+        raise error
+
+    wire.queue.connection.whenEased(1, oops)
+    with readingLogs() as logs:
+        wire.carry()
+    assert logs.errors() == [error]
+    assert wire.queue.owner.error is error
 
 
 def test_largeMessagesPassBothWays(wire: Wire) -> None:

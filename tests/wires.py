@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IConsumer, ITransport
+from twisted.internet.interfaces import IConsumer, ITCPTransport
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -172,13 +172,14 @@ class LongWay:
         return True
 
 
-@implementer(ITransport, IConsumer)
+@implementer(ITCPTransport, IConsumer)
 class FakeTransport:
     """
     One end of a way in memory.
 
     @ivar capacity: so many bytes may wait before its producer is paused.
-    @ivar isClosing: whether it was asked to close, or to break.
+    @ivar isClosing: whether it was asked to close, or to break; C{isHalfClosed}: whether
+        nothing more will be written.
     @ivar peer: the address of the other end; C{here}: of this one.
     """
 
@@ -186,6 +187,8 @@ class FakeTransport:
         self.capacity = 1 << 16
         self.isClosing = False
         self.isBroken = False
+        self.isHalfClosed = False
+        self.isNoDelay = False
         self.producer: Any = None
         self.isPaused = False
         self.waiting: deque[bytes] = deque()
@@ -236,9 +239,21 @@ class FakeTransport:
         assert self.producer is None
         self.isClosing = True
 
+    def loseWriteConnection(self) -> None:
+        assert self.producer is None
+        self.isHalfClosed = True
+
     def abortConnection(self) -> None:
         self.isClosing = self.isBroken = True
         self.waiting.clear()
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.isNoDelay = enabled
+
+    def getHandle(self) -> None:
+        """
+        There is no socket.
+        """
 
     def getPeer(self) -> Any:
         return self.peer
@@ -382,6 +397,11 @@ class Wire:
         if data and not self.isCut and not other.isLost and not other.transport.isBroken:
             for begin in range(0, len(data), piece):
                 other.connection.dataReceived(data[begin : begin + piece])
+        if transport.isHalfClosed and not transport.waiting and not self.isCut:
+            # As Twisted has it: the end of what can be read is the end.
+            isBusy = isBusy or not end.isLost
+            other.lose(ConnectionDone())
+            end.lose(ConnectionDone())
         if transport.isClosing and not transport.waiting and not end.isLost:
             isBusy = True
             end.lose(ConnectionAborted() if transport.isBroken else ConnectionDone())

@@ -9,7 +9,7 @@ A connection between a queue and a host: a session, and the transport that carri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, Protocol as Typing
 
@@ -32,7 +32,7 @@ from asynqueue.wire.commands import (
 from asynqueue.wire.complaints import Complaints
 from asynqueue.wire.events import Frames, Left, Opened, Peer
 from asynqueue.wire.session import Session
-from asynqueue.wire.transports import bindingOf, describe, isSecure, refusalOf, tune
+from asynqueue.wire.transports import bindingOf, closeWriting, describe, isSecure, refusalOf, tune
 
 _log = Logger()
 
@@ -141,6 +141,9 @@ class Connection(Protocol):
         self._said = 0.0
         self._missed = 0
         self._discarded = 0
+        # What was written since the transport is full, and who waits for less to wait.
+        self._unsent = 0
+        self._waiting: list[tuple[int, Callable[[], None]]] = []
 
     # For its users
 
@@ -196,6 +199,23 @@ class Connection(Protocol):
         if not self._isDue:
             self._isDue = True
             self._reactor.callLater(0, self._flush)
+
+    @property
+    def backlog(self) -> int:
+        """
+        How many bytes wait because the other side does not read, or not as fast: chunks
+        without a window, and what was written since the transport is full.
+        """
+        return self._session.backlog + self._unsent
+
+    def whenEased(self, below: int, f: Callable[[], None]) -> None:
+        """
+        Call C{f} once, when the backlog is smaller than C{below}: soon, if it is so
+        already, but not within this call or L{send}. It is forgotten when the connection
+        is lost; what it raises ends the connection.
+        """
+        self._waiting.append((below, f))
+        self._flushSoon()
 
     def goodbye(self, reason: str = "") -> None:
         """
@@ -302,6 +322,7 @@ class Connection(Protocol):
             error = value if isinstance(value, Exception) else ConnectionLost(str(value))
             if not self._wasOpen:
                 error = refusalOf(error, self.description) or error
+        self._waiting.clear()
         # Nobody can send any more.
         self._session.refuse("busy", "")
         if self._complaints is not None and not self._wasOpen:
@@ -325,6 +346,8 @@ class Connection(Protocol):
         The transport takes more.
         """
         self._isPaused = False
+        # It does so when it has sent all.
+        self._unsent = 0
         self._flush()
 
     def stopProducing(self) -> None:
@@ -353,11 +376,33 @@ class Connection(Protocol):
         now = self._reactor.seconds()
         while boxes := session.boxes(now, not self._isPaused):
             self._said = now
-            transport.write(boxes[0] if len(boxes) == 1 else b"".join(boxes))
-            if self._isPaused or not session.hasMore:
+            data = boxes[0] if len(boxes) == 1 else b"".join(boxes)
+            transport.write(data)
+            if self._isPaused:
+                self._unsent += len(data)
                 break
+            if not session.hasMore:
+                break
+        if self._waiting:
+            self._ease()
         if life is _Life.CLOSING and session.isDone:
             self._end(_CLOSING_SECONDS)
+
+    def _ease(self) -> None:
+        """
+        Call those for whom little enough waits.
+        """
+        waiting, self._waiting = self._waiting, []
+        for below, f in waiting:
+            if self.backlog >= below:
+                self._waiting.append((below, f))
+                continue
+            try:
+                f()
+            except Exception as error:
+                # The seam to the owner's code, as in what it is told.
+                _log.failure("in what goes to {peer}", peer=self.description)
+                self.abort(error)
 
     # Beginning
 
@@ -386,9 +431,6 @@ class Connection(Protocol):
             self._stopTimer()
             if self._heartbeat is not None:
                 self._startTimer(self._heartbeat, self._tick)
-            # The round trip while nothing is on the way: what is measured later is
-            # compared with it.
-            self._session.beat(self._heard)
             self._owner.opened(self)
         elif kind is Left:
             self._owner.leaving(self, event.reason)
@@ -432,10 +474,13 @@ class Connection(Protocol):
         session.refuse("broken", str(error))
         boxes = session.boxes(self._reactor.seconds())
         if boxes:
-            # To close now would lose them, if something is still on its way to here.
-            self._transport.write(b"".join(boxes))
+            # To close both ways now would lose them, if something is still on its way.
             self._life = _Life.ENDING
             self._startTimer(_DISCARDING_SECONDS, self.abort)
+            transport = self._transport
+            transport.write(b"".join(boxes))
+            transport.unregisterProducer()
+            closeWriting(transport)
         else:
             self._end(_CLOSING_SECONDS)
 

@@ -266,6 +266,13 @@ class Session:
         return boxes
 
     @property
+    def backlog(self) -> int:
+        """
+        How many bytes of large messages wait for a window, or a turn.
+        """
+        return self._outgoing.backlog
+
+    @property
     def hasMore(self) -> bool:
         """
         Whether there are chunks that could be written now.

@@ -98,11 +98,13 @@ class Outgoing:
 
     @ivar largest: how many bytes a message may have; the other side says it.
     @ivar allowance: how many bytes of chunks may be sent now.
+    @ivar backlog: how many bytes of large messages wait to be sent.
     """
 
     def __init__(self) -> None:
         self.largest = LARGEST
         self.allowance = 0
+        self.backlog = 0
         self._frames: list[bytes] = []
         # The lines by the numbers that they hold. Some take turns, the others wait.
         self._lines: dict[int, _Line] = {}
@@ -182,6 +184,7 @@ class Outgoing:
                 message.tail = chunkTail(self._streams)
             size = min(MOST_VALUE, self.allowance, message.left)
             self.allowance -= size
+            self.backlog -= size
             boxes.append(message.chunk(size))
             turns.rotate(-1)
             if not message.left:
@@ -215,6 +218,7 @@ class Outgoing:
             line = _Line()
             (self._turns if len(self._turns) < MOST_STREAMS else self._waiting).append(line)
         line.messages.append(message)
+        self.backlog += message.left
         line.numbers.add(number)
         self._lines[number] = line
 

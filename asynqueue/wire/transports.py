@@ -67,6 +67,17 @@ def describe(transport: Any) -> str:
     return f"host {host}:{port}" if host is not None else f"{peer}"
 
 
+def closeWriting(transport: Any) -> None:
+    """
+    Send what was written, and say that nothing follows; the other side is still heard.
+    """
+    if isSecure(transport):
+        # TLS says so to the other side, and waits until that does as well.
+        transport.loseConnection()
+    elif ITCPTransport.providedBy(transport):
+        transport.loseWriteConnection()
+
+
 def tune(transport: Any) -> None:
     """
     Have small messages leave at once, and wait for little.
