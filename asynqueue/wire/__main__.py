@@ -119,7 +119,10 @@ class _Program:
         """
         if lifeline is not None:
             dieWith(lifeline)
-        os.nice(niceness)
+        try:
+            os.nice(niceness)
+        except OSError as error:
+            raise click.UsageError(f"cannot add {niceness} to the niceness: {error}") from error
         self._description = description
         self._dial = dial
         self._ready = ready
@@ -157,6 +160,7 @@ class _Program:
         # Whoever wanted to know it may not be there any more.
         with suppress(OSError):
             os.write(sys.stdout.fileno() if self._ready is None else self._ready, line)
+        self._server.whenStopped().addBoth(lambda _: self._stopReactor())
 
     def _cannot(self, failure: Failure) -> None:
         if not self._signals:
@@ -177,7 +181,7 @@ class _Program:
         theReactor().callFromThread(self._stop, None if self._signals == 1 else 0.0)
 
     def _stop(self, grace: float | None) -> None:
-        self._server.stop(grace).addBoth(lambda _: self._stopReactor())
+        self._server.stop(grace)
 
     def _stopReactor(self) -> None:
         # Two may have waited for the end.

@@ -155,6 +155,7 @@ class WireServer:
         self._crew = Crew(processes, threads, concurrent, largest)
         self._givenQueue = queue
         self._dial = dial
+        self._isOnce = not dial and description.startswith("stdio:")
         self._heartbeat = heartbeat
         self._largest = largest
         self._grace = grace
@@ -310,6 +311,9 @@ class WireServer:
         del self._guests[guest]
         if self._door is not None:
             self._door.lost(error)
+        if self._isOnce and self._life is _Life.SERVING:
+            # Nobody else can come.
+            self.stop()
         self._checkLeft()
 
     # The end
@@ -325,6 +329,15 @@ class WireServer:
         """
         self.service.running = False
         return bothWorlds(self._leave(self._grace if grace is None else grace))
+
+    def whenStopped(self) -> AwaitableDeferred[None]:
+        """
+        @return: a Deferred that fires when the server has stopped, also if it did that by
+            itself: C{stdio:} ends with its only connection. At once, if it does not serve.
+        """
+        if self._life is _Life.IDLE:
+            return bothWorlds(succeed(None))
+        return bothWorlds(self._stopped.wait())
 
     def _reactorStops(self) -> Deferred[None]:
         # The trigger that is being run cannot be removed.

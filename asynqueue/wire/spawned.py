@@ -240,7 +240,7 @@ class SpawnedServer:
         self._ended(self)
         if not self.ready.called:
             self.ready.errback(error)
-        elif not wasToEnd:
+        elif status and not wasToEnd:
             _log.error("{error}", error=error)
         self._gone.fire()
 

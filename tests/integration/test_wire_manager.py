@@ -19,6 +19,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import LogLevel
 
 from asynqueue.errors import IdentityRefused, WireError, WorkerLost, WorkerLostError
 from asynqueue.reactors import theReactor
@@ -206,8 +207,22 @@ async def test_stdio(capfd: pytest.CaptureFixture[str]) -> None:
             assert await queue.call("add", data, b"") == data
         with pytest.raises(ConnectError):
             await clientEndpoint(theReactor(), where).connect(Factory.forProtocol(Protocol))
-        await manager.done()
     assert "chatter" in capfd.readouterr().err
+
+
+@ensureDeferred
+async def test_stdioEndsWithItsConnection() -> None:
+    """
+    When that is closed the server can be reached no more, and goes; that is no error.
+    """
+    async with managing() as manager:
+        where = manager.newSocket()
+        await manager.spawn(where, stdio=True)
+        with readingLogs() as logs:
+            async with connected(where) as queue:
+                await queue.call("pid")
+            await until(lambda: not manager.pids)
+    assert not [event for event in logs.events if event["log_level"] == LogLevel.error]
 
 
 @ensureDeferred
@@ -398,6 +413,21 @@ async def test_longNameOfTheFolder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     async with managing() as manager:
         assert await manager.spawn(manager.newSocket())
     assert not list(long.iterdir())
+
+
+@ensureDeferred
+async def test_forkHasNoServers() -> None:
+    """
+    A fork of this process has nothing to do with its servers.
+    """
+    async with managing() as manager:
+        pid = await manager.spawn(manager.newSocket())
+        fork = os.fork()
+        if fork == 0:
+            os._exit(len(manager.pids))
+        await until(lambda: isGone(fork))
+        assert os.waitpid(fork, 0)[1] == 0
+        assert manager.pids == [pid]
 
 
 # Whole programs

@@ -595,6 +595,39 @@ async def test_programThatDials(tmp_path: Path) -> None:
 
 
 @ensureDeferred
+async def test_programThatFindsNoHub(tmp_path: Path) -> None:
+    """
+    One that dials a hub which is not there can be told to end.
+    """
+    with program(f"unix:{tmp_path}/socket", FQN, "--dial", "--log-level", "info") as host:
+        assert host.process.stderr is not None
+        assert "cannot reach" in host.process.stderr.readline()
+        assert (await host.end(signal.SIGTERM))[0] == 0
+
+
+@ensureDeferred
+async def test_stopWaitsForThreads(tmp_path: Path) -> None:
+    """
+    A thread that runs on though nobody waits for its result is given the grace, and no
+    more than is wanted.
+    """
+    where = f"unix:{tmp_path}/socket"
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    server = WireServer(where, Universe, grace=1000)
+    await server.start()
+    async with connected(where) as queue:
+        result = queue.call("pipe", str(gate), thread=True)
+        result.addErrback(lambda _: None)
+        await until((tmp_path / "gate.begun").exists)
+    stopping = server.stop()
+    await server.stop(0)
+    await stopping
+    await server.whenStopped()
+    gate.write_text("at last")
+
+
+@ensureDeferred
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
