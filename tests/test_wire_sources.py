@@ -65,7 +65,7 @@ class Far:
         self.credit = 0
         self.size = size
         self.sink = Sink()
-        self.source = FarSource(self._credited, lambda: self.told.append("close"), rtt)
+        self.source = FarSource(self._credited, lambda: self.told.append("close"), lambda: rtt)
 
     @property
     def heard(self) -> list[Any]:

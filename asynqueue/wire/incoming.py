@@ -53,14 +53,14 @@ class Incoming:
         number: int,
         text: str,
         tell: Callable[[int, int, bytes], None],
-        rtt: float,
+        rtt: Callable[[], float],
     ) -> None:
         """
         A call returned an iterator.
 
         @param text: what it is, in words.
         @param tell: sends the host a kind of message, a number and a body.
-        @param rtt: the least round trip to the host, in seconds.
+        @param rtt: tells the least round trip to the host, in seconds.
         """
         source = self.sources[number] = FarSource(
             lambda count: tell(Kind.CREDIT, number, packedCount(count)),

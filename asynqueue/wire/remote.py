@@ -23,6 +23,7 @@ from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -400,19 +401,19 @@ class RemoteWorker:
         self._connection = None
         farewell, self._isFarewell = self._isFarewell, False
         self._stopTimers()
-        self.loss = "the host left" if farewell else f"the connection was lost: {_text(error)}"
-        if self._held or not farewell:
-            _log.warn("{host}: {loss}", host=self.host, loss=self.loss)
         sources = self._incoming.lose()
         if self._life is _Life.STOPPING and not self._held and not self._incoming.isDelivering:
             self._disconnect()
             self._stopped.fire()
         else:
+            self.loss = "the host left" if farewell else _lossBy(error)
+            if self._held or not farewell:
+                _log.warn("{host}: {loss}", host=self.host, loss=self.loss)
             if self._resignator is not None:
                 self._resignator()
             if self._life is not _Life.CRASHED:
                 self._failHeld()
-        self._failSources(sources, self.loss)
+        self._failSources(sources, self.loss or "it stopped")
 
     # What the host says
 
@@ -467,7 +468,7 @@ class RemoteWorker:
     def _iterating(self, task: ITask, number: int, body: Any) -> None:
         text = bytes(body).decode(errors="replace")
         del self._calls[number]
-        self._incoming.open(task, number, text, partial(self._tell, self._connection), self._rtt())
+        self._incoming.open(task, number, text, partial(self._tell, self._connection), self._rtt)
 
     def _iterated(self, frame: Any) -> None:
         task = self._incoming.heard(*frame)
@@ -710,5 +711,7 @@ class RemoteWorker:
             connection.send(kind, number, body)
 
 
-def _text(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def _lossBy(error: Exception) -> str:
+    if isinstance(error, ConnectionDone):
+        return "the host closed the connection"
+    return f"the connection was lost: {str(error) or type(error).__name__}"

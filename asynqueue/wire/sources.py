@@ -60,21 +60,20 @@ class FarSource:
     """
 
     def __init__(
-        self, credit: Callable[[int], Any], close: Callable[[], Any], rtt: float = 0.0
+        self, credit: Callable[[int], Any], close: Callable[[], Any], rtt: Callable[[], float]
     ) -> None:
         """
         Grant the host its first items.
 
         @param credit: tells the host that it may give so many items more.
         @param close: tells it that no more are taken.
-        @param rtt: the least round trip to it, in seconds.
+        @param rtt: tells the least round trip to it, in seconds.
         """
         self.over = False
         self.taken = True
         self._credit = credit
         self._close = close
-        self._most = _ITEMS + int(_ITEMS_PER_SECOND * rtt)
-        self._mostBytes = _BYTES + int(_BYTES_PER_SECOND * rtt)
+        self._rtt = rtt
         self._room = _LEAST
         self._waiting: deque[Any] = deque()
         self._failures = 0
@@ -138,7 +137,10 @@ class FarSource:
         self._use(len(items))
         if self._stopped or self.over:
             return
-        self._room = max(_LEAST, min(self._most, self._mostBytes * len(items) // max(1, size)))
+        rtt = self._rtt()
+        most = _ITEMS + _ITEMS_PER_SECOND * rtt
+        fitting = (_BYTES + _BYTES_PER_SECOND * rtt) * len(items) / max(1, size)
+        self._room = max(_LEAST, int(min(most, fitting)))
         self._waiting.extend(items)
         self._deliver()
 

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,36 @@ from asynqueue.workers.asynchronous import AsyncWorker
 from asynqueue.workers.thread import ThreadWorker
 
 _PROGRAM = Path(__file__)
+
+
+class Universe(WireWorkerUniverse):
+    """
+    Some methods.
+    """
+
+    def add(self, one: int, two: int = 0) -> int:
+        """
+        A sum.
+        """
+        return one + two
+
+    def thread(self) -> int:
+        """
+        In which thread this runs.
+        """
+        return threading.get_ident()
+
+    def same(self, value: Any) -> Any:
+        """
+        What it is given.
+        """
+        return value
+
+    def zeros(self, size: int) -> bytes:
+        """
+        So many bytes.
+        """
+        return bytes(size)
 
 
 class Serving:
@@ -174,6 +206,9 @@ def main() -> None:
     Be a host that runs whatever it is sent, until nobody holds its standard input.
     """
     description, threads = sys.argv[1], int(sys.argv[2])
+    # What a first call would have imported.
+    for module in ("cloudpickle", "asynqueue.testing.calls"):
+        import_module(module)
     reactor = theReactor()
     worker: Any = ThreadWorker(threads=threads) if threads else AsyncWorker(concurrent=100)
     serving = Serving(TaskQueue(worker), Catalog(None, trust="code"), description)
@@ -195,15 +230,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-
-class Universe(WireWorkerUniverse):
-    """
-    Some methods.
-    """
-
-    def add(self, one: int, two: int = 0) -> int:
-        """
-        A sum.
-        """
-        return one + two
