@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -791,3 +793,41 @@ def test_namesOfThePackage() -> None:
     assert all(getattr(asynqueue.service, name) for name in asynqueue.service.__all__)
     with pytest.raises(AttributeError, match="noSuchName"):
         asynqueue.service.noSuchName  # noqa: B018
+
+
+# The manual --------------------------------------------------------------------
+
+MANUAL = Path(__file__).parent.parent / "docs" / "service.rst"
+
+
+def blockOf(language: str, text: str) -> str:
+    """
+    The first block of a language in the manual that has a text.
+    """
+    pattern = rf"^\.\. code-block:: {language}\n\n((?:(?: {{3}}.*)?\n)+)"
+    blocks = re.findall(pattern, MANUAL.read_text(encoding="utf-8"), re.MULTILINE)
+    return next(textwrap.dedent(block) for block in blocks if text in block)
+
+
+def test_manualShowsEveryKey(tmp_path: Path) -> None:
+    """
+    The file that the manual shows has every key, and can be read as it stands.
+    """
+    content = blockOf("toml", "listen")
+    shown = set(re.findall(r"^(?:# )?([a-z-]+) = ", content, re.MULTILINE))
+    assert shown == {option.name for option in OPTIONS if option.inFile}
+    settings = settingsOf({"config": str(written(tmp_path, content))})
+    assert settings.series == ("gpu", "linux")
+
+
+def test_manualShowsAUnitThatWorks() -> None:
+    """
+    What the manual has systemd start is a worker with settings that have sense.
+    """
+    unit = blockOf("ini", "ExecStart")
+    command = re.findall("ExecStart=(.*)", unit)[0].split()
+    assert command[0].endswith("/asynqueue")
+    settings = parsedOptions(*command[2:]).settings
+    assert settings.listen.startswith("systemd:")
+    (seconds,) = re.findall(r"TimeoutStopSec=(\d+)", unit)
+    assert settings.grace < int(seconds)
