@@ -177,7 +177,7 @@ class ServerManager:
         @return: a Deferred that fires when the server is ready, with its process ID; with
             C{stdio}, with a L{StdioServer<asynqueue.wire.stdio.StdioServer>}, which has
             it as C{pid}. It fails with L{WorkerLostError
-            <asynqueue.errors.WorkerLostError>}, which has the last lines that the server
+            <asynqueue.pool.WorkerLostError>}, which has the last lines that the server
             wrote to standard error, if it ends or does not get ready in time; and with
             C{OSError}, if there is no room for a process.
         """

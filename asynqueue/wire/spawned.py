@@ -54,7 +54,7 @@ class SpawnedServer:
     @ivar where: what is to be dialed, when it is ready.
     @ivar stdio: the connection with it, if it has one from the beginning.
     @ivar ready: fires with this server when it is ready. Fails with L{WorkerLostError
-        <asynqueue.errors.WorkerLostError>} if it ends before that.
+        <asynqueue.pool.WorkerLostError>} if it ends before that.
     """
 
     def __init__(
