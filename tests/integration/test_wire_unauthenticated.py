@@ -48,8 +48,9 @@ IN_ONE = 20
 STAYING = 50
 
 # The memory that a host may have got in the end, beside what the first quarter cost it:
-# an allocator keeps some of what it had at most.
-SLACK = 4 << 20
+# an allocator keeps some of what it had at most. If a connection were kept, each would
+# cost more than 5 kB: 40 MB.
+SLACK = 8 << 20
 
 
 class Canary:
