@@ -255,9 +255,9 @@ class RemoteWorker:
         self._waiting.clear()
         sources = self._incoming.lose()
         connection, self._connection = self._connection, None
-        self._disconnect()
         if connection is not None:
             connection.abort()
+        self._disconnect()
         self._failSources(sources, "its worker crashed")
         self._stopped.fire()
         return left

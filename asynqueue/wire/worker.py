@@ -261,10 +261,10 @@ class WireWorker(RemoteWorker):
             d.errback(CancelledError("the worker was let go"))
 
     def _stopDialing(self) -> None:
-        self._dialing.stop()
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.abort()
+        self._dialing.stop()
 
     def _unwanted(self, d: Deferred[None]) -> None:
         """
