@@ -15,7 +15,7 @@ from OpenSSL import SSL
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.testing import MemoryReactor
 
-from asynqueue.errors import IdentityRequired, WireError
+from asynqueue.errors import IdentityRequired, KeyFileRefused, WireError
 from asynqueue.wire import endpoints
 from asynqueue.wire.doors import ConnectionFactory
 from asynqueue.wire.endpoints import (
@@ -318,7 +318,7 @@ def test_keyThatOthersCanReadIsRefused(mode: int, tmp_path: Path) -> None:
     As with ssh, a file that others can use is refused, and the message says what to do.
     """
     path = keyFile(tmp_path, mode=mode)
-    with pytest.raises(WireError, match=f"chmod 600 {path}"):
+    with pytest.raises(KeyFileRefused, match=f"chmod 600 {path}"):
         loadKey(path)
 
 
@@ -327,7 +327,7 @@ def test_fileWithoutKey(content: bytes, tmp_path: Path) -> None:
     """
     What can be no key is refused.
     """
-    with pytest.raises(WireError, match="no key in"):
+    with pytest.raises(KeyFileRefused, match="asynqueue keys"):
         loadKey(keyFile(tmp_path, content))
 
 
@@ -343,7 +343,7 @@ def test_deviceIsNoKey() -> None:
     """
     Nor is a device a file.
     """
-    with pytest.raises(WireError, match="is no file"):
+    with pytest.raises(KeyFileRefused, match="no file"):
         loadKey(os.devnull)
 
 

@@ -38,7 +38,7 @@ from twisted.internet.ssl import (
     trustRootFromCertificates,
 )
 
-from asynqueue.errors import IdentityRequired, WireError
+from asynqueue.errors import IdentityRequired, KeyFileRefused, WireError
 from asynqueue.wire.stdio import StdioEndpoint, isOneConnection
 
 ENVIRONMENT = "ASYNQUEUE_KEY_FILE"
@@ -346,27 +346,29 @@ def loadKey(path: str | os.PathLike[str]) -> bytes:
     Read a key from its file, which is one line of text or a few bytes. White space around
     it does not count.
 
-    @raise WireError: others can read the file, or write to it, or there is no key in it.
+    @raise KeyFileRefused: others can read the file, or write to it, or there is no key in
+        it.
     @raise OSError: it cannot be read.
     """
     name = os.fspath(path)
     with open(name, "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise WireError(f"{name} is no file")
+            raise KeyFileRefused(name, "that is no file")
         forbidden = 0o077 if status.st_uid == os.geteuid() else 0o007
         if status.st_mode & forbidden:
-            raise WireError(
-                f"the key in {name} is no secret: the mode of the file is"
-                f" {stat.S_IMODE(status.st_mode):o}; say `chmod 600 {name}`, or make a new one"
-                " with `asynqueue keys DIRECTORY`"
+            raise KeyFileRefused(
+                name,
+                f"its mode is {stat.S_IMODE(status.st_mode):o}, so that it is no secret: say"
+                f" `chmod 600 {name}`, or make another with `asynqueue keys DIRECTORY`",
             )
         content = file.read(_LARGEST_KEY_FILE + 1)
     key = content.strip()
     if not SMALLEST_KEY <= len(key) <= _LARGEST_KEY_FILE:
-        raise WireError(
-            f"there is no key in {name}: it has {len(key):,} bytes, and should have"
-            f" {SMALLEST_KEY} at the least; make one with `asynqueue keys DIRECTORY`"
+        raise KeyFileRefused(
+            name,
+            f"it has {len(key):,} bytes, and a key {SMALLEST_KEY:,} to {_LARGEST_KEY_FILE:,}:"
+            " make one with `asynqueue keys DIRECTORY`",
         )
     return key
 
@@ -381,7 +383,8 @@ def keyFor(
     which this process has spawned, or that of the file which the environment names.
 
     @return: C{None} if there is none of them.
-    @raise WireError: a key is too short, or others can read its file.
+    @raise KeyFileRefused: others can read the file, or there is no key in it.
+    @raise WireError: the key that is given is too short.
     @raise OSError: its file cannot be read.
     @raise ValueError: both a key and a file are given.
     """
@@ -412,6 +415,7 @@ def know(description: str, key: bytes, endpoint: Any = None) -> None:
     @param endpoint: an C{IStreamClientEndpoint} that is dialed in its place.
     """
     _keys[description] = key
+    _spawned.pop(description, None)
     if endpoint is not None:
         _spawned[description] = endpoint
 

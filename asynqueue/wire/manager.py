@@ -87,8 +87,8 @@ class ServerManager:
     Spawns servers on this machine, in processes of their own, which end with this one.
 
     They share a key with the workers of this process that dial them: with those that are
-    given the description with which a server was spawned, or its address. Nobody has to
-    make it::
+    given the description with which a server was or will be spawned, or its address. Nobody
+    has to make it::
 
         manager = ServerManager("crew.Universe")
         where = manager.newSocket()
@@ -140,6 +140,8 @@ class ServerManager:
         self._folder: _Folder | None = None
         self._key = newKey().strip()
         self._sockets = 0
+        # The descriptions that have this key.
+        self._known: set[str] = set()
         self._servers: dict[int, SpawnedServer] = {}
         self._isOpen = True
         self._trigger: Any = None
@@ -161,7 +163,10 @@ class ServerManager:
         @raise WireError: the manager is shut down.
         """
         self._sockets += 1
-        return f"unix:{self._private().path}/{self._sockets}.sock"
+        description = f"unix:{self._private().path}/{self._sockets}.sock"
+        # A worker may dial before there is a server.
+        self._know(description)
+        return description
 
     def spawn(
         self, description: str, stdio: bool = False, niceness: int = 0
@@ -238,7 +243,7 @@ class ServerManager:
             arguments.append(self._universe)
         server = SpawnedServer(description, arguments, stdio, self._hub, reactor, self._ended)
         self._servers[server.pid] = server
-        know(description, self._key, server.stdio)
+        self._know(description, server.stdio)
         server.limit(self._patience, f"it was not ready within {self._patience:g} s")
         return server.ready.addCallback(self._ready)
 
@@ -247,22 +252,26 @@ class ServerManager:
             return server.stdio
         if server.where != server.description:
             # How one listens is not how the other dials.
-            know(server.where, self._key)
+            self._know(server.where)
             endpoint = clientEndpoint(theReactor(self._reactor), server.where)
-            know(server.description, self._key, endpoint)
+            self._know(server.description, endpoint)
         return server.pid
 
     def _ended(self, server: SpawnedServer) -> None:
         """
-        A server is gone.
+        A server is gone. Its description has a meaning all the same: workers may dial it
+        until another server has taken its place.
         """
         del self._servers[server.pid]
-        others = self._servers.values()
-        for name in {server.description, server.where}:
-            if not any(name in (other.description, other.where) for other in others):
-                forget(name)
+
+    def _know(self, description: str, endpoint: Any = None) -> None:
+        know(description, self._key, endpoint)
+        self._known.add(description)
 
     def _tidyUp(self, result: Any) -> None:
+        for description in self._known:
+            forget(description)
+        self._known.clear()
         folder, self._folder = self._folder, None
         if folder is not None:
             folder.remove()

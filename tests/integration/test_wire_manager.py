@@ -253,7 +253,7 @@ async def test_diesAtStart(
             await manager.spawn(where)
         assert where in str(caught.value)
         assert isGone(caught.value.pid)
-        assert keyFor(where) is None
+        assert not manager.pids
 
 
 @ensureDeferred
@@ -342,8 +342,6 @@ async def test_doneDrains(tmp_path: Path) -> None:
         await until(lambda: done.results)
         assert isGone(pid)
         assert manager.pids == [other]
-        assert keyFor(first) is None
-        assert keyFor(second) is not None
         await manager.done(pid)
 
 
@@ -387,14 +385,38 @@ async def test_killed() -> None:
 
 
 @ensureDeferred
+async def test_workerThatIsThereFirst() -> None:
+    """
+    A worker may dial before there is a server, and after one was lost, until another has
+    taken its place.
+    """
+    async with managing() as manager:
+        where = manager.newSocket()
+        queue = TaskQueue()
+        queue.attachWorker(WireWorker(Universe(), where)).addErrback(lambda _: None)
+        first = queue.call("pid")
+        pid = await manager.spawn(where)
+        assert await first == pid
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: not manager.pids and not queue.workers())
+        second = queue.call("pid")
+        pid = await manager.spawn(where)
+        assert await second == pid
+        await queue.shutdown()
+
+
+@ensureDeferred
 async def test_shutdownIsTheEnd() -> None:
     """
     After it nothing is spawned, and asked again it does nothing.
     """
     async with managing() as manager:
-        await manager.spawn(manager.newSocket())
+        where = manager.newSocket()
+        await manager.spawn(where)
+        assert keyFor(where) is not None
         await manager.shutdown()
         await manager.shutdown()
+        assert keyFor(where) is None
         with pytest.raises(WireError, match="shut down"):
             manager.newSocket()
         with pytest.raises(WireError, match="shut down"):
