@@ -365,6 +365,49 @@ def test_itemsAreNotPickledInCbor() -> None:
     assert station.kinds(number) == [Kind.ITERATOR, Kind.ITEM_FAILED, Kind.END]
 
 
+# Who does not read ------------------------------------------------------------------
+
+
+def test_itemsThatNobodyReadsAreNotGiven() -> None:
+    """
+    However much was granted, an iterator gives no more than some megabytes before they are
+    read; then it goes on.
+    """
+    station, number, _ = begun("sized", *[100_000] * 300)
+    station.line.counting = True
+    station.credit(number, 1000)
+    rounds = 0
+    while Kind.END not in station.kinds(number):
+        station.turn()
+        assert station.line.backlog < 6 << 20
+        station.line.ease()
+        rounds += 1
+        assert rounds < 20
+    assert len(station.items(number)) == 300
+
+
+def test_heldIteratorsAreClosed() -> None:
+    """
+    An iterator that waits until its items are read is closed as others are, and those of a
+    lost connection go on no more.
+    """
+    station, number, universe = begun("forever")
+    other = station.call("forever")
+    station.turn()
+    station.line.backlog = 5 << 20
+    station.credit(number, 5)
+    station.credit(other, 5)
+    station.turn()
+    assert station.items(number) == []
+    station.hear(Kind.CLOSE, number)
+    assert station.kinds(number)[-1] is Kind.END
+    station.host.lost(station.line, OSError())
+    station.line.ease()
+    station.turn()
+    assert universe.events.count("closed") == 2
+    assert station.items(other) == []
+
+
 # The end ------------------------------------------------------------------------------
 
 

@@ -1015,6 +1015,141 @@ def test_theQueueIsNotObservedForLong() -> None:
     assert watched == [False, True, False, False]
 
 
+# Who does not read ------------------------------------------------------------------
+
+
+def pressed(*, calls: int, **kw: Any) -> tuple[Station, Universe]:
+    """
+    A host that runs one call, that waits, and was told that much waits to be read; so many
+    calls came before that.
+    """
+    universe = Universe()
+    station = Station(universe, concurrent=2)
+    station.call("wait")
+    station.call("wait")
+    for n in range(calls):
+        station.call("note", n, **kw)
+    station.turn()
+    station.line.backlog = 1 << 30
+    universe.waiting[1].errback(ValueError())
+    station.turn()
+    assert station.host.held == 1 + calls
+    return station, universe
+
+
+def test_resultsThatNobodyReadsHoldCallsBack() -> None:
+    """
+    While many bytes wait to be read, calls that have not begun do not begin; as they are
+    read, all are made, each once.
+    """
+    station = Station(Universe(), concurrent=3)
+    station.line.counting = True
+    size = 1_000_000
+    numbers = [station.call("large", size) for _ in range(300)]
+    rounds = 0
+    while station.host.held:
+        station.turn()
+        assert station.line.backlog < (64 << 20) + 10 * size
+        station.line.ease()
+        rounds += 1
+        assert rounds < 10
+    assert [station.kinds(number) for number in numbers] == [[Kind.RETURNED]] * 300
+    assert rounds > 3
+
+
+def test_callsBeginAgainInTheirOrder() -> None:
+    """
+    Calls that were held back, and those that came meanwhile, are made in the order in which
+    they came when there is room; the watched ones say when.
+    """
+    station, universe = pressed(calls=3, flags=WATCHED)
+    late = station.call("note", "late", flags=WATCHED)
+    station.turn()
+    assert universe.events == []
+    station.line.ease()
+    station.turn()
+    assert universe.events == [0, 1, 2, "late"]
+    assert station.kinds(late) == [Kind.BEGUN, Kind.RETURNED]
+    assert station.kinds(3) == [Kind.BEGUN, Kind.RETURNED]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [(Kind.CANCEL, Kind.CANCELLED), (Kind.RECALL, Kind.GIVEN_BACK)]
+)
+def test_callsThatAreHeldBackCanBeTakenBack(kind: Kind, said: Kind) -> None:
+    """
+    A call that is held back can be cancelled and recalled, and then is not made.
+    """
+    station, universe = pressed(calls=2)
+    station.hear(kind, 3)
+    station.line.ease()
+    station.turn()
+    assert station.kinds(3) == [said]
+    assert universe.events == [1]
+
+
+def test_callsThatAreHeldBackAreGivenBackByWhoLeaves() -> None:
+    """
+    A host that leaves gives back what it held back.
+    """
+    station, universe = pressed(calls=2)
+    station.host.drain()
+    assert station.kinds(3) == station.kinds(4) == [Kind.GIVEN_BACK]
+    assert universe.events == []
+
+
+def test_callsThatAreHeldBackEndWithTheConnection() -> None:
+    """
+    With the connection lost, what was held back is never made, also if it would be time.
+    """
+    station, universe = pressed(calls=2)
+    station.host.lost(station.line, OSError())
+    station.line.ease()
+    station.turn()
+    assert (universe.events, station.host.held) == (["cancelled"], 0)
+
+
+def test_aNumberThatIsHeldBackIsUsedOnce() -> None:
+    """
+    A call that is held back counts, and its number is taken.
+    """
+    station, _ = pressed(calls=1)
+    with pytest.raises(RemoteProtocolError):
+        station.call("echo", number=3)
+
+
+def test_aQueueThatIsShutDownGivesBackWhatIsHeld() -> None:
+    """
+    What was held back and cannot be made any more is given back, all of it.
+    """
+    station, universe = pressed(calls=5)
+    station.queue.shutdown()
+    station.line.ease()
+    station.turn()
+    assert [station.kinds(n) for n in range(3, 8)] == [[Kind.GIVEN_BACK]] * 5
+    assert universe.events == []
+
+
+def test_whatIsTakenBackMakesRoom() -> None:
+    """
+    When a call that was let in is taken back or cancelled before it begins, another one has
+    its place: none waits for ever.
+    """
+    for kind in (Kind.RECALL, Kind.CANCEL):
+        station, universe = pressed(calls=4)
+        station.call("wait")
+        station.turn()
+        station.line.ease()
+        for number in range(1, 5):
+            station.hear(kind, number)
+        station.turn()
+        for d in universe.waiting:
+            if not d.called:
+                d.callback(None)
+        station.turn()
+        assert universe.events[-2:] == [2, 3]
+
+
 # Whatever comes -------------------------------------------------------------------------
 
 
@@ -1052,6 +1187,8 @@ ACTS: list[Callable[[Attended, int], Any]] = [
     lambda station, n: station.hear(Kind.CLOSE, n),
     lambda station, n: station.turn(),
     lambda station, n: station.turn(),
+    lambda station, n: setattr(station.line, "backlog", 1 << 30),
+    lambda station, n: station.line.ease(),
     release,
 ]
 
@@ -1069,9 +1206,11 @@ def test_eachCallHasOneEnd(acts: Any, concurrent: int) -> None:
     calls = 0
     for act, n in acts:
         calls += isinstance(act(station, n), int)
+    station.line.ease()
     for number in range(1, calls + 1):
         station.hear(Kind.CLOSE, number)
         station.hear(Kind.CANCEL, number)
+    station.line.ease()
     station.turn()
     for number in range(1, calls + 1):
         kinds = station.kinds(number)

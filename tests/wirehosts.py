@@ -4,7 +4,7 @@ What the tests of a host share: the queue's side of a connection without a wire.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -31,6 +31,7 @@ class Line:
     @ivar goodbyes: the reasons of the goodbyes.
     @ivar closed: how often it was closed.
     @ivar largest: how many bytes a message may have.
+    @ivar backlog: how many bytes wait to be sent; the test counts it by C{counting}.
     """
 
     def __init__(self, codec: Codec) -> None:
@@ -39,6 +40,9 @@ class Line:
         self.closed = 0
         self.isOpen = True
         self.largest = 1 << 20
+        self.backlog = 0
+        self.counting = False
+        self.waiting: list[tuple[int, Callable[[], None]]] = []
         self._codec = codec
 
     def send(self, kind: int, number: int, body: Any = b"", buffers: Sequence[Any] = ()) -> None:
@@ -47,6 +51,8 @@ class Line:
         size = sizeOf(body, buffers)
         if size > self.largest:
             raise FrameTooLarge(size, self.largest)
+        if self.counting:
+            self.backlog += size
         value: Any = None
         if kind in (Kind.RETURNED, Kind.ITEMS):
             value = self._codec.decode(body, [buffer.raw() for buffer in buffers])
@@ -55,6 +61,18 @@ class Line:
         elif kind == Kind.ITERATOR:
             value = body.decode()
         self.sent.append((Kind(kind), number, value))
+
+    def whenEased(self, below: int, f: Callable[[], None]) -> None:
+        self.waiting.append((below, f))
+
+    def ease(self) -> None:
+        """
+        The other side reads all that there is.
+        """
+        self.backlog = 0
+        waiting, self.waiting = self.waiting, []
+        for _, f in waiting:
+            f()
 
     def goodbye(self, reason: str = "") -> None:
         self.goodbyes.append(reason)

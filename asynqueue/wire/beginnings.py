@@ -42,6 +42,12 @@ class Beginnings(SilentObserver):
             self._queue.addObserver(self)
         self._next = number
 
+    def expects(self, d: Any) -> bool:
+        """
+        Whether the call that has this Deferred is watched, and has not begun.
+        """
+        return d in self._numbers
+
     def rest(self) -> None:
         """
         Observe no more, if nothing is watched. An observer itself must not say so.

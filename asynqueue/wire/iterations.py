@@ -255,17 +255,28 @@ class Iterations:
     reactor between them.
     """
 
-    def __init__(self, codec: Codec, send: Send, ended: Callable[[], None], reactor: Any) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        send: Send,
+        ended: Callable[[], None],
+        areHeld: Callable[[Callable[[], None]], bool],
+        reactor: Any,
+    ) -> None:
         """
         @param codec: encodes items.
         @param send: sends a message.
         @param ended: is called when one has ended by itself.
+        @param areHeld: tells whether nothing must be given now, and calls its argument
+            when something may.
         @param reactor: the reactor; C{None} is the installed one.
         """
         self._codec = codec
         self._send = send
         self._ended = ended
+        self._areHeld = areHeld
         self._reactor = reactor
+        self._wait = False
         self._iterations: dict[int, Iteration] = {}
         self._active: deque[Iteration] = deque()
         self._turn: Any = None
@@ -334,17 +345,26 @@ class Iterations:
 
     def _wantsTurn(self, iteration: Iteration) -> None:
         self._active.append(iteration)
-        if self._turn is None:
+        self._checkTurn()
+
+    def _checkTurn(self) -> None:
+        if self._active and self._turn is None and not self._wait:
             self._turn = theReactor(self._reactor).callLater(0, self._takeTurn)
+
+    def _goOn(self) -> None:
+        self._wait = False
+        self._checkTurn()
 
     def _takeTurn(self) -> None:
         """
         One iterator gives some items.
         """
         self._turn = None
+        self._wait = self._areHeld(self._goOn)
+        if self._wait:
+            return
         iteration = self._active.popleft()
         # Within the step somebody's code may have all of this stopped.
         if not iteration.step() and self._iterations.pop(iteration.number, None) is not None:
             self._ended()
-        if self._active and self._turn is None:
-            self._turn = theReactor(self._reactor).callLater(0, self._takeTurn)
+        self._checkTurn()

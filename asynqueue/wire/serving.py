@@ -13,7 +13,7 @@ from enum import Enum
 from types import CoroutineType
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -29,7 +29,7 @@ from asynqueue.framing import Frame
 from asynqueue.interfaces import ISlottedWorker, IWorker
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.taskqueue import TaskQueue
-from asynqueue.wire.beginnings import Beginnings
+from asynqueue.wire.admission import Admission, Call
 from asynqueue.wire.catalog import Catalog, Definitions
 from asynqueue.wire.codecs import Codec
 from asynqueue.wire.iterations import Iterations, cannotSend, checkedCredit, sendRaised
@@ -48,6 +48,15 @@ _FLAGS = _RAW | _THREAD | _WATCHED | _URGENT | _DEFINED
 
 # What is surely sent as it is: it has nothing to be waited for.
 _VALUES = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
+
+
+# While so many bytes wait to be sent, no call begins; and no iterator gives items while
+# there are so many.
+_MOST_BACKLOG = 64 << 20
+_MOST_ITEMS_BACKLOG = 4 << 20
+
+# Results of fewer bytes than this do not matter for that.
+_WEIGHTY = 1 << 12
 
 
 class _Life(Enum):
@@ -111,15 +120,15 @@ class Host:
         # The calls up to here were wanted back. A large one may come later than that.
         self._recalled = -1
         self._slots: int | None = None
-        # The calls without outcome, by number ...
-        self._calls: dict[int, Deferred[Any]] = {}
+        # The calls without outcome ...
+        self._calls = Admission(queue, self._returned, self._failed, self._notCalled, self._begun)
         # ... the credit that their iterators will have, if they return such ...
         self._credits: dict[int, int] = {}
-        # ... what is said of them when they are found cancelled ...
-        self._instead: dict[int, int] = {}
         # ... and the iterators that there are.
-        self._iterations = Iterations(codec, self._say, self._checkLeft, reactor)
-        self._beginnings = Beginnings(queue, lambda number: self._say(Kind.BEGUN, number))
+        self._iterations = Iterations(
+            codec, self._say, self._checkLeft, self._areItemsHeld, reactor
+        )
+        self._areCallsHeld = False
         self._drained = Waiters()
 
     # For who has the connection
@@ -169,7 +178,7 @@ class Host:
             self._life = _Life.LEAVING
             if self._connection is not None:
                 self._connection.goodbye(reason)
-                self._giveBack(list(self._calls))
+                self._giveBack(self._calls.numbers)
         return waiter
 
     # ConnectionOwner
@@ -193,7 +202,7 @@ class Host:
         """
         if connection is not self._connection:
             return
-        self._beginnings.rest()
+        self._calls.rest()
         try:
             for kind, number, body, buffers in frames:
                 if kind == CALL:
@@ -221,10 +230,7 @@ class Host:
         self._life = _Life.GONE
         self._connection = None
         self.error = error
-        self._beginnings.stop()
-        calls, self._calls = self._calls, {}
-        for d in calls.values():
-            self._end(d)
+        self._calls.stop()
         self._iterations.stop()
         self._drained.fire()
         self._ended(self)
@@ -267,23 +273,18 @@ class Host:
             if flags & _THREAD:
                 self._checkThreads(name)
             args, kw = self._codec.decodeCall(packed, buffers)
-            if flags & _WATCHED:
-                self._beginnings.expect(number)
-            d = self._queue.callWith(options, f, *args, **kw)
+            isWatched = bool(flags & _WATCHED)
+            self._calls.make(number, Call(options, isWatched, f, args, kw))
         except BaseException as error:
             # The seam to user code: what its arguments raise as they are read is an
             # outcome, an exit included.
-            self._notCalled(number, error)
-            return
-        self._calls[number] = d
-        d.addCallbacks(self._returned, self._failed, callbackArgs=(number,), errbackArgs=(number,))
+            self._notCalled(error, number)
 
-    def _notCalled(self, number: int, error: BaseException) -> None:
-        self._beginnings.expect(None)
+    def _notCalled(self, error: BaseException, number: int) -> None:
         if isinstance(error, QueueRunError) and not self._queue.isRunning():
             self._say(Kind.GIVEN_BACK, number)
         else:
-            sendRaised(self._say, self._codec, RAISED, number, Failure())
+            sendRaised(self._say, self._codec, RAISED, number, Failure(error))
 
     def _checkThreads(self, name: str) -> None:
         if not any(_isQualified(worker, self._threadSeries) for worker in self._queue.workers()):
@@ -311,10 +312,6 @@ class Host:
         """
         A call has returned: say what. A hot path.
         """
-        if self._calls.pop(number, None) is None:
-            return
-        if self._instead:
-            self._instead.pop(number, None)
         if type(value) not in _VALUES and self._isTaken(value, number):
             return
         try:
@@ -324,6 +321,9 @@ class Host:
             # Somebody's objects, or too many of them: whatever that raises.
             failure = cannotSend(error, value)
             sendRaised(self._say, self._codec, RAISED, number, failure)
+        else:
+            if buffers or len(body) > _WEIGHTY:
+                self._checkBacklog()
         if self._credits:
             self._credits.pop(number, None)
         if self._life is not _Life.SERVING:
@@ -331,17 +331,15 @@ class Host:
 
     def _failed(self, failure: Failure, number: int) -> None:
         """
-        A call has failed, or was taken out of the queue.
+        A call has failed.
         """
-        if self._calls.pop(number, None) is None:
-            return
         self._credits.pop(number, None)
-        instead = self._instead.pop(number, None)
-        if instead is not None and failure.check(CancelledError):
-            self._say(instead, number)
-        else:
-            sendRaised(self._say, self._codec, RAISED, number, failure)
+        sendRaised(self._say, self._codec, RAISED, number, failure)
+        self._checkBacklog()
         self._checkLeft()
+
+    def _begun(self, number: int) -> None:
+        self._say(Kind.BEGUN, number)
 
     def _isTaken(self, value: Any, number: int) -> bool:
         """
@@ -349,10 +347,7 @@ class Host:
         """
         if type(value) is CoroutineType:
             # A thread does not wait for it; the reactor can.
-            d = self._calls[number] = deferAwaitable(value)
-            d.addCallbacks(
-                self._returned, self._failed, callbackArgs=(number,), errbackArgs=(number,)
-            )
+            self._calls.wait(number, deferAwaitable(value))
             return True
         return self._iterations.begin(number, value, self._credits.pop(number, 0))
 
@@ -368,7 +363,7 @@ class Host:
                 self._cancel(number)
             case Kind.RECALL:
                 self._recalled = max(self._recalled, number)
-                self._giveBack([call for call in self._calls if call <= number])
+                self._giveBack([call for call in self._calls.numbers if call <= number])
             case Kind.DEFINE:
                 self._definitions.define(number, bytes(body))
             case Kind.FORGET:
@@ -385,31 +380,50 @@ class Host:
             self._checkLeft()
 
     def _cancel(self, number: int) -> None:
-        d = self._calls.get(number)
-        if d is None:
-            self._close(number)
+        if self._calls.cancel(number):
+            self._credits.pop(number, None)
+            self._say(Kind.CANCELLED, number)
+            self._checkLeft()
         else:
-            self._instead[number] = Kind.CANCELLED
-            self._end(d)
+            self._close(number)
 
     def _giveBack(self, numbers: list[int]) -> None:
         """
         Give back those of these calls that the queue has not begun.
         """
-        for number in sorted(numbers):
-            d = self._calls.get(number)
-            if d is None or number in self._instead:
-                continue
-            self._instead[number] = Kind.GIVEN_BACK
-            if not self._queue.withdraw(d):
-                self._instead.pop(number, None)
+        for number in numbers:
+            if self._calls.takeBack(number):
+                self._credits.pop(number, None)
+                self._say(Kind.GIVEN_BACK, number)
+        self._checkLeft()
 
-    def _end(self, d: Deferred[Any]) -> None:
-        try:
-            d.cancel()
-        except BaseException:
-            # The seam to user code, which is left by its finally clauses.
-            _log.failure("A call raised as it was cancelled")
+    # What waits until the other side reads
+
+    def _checkBacklog(self) -> None:
+        """
+        Results that nobody reads must not fill the memory: begin no calls meanwhile.
+        """
+        connection = self._connection
+        if self._areCallsHeld or connection is None or connection.backlog <= _MOST_BACKLOG:
+            return
+        self._areCallsHeld = True
+        self._calls.hold()
+        connection.whenEased(_MOST_BACKLOG // 2, self._goOn)
+
+    def _goOn(self) -> None:
+        self._areCallsHeld = False
+        if self._life is not _Life.GONE:
+            self._calls.admit(max(1, self._countSlots()))
+
+    def _areItemsHeld(self, goOn: Callable[[], None]) -> bool:
+        """
+        Whether iterators must give nothing now. If so, C{goOn} is called when they may.
+        """
+        connection = self._connection
+        if connection is None or connection.backlog <= _MOST_ITEMS_BACKLOG:
+            return False
+        connection.whenEased(_MOST_ITEMS_BACKLOG // 2, goOn)
+        return True
 
     # Within
 
