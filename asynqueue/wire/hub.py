@@ -119,7 +119,9 @@ class WireHub:
         self._largest = largest
         self._reactor = reactor
         self._port: Any = None
-        self._starting: Deferred[Any] | None = None
+        # That it listens, and who waits for it.
+        self._listening: Deferred[Any] | None = None
+        self._waiting: list[Deferred[Any]] = []
         # Those that are not open yet.
         self._guests: set[Connection] = set()
         # Made once to see that the options have sense.
@@ -153,11 +155,13 @@ class WireHub:
             description or key are no good, and with
             C{twisted.internet.error.CannotListenError}.
         """
-        if self._starting is None:
-            self._starting = maybeDeferred(self._listen)
-            self._starting.addCallbacks(self._listens, self._cannotListen)
-        d: Deferred[Any] = Deferred()
-        self._starting.addBoth(_passTo, d)
+        if self.address is not None:
+            return succeed(self.address)
+        d: Deferred[Any] = Deferred(self._waiting.remove)
+        self._waiting.append(d)
+        if self._listening is None:
+            listening = self._listening = maybeDeferred(self._listen)
+            listening.addCallbacks(self._listens, self._cannotListen)
         return d
 
     def stop(self) -> Deferred[None]:
@@ -167,10 +171,9 @@ class WireHub:
 
         @return: a Deferred that fires when that is done.
         """
-        starting, self._starting = self._starting, None
-        if starting is None:
-            return succeed(None)
-        starting.cancel()
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            listening.cancel()
         port, self._port = self._port, None
         self.address = None
         closing: list[Deferred[Any]] = []
@@ -207,14 +210,18 @@ class WireHub:
         listening: Deferred[Any] = endpoint.listen(ConnectionFactory(make))
         return listening
 
-    def _listens(self, port: Any) -> Any:
+    def _listens(self, port: Any) -> None:
         self._port = port
         self.address = port.getHost()
-        return self.address
+        waiting, self._waiting = self._waiting, []
+        for d in waiting:
+            d.callback(self.address)
 
-    def _cannotListen(self, failure: Failure) -> Failure:
-        self._starting = None
-        return failure
+    def _cannotListen(self, failure: Failure) -> None:
+        self._listening = None
+        waiting, self._waiting = self._waiting, []
+        for d in waiting:
+            d.errback(failure)
 
     def _settled(self, connection: Connection, worker: HubWorker | None) -> None:
         """
@@ -254,11 +261,3 @@ class _HubService(Service):
 
     def _failed(self, failure: Failure) -> None:
         _log.failure("the hub cannot listen", failure)
-
-
-def _passTo(result: Any, d: Deferred[Any]) -> Any:
-    """
-    Tell one more who waits, who alone has to do with a failure.
-    """
-    d.callback(result)
-    return None if isinstance(result, Failure) else result
