@@ -307,6 +307,28 @@ def test_whatDoesNotMoveIsRecalled() -> None:
     assert third.ready.called  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("queue", [True, False])
+def test_callsDoNotGoToAndFro(queue: bool) -> None:
+    """
+    A host that gives back whatever it is sent is tried again only some times a second.
+    """
+    stage = Stage(slots=3, queue=queue)
+    task = stage.run()
+    ready = task.ready  # type: ignore[attr-defined]
+    for number in range(1, 11):
+        stage.connection.say((Kind.GIVEN_BACK, number))
+        assert len(stage.connection.told(Kind.CALL)) == number
+        if queue:
+            stage.run()
+            assert len(stage.connection.told(Kind.CALL)) == number
+        stage.clock.advance(0.021)
+        if queue:
+            stage.run()
+    assert len(stage.connection.told(Kind.CALL)) == 11
+    assert ready.called
+    assert not task.ended
+
+
 def test_aBusyHostIsLeftAlone() -> None:
     """
     As long as calls end nothing is called back.
@@ -371,6 +393,16 @@ def test_idleIsFree() -> None:
 
 
 # Early ends
+
+
+@pytest.mark.parametrize("about", [{"slots": -1}, {"slots": "x"}, {"series": 7}, {"series": [[]]}])
+def test_absurdHosts(about: dict[str, Any]) -> None:
+    """
+    What a host says of itself and cannot be is not believed.
+    """
+    stage = Stage(**about)
+    assert len(stage.fill()) == 1
+    assert stage.worker.iQualified == []
 
 
 def test_cancelling() -> None:

@@ -176,14 +176,19 @@ def test_believesWhatItSees() -> None:
     assert sizes == [4, 8, 16, 32, 64, 100]
 
 
-def test_keepsOneAtLeast() -> None:
+def test_oneThatKeptNoneIsTriedAgain() -> None:
     """
-    A host that gave everything back is tried with one call.
+    A host that gave everything back is sent nothing, and then, when it is time, one call.
     """
     window = RoundTripWindow(3)
     window.close()
     window.keep(0)
+    assert window.size == 0
+    window.retry()
     assert window.size == 1
+    window.resize(0)
+    window.retry()
+    assert window.size == 0
 
 
 def test_growsAndShrinksWithTheHost() -> None:

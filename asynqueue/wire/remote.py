@@ -64,6 +64,9 @@ _STALE_TRIPS = 4
 # Before that, what has come is read: so long.
 _READING_SECONDS = 0.001
 
+# A host that gave back all that it had is sent a call again after so long.
+_RETRY_SECONDS = 0.02
+
 # When a worker stops, an iterator that nobody takes from for so long is closed ...
 _IDLE_SECONDS = 60.0
 
@@ -321,7 +324,9 @@ class RemoteWorker:
         self.host = connection.description
         self.loss = ""
         slots = about.get("slots")
-        self._window = RoundTripWindow(slots if type(slots) is int else 1, self._most)
+        if type(slots) is not int or slots < 0:
+            slots = 1
+        self._window = RoundTripWindow(slots, self._most)
         self._last = 0
         self._naming = Naming(
             str(about.get("trust")),
@@ -330,12 +335,11 @@ class RemoteWorker:
             lambda number, pickled: connection.send(Kind.DEFINE, number, pickled),
             lambda number: self._tell(connection, Kind.FORGET, number),
         )
-        for series in about.get("series") or ():
-            if isinstance(series, str) and series not in self.iQualified:
-                self.iQualified.append(series)
-        waiting, self._waiting = self._waiting, {}
-        for task in waiting:
-            self._send(task)
+        series = about.get("series")
+        for each in series if isinstance(series, list) else ():
+            if isinstance(each, str) and each not in self.iQualified:
+                self.iQualified.append(each)
+        self._sendWaiting()
         self._checkReady()
         self._checkEmpty()
 
@@ -546,17 +550,33 @@ class RemoteWorker:
         """
         Let others have tasks that the host gave back.
         """
-        if self._window.isClosed:
-            self._window.keep(len(self._held))
         tasks = [task for task in tasks if not task.ended]
-        if self._returner is not None and tasks:
-            self._returner(tasks)
+        if not tasks:
             return
-        for task in tasks:
-            if self._isFarewell:
-                self._waiting[task] = None
-            else:
-                self._send(task)
+        if not self._isFarewell:
+            if self._window.isClosed or not self._held:
+                self._window.keep(len(self._held))
+            if not self._held and "retry" not in self._timers:
+                # Or they would go to and fro as fast as they can.
+                self._timers["retry"] = self._theReactor().callLater(_RETRY_SECONDS, self._retry)
+        if self._returner is None:
+            self._waiting.update(dict.fromkeys(tasks))
+        else:
+            self._returner(tasks)
+
+    def _retry(self) -> None:
+        """
+        See whether the host keeps a call now.
+        """
+        del self._timers["retry"]
+        self._window.retry()
+        self._sendWaiting()
+        self._checkReady()
+
+    def _sendWaiting(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for task in waiting:
+            self._send(task)
 
     def _checkReady(self) -> None:
         ready = self._ready

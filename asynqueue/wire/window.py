@@ -133,11 +133,19 @@ class RoundTripWindow:
     def keep(self, held: int) -> None:
         """
         The host gave back what it had not begun, and kept so many: more than that it
-        does not run at once, whatever it says.
+        does not run at once, whatever it says. If it kept none, it is sent none until
+        L{retry}.
         """
         if held < self.slots:
             self._limit = max(1, held)
-            self.size = self._bounded(self.size)
+            self.size = self._bounded(self.size) if held else 0
+
+    def retry(self) -> None:
+        """
+        Send one call to a host that kept none.
+        """
+        if not self.size and self.slots:
+            self.size = 1
 
     def _open(self, count: int) -> None:
         """
