@@ -227,8 +227,9 @@ class Program:
         self._crawl = Crawl(self._queue, address, self._progress)
         await self._crawl.run()
         self._tell(f"all links were followed: {self._counts()}")
-        # It is hired as soon as it is there, also if nothing is left to do.
-        await gatherResults([self._accident, self._watcher.someReturn()])
+        if self._accident is not None:
+            # It is hired as soon as it is there, also if nothing is left to do.
+            await gatherResults([self._accident, self._watcher.someReturn()])
         await self._queue.shutdown()
         await port.stopListening()
         statuses = [machine.stop() for machine in self._machines]

@@ -6,6 +6,7 @@ namespaces where the machine allows them.
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,6 +97,38 @@ def test_nothingIsLost(network: str, tmp_path: Path) -> None:
     assert lost[0] == lost[2] == 0
     assert 0 < lost[1] <= 8
     assert hires == (1, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "complaint"),
+    [
+        ("data.split()", "data.split()[1:]", "the index is not that of the site"),
+        ("raise LookupError(", "return Counter(), [] and (", "the index is not that of the site"),
+        ("dict(reader.words)", "dict(reader.wrods)", "has no attribute 'wrods'"),
+    ],
+)
+def test_whatIsWrongIsFound(right: str, wrong: str, complaint: str, tmp_path: Path) -> None:
+    """
+    If the hosts do not do what they should, the program says what is wrong, and fails.
+    """
+    for path in EXAMPLES.glob("*.py"):
+        shutil.copy(path, tmp_path)
+    fetcher = tmp_path / "_fetcher.py"
+    source = fetcher.read_text(encoding="utf-8")
+    assert right in source
+    fetcher.write_text(source.replace(right, wrong), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "crawler.py", "--network", "sockets", "--pages", "100"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "wrong: " in done.stderr
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
