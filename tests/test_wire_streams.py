@@ -503,6 +503,18 @@ def test_theWindowIsThatOfTheLink() -> None:
     assert rate * 0.06 <= window <= 6 * rate * 0.06
 
 
+@pytest.mark.parametrize(
+    ("seconds", "rate"), [(0.00005, 5e8), (0.0005, 1.25e8)], ids=["within a machine", "LAN"]
+)
+def test_aNearbyHostIsSentToAtFullRate(seconds: float, rate: float) -> None:
+    """
+    Where a round trip is about as long as a chunk, the sender need not stand still.
+    """
+    took, window = transferred(32 << 20, seconds, rate)
+    assert took < 1.1 * (32 << 20) / rate
+    assert window <= 1 << 19
+
+
 def test_aShortWayIsNotFlooded() -> None:
     """
     Where a round trip takes no time, the window stays small.
