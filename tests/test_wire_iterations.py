@@ -318,6 +318,18 @@ def test_itemsThatCannotBeSentFailInTheirPlaces(codec: Any) -> None:
     assert said == [1, error, 3, error, error, 6, Kind.END]
 
 
+@both
+def test_theErrorShowsTheItem(codec: Any) -> None:
+    """
+    The error of an item that cannot be sent shows that item, not the list it was to be in.
+    """
+    station, number, _ = begun("some", codec=codec)
+    station.credit(number, 2)
+    station.turn()
+    (error,) = [value for kind, value in station.said(number) if kind is Kind.ITEM_FAILED]
+    assert error.value.startswith("<asynqueue")
+
+
 def test_failedItemsUseCredit() -> None:
     """
     An item that cannot be sent counts as one that was granted.

@@ -70,8 +70,9 @@ def cannotSend(error: BaseException, value: Any) -> Failure:
     What a call fails with whose result, or an item of it, cannot be sent.
     """
     if isinstance(error, MaybeEncodingError):
-        return Failure(error)
-    reason = f"{type(error).__name__}: {textOf(error)[:_LONGEST_REASON]}"
+        reason = error.reason
+    else:
+        reason = f"{type(error).__name__}: {textOf(error)[:_LONGEST_REASON]}"
     return Failure(MaybeEncodingError(reason, reprOf(value)))
 
 
