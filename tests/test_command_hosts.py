@@ -296,6 +296,17 @@ def test_lostHostIsWaitedFor(crew: Crew) -> None:
     assert crew.gaveUp == ["no host could be reached for 30 s"]
 
 
+def test_hostThatAnsweredAndIsGone(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Who has answered and cannot be reached after that is not waited for without end either.
+    """
+    monkeypatch.setattr(crew.crew, "workerHired", lambda worker: None)
+    crew.crew.need(1)
+    crew.answer(0)
+    crew.clock.advance(31)
+    assert crew.gaveUp == ["no host could be reached for 30 s"]
+
+
 def test_otherHostsGoOn(crew: Crew) -> None:
     """
     While one host is there, the loss of another ends nothing.

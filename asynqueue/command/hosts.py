@@ -232,6 +232,7 @@ class HostCrew(SilentObserver):
                 reactor=self._reactor,
             )
             self._workers.append(worker)
+            self._checkAlone()
             await self._queue.attachWorker(worker)
         except CancelledError:
             return
@@ -256,8 +257,11 @@ class HostCrew(SilentObserver):
         self._present.discard(worker)
         if self._open:
             self._say(f"{worker.host}: {worker.loss or 'it left'}; trying to reach it again")
-            if not self._present:
-                self._alone = self._reactor.callLater(_ALONE, self._isAlone)
+            self._checkAlone()
+
+    def _checkAlone(self) -> None:
+        if not self._present and self._alone is None:
+            self._alone = self._reactor.callLater(_ALONE, self._isAlone)
 
     def _isAlone(self) -> None:
         self._alone = None

@@ -26,6 +26,8 @@ def runOnce(work: Callable[[Any], Coroutine[Deferred[Any], Any, Any]]) -> Any:
     """
     reactor: Any = theReactor()
     outcomes: list[Any] = []
+    # What the coroutine says while the reactor stops is not to the point.
+    interrupted: list[bool] = []
 
     def begin() -> None:
         d = Deferred.fromCoroutine(work(reactor))
@@ -34,8 +36,9 @@ def runOnce(work: Callable[[Any], Coroutine[Deferred[Any], Any, Any]]) -> Any:
 
     globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
     reactor.callWhenRunning(begin)
+    reactor.addSystemEventTrigger("before", "shutdown", lambda: interrupted.append(not outcomes))
     reactor.run()
-    if not outcomes:
+    if any(interrupted) or not outcomes:
         raise KeyboardInterrupt
     if isinstance(outcomes[0], Failure):
         outcomes[0].raiseException()

@@ -673,6 +673,24 @@ def test_statusOfTheSilent(shell: Shell) -> None:
     assert "no answer within 0.2 s" in err
 
 
+def test_askingCanBeInterrupted(shell: Shell) -> None:
+    """
+    Ctrl-C ends the asking, cleanly.
+    """
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(shell.folder / "host.sock"))
+        silent.listen()
+        asking = shell.start([sys.executable, "-m", "asynqueue"], "status", shell.socket)
+        silent.accept()[0].close()
+        code, out = asking.ended()
+        assert (code, "cannot reach" in out) == (1, True)
+        asking = shell.start([sys.executable, "-m", "asynqueue"], "status", shell.socket)
+        with silent.accept()[0]:
+            asking.process.send_signal(signal.SIGINT)
+            code, out = asking.ended()
+    assert (code, out.strip()) == (128 + signal.SIGINT, "asynqueue: interrupted")
+
+
 # Keys --------------------------------------------------------------------------
 
 
