@@ -379,6 +379,21 @@ async def test_hub(tmp_path: Path, key: bytes | None) -> None:
 
 
 @ensureDeferred
+async def test_hubWithMutualTLS(made: Path) -> None:
+    """
+    Over TLS the hub shows the certificate of a server, and the server that of a client.
+    """
+    queue = TaskQueue()
+    hub = WireHub(queue, listens(made, made))
+    await hub.start()
+    async with serving(dials(hub.address.port, made, made), dial=True):
+        await until(lambda: len(queue) == 1)
+        await check(queue)
+    await hub.stop()
+    await queue.shutdown()
+
+
+@ensureDeferred
 async def test_hubRefuses(tmp_path: Path) -> None:
     """
     A server that the hub does not want is told why.
