@@ -25,7 +25,7 @@ from asynqueue.service.settings import OPTIONS, Option, SettingsError, settingsO
 
 _NAME = "asynqueue"
 
-_EPILOG = """\\b
+_EPILOG = """\b
 Examples:
   asynqueue map builtins:len one three seventeen
   ls *.py | asynqueue map ast_tools:measure >measures.jsonl
@@ -34,7 +34,7 @@ Examples:
   asynqueue map --workers thread -n 50 --timeout 10 web:fetch <urls
   asynqueue map --hosts tcp:one:4000,tcp:two:4000 --key-file shared.key texts:words *.txt
 
-\\b
+\b
 Exit status:
   0    all went well, also if the reader of standard output went away
   1    a call failed
@@ -83,7 +83,7 @@ Examples:
 
 \b
 Exit status:
-  0    a signal has ended it, and all that ran has ended or was given back
+  0    a signal has ended it; calls that ran had their grace
   1    it could not serve: the log says why
   2    wrong usage, or a wrong file of settings
   143  a second signal has ended what still ran
@@ -98,7 +98,9 @@ def asynqueue() -> None:
     """
 
 
-@asynqueue.command(name="map", epilog=_EPILOG)
+@asynqueue.command(
+    name="map", epilog=_EPILOG, short_help="Call a function once for each input, many at a time."
+)
 @click.argument("function", metavar="MODULE:FUNCTION")
 @click.argument("inputs", metavar="[INPUT]...", nargs=-1)
 @click.option("--lines", is_flag=True, help="Each INPUT is a file, and its lines are the inputs.")
@@ -323,7 +325,7 @@ def _find(function: str) -> None:
         raise _Refused(f"cannot import {module}: {failed(error).oneLine()}") from error
 
 
-@asynqueue.command(epilog=_WORKER_EPILOG)
+@asynqueue.command(epilog=_WORKER_EPILOG, short_help="Serve task queues elsewhere.")
 @_allOptions
 @click.pass_context
 def worker(context: click.Context, /, **given: Any) -> None:
@@ -352,7 +354,7 @@ def worker(context: click.Context, /, **given: Any) -> None:
     context.exit(import_module("asynqueue.command.worker").work(settings).value)
 
 
-@asynqueue.command()
+@asynqueue.command(short_help="Make a key and certificates for queues and hosts.")
 @click.argument("directory")
 @click.option(
     "--host",
@@ -385,7 +387,7 @@ def keys(
     click.echo(made, nl=False)
 
 
-@asynqueue.command()
+@asynqueue.command(short_help="Ask a host how it stands.")
 @click.argument("endpoint")
 @_optional(_NAMED["key-file"])
 @_optional(_NAMED["codec"])

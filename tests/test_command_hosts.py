@@ -416,6 +416,18 @@ def test_workerRefusesWrongUsage() -> None:
     assert (code, "--processes takes a whole number" in output) == (2, True)
 
 
+@pytest.mark.parametrize("name", ["map", "worker"])
+def test_examplesAreLines(name: str) -> None:
+    """
+    The examples in the help stand as they would be typed, one in a line.
+    """
+    code, output = invoked(name, "--help")
+    lines = output.splitlines()
+    start = lines.index("  Examples:") + 1
+    assert code == 0
+    assert all(f"asynqueue {name} " in line for line in lines[start : lines.index("", start)])
+
+
 def test_commandsAreListed() -> None:
     """
     The command tells what it can do.
