@@ -198,6 +198,23 @@ def test_whatIsNoBoxIsRefused(data: bytes) -> None:
         parserOf(data).next()
 
 
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"\x15\x03\x01\x00\x02\x02\x46", "looks like TLS: either both"),
+        (b"\x16\x03\x01\x02\x00\x01\x00", "looks like TLS: either both"),
+        (b"GET / HTTP/1.1\r\n", "looks like HTTP"),
+        (b"HTTP/1.1 400 Bad Request\r\n", "looks like HTTP"),
+    ],
+)
+def test_aCommonMistakeIsNamed(data: bytes, text: str) -> None:
+    """
+    Who forgets TLS on one side, or dials something else, reads what it is.
+    """
+    with pytest.raises(RemoteProtocolError, match=text):
+        parserOf(data).next()
+
+
 @pytest.mark.parametrize("piece", [1, 7, 1 << 20])
 def test_beforeProofBytesAreLimited(piece: int) -> None:
     """

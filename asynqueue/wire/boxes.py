@@ -31,6 +31,11 @@ _MOST_KEY = 0xFF
 _MOST_KEYS = 16
 _MOST_BOX = MOST_VALUE + (1 << 12)
 
+# What else somebody may send here by mistake.
+_TLS = "TLS", "either both sides or none must use a tls: endpoint"
+_HTTP = "HTTP", "there is no web server here"
+_OTHERS = ((b"\x15\x03", *_TLS), (b"\x16\x03", *_TLS), (b"GET ", *_HTTP), (b"HTTP/", *_HTTP))
+
 _TOO_LARGE = f"an AMP box of more than {_MOST_BOX:,} bytes"
 _TOO_EARLY = "more was sent than is allowed before a connection is open"
 
@@ -131,6 +136,16 @@ def canonical(box: Box) -> bytes:
     The bytes of a box, its keys in ascending order: the same on both sides.
     """
     return bytes(AmpBox(box).serialize())
+
+
+def _noBox(data: bytes) -> str:
+    """
+    What is wrong with the begin of something else.
+    """
+    for begin, name, todo in _OTHERS:
+        if data.startswith(begin):
+            return f"this is no AMP box, but looks like {name}: {todo}"
+    return "this is no AMP box"
 
 
 class BoxParser:
@@ -254,7 +269,7 @@ class BoxParser:
             if not length:
                 break
             if length > _MOST_KEY:
-                raise RemoteProtocolError("this is no AMP box")
+                raise RemoteProtocolError(_noBox(data[at - _LENGTH_SIZE :]))
             value = at + length + _LENGTH_SIZE
             if value > end:
                 return self._awaited(value - start)
