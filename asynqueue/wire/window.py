@@ -10,6 +10,9 @@ from math import inf
 # it does while new calls are on the way.
 AHEAD_SECONDS = 0.003
 
+# With one measurement the window becomes smaller by such a part of it at the most.
+_SHRINKING = 8
+
 # So many calls may be with one host at the most.
 MOST = 5000
 
@@ -173,7 +176,9 @@ class RoundTripWindow:
         if self.size - under <= line / 2:
             self.size = self._bounded(2 * self.size)
         else:
-            self.size = self._bounded(int(line + under + 0.5))
+            # Not much less at once: what was slow for a moment may have been this machine.
+            least = self.size - self.size // _SHRINKING
+            self.size = self._bounded(max(least, int(line + under + 0.5)))
 
     def _bounded(self, size: int) -> int:
         limit = self._most if self._limit is None else min(self._limit, self._most)
