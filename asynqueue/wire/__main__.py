@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from threading import Thread
 from typing import Any
 
 import click
@@ -191,16 +192,16 @@ class _Program:
 
 def dieWith(lifeline: int) -> None:
     """
-    Have the kernel kill this process when a pipe ends, which only its parent holds: also
-    in the middle of a call that never returns.
+    Have this process killed when a pipe ends, which only its parent holds: also in the
+    middle of a call that never returns.
     """
     os.set_inheritable(lifeline, False)
+    if not hasattr(fcntl, "F_SETSIG"):
+        # The kernel cannot do it: a thread can, if the call lets it run.
+        Thread(target=_killAtEnd, args=(lifeline,), daemon=True).start()
+        return
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-    if hasattr(fcntl, "F_SETSIG"):
-        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
-    else:
-        # It says the same with a signal that is not caught.
-        signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
     flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
     fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
     try:
@@ -209,6 +210,11 @@ def dieWith(lifeline: int) -> None:
             os._exit(1)
     except BlockingIOError:
         pass
+
+
+def _killAtEnd(lifeline: int) -> None:
+    os.read(lifeline, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _beginLogging(level: str) -> None:

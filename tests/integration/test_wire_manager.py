@@ -452,6 +452,26 @@ async def test_forkHasNoServers() -> None:
         assert manager.pids == [pid]
 
 
+@ensureDeferred
+@pytest.mark.parametrize("byKernel", [True, False])
+async def test_lifeline(byKernel: bool) -> None:
+    """
+    A process dies with the pipe to its parent, also where the kernel offers less help.
+    """
+    without = "" if byKernel else "import fcntl; del fcntl.F_SETSIG; "
+    there, here = os.pipe()
+    code = f"{without}from asynqueue.wire.__main__ import dieWith; dieWith({there})"
+    code += "; import time; print(flush=True); time.sleep(1000)"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=ROOT, pass_fds=[there], stdout=subprocess.PIPE) as process:
+        os.close(there)
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert process.poll() is None
+        os.close(here)
+        assert process.wait(PATIENCE) == -signal.SIGKILL
+
+
 # Whole programs
 
 
