@@ -105,6 +105,15 @@ class Universe(WireWorkerUniverse):
         self.sources.append(Scripted())
         return Deferator.fromSource(self.sources[-1], "scripted", 8)
 
+    def pause(self) -> Deferred[None]:
+        return Deferred()
+
+    def one(self) -> int:
+        return 1
+
+    def angryCall(self) -> None:
+        raise Oops
+
     def deferreds(self) -> Iterator[Any]:
         yield Deferred()
 
@@ -184,6 +193,28 @@ def test_creditMayComeBeforeTheIterator() -> None:
     station.credit(number, 1)
     station.turn()
     assert station.items(number) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("end", ["return", "raise", "cancel", "recall"])
+def test_creditOfOtherCallsIsForgotten(end: str) -> None:
+    """
+    What was granted to a call that returned no iterator is not another one's, also of the
+    same number.
+    """
+    station = Station(Universe())
+    station.call("pause", number=1)
+    number = station.call({"return": "one", "raise": "angryCall"}.get(end, "pause"), number=2)
+    station.credit(number, 5)
+    if end == "cancel":
+        station.hear(Kind.CANCEL, number)
+    elif end == "recall":
+        station.hear(Kind.RECALL, number)
+    station.hear(Kind.CANCEL, 1)
+    station.turn()
+    assert station.host.held == 0
+    station.call("numbers", 5, number=3 if end == "recall" else number)
+    station.turn()
+    assert station.items(3 if end == "recall" else number) == []
 
 
 def test_creditAfterTheEndIsIgnored() -> None:

@@ -67,6 +67,26 @@ class ExitsAsItIsShown(Unsendable):
         sys.exit(6)
 
 
+class HasNoClass(Unsendable):
+    """
+    Somebody's object.
+    """
+
+    @property
+    def __class__(self) -> Any:
+        sys.exit(7)
+
+
+class ArglessError(Exception):
+    """
+    Somebody's exception.
+    """
+
+    @property
+    def args(self) -> Any:
+        sys.exit(9)
+
+
 class ExitsAsItIsMade:
     """
     Somebody's object.
@@ -128,6 +148,12 @@ class Universe(WireWorkerUniverse):
 
     def raisesWhatExits(self) -> None:
         raise Exiting
+
+    def raisesArgless(self) -> None:
+        raise ArglessError
+
+    async def hasNoClass(self) -> Any:
+        return HasNoClass()
 
     def nested(self, depth: int) -> Any:
         value: Any = None
@@ -252,13 +278,25 @@ def test_anExceptionThatCannotTravelIsTold(codec: Any, args: Any) -> None:
 
 
 @both
-@pytest.mark.parametrize("name", ["unsendable", "exitsAsItIsPickled", "exitsAsItIsShown"])
+@pytest.mark.parametrize(
+    "name", ["unsendable", "exitsAsItIsPickled", "exitsAsItIsShown", "hasNoClass"]
+)
 def test_aResultThatCannotBeSentIsAnError(codec: Any, name: str) -> None:
     """
     A result whose pickling raises, or exits, fails that call only.
     """
     station = Station(Universe(), codec=codec)
     assert isinstance(station.outcome(name), MaybeEncodingError)
+    assert station.outcome("echo") == [[], {}]
+
+
+@both
+def test_aResultThatCannotBeLookedAtIsAnError(codec: Any) -> None:
+    """
+    A result that exits as somebody asks what it is fails that call only.
+    """
+    station = Station(Universe(), codec=codec)
+    assert isinstance(station.outcome("hasNoClass"), MaybeEncodingError | SystemExit)
     assert station.outcome("echo") == [[], {}]
 
 
@@ -277,8 +315,10 @@ def test_anExceptionThatExitsAsItIsToldIsTold(codec: Any) -> None:
     """
     An exception whose text exits has its call fail, and ends nothing else.
     """
-    error = Station(Universe(), codec=codec).outcome("raisesWhatExits")
-    assert type(error) in (Exiting, RemoteError)
+    station = Station(Universe(), codec=codec)
+    assert type(station.outcome("raisesWhatExits")) in (Exiting, RemoteError)
+    assert type(station.outcome("raisesArgless")) in (ArglessError, RemoteError)
+    assert station.outcome("echo") == [[], {}]
 
 
 def test_aResultOfCodeTravelsInPickleOnly() -> None:
@@ -998,6 +1038,20 @@ def test_capacityFollowsTheQueue() -> None:
     station.queue.detachWorker(worker)
     station.outcome("echo")
     assert [number for kind, number, _ in station.line.sent if kind is Kind.CAPACITY] == [6, 1]
+
+
+def test_capacityThatChangedBeforeTheOpeningIsTold() -> None:
+    """
+    What changes while the connection is being made is told when it is.
+    """
+    queue = TaskQueue(MemoryWorker())
+    host = Host(queue, Catalog(), codec=PICKLE, ended=lambda _: None)
+    assert host.about()["slots"] == 1
+    queue.attachWorker(MemoryWorker())
+    host.capacityChanged()
+    line = Line(PICKLE)
+    host.opened(line)
+    assert line.sent == [(Kind.CAPACITY, 2, None)]
 
 
 def test_theQueueIsNotObservedForLong() -> None:

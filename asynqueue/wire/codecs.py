@@ -43,6 +43,9 @@ _LARGE_BYTES = 1 << 16
 # seen to run out of stack, which no exception tells of, at some thousands.
 _DEEPEST = 200
 
+# Where they are read, a tag is a level, too: each of them may have one.
+_DEEPEST_READ = 2 * _DEEPEST
+
 
 class Codec(Protocol):
     """
@@ -122,7 +125,7 @@ def told(failure: Failure) -> Raised:
             trace = "".join(traceback.format_exception(error))
     except BaseException:
         # Somebody's __str__, or worse: whatever it raises, an exit too, the type remains.
-        trace = f"{type(error).__qualname__}\n"
+        trace = f"{_nameOf(error)}\n"
     return Raised(error, trace[-_LONGEST_TRACE:], frames)
 
 
@@ -136,7 +139,11 @@ def shortTold(outcome: Raised) -> Raised:
 
 
 def _nameOf(error: BaseException) -> str:
-    name = f"{type(error).__module__}.{type(error).__qualname__}"
+    try:
+        name = f"{type(error).__module__}.{type(error).__qualname__}"
+    except BaseException:
+        # Even that may be somebody's code, in a metaclass.
+        name = "an exception"
     return name.removeprefix("builtins.")
 
 
@@ -159,7 +166,7 @@ def reprOf(value: Any) -> str:
         return shortRepr(value)
     except BaseException:
         # As above.
-        return f"<{type(value).__qualname__}>"
+        return "<an object without words>"
 
 
 class _Apart:
@@ -331,7 +338,7 @@ class CborCodec:
         try:
             # An optional extra, at the edge: those who do not ask for it need not have it.
             cbor2 = import_module("cbor2")
-            cbor2.CBORDecoder(BytesIO(), semantic_decoders=_DECODERS, max_depth=_DEEPEST)
+            cbor2.CBORDecoder(BytesIO(), semantic_decoders=_DECODERS, max_depth=_DEEPEST_READ)
         except (ImportError, TypeError) as error:
             raise ImportError(
                 "codec='cbor' needs cbor2 of version 6 or later: pip install 'asynqueue[cbor]'"
@@ -378,7 +385,7 @@ class CborCodec:
         if buffers:
             raise ValueError("there are no buffers with CBOR")
         decoder = self._Decoder(
-            BytesIO(body), semantic_decoders=_DECODERS, tag_hook=_refused, max_depth=_DEEPEST
+            BytesIO(body), semantic_decoders=_DECODERS, tag_hook=_refused, max_depth=_DEEPEST_READ
         )
         value = decoder.decode()
         try:
@@ -390,9 +397,11 @@ class CborCodec:
     def encodeRaised(self, outcome: Raised) -> bytes:
         error = outcome.error
         name, text = _nameOf(error), textOf(error)
-        args: Sequence[Any] = error.args
-        if not _canBeMadeOf(error, name):
-            name, args = "", ()
+        args: Sequence[Any] = ()
+        if _canBeMadeOf(error, name):
+            args = error.args
+        else:
+            name = ""
         try:
             return self._raised(name, args, error, text, outcome)
         except Exception:

@@ -295,9 +295,11 @@ class Iterations:
         @param credit: how many items it may give already.
         @return: whether it is one. If so, it was said that it is there.
         """
-        if isinstance(value, Deferator):
+        # Not of the value: somebody's __class__ may raise.
+        kind = type(value)
+        if issubclass(kind, Deferator):
             deferator, text = value, value.representation
-        elif isinstance(value, AsyncIterator):
+        elif issubclass(kind, AsyncIterator):
             text = reprOf(value)
             deferator = Deferator.fromSource(AsyncIteratorSource(value), text, _WINDOW)
         else:
