@@ -278,9 +278,7 @@ def test_anExceptionThatCannotTravelIsTold(codec: Any, args: Any) -> None:
 
 
 @both
-@pytest.mark.parametrize(
-    "name", ["unsendable", "exitsAsItIsPickled", "exitsAsItIsShown", "hasNoClass"]
-)
+@pytest.mark.parametrize("name", ["unsendable", "exitsAsItIsPickled", "exitsAsItIsShown"])
 def test_aResultThatCannotBeSentIsAnError(codec: Any, name: str) -> None:
     """
     A result whose pickling raises, or exits, fails that call only.
