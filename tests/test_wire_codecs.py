@@ -1,6 +1,6 @@
 """
-L{asynqueue.wire.codecs}: what travels, what comes of what cannot, and that CBOR runs no
-code.
+L{asynqueue.wire.codecs} and what they are made of: what travels, what comes of what
+cannot, and that CBOR runs no code.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ from asynqueue.errors import (
 )
 from asynqueue.outcome import Raised
 from asynqueue.testing.calls import AwkwardError, StuckError, Unsendable
-from asynqueue.wire.codecs import CborCodec, Codec, PickleCodec, codecNamed, shortTold, told
+from asynqueue.wire.cbor import CborCodec
+from asynqueue.wire.codecs import Codec, PickleCodec, codecNamed
+from asynqueue.wire.telling import shortTold, told
 
 CODECS: list[Codec] = [codecNamed("pickle"), codecNamed("cbor")]
 both = pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)

@@ -18,8 +18,9 @@ from asynqueue.iteration.deferator import Deferator
 from asynqueue.iteration.sources import AsyncIteratorSource
 from asynqueue.pool.streaming import sizeOf
 from asynqueue.reactors import theReactor
-from asynqueue.wire.codecs import Codec, reprOf, shortTold, textOf, told
+from asynqueue.wire.codecs import Codec
 from asynqueue.wire.messages import Kind
+from asynqueue.wire.telling import reprOf, shortTold, textOf, told
 
 _log = Logger()
 
