@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import psutil
@@ -99,6 +100,10 @@ class Running:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.lines: list[str] = []
+        # What hangs is ended, and so is the waiting for its lines.
+        self.timer = Timer(PATIENCE, process.kill)
+        self.timer.daemon = True
+        self.timer.start()
 
     def waitFor(self, pattern: str) -> re.Match[str]:
         """
@@ -116,9 +121,10 @@ class Running:
         """
         How it ended, and all that it logged.
         """
-        rest, _ = self.process.communicate(timeout=PATIENCE)
-        self.lines.append(rest)
-        return self.process.returncode, "".join(self.lines)
+        assert self.process.stdout is not None
+        # Not communicate(): some of it may be in the buffer of the file already.
+        self.lines.append(self.process.stdout.read())
+        return self.process.wait(PATIENCE), "".join(self.lines)
 
 
 class Shell:
@@ -129,7 +135,7 @@ class Shell:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.socket = f"unix:{folder}/host.sock"
-        self.started: list[subprocess.Popen[str]] = []
+        self.started: list[Running] = []
         (folder / "farm.py").write_text(MODULE, encoding="utf-8")
         os.mkfifo(folder / "begun")
         os.mkfifo(folder / "gate")
@@ -152,8 +158,8 @@ class Shell:
             text=True,
             **kw,
         )
-        self.started.append(process)
-        return Running(process)
+        self.started.append(Running(process))
+        return self.started[-1]
 
     def host(self, *arguments: str, program: Sequence[str] = WORKER, **kw: Any) -> Running:
         """
@@ -221,10 +227,11 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     """
     shell = Shell(tmp_path)
     yield shell
-    for process in shell.started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    for running in shell.started:
+        running.timer.cancel()
+        if running.process.poll() is None:
+            running.process.kill()
+        running.process.communicate()
 
 
 # Serving -----------------------------------------------------------------------
@@ -401,17 +408,23 @@ def test_wrongUsageIsRefused(
         assert status == 2
 
 
-@pytest.mark.parametrize("program", HOSTS)
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("program", "arguments", "message"),
     [
-        (["--listen", "tcp:0", "--allow", "farm"], "asynqueue keys DIRECTORY"),
-        (["--listen", "unix:x", "--universe", "nothing.There"], "nothing"),
-        (["--listen", "unix:/no/such/folder/x", "--allow", "farm"], "No such file"),
-        (["--listen", "unix:x", "--allow", "farm", "--key-file", "no.key"], "no.key"),
-        (["--listen", "nonsense:x", "--allow", "farm"], "nonsense"),
-        (["--listen", "systemd:domain=UNIX:name=x", "--allow", "farm"], "passed no such socket"),
+        (WORKER, ["--listen", "tcp:0", "--allow", "farm"], "asynqueue keys DIRECTORY"),
+        (TWISTD, ["--listen", "tcp:0", "--allow", "farm"], "asynqueue keys DIRECTORY"),
+        (TWIST, ["--listen", "tcp:0", "--allow", "farm"], "asynqueue keys DIRECTORY"),
+        (WORKER, ["--listen", "unix:x", "--universe", "nothing.There"], "nothing"),
+        (TWIST, ["--listen", "unix:/no/such/folder/x", "--allow", "farm"], "No such file"),
+        (TWISTD, ["--listen", "unix:x", "--allow", "farm", "--key-file", "no.key"], "no.key"),
+        (WORKER, ["--listen", "nonsense:x", "--allow", "farm"], "nonsense"),
+        (
+            TWIST,
+            ["--listen", "systemd:domain=UNIX:name=x", "--allow", "farm"],
+            "passed no such socket",
+        ),
     ],
+    ids=lambda given: given[0].rpartition("/")[2] if isinstance(given, list) else None,
 )
 def test_hostThatCannotServe(
     shell: Shell, program: list[str], arguments: list[str], message: str
@@ -840,6 +853,27 @@ def test_hostThatIsNotThere(shell: Shell) -> None:
     status, out, err = shell.run("map", "--hosts", nobody, "farm:double", "a")
     assert (status, out) == (2, "")
     assert err == f"{missing}\n"
+
+
+def test_drainedHostLosesNothing(shell: Shell) -> None:
+    """
+    A host that is told to end in the middle of many calls costs none of them: what it had
+    not begun is made by others.
+    """
+    (shell.folder / "inputs").write_text("".join(f"{n}\n" for n in range(20_000)), encoding="utf-8")
+    leaving = shell.host("--allow", "farm", "--processes", "1")
+    other = f"unix:{shell.folder}/other.sock"
+    staying = shell.start(WORKER, "--listen", other, "--allow", "farm", "--processes", "1")
+    staying.waitFor("serving")
+    program = [sys.executable, "-m", "asynqueue", "map", "--hosts", f"{shell.socket},{other}"]
+    run = shell.start(program, "--lines", "farm:double", "inputs")
+    run.waitFor('"500500"')
+    leaving.process.terminate()
+    assert leaving.ended()[0] == 0
+    status, out = run.ended()
+    assert status == 0
+    results = [json.loads(line) for line in out.splitlines() if not line.startswith("asynqueue")]
+    assert results == [f"{n}{n}" for n in range(20_000)]
 
 
 def test_killedHostIsReplaced(shell: Shell) -> None:
