@@ -969,11 +969,26 @@ def test_aQueueThatLeavesIsServedToTheEnd(end: str) -> None:
 
 def test_aQueueThatLeavesWithNothingIsLetGo() -> None:
     """
-    With no call left, the connection is closed at once.
+    With no call left, the connection is closed at once, and once.
     """
     station = Station(Universe())
     station.host.leaving(station.line, "enough")
+    station.host.leaving(station.line, "again")
     assert station.line.closed == 1
+
+
+def test_aQueueThatLeavesMayRecallTheLast() -> None:
+    """
+    When the last of the calls is given back to a queue that leaves, the connection is closed.
+    """
+    station = Station(Universe())
+    other = Station(Universe(), queue=station.queue, reactor=station.clock)
+    other.call("wait")
+    number = station.call("wait")
+    station.turn()
+    station.host.leaving(station.line, "enough")
+    station.hear(Kind.RECALL, number)
+    assert (station.kinds(number), station.line.closed) == ([Kind.GIVEN_BACK], 1)
 
 
 def test_aQueueThatIsShutDownGivesBack() -> None:
@@ -1182,24 +1197,40 @@ def test_aQueueThatIsShutDownGivesBackWhatIsHeld() -> None:
     assert universe.events == []
 
 
-def test_whatIsTakenBackMakesRoom() -> None:
+@pytest.mark.parametrize(
+    ("kind", "said"), [(Kind.RECALL, Kind.GIVEN_BACK), (Kind.CANCEL, Kind.CANCELLED)]
+)
+def test_whatIsTakenBackMakesRoom(kind: Kind, said: Kind) -> None:
     """
-    When a call that was let in is taken back or cancelled before it begins, another one has
-    its place: none waits for ever.
+    When a call that was let in is taken back or cancelled before it begins, another one is
+    let in for it: none waits for ever.
     """
-    for kind in (Kind.RECALL, Kind.CANCEL):
-        station, universe = pressed(calls=4)
-        station.call("wait")
-        station.turn()
-        station.line.ease()
-        for number in range(1, 5):
-            station.hear(kind, number)
-        station.turn()
-        for d in universe.waiting:
-            if not d.called:
-                d.callback(None)
-        station.turn()
-        assert universe.events[-2:] == [2, 3]
+    universe = Universe()
+    station = Station(universe)
+    other = Station(universe, queue=station.queue, reactor=station.clock)
+    station.call("wait")
+    for n in (2, 3, 4):
+        station.call("note", n)
+    station.turn()
+    station.line.backlog = 1 << 30
+    universe.waiting[0].errback(ValueError())
+    other.call("wait")
+    station.turn()
+    station.line.ease()
+    station.hear(kind, 2)
+    universe.waiting[1].callback(None)
+    station.turn()
+    assert station.kinds(2) == [said]
+    assert universe.events == [3, 4]
+
+
+def test_whoDoesNotReadIsWaitedForOnce() -> None:
+    """
+    While calls are held back, what else fails does not have the host wait twice.
+    """
+    station, universe = pressed(calls=1)
+    universe.waiting[0].errback(ValueError())
+    assert len(station.line.waiting) == 1
 
 
 # Whatever comes -------------------------------------------------------------------------
