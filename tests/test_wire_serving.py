@@ -1224,6 +1224,17 @@ def test_whatIsTakenBackMakesRoom(kind: Kind, said: Kind) -> None:
     assert universe.events == [3, 4]
 
 
+def test_whatFailsMakesRoom() -> None:
+    """
+    A call that was let in and fails lets in another one, too.
+    """
+    station, _ = pressed(calls=0)
+    numbers = [station.call("exit") for _ in range(9)]
+    station.line.ease()
+    station.turn()
+    assert [station.kinds(number) for number in numbers] == [[Kind.RAISED]] * 9
+
+
 def test_whoDoesNotReadIsWaitedForOnce() -> None:
     """
     While calls are held back, what else fails does not have the host wait twice.
