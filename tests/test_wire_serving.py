@@ -25,7 +25,7 @@ from asynqueue.errors import (
     RemoteProtocolError,
 )
 from asynqueue.iteration import deferToDelay
-from asynqueue.testing import MemoryWorker
+from asynqueue.testing import Gate, MemoryWorker
 from asynqueue.testing.calls import AwkwardError, CheckedError, StuckError, Unsendable
 from asynqueue.wire.catalog import Catalog, WireWorkerUniverse
 from asynqueue.wire.messages import Kind, packedCall, packedCount
@@ -210,6 +210,9 @@ class Universe(WireWorkerUniverse):
 
     def thread(self) -> bool:
         return threading.current_thread() is not threading.main_thread()
+
+    def waitAt(self, gate: Any) -> None:
+        gate.wait()
 
     def _private(self) -> None:
         self.events.append("private")
@@ -772,6 +775,30 @@ def test_aRunningCallIsCancelled(name: str) -> None:
     assert station.kinds(number) == [Kind.CANCELLED]
     assert station.outcome("echo") == [[], {}]
     assert station.kinds(number) == [Kind.CANCELLED]
+
+
+@ensureDeferred
+async def test_aCallInAThreadIsCancelledAtOnce() -> None:
+    """
+    A call that runs in a thread, which cannot be ended, is said to be cancelled at once, and
+    nothing of what it returns later.
+    """
+    queue = TaskQueue(AsyncWorker(), ThreadWorker())
+    gate = Gate()
+    try:
+        station = Station(Universe(), queue=queue, series="async")
+        number = station.call("waitAt", gate.token, flags=THREAD)
+        await gate.arrivals()
+        station.hear(Kind.CANCEL, number)
+        assert station.kinds(number) == [Kind.CANCELLED]
+        gate.open()
+        after = station.call("thread", flags=THREAD)
+        await _saidOf(station, after)
+        assert station.said(after) == [(Kind.RETURNED, True)]
+        assert station.kinds(number) == [Kind.CANCELLED]
+    finally:
+        await gate.close()
+        await queue.shutdown()
 
 
 def test_aCallThatCancelsItselfRaises() -> None:
