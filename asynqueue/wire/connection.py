@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
-from typing import Any, Protocol as Typing
+from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer
@@ -21,7 +21,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.errors import RemoteProtocolError, WireError
-from asynqueue.framing import Frame
 from asynqueue.reactors import theReactor
 from asynqueue.wire.boxes import BoxParser
 from asynqueue.wire.commands import (
@@ -31,6 +30,7 @@ from asynqueue.wire.commands import (
 )
 from asynqueue.wire.complaints import Complaints
 from asynqueue.wire.events import Frames, Left, Opened, Peer
+from asynqueue.wire.owners import ConnectionOwner
 from asynqueue.wire.session import Session
 from asynqueue.wire.transports import bindingOf, closeWriting, describe, isSecure, refusalOf, tune
 
@@ -44,41 +44,6 @@ _MOST_MISSED = 3
 _MOST_DISCARDED = 1 << 16
 _DISCARDING_SECONDS = 2.0
 _CLOSING_SECONDS = 10.0
-
-
-class ConnectionOwner(Typing):
-    """
-    Who is told what happens to a connection: in the reactor's thread, and never within
-    a call of L{Connection.send}.
-    """
-
-    def opened(self, connection: Connection) -> None:
-        """
-        Both sides are ready: messages can be sent. At most once, and before all below
-        but L{lost}.
-        """
-
-    def received(self, connection: Connection, frames: list[Frame]) -> None:
-        """
-        Messages came. What this raises ends the connection.
-
-        @param frames: kind, number, body and buffers of each.
-        @raise WireError: the other side must not say this. It is told so.
-        """
-
-    def leaving(self, connection: Connection, reason: str) -> None:
-        """
-        The other side begins nothing new.
-        """
-
-    def lost(self, connection: Connection, error: Exception) -> None:
-        """
-        The connection is over. Exactly once, and the last.
-
-        @param error: why: an error of the wire, or of the transport. If one side just
-            closed it, C{ConnectionDone}, or C{ConnectionLost} where something was still
-            on its way.
-        """
 
 
 class _Life(IntEnum):
