@@ -276,8 +276,8 @@ def test_namesGoOverTheWire() -> None:
 
 def test_withdraw() -> None:
     """
-    A call that no worker has is withdrawn, and fails as a cancelled one does; others
-    are not touched.
+    A call that no worker has is withdrawn, and fails as a cancelled one does, but counts
+    for none; others are not touched.
     """
     worker = MemoryWorker()
     queue = TaskQueue(worker)
@@ -287,5 +287,6 @@ def test_withdraw() -> None:
     assert isinstance(errorOf(queued), CancelledError)
     assert not queue.withdraw(queued)
     assert not queue.withdraw(Deferred())
+    assert (queue.statistics().done, queue.statistics().failed) == (0, 0)
     worker.step()
     assert resultOf(held) == 0

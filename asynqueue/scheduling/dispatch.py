@@ -174,13 +174,15 @@ class Dispatcher:
 
     def withdraw(self, task: Task) -> bool:
         """
-        Cancel a task that no worker holds yet.
+        Cancel a task that no worker holds yet, as if it had never been queued.
 
         @return: whether it was one.
         """
         if task.state is not QUEUED or task.isUpdate:
             return False
         task.cancel()
+        self.done -= 1
+        self.failed -= 1
         return True
 
     def close(self) -> None:
