@@ -244,15 +244,16 @@ def test_neverMoreThanGiven() -> None:
         RemoteWorker("a host", N_concurrent=0)
 
 
-def test_largeCallsAreFewer() -> None:
+def test_largeCallsAreFewer(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Calls with many megabytes fill the window before there are many of them.
+    Calls with very many bytes fill the window before there are many of them; one of them,
+    whatever its size, does not keep small ones.
     """
+    monkeypatch.setattr("asynqueue.wire.calls._MOST_BYTES", 1 << 20)
     stage = Stage(slots=100)
-    tasks = [stage.run("f", bytearray(30 << 20))]
-    while tasks[-1].ready.called:  # type: ignore[attr-defined]
-        tasks.append(stage.run("f", bytearray(30 << 20)))
-    assert len(tasks) == 3
+    large = bytearray(2 << 20)
+    tasks = [stage.run("f", large), stage.run(), stage.run("f", large)]
+    assert [task.ready.called for task in tasks] == [True, True, False]  # type: ignore[attr-defined]
     stage.connection.end(1)
     assert tasks[-1].ready.called  # type: ignore[attr-defined]
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from enum import Enum
-from functools import partial
 from math import inf
 from typing import Any
 
@@ -30,31 +29,29 @@ from zope.interface import implementer
 
 from asynqueue.errors import LocalProtocolError, RemoteProtocolError, WorkerLost
 from asynqueue.failures import failureOf
-from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, IRemoteWorker, ITask
+from asynqueue.interfaces import (
+    ICancellingWorker,
+    IPrefetchingWorker,
+    IRemoteWorker,
+    ISlottedWorker,
+    ITask,
+)
 from asynqueue.outcome import describeCall
 from asynqueue.reactors import theReactor
+from asynqueue.wire.calls import Calls
 from asynqueue.wire.codecs import codecNamed
 from asynqueue.wire.connection import Connection
 from asynqueue.wire.events import Peer
 from asynqueue.wire.incoming import Incoming, cannotDecode
 from asynqueue.wire.messages import Flag, Kind
-from asynqueue.wire.naming import Naming
 from asynqueue.wire.sources import FarSource
 from asynqueue.wire.window import MOST, RoundTripWindow
 from asynqueue.workers.waiters import Waiters
 
 _log = Logger()
 
-# For hot paths: members of an enumeration are slow to look up, to compare, to combine.
-_CALL, _RETURNED = int(Kind.CALL), int(Kind.RETURNED)
-_RAW, _THREAD, _WATCHED, _URGENT = (
-    int(flag) for flag in (Flag.RAW, Flag.THREAD, Flag.WATCHED, Flag.URGENT)
-)
-
-# Calls with arguments of more bytes than this are large, and so many bytes of such may
-# be with a host, or one call.
-_LARGE = 1 << 16
-_MOST_BYTES = 64 << 20
+# For hot paths: members of an enumeration are slow to look up and to compare.
+_RETURNED = int(Kind.RETURNED)
 
 # Where nothing has ended for so long, or so many round trips, what has not begun is
 # called back.
@@ -109,7 +106,7 @@ class RemoteStatistics:
     connections: int
 
 
-@implementer(IPrefetchingWorker, ICancellingWorker, IRemoteWorker)
+@implementer(IPrefetchingWorker, ICancellingWorker, IRemoteWorker, ISlottedWorker)
 class RemoteWorker:
     """
     Runs tasks on a host, as many at once as that says, and lines up as many more as
@@ -163,28 +160,23 @@ class RemoteWorker:
         self.host = host
         self.loss = ""
         self._raw = raw
-        self._flags = _THREAD if thread else 0
+        self._flags = int(Flag.THREAD) if thread else 0
         self._most = MOST if N_concurrent is None else N_concurrent
         self._universe = universe
         self._names = None if names is None else frozenset(names)
         self._codec = codecNamed(codec)
         self._reactor = reactor
         self._life = _Life.SERVING
-        self._connection: Connection | None = None
+        # What is with the host, while there is a connection.
+        self._far: Calls | None = None
         self._connections = 0
         self._isFarewell = False
-        self._naming: Naming | None = None
         self._window = RoundTripWindow(1, self._most)
-        self._last = 0
         # The tasks that wait for a connection ...
         self._waiting: dict[ITask, None] = {}
-        # ... those that were given to it and have no outcome, with the numbers of their
-        # calls, or 0 if they could not be sent, and the other way round ...
+        # ... and those that were given to it and have no outcome, with the numbers of
+        # their calls, or 0 if they could not be sent.
         self._held: dict[ITask, int] = {}
-        self._calls: dict[int, ITask] = {}
-        # ... and how many bytes the large ones of them have.
-        self._large: dict[int, int] = {}
-        self._bytes = 0
         # The tasks whose iterators have not brought anything yet are held, too.
         self._incoming = Incoming(self._codec, self._checkEmpty)
         self._ready: Deferred[None] | None = None
@@ -206,7 +198,8 @@ class RemoteWorker:
 
     def run(self, task: ITask) -> Deferred[None]:
         held = self._held
-        if self._connection is None or self._isFarewell:
+        far = self._far
+        if far is None or self._isFarewell:
             self._keep(task)
             self._ready = Deferred()
             return self._ready
@@ -222,10 +215,10 @@ class RemoteWorker:
             return self._ready
         if not held:
             window.start(self._theReactor().seconds())
-        self._send(task)
+        self._send(far, task)
         if len(held) > 1 and "stale" not in self._timers:
             self._startStaleCheck()
-        if len(held) < window.size and self._bytes < _MOST_BYTES:
+        if len(held) < window.size and not far.isHeavy:
             return _READY
         self._ready = Deferred()
         return self._ready
@@ -257,9 +250,9 @@ class RemoteWorker:
         self._clear()
         self._waiting.clear()
         sources = self._incoming.lose()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abort()
+        far, self._far = self._far, None
+        if far is not None:
+            far.connection.abort()
         self._disconnect()
         self._failSources(sources, "its worker crashed")
         self._stopped.fire()
@@ -283,8 +276,8 @@ class RemoteWorker:
             if self._waiting.pop(task, self) is None:
                 self._checkReady()
                 self._checkEmpty()
-        elif number and not self._incoming.close(number):
-            self._tell(self._connection, Kind.CANCEL, number)
+        elif number and self._far is not None and not self._incoming.close(number):
+            self._far.tell(Kind.CANCEL, number)
 
     # For people
 
@@ -293,7 +286,14 @@ class RemoteWorker:
         """
         What the host said of itself as it greeted; C{None} while there is no connection.
         """
-        return None if self._connection is None else self._connection.peer
+        return None if self._far is None else self._far.connection.peer
+
+    @property
+    def slots(self) -> int:
+        """
+        How many calls may run at once on the host.
+        """
+        return min(self._window.slots, self._most)
 
     def statistics(self) -> RemoteStatistics:
         """
@@ -301,7 +301,7 @@ class RemoteWorker:
         """
         return RemoteStatistics(
             self.host,
-            self._connection is not None,
+            self._far is not None,
             self._window.slots,
             self._window.size,
             len(self._held),
@@ -318,7 +318,9 @@ class RemoteWorker:
         There is a connection: serve over it.
         """
         about = connection.peer.about
-        self._connection = connection
+        self._far = Calls(
+            connection, self._codec, self._universe, self._names, self._raw, self._flags
+        )
         self._connections += 1
         self._isFarewell = False
         self.host = connection.description
@@ -327,14 +329,6 @@ class RemoteWorker:
         if type(slots) is not int or slots < 0:
             slots = 1
         self._window = RoundTripWindow(slots, self._most)
-        self._last = 0
-        self._naming = Naming(
-            str(about.get("trust")),
-            self._names,
-            self._universe,
-            lambda number, pickled: connection.send(Kind.DEFINE, number, pickled),
-            lambda number: self._tell(connection, Kind.FORGET, number),
-        )
         series = about.get("series")
         for each in series if isinstance(series, list) else ():
             if isinstance(each, str) and each not in self.iQualified:
@@ -349,9 +343,10 @@ class RemoteWorker:
 
         @raise RemoteProtocolError: the host says what has no sense.
         """
-        if connection is not self._connection:
+        far = self._far
+        if far is None or far.connection is not connection:
             return
-        calls = self._calls
+        calls = far.tasks
         held = self._held
         decode = self._codec.decode
         now = self._theReactor().seconds()
@@ -374,12 +369,10 @@ class RemoteWorker:
                 else:
                     task.callback(value)
             else:
-                self._heard(frame, back)
-            if self._connection is not connection:
+                self._heard(far, frame, back)
+            if self._far is not far:
                 # What ended has made the worker crash.
                 return
-        if self._large:
-            self._forgetLarge()
         if self._ended != before:
             window.ended(self._ended - before, now, full)
         if back:
@@ -392,7 +385,7 @@ class RemoteWorker:
         """
         The host takes no more calls: close the connection when the last has ended.
         """
-        if connection is self._connection:
+        if self._isCurrent(connection):
             self._isFarewell = True
             self._checkEmpty()
 
@@ -400,9 +393,9 @@ class RemoteWorker:
         """
         The connection is gone: resign.
         """
-        if connection is not self._connection:
+        if not self._isCurrent(connection):
             return
-        self._connection = None
+        self._far = None
         farewell, self._isFarewell = self._isFarewell, False
         self._stopTimers()
         sources = self._incoming.lose()
@@ -421,7 +414,7 @@ class RemoteWorker:
 
     # What the host says
 
-    def _heard(self, frame: Any, back: list[ITask]) -> None:
+    def _heard(self, far: Calls, frame: Any, back: list[ITask]) -> None:
         """
         Take a message that is no value.
 
@@ -431,22 +424,24 @@ class RemoteWorker:
         kind, number, body, _ = frame
         match kind:
             case Kind.RAISED:
-                task = self._settled(kind, number)
+                task = self._settled(far, kind, number)
                 self._ended += 1
                 task.errback(failureOf(self._codec.decodeRaised(body)))
             case Kind.BEGUN:
-                task = self._task(kind, number)
+                task = far.task(kind, number)
                 if task.watched:
                     task.begin()
             case Kind.GIVEN_BACK:
-                back.append(self._settled(kind, number))
+                back.append(self._settled(far, kind, number))
             case Kind.CANCELLED:
-                task = self._settled(kind, number)
+                task = self._settled(far, kind, number)
                 self._ended += 1
                 if not task.ended:
                     task.errback(Failure(CancelledError("the host ended the call")))
             case Kind.ITERATOR:
-                self._iterating(self._task(kind, number), number, body)
+                # It is held until something comes.
+                text = bytes(body).decode(errors="replace")
+                self._incoming.open(far.settle(kind, number), number, text, far.tell, self._rtt)
             case Kind.ITEMS | Kind.ITEM_FAILED | Kind.END:
                 self._iterated(frame)
             case Kind.CAPACITY:
@@ -454,25 +449,13 @@ class RemoteWorker:
             case _:
                 raise RemoteProtocolError(f"a message of the kind {kind!r} came from a host")
 
-    def _task(self, kind: int, number: int) -> ITask:
-        task = self._calls.get(number)
-        if task is None:
-            raise RemoteProtocolError(f"{Kind(kind).name} came for {number}, which is no call")
-        return task
-
-    def _settled(self, kind: int, number: int) -> ITask:
+    def _settled(self, far: Calls, kind: int, number: int) -> ITask:
         """
         The host does no more for this task: hold it no longer.
         """
-        task = self._task(kind, number)
-        del self._calls[number]
+        task = far.settle(kind, number)
         del self._held[task]
         return task
-
-    def _iterating(self, task: ITask, number: int, body: Any) -> None:
-        text = bytes(body).decode(errors="replace")
-        del self._calls[number]
-        self._incoming.open(task, number, text, partial(self._tell, self._connection), self._rtt)
 
     def _iterated(self, frame: Any) -> None:
         task = self._incoming.heard(*frame)
@@ -484,34 +467,12 @@ class RemoteWorker:
 
     # Tasks
 
-    def _send(self, task: ITask) -> None:
+    def _send(self, far: Calls, task: ITask) -> None:
         """
         Have the host make the call of a task. A hot path.
         """
-        assert self._connection is not None
-        assert self._naming is not None
-        calls = self._calls
-        number = self._last + 1
-        f, args, kw = task.callTuple
-        options = task.options
-        flags = self._flags
-        raw = options.raw
-        if self._raw if raw is None else raw:
-            flags |= _RAW
-        if options.doNext:
-            flags |= _URGENT
-        if task.watched:
-            flags |= _WATCHED
         try:
-            if kw and "thread" in kw:
-                flags, kw = self._naming.options(f, flags, kw)
-            encoded, buffers = self._codec.encodeCall(args, kw)
-            head, definition = self._naming.head(f, flags, number, next(iter(calls), number))
-            body = head if encoded is None else head + encoded
-            if definition:
-                self._connection.send(_CALL, number, body, buffers, behind=definition)
-            else:
-                self._connection.send(_CALL, number, body, buffers)
+            self._held[task] = far.send(task)
         except LocalProtocolError:
             # The connection is about to be lost.
             self._waiting[task] = None
@@ -520,13 +481,6 @@ class RemoteWorker:
             # end a task within run(): chains of calls would recurse.
             self._held[task] = 0
             self._theReactor().callLater(0, self._cannotSend, task, error)
-        else:
-            self._last = number
-            self._held[task] = number
-            calls[number] = task
-            if buffers or len(body) > _LARGE:
-                self._large[number] = len(body) + sum(buffer.raw().nbytes for buffer in buffers)
-                self._bytes += self._large[number]
 
     def _cannotSend(self, task: ITask, error: Exception) -> None:
         if self._held.get(task) == 0:
@@ -543,7 +497,7 @@ class RemoteWorker:
             self._returner([task])
         else:
             self._waiting[task] = None
-            if self._connection is None:
+            if self._far is None:
                 self._connect()
 
     def _handBack(self, tasks: Sequence[ITask]) -> None:
@@ -574,31 +528,26 @@ class RemoteWorker:
         self._checkReady()
 
     def _sendWaiting(self) -> None:
+        far = self._far
+        assert far is not None
         waiting, self._waiting = self._waiting, {}
         for task in waiting:
-            self._send(task)
+            self._send(far, task)
 
     def _checkReady(self) -> None:
         ready = self._ready
         if (
             ready is not None
-            and self._connection is not None
+            and self._far is not None
             and len(self._held) < self._window.size
-            and self._bytes < _MOST_BYTES
+            and not self._far.isHeavy
             and not self._isFarewell
         ):
             self._ready = None
             ready.callback(None)
 
-    def _forgetLarge(self) -> None:
-        for number in [number for number in self._large if number not in self._calls]:
-            self._bytes -= self._large.pop(number)
-
     def _clear(self) -> None:
         self._held.clear()
-        self._calls.clear()
-        self._large.clear()
-        self._bytes = 0
         self._ready = None
 
     # Freshness
@@ -616,6 +565,7 @@ class RemoteWorker:
 
         @param sure: whether what has come was read since.
         """
+        far = self._far
         del self._timers["stale"]
         if self._ended != self._endedBefore or self._returner is None:
             if len(self._held) > 1:
@@ -626,7 +576,8 @@ class RemoteWorker:
             )
         else:
             self._window.close()
-            self._tell(self._connection, Kind.RECALL, self._last)
+            if far is not None:
+                far.tell(Kind.RECALL, far.last)
 
     # Comings and goings
 
@@ -634,7 +585,7 @@ class RemoteWorker:
         """
         Serve again after the end.
         """
-        stopped = self._life is _Life.STOPPING and self._connection is None and not self._waiting
+        stopped = self._life is _Life.STOPPING and self._far is None and not self._waiting
         if stopped or self._life is _Life.CRASHED:
             self._life = _Life.SERVING
             self._notBegun = []
@@ -661,16 +612,15 @@ class RemoteWorker:
             if stopping and not self._incoming.isDelivering and "idle" not in self._timers:
                 self._incoming.watch()
                 self._timers["idle"] = self._theReactor().callLater(_IDLE_SECONDS, self._closeIdle)
-        elif self._connection is None:
+        elif self._far is None:
             self._disconnect()
             self._stopped.fire()
         elif "patience" not in self._timers:
+            connection = self._far.connection
             if stopping:
-                self._connection.goodbye("the worker stops")
-            self._connection.close()
-            self._timers["patience"] = self._theReactor().callLater(
-                _PATIENCE, self._connection.abort
-            )
+                connection.goodbye("the worker stops")
+            connection.close()
+            self._timers["patience"] = self._theReactor().callLater(_PATIENCE, connection.abort)
 
     def _closeIdle(self) -> None:
         """
@@ -719,16 +669,10 @@ class RemoteWorker:
         """
         if self._window.rtt != inf:
             return self._window.rtt
-        return 0.0 if self._connection is None else self._connection.rtt or 0.0
+        return 0.0 if self._far is None else self._far.connection.rtt or 0.0
 
-    def _tell(
-        self, connection: Connection | None, kind: int, number: int, body: bytes = b""
-    ) -> None:
-        """
-        Say something, if the connection is still the same.
-        """
-        if connection is not None and connection is self._connection and connection.isOpen:
-            connection.send(kind, number, body)
+    def _isCurrent(self, connection: Connection) -> bool:
+        return self._far is not None and self._far.connection is connection
 
 
 def _lossBy(error: Exception) -> str:

@@ -202,7 +202,7 @@ class WireWorker(RemoteWorker):
             and with C{CancelledError} when the worker crashes or is stopped.
         """
         self._revive()
-        if self._connection is not None:
+        if self._far is not None:
             return succeed(None)
         d: Deferred[None] = Deferred(self._unwanted)
         self._wanted.append(d)
@@ -220,7 +220,7 @@ class WireWorker(RemoteWorker):
             d.callback(None)
 
     def lost(self, connection: Connection, error: Exception) -> None:
-        if connection is self._connection:
+        if self._isCurrent(connection):
             self._dialing.lost(self._theReactor().seconds())
             super().lost(connection, error)
         elif connection is self._attempt:
@@ -272,7 +272,7 @@ class WireWorker(RemoteWorker):
         """
         if d in self._wanted:
             self._wanted.remove(d)
-            if not self._wanted and not self._waiting and self._connection is None:
+            if not self._wanted and not self._waiting and self._far is None:
                 self._stopDialing()
 
     def _giveUp(self, failure: Failure) -> None:
