@@ -662,3 +662,19 @@ def test_whoLacksCborIsToldHowToGetIt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cbor2", None)
     with pytest.raises(ImportError, match=r"pip install 'asynqueue\[cbor\]'"):
         codecNamed("cbor")
+
+
+def test_whoHasAnOldCborIsToldHowToGetIt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    With a cbor2 that cannot be told what to refuse, the error says what to install.
+    """
+
+    class OldDecoder:
+        def __init__(self, fp: Any, tag_hook: Any = None) -> None:
+            """
+            Takes no limits.
+            """
+
+    monkeypatch.setattr(cbor2, "CBORDecoder", OldDecoder)
+    with pytest.raises(ImportError, match="version 6 or later"):
+        codecNamed("cbor")

@@ -13,20 +13,32 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 from pytest_twisted import ensureDeferred
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from asynqueue import AsyncWorker, Deferator, TaskQueue, ThreadWorker
-from asynqueue.errors import MaybeEncodingError, RemoteProtocolError
+from asynqueue.errors import MaybeEncodingError, NotReadyError, RemoteProtocolError
 from asynqueue.iteration import deferToDelay
 from asynqueue.testing.calls import Unsendable
 from asynqueue.wire.catalog import WireWorkerUniverse
 from asynqueue.wire.messages import Kind
-from tests.doubles import readingLogs
+from tests.doubles import Heard, readingLogs
 from tests.iterations import Oops, Scripted
 from tests.test_wire_codecs import Sprung, nothingUnpickled
 from tests.wirehosts import CBOR, PICKLE, THREAD, Station
 
 both = pytest.mark.parametrize("codec", [PICKLE, CBOR], ids=lambda codec: codec.name)
+
+
+class Counting(Deferator):
+    """
+    Counts how often it was asked for items.
+    """
+
+    asked = 0
+
+    def takeReady(self, most: int) -> list[Any]:
+        type(self).asked += 1
+        return super().takeReady(most)
 
 
 class Universe(WireWorkerUniverse):
@@ -103,7 +115,12 @@ class Universe(WireWorkerUniverse):
 
     def scripted(self) -> Deferator:
         self.sources.append(Scripted())
-        return Deferator.fromSource(self.sources[-1], "scripted", 8)
+        return Counting.fromSource(self.sources[-1], "scripted", 8)
+
+    def busy(self) -> Deferator:
+        deferator = self.scripted()
+        self.events.append(Heard(next(deferator)))
+        return deferator
 
     def pause(self) -> Deferred[None]:
         return Deferred()
@@ -283,6 +300,19 @@ def test_itemsThatComeLaterAreSentThen() -> None:
     assert station.kinds(number)[-1] is Kind.END
 
 
+def test_anIteratorThatWaitsCostsNothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    An iterator that has no items is not asked for them again and again (G10).
+    """
+    monkeypatch.setattr(Counting, "asked", 0)
+    station, number, _ = begun("scripted")
+    station.credit(number, 10)
+    station.turn()
+    station.turn()
+    assert Counting.asked <= 2
+    assert station.clock.getDelayedCalls() == []
+
+
 def test_manyItemsTravelTogether() -> None:
     """
     Items that are here together are sent together.
@@ -332,6 +362,20 @@ def test_anIteratorThatExitsTellsIt() -> None:
     station.turn()
     (_, error), (last, _) = station.said(number)[-2:]
     assert (type(error), last) == (SystemExit, Kind.END)
+
+
+def test_anIteratorThatIsTakenFromElsewhereFails() -> None:
+    """
+    A Deferator that somebody else waits for cannot give its items here: that is told, and
+    it is stopped.
+    """
+    station, number, universe = begun("busy")
+    station.credit(number, 10)
+    station.turn()
+    (_, error), (last, _) = station.said(number)[-2:]
+    assert (type(error), last) == (NotReadyError, Kind.END)
+    assert universe.sources[0].stops == 1
+    assert isinstance(universe.events[0].error, CancelledError)
 
 
 @both
