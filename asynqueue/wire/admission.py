@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from asynqueue.interfaces import ISlottedWorker, IWorker
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.scheduling.task import TaskDeferred
 from asynqueue.taskqueue import TaskQueue
@@ -219,3 +220,21 @@ class Admission:
                 self._refused(error, number)
             else:
                 count -= 1
+
+
+def isQualified(worker: IWorker, series: str | None) -> bool:
+    """
+    Whether a worker may run calls of a series.
+    """
+    return series is None or series in worker.cQualified or series in worker.iQualified
+
+
+def slotsOf(queue: TaskQueue, series: str | None) -> int:
+    """
+    How many calls of a series a queue can run at once.
+    """
+    return sum(
+        worker.slots if ISlottedWorker.providedBy(worker) else 1
+        for worker in queue.workers()
+        if isQualified(worker, series)
+    )

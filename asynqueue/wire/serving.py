@@ -26,10 +26,9 @@ from asynqueue.errors import (
     RemoteProtocolError,
 )
 from asynqueue.framing import Frame
-from asynqueue.interfaces import ISlottedWorker, IWorker
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.taskqueue import TaskQueue
-from asynqueue.wire.admission import Admission, Call
+from asynqueue.wire.admission import Admission, Call, isQualified, slotsOf
 from asynqueue.wire.catalog import Catalog, Definitions
 from asynqueue.wire.codecs import Codec
 from asynqueue.wire.iterations import Iterations, cannotSend, checkedCredit, sendRaised
@@ -144,7 +143,7 @@ class Host:
         """
         What the other side is told of this host as the connection opens.
         """
-        self._slots = self._countSlots()
+        self._slots = slotsOf(self._queue, self._series)
         return {
             "slots": self._slots,
             "trust": self._catalog.trust,
@@ -157,7 +156,7 @@ class Host:
         Workers of the queue came or went: tell the other side, if that changes how many
         calls can run at once. The host looks by itself whenever messages come.
         """
-        slots = self._countSlots()
+        slots = slotsOf(self._queue, self._series)
         if self._connection is not None and slots != self._slots:
             self._slots = slots
             self._say(Kind.CAPACITY, slots)
@@ -287,7 +286,7 @@ class Host:
             sendRaised(self._say, self._codec, RAISED, number, Failure(error))
 
     def _checkThreads(self, name: str) -> None:
-        if not any(_isQualified(worker, self._threadSeries) for worker in self._queue.workers()):
+        if not any(isQualified(worker, self._threadSeries) for worker in self._queue.workers()):
             raise NoSuchCallable(name, "this host has no threads: thread=True is not for it")
 
     def _tellStatus(self, number: int) -> None:
@@ -297,7 +296,7 @@ class Host:
         try:
             status = statusOf(
                 self._queue,
-                slots=self._countSlots(),
+                slots=slotsOf(self._queue, self._series),
                 series=self._qualified,
                 trust=self._catalog.trust,
                 held=self.held,
@@ -413,7 +412,7 @@ class Host:
     def _goOn(self) -> None:
         self._areCallsHeld = False
         if self._life is not _Life.GONE:
-            self._calls.admit(max(1, self._countSlots()))
+            self._calls.admit(max(1, slotsOf(self._queue, self._series)))
 
     def _areItemsHeld(self, goOn: Callable[[], None]) -> bool:
         """
@@ -436,16 +435,6 @@ class Host:
             # It is being closed, and nobody hears of this; L{lost} follows.
             pass
 
-    def _countSlots(self) -> int:
-        """
-        How many calls the queue can run at once.
-        """
-        return sum(
-            worker.slots if ISlottedWorker.providedBy(worker) else 1
-            for worker in self._queue.workers()
-            if _isQualified(worker, self._series)
-        )
-
     def _checkLeft(self) -> None:
         """
         The other side sends no more calls: close the connection when all have ended.
@@ -453,7 +442,3 @@ class Host:
         if self._life is _Life.PARTED and self._connection is not None and not self.held:
             self._life = _Life.CLOSING
             self._connection.close()
-
-
-def _isQualified(worker: IWorker, series: str | None) -> bool:
-    return series is None or series in worker.cQualified or series in worker.iQualified
