@@ -5,6 +5,7 @@ L{RemoteWorker}, before a host that is only pretended.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -380,6 +381,25 @@ def test_aLongWayNeedsPatience() -> None:
     assert stage.connection.told(Kind.RECALL) == [3]
 
 
+def test_theHostIsAskedAgain() -> None:
+    """
+    What the host's own workers had ahead, it may have to give back later: it is asked some
+    times, and ever more seldom.
+    """
+    stage = Stage(slots=3)
+    stage.fill()
+    times = []
+    for _ in range(5000):
+        before = len(stage.connection.told(Kind.RECALL))
+        stage.clock.advance(0.001)
+        if len(stage.connection.told(Kind.RECALL)) > before:
+            times.append(stage.clock.seconds())
+    assert len(times) == 8
+    pauses = [after - before for before, after in pairwise(times)]
+    assert pauses == sorted(pauses)
+    assert stage.clock.getDelayedCalls() == []
+
+
 def test_idleIsFree() -> None:
     """
     Without tasks, or with one that runs long, no timer runs.
@@ -389,6 +409,7 @@ def test_idleIsFree() -> None:
     stage.run()
     assert stage.clock.getDelayedCalls() == []
     stage.run()
+    stage.connection.end(2)
     stage.clock.pump([0.011, 0.001])
     assert stage.clock.getDelayedCalls() == []
 

@@ -58,6 +58,9 @@ _RETURNED = int(Kind.RETURNED)
 _STALE_SECONDS = 0.01
 _STALE_TRIPS = 4
 
+# So often, after twice the time each.
+_MOST_RECALLS = 8
+
 # Before that, what has come is read: so long.
 _READING_SECONDS = 0.001
 
@@ -187,6 +190,7 @@ class RemoteWorker:
         self._timers: dict[str, Any] = {}
         self._ended = 0
         self._endedBefore = 0
+        self._recalls = 0
 
     # IWorker
 
@@ -553,31 +557,39 @@ class RemoteWorker:
     # Freshness
 
     def _startStaleCheck(self) -> None:
+        self._recalls = 0
+        self._watchStale()
+
+    def _watchStale(self) -> None:
         self._endedBefore = self._ended
-        delay = max(_STALE_SECONDS, _STALE_TRIPS * self._rtt())
+        delay = max(_STALE_SECONDS, _STALE_TRIPS * self._rtt()) * 2**self._recalls
         self._timers["stale"] = self._theReactor().callLater(delay, self._checkStale, False)
 
     def _checkStale(self, sure: bool) -> None:
         """
         While tasks are lined up: if none has ended since the last look, others shall
         have those that the host has not begun, and this worker no more until one has
-        ended (G6).
+        ended (G6). The host's own workers may have some of them ahead: it is asked again
+        some times.
 
         @param sure: whether what has come was read since.
         """
         far = self._far
         del self._timers["stale"]
-        if self._ended != self._endedBefore or self._returner is None:
-            if len(self._held) > 1:
-                self._startStaleCheck()
+        if len(self._held) < 2 or far is None or self._returner is None:
+            return
+        if self._ended != self._endedBefore:
+            self._startStaleCheck()
         elif not sure:
             self._timers["stale"] = self._theReactor().callLater(
                 _READING_SECONDS, self._checkStale, True
             )
         else:
             self._window.close()
-            if far is not None:
-                far.tell(Kind.RECALL, far.last)
+            far.tell(Kind.RECALL, far.last)
+            self._recalls += 1
+            if self._recalls < _MOST_RECALLS:
+                self._watchStale()
 
     # Comings and goings
 
