@@ -727,6 +727,28 @@ def test_crashWithinAnOutcome() -> None:
     assert [task.ends for task in tasks] == [1, 0, 0]
 
 
+def test_nonsenseAfterGivingBack() -> None:
+    """
+    What was given back just before the connection broke is not forgotten.
+    """
+    stage = Stage(slots=3, queue=False)
+    tasks = stage.several(2)
+    with pytest.raises(RemoteProtocolError):
+        stage.connection.say((Kind.GIVEN_BACK, 1), (Kind.END, 7))
+    stage.connection.lose()
+    assert all(isinstance(errorOf(task.d), WorkerLost) for task in tasks)
+
+
+def test_givenBackTwice() -> None:
+    """
+    A call can be given back once.
+    """
+    stage = Stage(slots=3)
+    stage.several(2)
+    with pytest.raises(RemoteProtocolError):
+        stage.connection.say((Kind.GIVEN_BACK, 1), (Kind.GIVEN_BACK, 1))
+
+
 def test_crashEndsIterators() -> None:
     """
     Iterators end with the worker.

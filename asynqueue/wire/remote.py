@@ -358,7 +358,7 @@ class RemoteWorker:
         window.heard(now, connection.rtt)
         full = self._ready is not None
         before = self._ended
-        back: list[ITask] = []
+        back: list[int] = []
         for frame in frames:
             kind, number, body, buffers = frame
             if kind == _RETURNED and number in calls:
@@ -380,7 +380,7 @@ class RemoteWorker:
         if self._ended != before:
             window.ended(self._ended - before, now, full)
         if back:
-            self._handBack(back)
+            self._handBack([self._settled(far, Kind.GIVEN_BACK, number) for number in back])
         self._checkReady()
         if not held:
             self._checkEmpty()
@@ -418,11 +418,12 @@ class RemoteWorker:
 
     # What the host says
 
-    def _heard(self, far: Calls, frame: Any, back: list[ITask]) -> None:
+    def _heard(self, far: Calls, frame: Any, back: list[int]) -> None:
         """
         Take a message that is no value.
 
-        @param back: takes the tasks that the host gives back.
+        @param back: takes the numbers of the calls that the host gives back. Until all of
+            a batch is heard they count as sent: the rest may end this worker.
         @raise RemoteProtocolError: it has no sense.
         """
         kind, number, body, _ = frame
@@ -436,7 +437,8 @@ class RemoteWorker:
                 if task.watched:
                     task.begin()
             case Kind.GIVEN_BACK:
-                back.append(self._settled(far, kind, number))
+                far.task(kind, number)
+                back.append(number)
             case Kind.CANCELLED:
                 task = self._settled(far, kind, number)
                 self._ended += 1
