@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from asynqueue.errors import IdentityRefused, IdentityRequired, WireError
+from asynqueue.errors import IdentityRefused, IdentityRequired, VersionRefused, WireError
 from asynqueue.interfaces import IConnectingWorker
 from asynqueue.testing import MemoryTask
 from asynqueue.wire.catalog import WireWorkerUniverse
@@ -45,12 +45,13 @@ class Link:
     A connection between the worker and a host in memory.
     """
 
-    def __init__(self, clock: Clock, protocol: Any, key: bytes) -> None:
+    def __init__(self, clock: Clock, protocol: Any, key: bytes, codec: str) -> None:
         self.clock = clock
         self.near = protocol
         self.transport = Transport()
         self.isLost = False
-        session = Session("host", False, key=key, about={"slots": 2, "trust": "modules"})
+        about = {"slots": 2, "trust": "modules"}
+        session = Session("host", False, key=key, codec=codec, about=about)
         self.far = End(session, clock, heartbeat=None)
         self.far.connect()
         protocol.makeConnection(self.transport)
@@ -68,7 +69,11 @@ class Link:
                 self.far.connection.dataReceived(toFar)
             if toNear and not self.isLost:
                 self.near.dataReceived(toNear)
-            if self.transport.isClosing and not self.isLost:
+            isOver = self.transport.isClosing or any(
+                each.isHalfClosed and not each.waiting
+                for each in (self.transport, self.far.transport)
+            )
+            if isOver and not self.isLost:
                 self.lose(ConnectionDone())
         return self
 
@@ -114,13 +119,13 @@ class Network:
         d, _ = self.attempts.pop()
         d.errback(ConnectionRefusedError())
 
-    def accept(self, key: bytes = KEY) -> Link:
+    def accept(self, key: bytes = KEY, codec: str = "pickle") -> Link:
         """
         Somebody is there; it is connected, and nothing was said yet.
         """
         d, factory = self.attempts.pop()
         protocol = factory.buildProtocol(None)
-        link = Link(self.clock, protocol, key)
+        link = Link(self.clock, protocol, key, codec)
         d.callback(protocol)
         return link
 
@@ -287,6 +292,33 @@ def test_refusedForGood(network: Network) -> None:
     assert network.attempts == []
     network.clock.advance(100)
     assert network.isQuiet
+
+
+def test_otherVersion(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A host that speaks another version of the protocol is not dialed again, and the error
+    names both.
+    """
+    connected = Heard(network.worker.whenConnected())
+    with monkeypatch.context() as patch:
+        patch.setattr("asynqueue.wire.session.VERSIONS", (7,))
+        link = network.accept()
+    link.carry()
+    assert isinstance(connected.error, VersionRefused)
+    assert "version 1" in str(connected.error)
+    assert "7" in str(connected.error)
+    network.clock.advance(100)
+    assert network.isQuiet
+
+
+def test_otherCodec(network: Network) -> None:
+    """
+    One that reads and writes values in another way is refused likewise.
+    """
+    connected = Heard(network.worker.whenConnected())
+    network.accept(codec="cbor").carry()
+    assert isinstance(connected.error, VersionRefused)
+    assert "cbor" in str(connected.error)
 
 
 def test_refusedTasks(network: Network) -> None:
