@@ -30,8 +30,8 @@ def shortRepr(value: Any) -> str:
     """
     try:
         return _short.repr(value)
-    except Exception:
-        # Somebody's __repr__: whatever it raises, a message is being made here.
+    except BaseException:
+        # Somebody's __repr__: whatever it raises, an exit too, a message is being made.
         return f"<{type(value).__qualname__}>"
 
 
@@ -41,9 +41,9 @@ def describeCall(f: Callable[..., Any] | str, args: tuple[Any, ...], kw: dict[st
     """
     try:
         name = f if isinstance(f, str) else f.__qualname__
-    except Exception:
+    except BaseException:
         # Not every callable has a name: a partial has none. And it is somebody's
-        # __getattr__, which may raise anything.
+        # __getattr__, which may raise anything, an exit too.
         name = None
     if not isinstance(name, str):
         name = shortRepr(f)
@@ -116,7 +116,7 @@ def portable(error: BaseException) -> BaseException:
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:
+    except BaseException:
         # Somebody's __str__: the type's name has to do.
         return ""
 

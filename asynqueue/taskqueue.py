@@ -521,6 +521,23 @@ class TaskQueue:
         """
         self._dispatcher.removeObserver(observer)
 
+    def watchWorkers(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """
+        Have something called each time a worker was attached, or is gone. Unlike an
+        observer, that costs tasks nothing.
+
+        @param changed: must not raise.
+        @return: what ends that. It may be called more than once.
+        """
+        watchers = self._dispatcher.watchers
+        key = object()
+        watchers[key] = changed
+
+        def end() -> None:
+            watchers.pop(key, None)
+
+        return end
+
     def statistics(self) -> QueueStatistics:
         """
         A snapshot of the queue, its flows and its workers.

@@ -290,3 +290,21 @@ def test_withdraw() -> None:
     assert (queue.statistics().done, queue.statistics().failed) == (0, 0)
     worker.step()
     assert resultOf(held) == 0
+
+
+def test_watchWorkers() -> None:
+    """
+    Whoever watches the workers of a queue hears of each that comes and goes, until it
+    wants no more.
+    """
+    queue = TaskQueue()
+    heard: list[int] = []
+    end = queue.watchWorkers(lambda: heard.append(len(queue)))
+    worker = MemoryWorker()
+    queue.attachWorker(worker)
+    queue.detachWorker(worker)
+    assert heard == [1, 0]
+    end()
+    end()
+    queue.attachWorker(MemoryWorker())
+    assert heard == [1, 0]

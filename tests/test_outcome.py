@@ -323,3 +323,25 @@ def test_payloadThatIsNone() -> None:
     So is what is no pickle at all.
     """
     assert isinstance(pickle.loads(perform(b"nonsense")), Raised)
+
+
+def test_exitsInRepresentationsAreNoExits() -> None:
+    """
+    Whose representation or text wants to end the program is described all the same.
+    """
+
+    class Leaving(Exception):
+        def __repr__(self) -> str:
+            raise SystemExit
+
+        __str__ = __repr__
+
+        def __getattr__(self, name: str) -> Any:
+            raise SystemExit
+
+        def __call__(self) -> None:
+            pass
+
+    assert "Leaving" in shortRepr(Leaving())
+    assert "Leaving" in describeCall(Leaving(), (Leaving(),), {})
+    assert isinstance(portable(Leaving()), RemoteError)

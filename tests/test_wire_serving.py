@@ -1073,11 +1073,12 @@ def test_capacityFollowsTheQueue() -> None:
     station.queue.attachWorker(worker)
     station.queue.attachWorker(MemoryWorker())
     station.host.capacityChanged()
-    station.host.capacityChanged()
     assert station.line.sent == [(Kind.CAPACITY, 6, None)]
     station.queue.detachWorker(worker)
-    station.outcome("echo")
-    assert [number for kind, number, _ in station.line.sent if kind is Kind.CAPACITY] == [6, 1]
+    assert [number for _, number, _ in station.line.sent] == [6, 1]
+    station.host.lost(station.line, ConnectionError())
+    station.queue.attachWorker(worker)
+    assert len(station.line.sent) == 2
 
 
 def test_capacityThatChangedBeforeTheOpeningIsTold() -> None:

@@ -70,12 +70,14 @@ class Dispatcher:
     @ivar observed: whether anybody listens.
     @ivar updates: the calls that a worker makes when it is hired.
     @ivar arrivals: the workers that are hired when they have a connection.
+    @ivar watchers: are called when a worker was hired or is gone.
     """
 
     def __init__(self, reactor: Any = None) -> None:
         self._reactor = reactor
         self.updates: list[CallTuple] = []
         self.arrivals = Arrivals(self.hire)
+        self.watchers: dict[object, Callable[[], None]] = {}
         self.scheduler = Scheduler()
         self.announcer = Announcer()
         self.observed = False
@@ -271,7 +273,7 @@ class Dispatcher:
         ledger.ready = True
         # The ID of a worker is promised to be found there.
         ledger.worker.ID = ID
-        self.announcer.announce("workerHired", worker)
+        self._tellOfWorker("workerHired", worker)
         if ledger.prefetching:
             ledger.worker.setReturner(lambda tasks: self._takeBack(ledger, tasks))
         worker.setResignator(lambda: self.resign(ledger))
@@ -300,6 +302,14 @@ class Dispatcher:
         if ledger.ready:
             self._attend(ledger)
         return ledger.ID
+
+    def _tellOfWorker(self, event: str, worker: IWorker) -> None:
+        """
+        A worker came or went.
+        """
+        self.announcer.announce(event, worker)
+        for changed in list(self.watchers.values()):
+            changed()
 
     def qualify(self, ledger: Ledger, series: Hashable) -> None:
         """
@@ -421,7 +431,7 @@ class Dispatcher:
         ledger.post = Post.LEFT
         notBegun = set(again)
         if self.ledgers.pop(ledger.ID, None) is not None:
-            self.announcer.announce("workerLeft", ledger.worker)
+            self._tellOfWorker("workerLeft", ledger.worker)
         lost: list[Task] = []
         # The last first: each goes back before those that were queued after it.
         for task in reversed(list(ledger.tasks)):

@@ -129,6 +129,7 @@ class Host:
         )
         self._areCallsHeld = False
         self._drained = Waiters()
+        self._unwatch: Callable[[], None] = lambda: None
 
     # For who has the connection
 
@@ -153,8 +154,9 @@ class Host:
 
     def capacityChanged(self) -> None:
         """
-        Workers of the queue came or went: tell the other side, if that changes how many
-        calls can run at once. The host looks by itself whenever messages come.
+        Workers of the queue came or went, or one runs more at once than before: tell the
+        other side, if that changes how many calls can run at once. The host looks by
+        itself when workers come and go, and whenever messages come.
         """
         slots = slotsOf(self._queue, self._series)
         if self._connection is not None and slots != self._slots:
@@ -187,6 +189,7 @@ class Host:
         The other side is proven, and may call.
         """
         self._connection = connection
+        self._unwatch = self._queue.watchWorkers(self.capacityChanged)
         if self._life is _Life.LEAVING:
             connection.goodbye("")
         else:
@@ -228,6 +231,7 @@ class Host:
             return
         self._life = _Life.GONE
         self._connection = None
+        self._unwatch()
         self.error = error
         self._calls.stop()
         self._iterations.stop()
