@@ -253,6 +253,7 @@ class RawListener:
     """
     Where others dial.
 
+    @ivar description: how.
     @ivar peers: who has, as a queue of L{RawPeer}s that have said nothing yet.
     """
 
@@ -272,6 +273,9 @@ class RawListener:
         factory.noisy = False
         factory.buildProtocol = self._build  # type: ignore[method-assign]
         self._port = await serverFromString(theReactor(), self.description).listen(factory)
+        port = getattr(self._port.getHost(), "port", None)
+        if port is not None:
+            self.description = f"tcp:127.0.0.1:{port}"
         return self
 
     async def next(self) -> RawPeer:
