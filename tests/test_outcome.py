@@ -336,12 +336,13 @@ def test_exitsInRepresentationsAreNoExits() -> None:
 
         __str__ = __repr__
 
-        def __getattr__(self, name: str) -> Any:
-            raise SystemExit
-
+    class Nameless:
         def __call__(self) -> None:
             pass
 
+        def __getattr__(self, name: str) -> Any:
+            raise SystemExit
+
     assert "Leaving" in shortRepr(Leaving())
-    assert "Leaving" in describeCall(Leaving(), (Leaving(),), {})
+    assert "Nameless" in describeCall(Nameless(), (Leaving(),), {})
     assert isinstance(portable(Leaving()), RemoteError)
