@@ -28,7 +28,7 @@ from asynqueue.taskqueue import TaskQueue
 from asynqueue.wire.catalog import WireWorkerUniverse
 from asynqueue.wire.server import WireServer
 from asynqueue.wire.worker import WireWorker
-from tests.integration.process_checks import Used, isGone, until
+from tests.integration.process_checks import Used, until
 
 KEY = b"a key that two sides have, and nobody else"
 
@@ -190,6 +190,13 @@ class Harmed:
         """
         return self._process.pid
 
+    @property
+    def isGone(self) -> bool:
+        """
+        Whether it has ended.
+        """
+        return self._process.poll() is not None
+
     def log(self) -> str:
         """
         What it has logged.
@@ -207,7 +214,7 @@ class Harmed:
         End it as nobody wants to be ended.
         """
         self._process.kill()
-        self._process.communicate()
+        self._tidyUp()
 
     async def end(self) -> int:
         """
@@ -216,16 +223,21 @@ class Harmed:
         @return: the exit status.
         """
         self.signal(signal.SIGTERM)
-        await until(lambda: isGone(self.pid))
-        self._process.communicate()
+        await until(lambda: self.isGone)
+        self._tidyUp()
         return self._process.returncode
 
     def close(self) -> None:
         """
         Leave nothing behind.
         """
-        if self._process.returncode is None:
-            self.kill()
+        self.kill()
+
+    def _tidyUp(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        self._process.wait()
 
 
 class Caller:
