@@ -6,11 +6,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= $(BIN)/python examples/demo.py --output demo-output
 PYTEST ?= tests
+HOSTS := $(wildcard tests/integration/test_wire_*.py) tests/integration/test_service.py \
+	tests/integration/test_crawler.py
 
 step = @printf '\n=== %s\n' "$(1)"
 
-.PHONY: help demo test lint format types layers unit integration coverage docs api bench news \
-	dist venv clean
+.PHONY: help demo test lint format types layers unit integration coverage .hosts .others docs api \
+	bench news dist venv clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -56,10 +58,25 @@ integration: $(VENV)/.dev  ## real processes, sockets, signals, and the document
 coverage: $(VENV)/.dev  ## all tests, and how much of the code they ran (PYTEST=... chooses)
 	$(call step,pytest under coverage)
 	$(BIN)/python -m coverage erase
+ifeq ($(PYTEST),tests)
+	@$(MAKE) --no-print-directory -j2 .hosts .others
+else
 	$(BIN)/python -m coverage run -m pytest $(PYTEST)
+endif
 	$(call step,coverage report)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
+
+# Most of the time tests wait for processes that start: two halves run side by side. One
+# keeps what it has to say until it ends.
+.hosts:
+	@mkdir -p build
+	@echo "the tests of hosts run meanwhile, and tell when they have ended"
+	@$(BIN)/python -m coverage run -m pytest $(HOSTS) > build/hosts.txt 2>&1; \
+		status=$$?; cat build/hosts.txt; exit $$status
+
+.others:
+	$(BIN)/python -m coverage run -m pytest tests $(addprefix --ignore=,$(HOSTS))
 
 docs: api  ## the manual in docs/_build/html, the API pages in docs/_build/api
 	$(call step,sphinx)
