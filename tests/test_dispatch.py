@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.errors import ImplementationError, QueueRunError, TaskTimedOut, WorkerLost
-from asynqueue.interfaces import ICancellingWorker, ITask, IWorker
+from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, ITask, IWorker
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.testing import (
     MemoryPrefetcher,
@@ -57,6 +57,23 @@ class Instant:
         return succeed(None)
 
     def crash(self) -> list[ITask]:
+        return []
+
+
+@implementer(IPrefetchingWorker)
+class Refuser(Instant):
+    """
+    Hands each task back as soon as it is given it, and is never ready again.
+    """
+
+    def setReturner(self, callableObject: Any) -> None:
+        self._returner = callableObject
+
+    def run(self, task: ITask) -> Any:
+        self._returner([task])
+        return Deferred()
+
+    def takeBack(self) -> list[ITask]:
         return []
 
 
@@ -456,6 +473,14 @@ def test_whatIsHandedBackGoesBeforeTheQueue() -> None:
     other = Instant()
     queue.attachWorker(other)
     assert other.ran == [(1,), (2,), (3,), (4,)]
+
+
+def test_whatIsHandedBackAtOnceIsGivenToAnIdleWorker() -> None:
+    """
+    A task that a worker hands back within run() does not wait for another task to come.
+    """
+    queue = TaskQueue(Refuser(), Instant())
+    assert resultOf(queue.call(len, "given back")) == ("given back",)
 
 
 def test_handingBackWhatIsNotHeldDoesNothing() -> None:

@@ -123,7 +123,8 @@ class Dispatcher:
                     self._give(ledger, task)
                 finally:
                     self._loop = RESTING
-                if self._ready:
+                # The worker may have handed it back at once, which wakes nobody.
+                if self._ready or self.scheduler.queued:
                     self._serve()
                 return
         self._wake(self.scheduler.push(task))
