@@ -120,6 +120,14 @@ class Connection(Protocol):
         return self._life is _Life.OPEN
 
     @property
+    def isProven(self) -> bool:
+        """
+        Whether the other side is who it has to be. It may think that the connection is
+        open, before this side can know.
+        """
+        return self._session.isProven and self._life < _Life.ENDING
+
+    @property
     def rtt(self) -> float | None:
         """
         The seconds of the shortest round trip; C{None} before there was one.

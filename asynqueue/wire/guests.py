@@ -86,9 +86,10 @@ class Guest:
 
     def dismiss(self) -> None:
         """
-        Let it go, when all its calls have ended.
+        Let it go, when all its calls have ended. Some may be on their way here, as soon as
+        it has proved itself.
         """
-        if self.isOpen:
+        if self.connection is not None and self.connection.isProven:
             self._host.drain(_GOODBYE)
         else:
             self.cut()
