@@ -6,6 +6,9 @@ them measured by C{measure} of C{stdlib.py}, on all cores. What comes out, a lin
 of JSON for each, is summed up and drawn.
 
     python examples/demo.py --output FOLDER
+
+With C{--hosts N} the same is done by so many hosts (C{asynqueue worker}) instead of by
+processes of the command: here they are on this machine, each with a UNIX socket.
 """
 
 import argparse
@@ -14,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib as mpl
@@ -21,7 +26,8 @@ from matplotlib import pyplot as plt
 from stdlib import modules
 
 HERE = Path(__file__).parent
-COMMAND = [sys.executable, "-m", "asynqueue", "map", "stdlib:measure", "--lines", "-"]
+ASYNQUEUE = [sys.executable, "-m", "asynqueue"]
+COMMAND = [*ASYNQUEUE, "map", "stdlib:measure", "--lines", "-"]
 
 # How many modules are named in the summary and in the picture.
 NAMED = 7
@@ -32,17 +38,48 @@ PAPER = "#fbfaf7"
 COLORS = "viridis_r"
 
 
-def run(paths: list[str], results: Path) -> float:
+@contextmanager
+def hosts(count: int) -> Iterator[list[str]]:
+    """
+    Run hosts on this machine, which allow calls of the functions of C{stdlib.py}.
+
+    @return: where they are, as endpoints.
+    """
+    workers = []
+    with tempfile.TemporaryDirectory() as folder:
+        sockets = [Path(folder, str(number)) for number in range(count)]
+        try:
+            for socket in sockets:
+                options = ["--listen", f"unix:{socket}", "--allow", "stdlib", "--processes", "1"]
+                workers.append(
+                    subprocess.Popen(
+                        [*ASYNQUEUE, "worker", *options, "--log-level", "warn"], cwd=HERE
+                    )
+                )
+            while not all(socket.exists() for socket in sockets):
+                if any(worker.poll() is not None for worker in workers):
+                    sys.exit("a host has ended before it began")
+                time.sleep(0.05)
+            yield [f"unix:{socket}" for socket in sockets]
+        finally:
+            for worker in workers:
+                worker.terminate()
+            for worker in workers:
+                worker.wait()
+
+
+def run(paths: list[str], results: Path, endpoints: list[str]) -> float:
     """
     Have all modules measured by the command, which shows its progress on our
     standard error.
 
+    @param endpoints: the hosts that do it, if not processes of the command.
     @return: how many seconds that took.
     """
     start = time.perf_counter()
     with results.open("wb") as file:
         subprocess.run(
-            COMMAND,
+            [*COMMAND, "--hosts", ",".join(endpoints)] if endpoints else COMMAND,
             cwd=HERE,
             input="".join(f"{path}\n" for path in paths).encode(),
             stdout=file,
@@ -181,12 +218,15 @@ def annotate(axes: plt.Axes, points: list[dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--output", type=Path, help="the folder for results, summary and picture")
-    output = parser.parse_args().output or Path(tempfile.mkdtemp(prefix="asynqueue-demo-"))
+    parser.add_argument("--hosts", type=int, default=0, help="how many hosts do it; 0: processes")
+    options = parser.parse_args()
+    output = options.output or Path(tempfile.mkdtemp(prefix="asynqueue-demo-"))
     output.mkdir(parents=True, exist_ok=True)
     results, picture = output / "results.jsonl", output / "picture.png"
 
     mpl.use("agg")
-    seconds = run(modules(), results)
+    with hosts(options.hosts) as endpoints:
+        seconds = run(modules(), results, endpoints)
     measures = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
     summary = summarize(measures, seconds)
     tell(summary)

@@ -4,6 +4,7 @@ What the documents show is true: every program in them is run, and every command
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -122,3 +123,14 @@ def test_exampleRuns(path: Path, tmp_path: Path) -> None:
     An example runs to its end, without arguments and in whatever folder.
     """
     run([sys.executable, str(path)], tmp_path)
+
+
+def test_demoOverHosts(tmp_path: Path) -> None:
+    """
+    The demo has the same measured by hosts as by processes.
+    """
+    demo = [sys.executable, str(ROOT / "examples" / "demo.py"), "--output", str(tmp_path)]
+    run([*demo, "--hosts", "2"], tmp_path)
+    results = (tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(results) > 1_000
+    assert sum("error" in json.loads(result) for result in results) < 100
