@@ -277,7 +277,8 @@ async def test_absurdCapacity(slots: int, rogue: Rogue) -> None:
     rogue.peer.transport.write(beat)
     got = []
     while (box := await rogue.peer.next())[b"_command"] != b"Echo":
-        got += frames(box[b"frames"])
+        # On a slow machine calls may be wanted back meanwhile.
+        got += [each for each in frames(box[b"frames"]) if each[0] == CALL]
     assert len(got) <= min(slots, 5000)
     rogue.queue.cancelAll(running=True)
     await until(lambda: all(each.results for each in heard) or rogue.peer.lost.called)
