@@ -41,6 +41,10 @@ class _NamesOnlyThis(Exception):
 class _Pickler(pickle.Pickler):
     """
     A pickler that stops at what must travel by value.
+
+    Exceptions are pickled as they themselves want. Libraries (tblib, which Dask brings)
+    register how all of them are to be, with their tracebacks: then C{SystemExit} loses
+    its code, and a deep recursion can no more be pickled.
     """
 
     def reducer_override(self, obj: Any) -> Any:
@@ -49,6 +53,8 @@ class _Pickler(pickle.Pickler):
         """
         if isinstance(obj, (FunctionType, type)) and not isImportable(obj):
             raise _NamesOnlyThis
+        if issubclass(type(obj), BaseException):
+            return obj.__reduce_ex__(_PROTOCOL)
         return NotImplemented
 
 

@@ -5,6 +5,7 @@ other side cannot have it, and with large buffers beside it.
 
 from __future__ import annotations
 
+import copyreg
 import os
 import pickle
 import re
@@ -501,3 +502,13 @@ dumps(lambda: 1)
 print("cloudpickle" in sys.modules)
 """
     assert fresh(code).split() == ["False", "True"]
+
+
+def test_exceptionsArePickledAsTheyWant(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    What a library has registered for exceptions changes nothing.
+    """
+    monkeypatch.setitem(copyreg.dispatch_table, SystemExit, lambda _: (SystemExit, ()))
+    assert pickle.loads(dumps(SystemExit(3))).code == 3
+    body, buffers = encode([SystemExit(4)])
+    assert decode(body, buffers)[0].code == 4
