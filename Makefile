@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DEMO ?= $(BIN)/python examples/demo.py --output demo-output
 PYTEST ?= tests
 HOSTS := $(wildcard tests/integration/test_wire_*.py) tests/integration/test_service.py \
-	tests/integration/test_crawler.py
+	tests/integration/test_crawler.py tests/test_documents.py
 
 step = @printf '\n=== %s\n' "$(1)"
 
@@ -67,8 +67,8 @@ endif
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
-# Most of the time tests wait for processes that start: two halves run side by side. One
-# keeps what it has to say until it ends.
+# Most of the time tests wait for processes that start: two halves run side by side. One,
+# of hosts and documents, keeps what it has to say until it ends.
 .hosts:
 	@mkdir -p build
 	@echo "the tests of hosts run meanwhile, and tell when they have ended"
