@@ -1,17 +1,18 @@
 """
-What the tests of iteration share: a source that the test drives, and what comes of
-loops and of Deferreds.
+What the tests of iteration share: a source that the test drives, a sink that notes what
+it hears, and what comes of loops and of Deferreds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from asynqueue.interfaces import IItemSource
+from asynqueue.interfaces import IItemSink, IItemSource
 from asynqueue.iteration import Deferator
 from tests.doubles import Heard, readingLogs
 
@@ -106,3 +107,35 @@ async def loopedAsynchronously(dr: Deferator) -> list[Any]:
     What an asynchronous loop gives.
     """
     return [item async for item in dr]
+
+
+@implementer(IItemSink)
+class Sink:
+    """
+    Notes all that it hears.
+
+    @ivar heard: items, failures by their text, and C{END}.
+    """
+
+    END = "the end"
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    def receive(self, items: Sequence[Any], moreLeft: bool = False) -> None:
+        """
+        Take items.
+        """
+        self.heard += items
+
+    def receiveFailure(self, failure: Failure) -> None:
+        """
+        Take a failure.
+        """
+        self.heard.append(str(failure.value))
+
+    def finish(self) -> None:
+        """
+        Hear the end.
+        """
+        self.heard.append(self.END)

@@ -26,8 +26,7 @@ class Line:
     A chunk and its journal, in one process: the child's side is made of its pickle.
     """
 
-    def __init__(self, function: Any, *args: Any, **kw: Any) -> None:
-        raw = kw.pop("raw", None)
+    def __init__(self, function: Any, *args: Any, raw: bool | None = None, **kw: Any) -> None:
         self.journal = Journal()
         self.chunk = pickle.loads(pickle.dumps(Chunk(function, args, kw, raw)))
         slot = self.journal.take()

@@ -9,42 +9,9 @@ from typing import Any
 
 import pytest
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from asynqueue.interfaces import IItemSink
 from asynqueue.pool.sources import MemberSource
-
-
-@implementer(IItemSink)
-class Sink:
-    """
-    Notes all that it hears.
-
-    @ivar heard: items, failures by their text, and C{END}.
-    """
-
-    END = "the end"
-
-    def __init__(self) -> None:
-        self.heard: list[Any] = []
-
-    def receive(self, items: Sequence[Any], moreLeft: bool = False) -> None:
-        """
-        Take items.
-        """
-        self.heard += items
-
-    def receiveFailure(self, failure: Failure) -> None:
-        """
-        Take a failure.
-        """
-        self.heard.append(str(failure.value))
-
-    def finish(self) -> None:
-        """
-        Hear the end.
-        """
-        self.heard.append(self.END)
+from tests.iterations import Sink
 
 
 class Far:

@@ -4,51 +4,17 @@ The near end of an iterator on a host.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from asynqueue.errors import RemoteProtocolError
-from asynqueue.interfaces import IItemSink
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.wire.sources import FarSource
+from tests.iterations import Sink
 
 FAILURE = Failure(LookupError("of a test"))
-
-
-@implementer(IItemSink)
-class Sink:
-    """
-    Notes all that it hears.
-
-    @ivar heard: items, failures by their text, and C{END}.
-    """
-
-    END = "the end"
-
-    def __init__(self) -> None:
-        self.heard: list[Any] = []
-
-    def receive(self, items: Sequence[Any], moreLeft: bool = False) -> None:
-        """
-        Take items.
-        """
-        self.heard += items
-
-    def receiveFailure(self, failure: Failure) -> None:
-        """
-        Take a failure.
-        """
-        self.heard.append(str(failure.value))
-
-    def finish(self) -> None:
-        """
-        Hear the end.
-        """
-        self.heard.append(self.END)
 
 
 class Far:

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -141,17 +141,21 @@ class Shell:
         os.mkfifo(folder / "gate")
 
     def start(
-        self, program: Sequence[str], *arguments: str, folder: Path | None = None, **kw: Any
+        self,
+        program: Sequence[str],
+        *arguments: str,
+        folder: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        **kw: Any,
     ) -> Running:
         """
         Start a program, and go on. What it says on both of its outputs is one.
         """
-        env = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1", COLUMNS="100")
-        env |= kw.pop("env", {})
+        ours = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
         process = subprocess.Popen(
             [*program, *arguments],
             cwd=folder or self.folder,
-            env=env,
+            env={**os.environ, **ours, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
