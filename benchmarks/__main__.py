@@ -4,11 +4,11 @@ Runs the benchmarks and prints their tables: C{python -m benchmarks [NAME ...]}.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
+from benchmarks.against import against
 from benchmarks.processes import ROWS, processes
 from benchmarks.rounds import ROOT, runOnce, runRounds, table
 from benchmarks.wire import ROWS as WIRE_ROWS, wire
@@ -123,11 +123,32 @@ BENCHMARKS = {f.__name__: f for f in (threads, queue, backlog, fairness, idle, p
     type=click.Choice([*ROWS, *(f"wire:{row}" for row in WIRE_ROWS)]),
     help="Only such tables of processes or of the wire.",
 )
+@click.option(
+    "--against",
+    "revision",
+    help="Compare with this revision of AsynQueue instead of with peers.",
+)
+@click.option(
+    "--contender",
+    "contenders",
+    multiple=True,
+    help="With --against: only contenders that start with this.",
+)
 @click.option("--output", type=Path, help="Append the tables to this file, too.")
-def main(names: tuple[str, ...], rounds: int, only: tuple[str, ...], output: Path | None) -> None:
+def main(
+    names: tuple[str, ...],
+    rounds: int,
+    only: tuple[str, ...],
+    revision: str | None,
+    contenders: tuple[str, ...],
+    output: Path | None,
+) -> None:
     """
     Measure AsynQueue beside its peers. Without NAMES, everything.
     """
+    if revision is not None:
+        show(against(revision, rounds, contenders), output)
+        return
     overWire = [row.removeprefix("wire:") for row in only if row.startswith("wire:")]
     ofProcesses = [row for row in only if not row.startswith("wire:")]
     if only:
@@ -139,11 +160,17 @@ def main(names: tuple[str, ...], rounds: int, only: tuple[str, ...], output: Pat
             text = wire(rounds, overWire)
         else:
             text = BENCHMARKS[name](rounds)
-        print(text, flush=True)
-        if output is not None:
-            with output.open("a") as file:
-                file.write(text + "\n")
-    sys.exit(0)
+        show(text, output)
+
+
+def show(text: str, output: Path | None) -> None:
+    """
+    Print a table, and append it to a file if there is one.
+    """
+    print(text, flush=True)
+    if output is not None:
+        with output.open("a") as file:
+            file.write(text + "\n")
 
 
 main()

@@ -46,17 +46,19 @@ def oldPython() -> Path:
     return python
 
 
-def runOnce(contender: str, timeout: float = 600) -> Figures:
+def runOnce(contender: str, timeout: float = 600, folder: Path = ROOT) -> Figures:
     """
     Run a contender in a fresh interpreter.
 
+    @param timeout: the seconds that it may take.
+    @param folder: the folder that has the packages C{asynqueue} and C{benchmarks}.
     @return: the figures that it printed, as JSON, in its last line.
     """
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
         command(contender),
         check=False,
-        cwd=ROOT,
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
