@@ -131,8 +131,12 @@ class Messages:
         self._read = _number(read)
         self._write = _number(write)
         self._process = process
-        for number in self._ends:
-            os.set_blocking(number, False)
+        for number, end in self._ends.items():
+            if isinstance(end, socket.socket):
+                # A socket would otherwise wait as long as C{socket.setdefaulttimeout} says.
+                end.setblocking(False)
+            else:
+                os.set_blocking(number, False)
         self._link: _Link = _Pair(self._read, self._write)
         self._sharing: SharingChannel | None = None
         if read is write and isinstance(read, socket.socket) and read.family == socket.AF_UNIX:

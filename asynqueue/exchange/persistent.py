@@ -177,6 +177,7 @@ def connect_persistent(address: str) -> Channel:
     """
     connection = socket.socket(socket.AF_UNIX)
     try:
+        connection.setblocking(True)
         try:
             connection.connect(address)
         except OSError as error:
@@ -376,6 +377,8 @@ def _listening(address: str) -> socket.socket:
     """
     endpoint = socket.socket(socket.AF_UNIX)
     try:
+        # However long it takes until somebody connects.
+        endpoint.setblocking(True)
         _removeStale(address)
         endpoint.bind(address)
         # Until it listens nobody can connect.
@@ -392,6 +395,7 @@ def _removeStale(address: str) -> None:
     Remove what a process that was killed has left at an address.
     """
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(True)
         try:
             probe.connect(address)
         except ConnectionRefusedError:

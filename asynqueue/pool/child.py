@@ -329,7 +329,10 @@ def main(connection: int, words: int, lifeline: int, parent: int, limit: int) ->
     os.set_inheritable(connection, False)
     shared = Words(words)
     os.close(words)
-    channel = Channel(socket.socket(fileno=connection), max(limit, SMALLEST))
+    end = socket.socket(fileno=connection)
+    # Where the parent has a default timeout for sockets, it does not block.
+    end.setblocking(True)
+    channel = Channel(end, max(limit, SMALLEST))
     child = Child(channel, shared, limit)
     os.register_at_fork(after_in_child=child.forked)
     child.serve()

@@ -10,6 +10,7 @@ import gc
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -945,6 +946,24 @@ def test_backgroundOutlivesItsCreator(address: str) -> None:
     ((pid, parent),) = BackgroundQueue(address)
     assert parent != int(output)
     assert gone(pid)
+
+
+def test_defaultTimeoutOfSockets(address: str) -> None:
+    """
+    With a default timeout for sockets a background process still waits, however long,
+    for whoever connects to it.
+    """
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(30)
+    try:
+        channel = start_persistent(
+            address, lambda there: there.send(os.get_blocking(there.fileno()))
+        )
+        assert channel.receive() is True
+        assert channel.wait() is None
+    finally:
+        socket.setdefaulttimeout(before)
+    channel.close()
 
 
 def test_manyBackgroundProcesses(tmp_path: Path) -> None:
