@@ -11,7 +11,7 @@ HOSTS := $(wildcard tests/integration/test_wire_*.py) tests/integration/test_ser
 
 step = @printf '\n=== %s\n' "$(1)"
 
-.PHONY: help demo test lint format types layers unit integration coverage .hosts .others docs api \
+.PHONY: help demo test lint format types layers unit integration coverage .hosts .others soak docs api \
 	bench news dist venv clean
 
 help:  ## this list
@@ -77,6 +77,10 @@ endif
 
 .others:
 	$(BIN)/python -m coverage run -m pytest tests $(addprefix --ignore=,$(HOSTS))
+
+soak: $(VENV)/.dev  ## the state machines, 2,000 random runs of each: minutes, not in `make test`
+	$(call step,pytest -m model)
+	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m model tests
 
 docs: api  ## the manual in docs/_build/html, the API pages in docs/_build/api
 	$(call step,sphinx)

@@ -251,9 +251,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 TestScheduler = SchedulerMachine.TestCase
 # To make a failing example smaller takes minutes: do it when there is one.
-TestScheduler.settings = settings(
-    deadline=None, max_examples=150, stateful_step_count=40, phases=[Phase.generate]
-)
+TestScheduler.settings = settings(stateful_step_count=40, phases=[Phase.generate])
 
 
 # Order ------------------------------------------------------------------------

@@ -219,7 +219,7 @@ class Streaming(RuleBasedStateMachine):
 
 
 TestStreaming = Streaming.TestCase
-TestStreaming.settings = settings(deadline=None, max_examples=25, stateful_step_count=20)
+TestStreaming.settings = settings(stateful_step_count=20)
 
 
 # What is refused -------------------------------------------------------------------

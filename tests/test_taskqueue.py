@@ -1175,9 +1175,7 @@ class Lives(RuleBasedStateMachine):
 
 TestLives = Lives.TestCase
 # To make a failing example smaller takes minutes: do it when there is one.
-TestLives.settings = settings(
-    deadline=None, max_examples=300, stateful_step_count=50, phases=[Phase.generate]
-)
+TestLives.settings = settings(stateful_step_count=50, phases=[Phase.generate])
 
 
 @pytest.mark.parametrize("options", [{}, {"doLast": True}, {"niceness": 3}])

@@ -657,5 +657,5 @@ def plain(box: Box) -> Box:
     return {key: bytes(value) for key, value in box.items()}
 
 
-Conversation.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Conversation.TestCase.settings = settings(stateful_step_count=40)
 test_conversation = Conversation.TestCase
