@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionAborted, ConnectionLost
 
 from asynqueue.errors import FrameTooLarge, LocalProtocolError
 from asynqueue.outcome import raised
@@ -25,6 +25,7 @@ class MemoryConnection:
     @ivar owner: who is told.
     @ivar sent: all messages, as (kind, number, body, buffers).
     @ivar acts: what else was done with it: "goodbye", "close", "abort".
+    @ivar endsAtOnce: whether it is lost within C{abort}, as some transports are.
     """
 
     def __init__(self, owner: Any = None, rtt: float | None = None, **about: Any) -> None:
@@ -32,6 +33,7 @@ class MemoryConnection:
         self.rtt = rtt
         self.description = "host 10.0.0.2:4000"
         self.isOpen = False
+        self.endsAtOnce = False
         self.sent: list[tuple[Kind, int, Any, Sequence[Any]]] = []
         self.acts: list[str] = []
         self.largest = 1 << 30
@@ -81,6 +83,8 @@ class MemoryConnection:
         """
         self.acts.append("abort")
         self.isOpen = False
+        if self.endsAtOnce:
+            self.lose(ConnectionAborted())
 
     # What the test says
 

@@ -782,12 +782,14 @@ def test_stoppingEndsAll() -> None:
 
 def test_stoppingDoesNotWaitForEver() -> None:
     """
-    A connection that does not end is cut.
+    A connection that does not end is cut, and then the worker has stopped.
     """
     stage = Stage()
-    stage.worker.stop()
+    stage.connection.endsAtOnce = True
+    stopped = Heard(stage.worker.stop())
     stage.clock.advance(6)
     assert stage.connection.acts == ["goodbye", "close", "abort"]
+    assert stopped.result is None
 
 
 def test_stoppingWaitsForIterators() -> None:

@@ -24,6 +24,7 @@ from asynqueue.errors import AsynQueueError, MaybeEncodingError
 from asynqueue.scheduling.events import SilentObserver
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.taskqueue import TaskQueue
+from asynqueue.timers import Timer
 from asynqueue.wire.worker import WireWorker
 
 # So many calls are under way for each host: enough for one that is fast, and far away.
@@ -183,7 +184,7 @@ class HostCrew(SilentObserver):
         self._workers: list[WireWorker] = []
         self._present: set[WireWorker] = set()
         self._missing: list[str] = []
-        self._alone: Any = None
+        self._alone = Timer(reactor.callLater)
         queue.addObserver(self)
 
     def need(self, calls: int) -> None:
@@ -210,7 +211,7 @@ class HostCrew(SilentObserver):
 
     def _close(self) -> None:
         self._open = False
-        self._stopWaiting()
+        self._alone.stop()
         for d in self._asking:
             d.cancel()
 
@@ -251,7 +252,7 @@ class HostCrew(SilentObserver):
 
     def workerHired(self, worker: Any) -> None:
         self._present.add(worker)
-        self._stopWaiting()
+        self._alone.stop()
 
     def workerLeft(self, worker: Any) -> None:
         self._present.discard(worker)
@@ -260,17 +261,11 @@ class HostCrew(SilentObserver):
             self._checkAlone()
 
     def _checkAlone(self) -> None:
-        if not self._present and self._alone is None:
-            self._alone = self._reactor.callLater(_ALONE, self._isAlone)
+        if not self._present and not self._alone.isRunning:
+            self._alone.start(_ALONE, self._isAlone)
 
     def _isAlone(self) -> None:
-        self._alone = None
         self._gaveUp(f"no host could be reached for {_ALONE:g} s")
-
-    def _stopWaiting(self) -> None:
-        if self._alone is not None:
-            self._alone.cancel()
-            self._alone = None
 
 
 class Hosts:

@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from asynqueue.errors import RemoteProtocolError, WireError
 from asynqueue.reactors import theReactor
+from asynqueue.timers import Timer
 from asynqueue.wire.boxes import BoxParser
 from asynqueue.wire.commands import (
     MOST_UNPROVEN_BOXES,
@@ -98,7 +99,7 @@ class Connection(Protocol):
         self._parser = BoxParser(MOST_UNPROVEN_BYTES, MOST_UNPROVEN_BOXES)
         self._isLifted = False
         self._error: Exception | None = None
-        self._timer: Any = None
+        self._timer = Timer(self._reactor.callLater)
         self._isDue = False
         self._isPaused = False
         self._wasOpen = False
@@ -238,7 +239,7 @@ class Connection(Protocol):
         self._life = _Life.OPENING
         tune(transport)
         transport.registerProducer(self, True)
-        self._startTimer(OPENING_SECONDS, self._tooLate)
+        self._timer.start(OPENING_SECONDS, self._tooLate)
         if not isSecure(transport):
             self._start(b"")
 
@@ -288,7 +289,7 @@ class Connection(Protocol):
         if self._life is _Life.LOST:
             return
         self._life = _Life.LOST
-        self._stopTimer()
+        self._timer.stop()
         error = self._error
         if error is None:
             value = reason.value
@@ -384,7 +385,6 @@ class Connection(Protocol):
         self._flush()
 
     def _tooLate(self) -> None:
-        self._timer = None
         self.abort(
             RemoteProtocolError(
                 f"the connection with {self.description} was not open within {OPENING_SECONDS:g} s"
@@ -401,9 +401,9 @@ class Connection(Protocol):
         elif kind is Opened:
             self._life = _Life.OPEN
             self._wasOpen = True
-            self._stopTimer()
+            self._timer.stop()
             if self._heartbeat is not None:
-                self._startTimer(self._heartbeat, self._tick)
+                self._timer.start(self._heartbeat, self._tick)
             self._owner.opened(self)
         elif kind is Left:
             self._owner.leaving(self, event.reason)
@@ -414,7 +414,6 @@ class Connection(Protocol):
         """
         See whether the other side is there.
         """
-        self._timer = None
         heartbeat = self._heartbeat
         assert heartbeat is not None
         now = self._reactor.seconds()
@@ -434,7 +433,7 @@ class Connection(Protocol):
             self._session.beat(now)
             self._flush()
             last = now
-        self._startTimer(last + heartbeat - now, self._tick)
+        self._timer.start(last + heartbeat - now, self._tick)
 
     # Ending
 
@@ -449,7 +448,7 @@ class Connection(Protocol):
         if boxes:
             # To close both ways now would lose them, if something is still on its way.
             self._life = _Life.ENDING
-            self._startTimer(_DISCARDING_SECONDS, self.abort)
+            self._timer.start(_DISCARDING_SECONDS, self.abort)
             transport = self._transport
             transport.write(b"".join(boxes))
             transport.unregisterProducer()
@@ -468,9 +467,9 @@ class Connection(Protocol):
         """
         isConnected = self._life is not _Life.WAITING
         self._life = _Life.ENDING
-        self._stopTimer()
+        self._timer.stop()
         if isConnected:
-            self._startTimer(seconds, self.abort)
+            self._timer.start(seconds, self.abort)
             transport = self._transport
             transport.unregisterProducer()
             transport.loseConnection()
@@ -480,14 +479,3 @@ class Connection(Protocol):
         # Who comes and goes without a word may just look whether there is somebody.
         if not isinstance(error, ConnectionDone):
             self._complaints.add(self.description, error)
-
-    # The timer: there is one at the most
-
-    def _startTimer(self, seconds: float, f: Any) -> None:
-        self._stopTimer()
-        self._timer = self._reactor.callLater(seconds, f)
-
-    def _stopTimer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from asynqueue.errors import IdentityRefused, VersionRefused
+from asynqueue.timers import Timer
 
 _log = Logger()
 
@@ -124,11 +125,10 @@ class Dialer:
         @param endpoint: an C{IStreamClientEndpoint}.
         """
         self._endpoint = endpoint
-        self._reactor = reactor
         self._policy = backoffPolicy(_PAUSE, _LONGEST_PAUSE, _GROWTH)
         self._factory: ConnectionFactory | None = None
         self._connecting: Deferred[Any] | None = None
-        self._timer: Any = None
+        self._timer = Timer(reactor.callLater)
         self._attempts = 0
         self._first: Deferred[Any] = Deferred()
 
@@ -153,15 +153,12 @@ class Dialer:
 
     def shut(self) -> Deferred[Any]:
         self._factory = None
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
+        self._timer.stop()
         if self._connecting is not None:
             self._connecting.cancel()
         return succeed(None)
 
     def _try(self) -> None:
-        self._timer = None
         assert self._factory is not None
         connecting: Deferred[Any] = maybeDeferred(self._endpoint.connect, self._factory)
         self._connecting = connecting
@@ -180,7 +177,7 @@ class Dialer:
         self._again()
 
     def _again(self) -> None:
-        if self._factory is None or self._timer is not None:
+        if self._factory is None or self._timer.isRunning:
             return
         self._attempts += 1
-        self._timer = self._reactor.callLater(self._policy(self._attempts), self._try)
+        self._timer.start(self._policy(self._attempts), self._try)

@@ -18,6 +18,7 @@ from asynqueue.iteration.deferator import Deferator
 from asynqueue.iteration.sources import AsyncIteratorSource
 from asynqueue.pool.streaming import sizeOf
 from asynqueue.reactors import theReactor
+from asynqueue.timers import Timer
 from asynqueue.wire.codecs import Codec
 from asynqueue.wire.messages import Kind
 from asynqueue.wire.telling import reprOf, shortTold, textOf, told
@@ -277,11 +278,10 @@ class Iterations:
         self._send = send
         self._ended = ended
         self._areHeld = areHeld
-        self._reactor = reactor
         self._wait = False
         self._iterations: dict[int, Iteration] = {}
         self._active: deque[Iteration] = deque()
-        self._turn: Any = None
+        self._turn = Timer(lambda seconds, f: theReactor(reactor).callLater(seconds, f))
 
     def __len__(self) -> int:
         return len(self._iterations)
@@ -339,9 +339,7 @@ class Iterations:
         """
         Nobody is there any more: close all, and say nothing.
         """
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
+        self._turn.stop()
         self._active.clear()
         iterations, self._iterations = self._iterations, {}
         for iteration in iterations.values():
@@ -352,8 +350,8 @@ class Iterations:
         self._checkTurn()
 
     def _checkTurn(self) -> None:
-        if self._active and self._turn is None and not self._wait:
-            self._turn = theReactor(self._reactor).callLater(0, self._takeTurn)
+        if self._active and not self._turn.isRunning and not self._wait:
+            self._turn.start(0, self._takeTurn)
 
     def _goOn(self) -> None:
         self._wait = False
@@ -363,7 +361,6 @@ class Iterations:
         """
         One iterator gives some items.
         """
-        self._turn = None
         self._wait = self._areHeld(self._goOn)
         if self._wait:
             return

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from enum import Enum
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -38,6 +39,7 @@ from asynqueue.interfaces import (
 )
 from asynqueue.outcome import describeCall
 from asynqueue.reactors import theReactor
+from asynqueue.timers import Timer
 from asynqueue.wire.calls import Calls
 from asynqueue.wire.codecs import codecNamed
 from asynqueue.wire.connection import Connection
@@ -187,7 +189,10 @@ class RemoteWorker:
         self._returner: Callable[[Sequence[ITask]], None] | None = None
         self._resignator: Callable[[], None] | None = None
         self._stopped = Waiters()
-        self._timers: dict[str, Any] = {}
+        self._stale = Timer(self._later)
+        self._retry = Timer(self._later)
+        self._idle = Timer(self._later)
+        self._patience = Timer(self._later)
         self._ended = 0
         self._endedBefore = 0
         self._recalls = 0
@@ -220,7 +225,7 @@ class RemoteWorker:
         if not held:
             window.start(self._theReactor().seconds())
         self._send(far, task)
-        if len(held) > 1 and "stale" not in self._timers:
+        if len(held) > 1 and not self._stale.isRunning:
             self._startStaleCheck()
         if len(held) < window.size and not far.isHeavy:
             return _READY
@@ -516,19 +521,18 @@ class RemoteWorker:
         if not self._isFarewell:
             if self._window.isClosed or not self._held:
                 self._window.keep(len(self._held))
-            if not self._held and "retry" not in self._timers:
+            if not self._held and not self._retry.isRunning:
                 # Or they would go to and fro as fast as they can.
-                self._timers["retry"] = self._theReactor().callLater(_RETRY_SECONDS, self._retry)
+                self._retry.start(_RETRY_SECONDS, self._tryAgain)
         if self._returner is None:
             self._waiting.update(dict.fromkeys(tasks))
         else:
             self._returner(tasks)
 
-    def _retry(self) -> None:
+    def _tryAgain(self) -> None:
         """
         See whether the host keeps a call now.
         """
-        del self._timers["retry"]
         self._window.retry()
         self._sendWaiting()
         self._checkReady()
@@ -565,7 +569,7 @@ class RemoteWorker:
     def _watchStale(self) -> None:
         self._endedBefore = self._ended
         delay = max(_STALE_SECONDS, _STALE_TRIPS * self._rtt()) * 2**self._recalls
-        self._timers["stale"] = self._theReactor().callLater(delay, self._checkStale, False)
+        self._stale.start(delay, partial(self._checkStale, False))
 
     def _checkStale(self, sure: bool) -> None:
         """
@@ -577,15 +581,12 @@ class RemoteWorker:
         @param sure: whether what has come was read since.
         """
         far = self._far
-        del self._timers["stale"]
         if len(self._held) < 2 or far is None or self._returner is None:
             return
         if self._ended != self._endedBefore:
             self._startStaleCheck()
         elif not sure:
-            self._timers["stale"] = self._theReactor().callLater(
-                _READING_SECONDS, self._checkStale, True
-            )
+            self._stale.start(_READING_SECONDS, partial(self._checkStale, True))
         else:
             self._window.close()
             far.tell(Kind.RECALL, far.last)
@@ -623,24 +624,23 @@ class RemoteWorker:
         if not (stopping or self._isFarewell) or self._held or self._waiting:
             return
         if self._incoming.isDelivering or self._incoming.sources:
-            if stopping and not self._incoming.isDelivering and "idle" not in self._timers:
+            if stopping and not self._incoming.isDelivering and not self._idle.isRunning:
                 self._incoming.watch()
-                self._timers["idle"] = self._theReactor().callLater(_IDLE_SECONDS, self._closeIdle)
+                self._idle.start(_IDLE_SECONDS, self._closeIdle)
         elif self._far is None:
             self._disconnect()
             self._stopped.fire()
-        elif "patience" not in self._timers:
+        elif not self._patience.isRunning:
             connection = self._far.connection
             if stopping:
                 connection.goodbye("the worker stops")
             connection.close()
-            self._timers["patience"] = self._theReactor().callLater(_PATIENCE, connection.abort)
+            self._patience.start(_PATIENCE, connection.abort)
 
     def _closeIdle(self) -> None:
         """
         Close the iterators that nobody has taken from for a while.
         """
-        del self._timers["idle"]
         reason = f"it stops, and nobody took an item for {_IDLE_SECONDS:g} s"
         lost = WorkerLost("an iterator", self._name, reason=reason)
         self._incoming.closeIdle(Failure(lost))
@@ -664,9 +664,8 @@ class RemoteWorker:
             source.lost(Failure(WorkerLost("an iterator", self._name, reason=reason)))
 
     def _stopTimers(self) -> None:
-        timers, self._timers = self._timers, {}
-        for timer in timers.values():
-            timer.cancel()
+        for timer in (self._stale, self._retry, self._idle, self._patience):
+            timer.stop()
 
     # Within
 
@@ -676,6 +675,9 @@ class RemoteWorker:
 
     def _theReactor(self) -> Any:
         return theReactor(self._reactor)
+
+    def _later(self, seconds: float, f: Callable[[], None]) -> Any:
+        return self._theReactor().callLater(seconds, f)
 
     def _rtt(self) -> float:
         """

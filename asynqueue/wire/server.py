@@ -25,6 +25,7 @@ from asynqueue.errors import WireError
 from asynqueue.framing import LARGEST
 from asynqueue.reactors import theReactor
 from asynqueue.taskqueue import TaskQueue
+from asynqueue.timers import Timer
 from asynqueue.wire.codecs import codecNamed
 from asynqueue.wire.complaints import Complaints
 from asynqueue.wire.connection import Connection
@@ -167,7 +168,8 @@ class WireServer:
         self._guests: dict[Guest, None] = {}
         self._starting: list[Deferred[None]] = []
         self._stopped = Waiters()
-        self._timer: Any = None
+        self._timer = Timer(lambda seconds, f: theReactor(reactor).callLater(seconds, f))
+        self._deadline = 0.0
         self._trigger: Any = None
         self._shut: Deferred[Any] = succeed(None)
 
@@ -366,20 +368,17 @@ class WireServer:
         """
         Have it end within so many seconds, or within those that were granted before.
         """
-        reactor = theReactor(self._reactor)
-        deadline = reactor.seconds() + grace
-        if self._timer is not None:
-            if deadline >= self._timer.getTime():
-                return
-            self._timer.cancel()
-            self._timer = None
+        deadline = theReactor(self._reactor).seconds() + grace
+        if self._timer.isRunning and deadline >= self._deadline:
+            return
+        self._timer.stop()
         if grace > 0:
-            self._timer = reactor.callLater(grace, self._tooLate)
+            self._deadline = deadline
+            self._timer.start(grace, self._tooLate)
         else:
             self._cut()
 
     def _tooLate(self) -> None:
-        self._timer = None
         _log.warn("{server!r}, and has no more time for it", server=self)
         self._cut()
 
@@ -406,9 +405,7 @@ class WireServer:
     def _closed(self, result: Any) -> None:
         if isinstance(result, Failure):
             _log.failure("in the end of a server", result)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.stop()
         if self._trigger is not None:
             theReactor(self._reactor).removeSystemEventTrigger(self._trigger)
             self._trigger = None

@@ -26,7 +26,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from asynqueue.errors import WorkerLostError
-from asynqueue.pool.hubs import Hub, Timer
+from asynqueue.pool.hubs import Hub
+from asynqueue.timers import Timer
 from asynqueue.wire.stdio import StdioServer
 from asynqueue.workers.waiters import Waiters
 
@@ -84,7 +85,7 @@ class SpawnedServer:
         self._reason = ""
         # A character may come in two pieces.
         self._text = getincrementaldecoder("utf-8")("replace")
-        self._timer: Timer | None = None
+        self._timer = Timer(hub.callLater)
         self._gone = Waiters()
         with ExitStack() as passed, ExitStack() as kept:
             report, there = os.pipe()
@@ -143,8 +144,7 @@ class SpawnedServer:
 
         @param reason: why, for messages.
         """
-        self._stopTimer()
-        self._timer = self._hub.callLater(seconds, lambda: self._expired(reason))
+        self._timer.start(seconds, lambda: self.kill(reason))
 
     def kill(self, reason: str) -> None:
         """
@@ -163,15 +163,6 @@ class SpawnedServer:
         # It cannot be waited for here, and nobody shall complain.
         self._process.returncode = 0
 
-    def _expired(self, reason: str) -> None:
-        self._timer = None
-        self.kill(reason)
-
-    def _stopTimer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-
     # Reading
 
     def _readReport(self) -> None:
@@ -188,7 +179,7 @@ class SpawnedServer:
         self._line += data
         if self._life is _Life.STARTING and self._line.endswith(b"\n"):
             self._life = _Life.READY
-            self._stopTimer()
+            self._timer.stop()
             self.where = self._line.decode().removeprefix("ready ").strip()
             self.ready.callback(self)
 
@@ -232,7 +223,7 @@ class SpawnedServer:
         while self._passOn():
             pass
         self._hub.unwatch(self._stderr)
-        self._stopTimer()
+        self._timer.stop()
         self._close()
         wasToEnd = self._life is _Life.ENDING and not self._reason
         self._life = _Life.ENDED
