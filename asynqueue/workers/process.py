@@ -289,8 +289,11 @@ class ProcessWorker:
 
     def stats(self) -> ProcessStatistics:
         """
-        What it has done by now.
+        Return what it has done by now. The seconds of a task are counted when its
+        Deferred fires.
         """
+        for member in self._seat.members:
+            self._measure(member)
         return ProcessStatistics(
             tuple(self.pids),
             self._ended,
@@ -350,11 +353,7 @@ class ProcessWorker:
         """
         What has ended is known: take more. A hot path.
         """
-        tasks, seconds = member.measure()
-        if tasks:
-            self._stalled = False
-            self._seconds += seconds
-            self._window.measured(tasks, seconds)
+        self._measure(member)
         held = member.held
         if held:
             first = next(iter(held.values()))
@@ -499,6 +498,16 @@ class ProcessWorker:
                 member.kill(f"a cancelled task did not end within {self._grace:g} s")
 
         self._theHub().callLater(self._grace, checkEnded)
+
+    def _measure(self, member: Member) -> None:
+        """
+        Take in how long the latest calls of a child ran. A hot path.
+        """
+        tasks, seconds = member.measure()
+        if tasks:
+            self._stalled = False
+            self._seconds += seconds
+            self._window.measured(tasks, seconds)
 
     def _checkReady(self) -> None:
         ready = self._ready

@@ -192,6 +192,20 @@ async def test_minimumIsThereAtOnce() -> None:
     await lazy.shutdown()
 
 
+@ensureDeferred
+async def test_statisticsHaveTheLatestCall() -> None:
+    """
+    When a call has its result, its time is in the statistics, too.
+    """
+    queue = ProcessQueue(1)
+    for number in range(1, 6):
+        before = queue.stats()[0].seconds
+        await queue.call(pow, 7, 7)
+        (after,) = queue.stats()
+        assert (after.tasks, after.seconds > before) == (number, True)
+    await queue.shutdown()
+
+
 # Preparations
 
 
