@@ -41,12 +41,12 @@ class Server:
     Hears of its guests, and does nothing.
     """
 
-    def guestOpened(self, guest: Guest) -> None:
+    def guestOpened(self, guest: Guest, connection: Any) -> None:
         """
         It is there.
         """
 
-    def guestLost(self, guest: Guest, error: Exception) -> None:
+    def guestLost(self, guest: Guest, connection: Any, error: Exception) -> None:
         """
         It is gone.
         """

@@ -494,20 +494,31 @@ def test_wrongKey(reactor: Reactor) -> None:
     assert any("no connection with" in said for said in logs.said())
 
 
-def test_manyStrangers(
-    server: WireServer, reactor: Reactor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_manyStrangers(server: WireServer, reactor: Reactor) -> None:
     """
     If too many connect and say nothing the oldest are cut, and who proves itself is
     served.
     """
-    monkeypatch.setattr(servers, "_MOST_UNPROVEN", 3)
-    strangers = [Stranger(reactor) for _ in range(3)]
-    assert not any(stranger.isCut for stranger in strangers)
+    strangers = [Stranger(reactor) for _ in range(300)]
     caller = Caller(reactor)
-    assert [stranger.isCut for stranger in strangers] == [True, False, False]
+    assert [stranger.isCut for stranger in strangers] == [True] * 45 + [False] * 255
     caller.call(1, "add", 1, 1)
     assert caller.value() == 2
+
+
+def test_whoHasProvedItselfIsNoStranger(server: WireServer, reactor: Reactor) -> None:
+    """
+    Queues that have proved themselves take no stranger's place, also while their
+    connections close.
+    """
+    stranger = Stranger(reactor)
+    callers = [Caller(reactor) for _ in range(300)]
+    for caller in callers[:150]:
+        caller.connection.close()
+    Stranger(reactor)
+    assert not stranger.isCut
+    callers[-1].call(1, "add", 1, 1)
+    assert callers[-1].value() == 2
 
 
 def test_queueThatBreaksTheRules(server: WireServer, reactor: Reactor) -> None:

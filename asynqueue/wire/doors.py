@@ -5,6 +5,7 @@ How connections come to a server: it listens for them, or dials them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from twisted.application.internet import backoffPolicy
@@ -16,6 +17,7 @@ from twisted.python.failure import Failure
 
 from asynqueue.errors import IdentityRefused, VersionRefused
 from asynqueue.timers import Timer
+from asynqueue.wire.connection import Connection
 
 _log = Logger()
 
@@ -27,6 +29,9 @@ _GROWTH = 1.7
 
 # To try again would bring the same answer.
 _FINAL = (IdentityRefused, VersionRefused)
+
+# Of those who connect, so many may be there who have not proved themselves.
+_MOST_STRANGERS = 256
 
 
 class ConnectionFactory(Factory):
@@ -60,14 +65,14 @@ class Door(Protocol):
             there may be, or is, a connection.
         """
 
-    def opened(self) -> None:
+    def opened(self, connection: Connection) -> None:
         """
-        The newest connection is open.
+        Take notice that a connection is open.
         """
 
-    def lost(self, error: Exception) -> None:
+    def lost(self, connection: Connection, error: Exception) -> None:
         """
-        The newest connection is lost, whether it was open or not.
+        Take notice that a connection is lost, whether it was open or not.
         """
 
     def shut(self) -> Deferred[Any]:
@@ -78,37 +83,68 @@ class Door(Protocol):
 
 class Listener:
     """
-    Listens.
+    Listens, and bounds how many strangers are connected.
+
+    @ivar strangers: the connections that have not proved themselves, the oldest first.
     """
 
-    def __init__(self, endpoint: Any) -> None:
+    def __init__(self, endpoint: Any, *, most: int = _MOST_STRANGERS) -> None:
         """
         @param endpoint: an C{IStreamServerEndpoint}.
+        @param most: how many strangers may be connected at once. One more, and the oldest
+            is cut: it has had the longest time to prove itself.
         """
+        self.strangers: dict[Connection, None] = {}
         self._endpoint = endpoint
+        self._most = most
         self._port: Any = None
+        self._isShut = False
 
     def open(self, factory: ConnectionFactory) -> Deferred[Any]:
-        listening: Deferred[Any] = self._endpoint.listen(factory)
+        self._isShut = False
+        listening: Deferred[Any] = maybeDeferred(
+            self._endpoint.listen, ConnectionFactory(partial(self._enter, factory))
+        )
         return listening.addCallback(self._listens)
 
-    def opened(self) -> None:
-        """
-        There may be many.
-        """
+    def opened(self, connection: Connection) -> None:
+        self.settled(connection)
 
-    def lost(self, error: Exception) -> None:
+    def lost(self, connection: Connection, error: Exception) -> None:
+        self.settled(connection)
+
+    def settled(self, connection: Connection) -> None:
         """
-        There may be others.
+        Count a connection no more among the strangers: it is open, or lost.
         """
+        self.strangers.pop(connection, None)
 
     def shut(self) -> Deferred[Any]:
+        """
+        The strangers stay connected.
+        """
+        self._isShut = True
         port, self._port = self._port, None
         return succeed(None) if port is None else maybeDeferred(port.stopListening)
 
     def _listens(self, port: Any) -> Any:
-        self._port = port
+        if self._isShut:
+            # That came while the endpoint was not ready yet.
+            port.stopListening()
+        else:
+            self._port = port
         return port.getHost()
+
+    def _enter(self, factory: ConnectionFactory, address: Any) -> Connection | None:
+        connection: Connection | None = factory.buildProtocol(address)
+        if connection is not None:
+            # One that is proven is no stranger any more, and will be open soon.
+            strangers = [each for each in self.strangers if not each.isProven]
+            for stranger in strangers[: max(0, len(strangers) + 1 - self._most)]:
+                del self.strangers[stranger]
+                stranger.abort()
+            self.strangers[connection] = None
+        return connection
 
 
 class Dialer:
@@ -141,12 +177,12 @@ class Dialer:
         self._try()
         return self._first
 
-    def opened(self) -> None:
+    def opened(self, connection: Connection) -> None:
         self._attempts = 0
         if not self._first.called:
             self._first.callback(None)
 
-    def lost(self, error: Exception) -> None:
+    def lost(self, connection: Connection, error: Exception) -> None:
         if isinstance(error, _FINAL) and not self._first.called:
             self._first.errback(Failure(error))
         self._again()

@@ -18,12 +18,12 @@ class Owner(Protocol):
     Who has guests.
     """
 
-    def guestOpened(self, guest: Guest) -> None:
+    def guestOpened(self, guest: Guest, connection: Connection) -> None:
         """
         It has proved itself.
         """
 
-    def guestLost(self, guest: Guest, error: Exception) -> None:
+    def guestLost(self, guest: Guest, connection: Connection, error: Exception) -> None:
         """
         It is gone.
         """
@@ -49,7 +49,7 @@ class Guest:
         """
         self.wasOpen = True
         self._host.opened(connection)
-        self._server.guestOpened(self)
+        self._server.guestOpened(self, connection)
 
     def received(self, connection: Connection, frames: list[Frame]) -> None:
         """
@@ -68,7 +68,7 @@ class Guest:
         It is gone.
         """
         self._host.lost(connection, error)
-        self._server.guestLost(self, error)
+        self._server.guestLost(self, connection, error)
 
     @property
     def name(self) -> str:
@@ -76,13 +76,6 @@ class Guest:
         Where it is, in words.
         """
         return "nobody" if self.connection is None else self.connection.description
-
-    @property
-    def isOpen(self) -> bool:
-        """
-        Whether it has proved itself, and is still there.
-        """
-        return self.connection is not None and self.connection.isOpen
 
     def dismiss(self) -> None:
         """

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Iterable
+from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,7 +21,7 @@ from asynqueue.reactors import theReactor
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.wire.complaints import Complaints
 from asynqueue.wire.connection import Connection
-from asynqueue.wire.doors import ConnectionFactory
+from asynqueue.wire.doors import ConnectionFactory, Listener
 from asynqueue.wire.endpoints import keyFor, requireIdentity, serverEndpoint
 from asynqueue.wire.remote import RemoteWorker
 from asynqueue.wire.session import Session
@@ -118,12 +119,9 @@ class WireHub:
         self._heartbeat = heartbeat
         self._largest = largest
         self._reactor = reactor
-        self._port: Any = None
-        # That it listens, and who waits for it.
-        self._listening: Deferred[Any] | None = None
+        self._listener: Listener | None = None
+        # Who waits until it listens.
         self._waiting: list[Deferred[Any]] = []
-        # Those that are not open yet.
-        self._guests: set[Connection] = set()
         # Made once to see that the options have sense.
         RemoteWorker("a host", **self._options)
 
@@ -159,9 +157,16 @@ class WireHub:
             return succeed(self.address)
         d: Deferred[Any] = Deferred(self._waiting.remove)
         self._waiting.append(d)
-        if self._listening is None:
-            listening = self._listening = maybeDeferred(self._listen)
-            listening.addCallbacks(self._listens, self._cannotListen)
+        if self._listener is None:
+            try:
+                key = keyFor(self._description, self._key, self._keyFile)
+                requireIdentity(self._description, key)
+                endpoint = serverEndpoint(theReactor(self._reactor), self._description)
+            except Exception:
+                # Descriptions and files of users, and plugins of anybody.
+                self._fail(Failure())
+            else:
+                self._listen(Listener(endpoint), key)
         return d
 
     def stop(self) -> Deferred[None]:
@@ -171,63 +176,64 @@ class WireHub:
 
         @return: a Deferred that fires when that is done.
         """
-        listening, self._listening = self._listening, None
-        if listening is not None:
-            listening.cancel()
-        port, self._port = self._port, None
+        listener, self._listener = self._listener, None
         self.address = None
         closing: list[Deferred[Any]] = []
-        if port is not None:
-            closing.append(maybeDeferred(port.stopListening))
-        for connection in list(self._guests):
-            connection.abort()
+        if listener is not None:
+            closing.append(listener.shut())
+            for stranger in list(listener.strangers):
+                stranger.abort()
+        self._fail(Failure(CancelledError("the hub stops")))
         closing += [self._queue.detachWorker(worker) for worker in self.workers]
         return gatherResults(closing).addCallback(lambda _: None)
 
     # Within
 
-    def _listen(self) -> Deferred[Any]:
-        key = keyFor(self._description, self._key, self._keyFile)
-        requireIdentity(self._description, key)
-        reactor = theReactor(self._reactor)
-        complaints = Complaints(reactor)
+    def _listen(self, listener: Listener, key: bytes | None) -> None:
+        complaints = Complaints(theReactor(self._reactor))
 
         def make(address: IAddress) -> Connection:
             session = Session(
                 "queue", False, key=key, codec=self._options["codec"], largest=self._largest
             )
-            connection = Connection(
+            return Connection(
                 session,
-                HubWorker(self, self._settled, **self._options),
+                HubWorker(self, partial(self._settled, listener), **self._options),
                 heartbeat=self._heartbeat,
                 complaints=complaints,
                 reactor=self._reactor,
             )
-            self._guests.add(connection)
-            return connection
 
-        endpoint = serverEndpoint(reactor, self._description)
-        listening: Deferred[Any] = endpoint.listen(ConnectionFactory(make))
-        return listening
+        self._listener = listener
+        listening = listener.open(ConnectionFactory(make))
+        listening.addCallbacks(
+            self._listens, self._cannotListen, callbackArgs=(listener,), errbackArgs=(listener,)
+        )
 
-    def _listens(self, port: Any) -> None:
-        self._port = port
-        self.address = port.getHost()
-        waiting, self._waiting = self._waiting, []
-        for d in waiting:
-            d.callback(self.address)
+    def _listens(self, address: Any, listener: Listener) -> None:
+        if listener is self._listener:
+            self.address = address
+            waiting, self._waiting = self._waiting, []
+            for d in waiting:
+                d.callback(address)
 
-    def _cannotListen(self, failure: Failure) -> None:
-        self._listening = None
+    def _cannotListen(self, failure: Failure, listener: Listener) -> None:
+        if listener is self._listener:
+            self._listener = None
+            self._fail(failure)
+
+    def _fail(self, failure: Failure) -> None:
         waiting, self._waiting = self._waiting, []
         for d in waiting:
             d.errback(failure)
 
-    def _settled(self, connection: Connection, worker: HubWorker | None) -> None:
+    def _settled(
+        self, listener: Listener, connection: Connection, worker: HubWorker | None
+    ) -> None:
         """
-        A connection is open, or lost.
+        Hire the worker of a connection that is open, or forget one that was lost before.
         """
-        self._guests.discard(connection)
+        listener.settled(connection)
         if worker is None:
             return
         try:

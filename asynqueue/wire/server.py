@@ -39,10 +39,6 @@ from asynqueue.workers.waiters import Waiters
 
 _log = Logger()
 
-# So many connections may be there that have not proved themselves: if there are more,
-# those that have had the longest time for it are closed.
-_MOST_UNPROVEN = 256
-
 
 class _Life(Enum):
     IDLE = "does not serve"
@@ -264,9 +260,6 @@ class WireServer:
     def _newConnection(self, key: bytes | None) -> Connection | None:
         if self._life not in (_Life.STARTING, _Life.SERVING):
             return None
-        unproven = [guest for guest in self._guests if not guest.isOpen]
-        for guest in unproven[: len(unproven) - _MOST_UNPROVEN + 1]:
-            guest.cut()
         assert self._queue is not None
         host = Host(
             self._queue,
@@ -296,14 +289,14 @@ class WireServer:
         self._guests[guest] = None
         return guest.connection
 
-    def guestOpened(self, guest: Guest) -> None:
+    def guestOpened(self, guest: Guest, connection: Connection) -> None:
         """
         A queue has proved itself.
         """
         assert self._door is not None
-        self._door.opened()
+        self._door.opened(connection)
 
-    def guestLost(self, guest: Guest, error: Exception) -> None:
+    def guestLost(self, guest: Guest, connection: Connection, error: Exception) -> None:
         """
         A queue is gone.
         """
@@ -312,7 +305,7 @@ class WireServer:
             _log.warn("the connection with {peer} is over: {error}", peer=guest.name, error=error)
         del self._guests[guest]
         if self._door is not None:
-            self._door.lost(error)
+            self._door.lost(connection, error)
         if self._isOnce and self._life is _Life.SERVING:
             # Nobody else can come.
             self.stop()

@@ -23,6 +23,7 @@ from asynqueue.wire.hub import WireHub
 from tests.integration import wire_calls as calls
 from tests.integration.process_checks import until
 from tests.integration.wire_hosts import Serving, Universe
+from tests.integration.wire_raw import dial
 
 KEY = b"a key that both sides have......"
 
@@ -96,6 +97,30 @@ async def test_theyAreQualifiedForWhatTheySay(folder: str) -> None:
         assert hub.workers[0].iQualified == ["all", "maps"]
         assert await queue.call(abs, -5, series="maps") == 5
         await host.close()
+
+
+@ensureDeferred
+async def test_nobodyWhoDialsHoldsOthersUp(folder: str) -> None:
+    """
+    Of hundreds that dial in and say nothing the oldest are cut; who has proved itself
+    stays, and who does so later is let in.
+    """
+    async with hubIn(folder, key=KEY) as (queue, _, where):
+        hosts = [await serving(key=KEY).dial(where)]
+        await until(lambda: len(queue) == 1)
+        strangers = []
+        for _ in range(300):
+            strangers.append(await dial(where))
+            # The kernel holds few who were not accepted.
+            await strangers[-1].next(b"Greet")
+        hosts.append(await serving(key=KEY).dial(where))
+        await until(lambda: len(queue) == 2)
+        assert [each.lost.called for each in strangers] == [True] * 45 + [False] * 255
+        for each in strangers:
+            each.transport.abortConnection()
+            await each.lost
+        for host in hosts:
+            await host.close()
 
 
 @ensureDeferred
