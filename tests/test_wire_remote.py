@@ -207,6 +207,19 @@ def test_seriesOfTheHost() -> None:
     assert worker.iQualified == ["maps"]
 
 
+def test_seriesOfAnEarlierHost() -> None:
+    """
+    After a new connection the worker is qualified for what it was given and for what the
+    host says now, and not for what the one before it said.
+    """
+    stage = Stage(series=["old", "both", "given"])
+    worker = stage.worker
+    worker.iQualified.append("later")
+    stage.connection.lose()
+    MemoryConnection(worker, series=["both", "new"]).open()
+    assert set(worker.iQualified) == {"later", "both", "new"}
+
+
 # The window
 
 

@@ -161,6 +161,8 @@ class RemoteWorker:
         if N_concurrent is not None and N_concurrent < 1:
             raise ValueError(f"N_concurrent is 1 or more, or None, not {N_concurrent!r}")
         self.iQualified: list[Any] = list(series)
+        # Those of them that the host of the last connection said.
+        self._said: list[str] = []
         self.ID: int | None = None
         self.host = host
         self.loss = ""
@@ -338,10 +340,7 @@ class RemoteWorker:
         if type(slots) is not int or slots < 0:
             slots = 1
         self._window = RoundTripWindow(slots, self._most)
-        series = about.get("series")
-        for each in series if isinstance(series, list) else ():
-            if isinstance(each, str) and each not in self.iQualified:
-                self.iQualified.append(each)
+        self._qualify(about.get("series"))
         self._sendWaiting()
         self._checkReady()
         self._checkEmpty()
@@ -475,6 +474,19 @@ class RemoteWorker:
             self._ended += 1
         if not self._incoming.sources:
             self._checkEmpty()
+
+    def _qualify(self, series: Any) -> None:
+        """
+        Be qualified for the series that this host says, and no more for those of one before.
+        """
+        for each in self._said:
+            if each in self.iQualified:
+                self.iQualified.remove(each)
+        self._said = []
+        for each in series if isinstance(series, list) else ():
+            if isinstance(each, str) and each not in self.iQualified:
+                self._said.append(each)
+                self.iQualified.append(each)
 
     # Tasks
 
