@@ -57,6 +57,19 @@ class InvariantError(AsynQueueError, Invalid):
     An object declares an interface and breaks one of its invariants.
     """
 
+    def __init__(self, breaker: object, reason: str = "") -> None:
+        """
+        @param breaker: the object.
+        @param reason: which invariant it breaks, in words.
+        """
+        super().__init__(breaker)
+        self.breaker = breaker
+        self.reason = reason
+
+    def __str__(self) -> str:
+        reason = f": {self.reason}" if self.reason else ""
+        return f"{self.breaker!r} breaks an invariant of its interface{reason}"
+
 
 class NotReadyError(AsynQueueError, RuntimeError):
     """

@@ -59,10 +59,12 @@ class ITask(Interface):
 
 def _check_qualifications(worker: Any) -> None:
     """
-    Both qualifications of a worker are lists.
+    Both qualifications of a worker are there, and are lists.
     """
-    if not (isinstance(worker.cQualified, list) and isinstance(worker.iQualified, list)):
-        raise InvariantError(worker)
+    for name in ("cQualified", "iQualified"):
+        qualified = getattr(worker, name, None)
+        if not isinstance(qualified, list):
+            raise InvariantError(worker, f"its {name} is a list of series, not {qualified!r}")
 
 
 class IWorker(Interface):

@@ -413,9 +413,9 @@ class TaskQueue:
             IWorker.validateInvariants(worker)
         except InvariantError:
             raise
-        except (Invalid, AttributeError) as error:
-            # Another invariant of its own, or it has no qualifications at all.
-            raise InvariantError(worker) from error
+        except Invalid as error:
+            # It breaks another invariant, of an interface of its own.
+            raise InvariantError(worker, str(error)) from error
         known = self._ledger(worker)
         if known is not None and known.post is Post.LEAVING:
             raise ImplementationError(f"{worker!r} is leaving: attach it again when it has left")

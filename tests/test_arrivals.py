@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from asynqueue.errors import IdentityRefused, QueueRunError, WorkerLost
 from asynqueue.interfaces import IConnectingWorker
+from asynqueue.scheduling.events import SilentObserver
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.testing import MemoryWorker
@@ -290,6 +291,37 @@ def test_withdraw() -> None:
     assert (queue.statistics().done, queue.statistics().failed) == (0, 0)
     worker.step()
     assert resultOf(held) == 0
+
+
+def test_withdrawnCallsAreNeverCounted() -> None:
+    """
+    Whoever hears of a withdrawn call finds it counted nowhere already then.
+    """
+    worker = MemoryWorker()
+    queue = TaskQueue(worker)
+    counted: list[Any] = []
+
+    class Counting(SilentObserver):
+        def taskDone(self, task: Any, failure: Any) -> None:
+            counted.append(queue.statistics())
+
+    held, queued = queue.call(int), queue.call(int)
+    queue.addObserver(Counting())
+    queued.addErrback(lambda failure: counted.append(queue.statistics()))
+    assert queue.withdraw(queued)
+    assert [(each.queued, each.done, each.failed) for each in counted] == [(0, 0, 0)] * 2
+    worker.step()
+    assert resultOf(held) == 0
+
+
+def test_withdrawIsForOwnCalls() -> None:
+    """
+    A queue does not withdraw the calls of another.
+    """
+    queue = TaskQueue()
+    queued = queue.call(int)
+    assert not TaskQueue().withdraw(queued)
+    assert not queued.called
 
 
 def test_watchWorkers() -> None:

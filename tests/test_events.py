@@ -13,7 +13,7 @@ from asynqueue.errors import ImplementationError
 from asynqueue.interfaces import IQueueObserver
 from asynqueue.scheduling.events import Announcer, CallLogger, LoadProducer, SilentObserver
 from asynqueue.testing import MemoryQueue, RecordingConsumer, RecordingObserver
-from tests.doubles import errorOf, readingLogs
+from tests.doubles import errorOf, readingLogs, resultOf
 
 
 class Clumsy(SilentObserver):
@@ -187,6 +187,19 @@ def test_spewLogsEveryCall() -> None:
     """
     assert said(spew=True) == ["divmod(7, 2) returned"]
     assert said(ZeroDivisionError, spew=True) == ["divmod(7, 0) failed"]
+
+
+@pytest.mark.parametrize("kw", [{"warn": True}, {"verbose": True}, {"spew": True}])
+def test_errorThatIsNotReturnedIsLoggedOnce(kw: Any) -> None:
+    """
+    Without C{returnFailure} an error is logged once, whatever else the queue logs.
+    """
+    queue = MemoryQueue(returnFailure=False, **kw)
+    with readingLogs() as logs:
+        d = queue.call(divmod, 7, 0)
+        queue.finish()
+    assert resultOf(d) is None
+    assert logs.said() == ["divmod(7, 0) failed"]
 
 
 def test_quietQueueLogsNothing() -> None:

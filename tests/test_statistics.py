@@ -195,6 +195,12 @@ def test_whyOfWhatHasEnded() -> None:
 
 def test_whyOfWhatIsNotOurs() -> None:
     """
-    A Deferred of somebody else is known as such.
+    A Deferred of somebody else is known as such, and so is a task of another queue.
     """
-    assert MemoryQueue().why(Deferred()) == "it is none of this queue's"
+    other = MemoryQueue()
+    d = other.call(f)
+    task = d.task  # type: ignore[attr-defined]
+    for foreign in (Deferred(), d, task):
+        assert MemoryQueue().why(foreign) == "it is none of this queue's"
+    other.finish()
+    assert MemoryQueue().why(task) == "it is none of this queue's"

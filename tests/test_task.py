@@ -35,7 +35,7 @@ class Owner:
     def taskBegun(self, task: Task) -> None:
         self.told.append("begun")
 
-    def taskEnded(self, task: Task, failure: Failure | None) -> None:
+    def taskEnded(self, task: Task, failure: Failure | None, counts: bool = True) -> None:
         self.told.append("ended")
 
     def taskGivenUp(self, task: Task) -> None:
@@ -164,6 +164,25 @@ def test_contextIsThatOfTheCaller() -> None:
     whose.reset(token)
     assert task.context.run(whose.get) == "mine"
     assert task.nextAttempt().context.run(whose.get) == "mine"
+
+
+def test_attemptsDoNotShareTheirContext() -> None:
+    """
+    An attempt runs while the thread of an earlier one is still in its context, and sees
+    what the caller set, not what that one changed.
+    """
+    token = whose.set("mine")
+    task = newTask()
+    whose.reset(token)
+    seen: list[str] = []
+
+    def first() -> None:
+        whose.set("changed")
+        seen.append(task.nextAttempt().context.run(whose.get))
+
+    task.context.run(first)
+    assert seen == ["mine"]
+    assert task.context is task.context
 
 
 def test_taskIsWatchedForTimeoutOrObservers() -> None:

@@ -320,8 +320,9 @@ def test_qualificationsAreThere() -> None:
     class Bare:
         pass
 
-    with pytest.raises(InvariantError):
-        MemoryQueue().attachWorker(Bare())
+    for check in (MemoryQueue().attachWorker, IWorker.validateInvariants):
+        with pytest.raises(InvariantError, match="cQualified is a list of series, not None"):
+            check(Bare())
 
 
 def test_otherInvariantsHoldToo() -> None:

@@ -177,15 +177,14 @@ class Dispatcher:
 
     def withdraw(self, task: Task) -> bool:
         """
-        Cancel a task that no worker holds yet, as if it had never been queued.
+        Take out a task of this queue that no worker holds yet, as if it had never been
+        queued.
 
         @return: whether it was one.
         """
-        if task.state is not QUEUED or task.isUpdate:
+        if task.owner is not self or task.state is not QUEUED or task.isUpdate:
             return False
-        task.cancel()
-        self.done -= 1
-        self.failed -= 1
+        task.withdraw()
         return True
 
     def close(self) -> None:
@@ -203,14 +202,15 @@ class Dispatcher:
         """
         self.announcer.announce("taskBegun", task, task.holder.worker)
 
-    def taskEnded(self, task: Task, failure: Failure | None) -> None:
+    def taskEnded(self, task: Task, failure: Failure | None, counts: bool = True) -> None:
         """
         Take a task out of the books.
         """
         self._release(task)
-        self.done += 1
-        if failure is not None:
-            self.failed += 1
+        if counts:
+            self.done += 1
+            if failure is not None:
+                self.failed += 1
         if self.observed:
             self.announcer.announce("taskDone", task, failure)
 

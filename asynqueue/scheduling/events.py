@@ -156,7 +156,10 @@ class CallLogger(SilentObserver):
         self._spew = spew
 
     def taskDone(self, task: Any, failure: Failure | None) -> None:
-        if failure is not None and failure.check(CancelledError):
+        if failure is not None and (
+            failure.check(CancelledError) or task.options.returnFailure is False
+        ):
+            # Cancelled ones are not logged, and the others log themselves.
             return
         if failure is not None:
             _log.failure("{call} failed", failure, call=self._call(task))

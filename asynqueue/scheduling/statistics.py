@@ -131,11 +131,12 @@ def whyWaits(dispatcher: Dispatcher, taskOrDeferred: Task | Deferred[Any]) -> st
     What a task waits for, in words. For a queued one it costs a look at every
     queued task.
     """
+    found: Any = taskOrDeferred
     if isinstance(taskOrDeferred, TaskDeferred):
         found = taskOrDeferred.task
-    elif isinstance(taskOrDeferred, Task):
+    elif isinstance(taskOrDeferred, Task) and taskOrDeferred.owner is dispatcher:
         found = taskOrDeferred.d.task
-    else:
+    if found is not None and not (isinstance(found, Task) and found.owner is dispatcher):
         return "it is none of this queue's"
     if found is None:
         return "it has ended"

@@ -54,9 +54,11 @@ class TaskOwner(Protocol):
         The run of the task started.
         """
 
-    def taskEnded(self, task: Task, failure: Failure | None) -> None:
+    def taskEnded(self, task: Task, failure: Failure | None, counts: bool = True) -> None:
         """
         The task has its outcome. Its Deferred fires next.
+
+        @param counts: whether it counts among those that were done.
         """
 
     def taskGivenUp(self, task: Task) -> None:
@@ -103,6 +105,7 @@ class Task:
     """
     One attempt to make one call.
 
+    @ivar owner: who made it, and hears of it.
     @ivar number: tells in which order calls were made; a new attempt keeps it.
     @ivar state: see L{State}.
     @ivar holder: the ledger of the worker that has the task, if one has.
@@ -114,10 +117,10 @@ class Task:
     __slots__ = (
         "_args",
         "_attemptsLeft",
+        "_caller",
         "_context",
         "_func",
         "_kw",
-        "_owner",
         "_timer",
         "d",
         "holder",
@@ -125,6 +128,7 @@ class Task:
         "lasting",
         "number",
         "options",
+        "owner",
         "state",
     )
 
@@ -137,15 +141,16 @@ class Task:
         isUpdate: bool = False,
         lasting: bool = False,
     ) -> None:
-        self._owner = owner
+        self.owner = owner
         self._func, self._args, self._kw = callTuple
         self.options = options
         self.number = number
         self.isUpdate = isUpdate
         self.lasting = lasting
         # Mostly there are no variables, and a new context is as good as a copy.
-        context = copy_context()
-        self._context = context if len(context) else None
+        caller = copy_context()
+        self._caller = caller if len(caller) else None
+        self._context: Context | None = None
         self.state = QUEUED
         self.holder: Any = None
         self._timer: Any = None
@@ -171,10 +176,14 @@ class Task:
     def context(self) -> Context:
         """
         The context variables of the caller, to run the call with.
+
+        They are this attempt's own copy: an earlier attempt may still run with its.
         """
-        if self._context is None:
-            self._context = Context()
-        return self._context
+        context = self._context
+        if context is None:
+            caller = self._caller
+            context = self._context = Context() if caller is None else caller.copy()
+        return context
 
     @property
     def series(self) -> Any:
@@ -204,7 +213,7 @@ class Task:
         """
         Whether somebody must know when the run starts.
         """
-        return self.options.timeout is not None or self._owner.observed
+        return self.options.timeout is not None or self.owner.observed
 
     def describe(self) -> str:
         """
@@ -221,9 +230,9 @@ class Task:
         self.state = BEGUN
         timeout = self.options.timeout
         if timeout is not None:
-            self._timer = self._owner.startTimer(timeout, self._timedOut)
-        if self._owner.observed:
-            self._owner.taskBegun(self)
+            self._timer = self.owner.startTimer(timeout, self._timedOut)
+        if self.owner.observed:
+            self.owner.taskBegun(self)
 
     def callback(self, value: Any) -> None:
         """
@@ -238,7 +247,7 @@ class Task:
         self.state = ENDED
         if self._timer is not None:
             self._stopTimer()
-        self._owner.taskEnded(self, None)
+        self.owner.taskEnded(self, None)
         d = self.d
         d.task = None
         d.callback(value)
@@ -257,7 +266,7 @@ class Task:
         if (
             self._attemptsLeft > 0
             and failure.check(WorkerLost) is not None
-            and self._owner.retryTask(self)
+            and self.owner.retryTask(self)
         ):
             return
         self._fail(failure)
@@ -278,8 +287,8 @@ class Task:
 
         @param spent: how many of the retries this costs.
         """
-        again = Task(self._owner, self.callTuple, self.options, self.number)
-        again._context = self._context
+        again = Task(self.owner, self.callTuple, self.options, self.number)
+        again._caller = self._caller
         again._attemptsLeft = self._attemptsLeft - spent
         again.d = self.d
         again.d.task = again
@@ -294,6 +303,13 @@ class Task:
         """
         self._giveUp(Failure(CancelledError()))
 
+    def withdraw(self) -> None:
+        """
+        Fail the task with C{CancelledError}, as if it had never been queued: it counts
+        for nothing.
+        """
+        self._fail(Failure(CancelledError()), counts=False)
+
     def _timedOut(self) -> None:
         self._timer = None
         timeout = self.options.timeout
@@ -304,13 +320,13 @@ class Task:
         if self.state is not ENDED:
             self._fail(failure, givenUp=self.holder is not None)
 
-    def _fail(self, failure: Failure, givenUp: bool = False) -> None:
+    def _fail(self, failure: Failure, givenUp: bool = False, counts: bool = True) -> None:
         if self._timer is not None:
             self._stopTimer()
         self.state = ENDED
-        self._owner.taskEnded(self, failure)
+        self.owner.taskEnded(self, failure, counts)
         if givenUp:
-            self._owner.taskGivenUp(self)
+            self.owner.taskGivenUp(self)
         self.d.task = None
         if self.d.called:
             # What ran, as it was given up, cancelled the Deferred itself.
