@@ -33,8 +33,8 @@ from types import CoroutineType
 from typing import Any, NamedTuple
 
 from asynqueue.codec import dumps
-from asynqueue.errors import MaybeEncodingError, TaskInterrupted
-from asynqueue.outcome import Raised, Returned, raised, shortRepr
+from asynqueue.errors import TaskInterrupted
+from asynqueue.outcome import Raised, Returned, cannotDecode, cannotSend, raised, shortRepr
 
 # A chunk ends after so many seconds, whatever was planned: the rest of its items is
 # given back.
@@ -224,8 +224,7 @@ def outcomeOf(failed: bool, pickled: Any) -> Outcome:
         value = pickle.loads(pickled)
     except BaseException as error:
         # Somebody's objects: whatever their unpickling raises.
-        reason = f"making it again here raised {type(error).__name__}: {error}"
-        return raised(MaybeEncodingError(reason, "that came"))
+        return cannotDecode(error)
     if failed:
         outcome: Raised = value
         return outcome
@@ -420,8 +419,7 @@ def _pickled(value: Any) -> tuple[bool, bytes]:
         return False, dumps(value)
     except Exception as error:
         # Somebody's objects: whatever their pickling raises.
-        reason = f"{type(error).__name__}: {error}"
-        return True, dumps(raised(MaybeEncodingError(reason, shortRepr(value))))
+        return True, dumps(raised(cannotSend(error, value)))
 
 
 async def _awaited(

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +19,7 @@ from asynqueue.command.inputs import Inputs, sourcesOf
 from asynqueue.command.job import Job, NoSuchFunction, failed, findFunction
 from asynqueue.command.run import Manner, OnError, Status
 from asynqueue.errors import AsynQueueError
+from asynqueue.outcome import traceOf
 from asynqueue.scheduling.options import makeOptions
 from asynqueue.service.settings import OPTIONS, Option, SettingsError, settingsOf, usableCores
 
@@ -176,7 +176,7 @@ def map_(context: click.Context, /, tracebacks: bool, **options: Any) -> None:
     except _Refused as error:
         click.echo(f"{_NAME}: {error}", err=True)
         if tracebacks and error.__cause__ is not None:
-            click.echo("".join(traceback.format_exception(error.__cause__)), err=True, nl=False)
+            click.echo(traceOf(error.__cause__), err=True, nl=False)
         status = Status.WRONG
     context.exit(status.value)
 

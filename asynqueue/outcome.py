@@ -5,7 +5,10 @@ An exception is tried out where it was raised: pickled, and made again from
 that. Unpickling runs its C{__init__}, which may want other arguments than the
 exception keeps; it must not be the receiver who finds that out. What cannot
 make the journey is replaced by a L{RemoteError} that says the same in words.
-This module imports no Twisted: it runs where there is none.
+
+Exceptions and values are put into words here, and only here: their own code runs as
+they are looked at, and may raise anything. This module imports no Twisted: it runs
+where there is none.
 """
 
 from __future__ import annotations
@@ -14,10 +17,14 @@ import pickle
 import reprlib
 import traceback
 from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Any, NamedTuple
 
 from asynqueue.codec import dumps
 from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteTraceback
+
+# What an exception says is told so far, where it is only a part of a message.
+_LONGEST_TEXT = 10_000
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 60
@@ -29,10 +36,74 @@ def shortRepr(value: Any) -> str:
     A C{repr} of bounded length, also of what has none.
     """
     try:
-        return _short.repr(value)
+        # It may be a string of a kind that cannot travel.
+        return str.__str__(_short.repr(value))
     except BaseException:
         # Somebody's __repr__: whatever it raises, an exit too, a message is being made.
-        return f"<{type(value).__qualname__}>"
+        return f"<{_typeName(value)}>"
+
+
+def nameOf(error: BaseException) -> str:
+    """
+    The full name of the type of an exception; of a builtin one, without its module.
+    """
+    try:
+        module = f"{type(error).__module__}."
+    except BaseException:
+        # Somebody's metaclass.
+        module = ""
+    return f"{module}{_typeName(error)}".removeprefix("builtins.")
+
+
+def textOf(error: BaseException) -> str:
+    """
+    What an exception says, whatever its C{__str__} does.
+    """
+    try:
+        return str.__str__(str(error))
+    except BaseException:
+        # Somebody's code, an exit included: the type's name has to do.
+        return ""
+
+
+def inWords(error: BaseException) -> str:
+    """
+    The type of an exception and what it says, as a part of a message.
+    """
+    text = textOf(error)
+    if len(text) > _LONGEST_TEXT:
+        text = f"{text[:_LONGEST_TEXT]}..."
+    return f"{_typeName(error)}: {text}" if text else _typeName(error)
+
+
+def traceOf(error: BaseException, trace: TracebackType | None = None) -> str:
+    """
+    The traceback of an exception as text, or as much of it as can be made: it is full of
+    what somebody's code says.
+
+    @param trace: where to begin, if not at the beginning.
+    """
+    trace = trace or error.__traceback__
+    try:
+        return "".join(traceback.format_exception(type(error), error, trace))
+    except BaseException:
+        # An exception whose attributes are not what they should be, as a SyntaxError that
+        # a parser of something else has made.
+        pass
+    try:
+        frames = "".join(traceback.format_tb(trace))
+    except BaseException:
+        # Somebody's loader, which is asked for the lines.
+        frames = ""
+    return f"Traceback (most recent call last):\n{frames}{inWords(error)}\n"
+
+
+def _typeName(value: Any) -> str:
+    try:
+        return str.__str__(type(value).__qualname__)
+    except BaseException:
+        # Somebody's metaclass.
+        return "object"
 
 
 def describeCall(f: Callable[..., Any] | str, args: tuple[Any, ...], kw: dict[str, Any]) -> str:
@@ -52,6 +123,9 @@ def describeCall(f: Callable[..., Any] | str, args: tuple[Any, ...], kw: dict[st
     text = f"{name}({', '.join(words[:8])}{', ...' if len(words) > 8 else ''})"
     text = text.replace("\n", " ")
     return text if len(text) <= 300 else text[:297] + "..."
+
+
+_cause: Any = vars(BaseException)["__cause__"]
 
 
 class Returned(NamedTuple):
@@ -81,7 +155,8 @@ class Raised(NamedTuple):
         The exception to fail with here: its C{__cause__} tells where it was
         raised.
         """
-        self.error.__cause__ = RemoteTraceback(self.trace)
+        # Not by an assignment: some exceptions allow none.
+        _cause.__set__(self.error, RemoteTraceback(self.trace))
         return self.error
 
 
@@ -89,12 +164,30 @@ def raised(error: BaseException) -> Raised:
     """
     What to send for an exception that was caught just now.
     """
-    trace = "".join(traceback.format_exception(error))
     frames = tuple(
         (frame.f_code.co_name, frame.f_code.co_filename, line)
         for frame, line in traceback.walk_tb(error.__traceback__)
     )
-    return Raised(portable(error), trace, frames)
+    return Raised(portable(error), traceOf(error), frames)
+
+
+def cannotDecode(error: BaseException) -> Raised:
+    """
+    What to tell instead of what came and cannot be made again here. To be called where
+    that was caught.
+    """
+    reason = f"making it again here raised {inWords(error)}"
+    return raised(MaybeEncodingError(reason, "that came"))
+
+
+def cannotSend(error: BaseException, value: Any) -> MaybeEncodingError:
+    """
+    The error of a call whose result, or an item of it, cannot be sent.
+
+    @param error: what its pickling has raised.
+    """
+    reason = error.reason if type(error) is MaybeEncodingError else inWords(error)
+    return MaybeEncodingError(reason, shortRepr(value))
 
 
 def portable(error: BaseException) -> BaseException:
@@ -109,16 +202,7 @@ def portable(error: BaseException) -> BaseException:
         again = None
     if type(again) is type(error):
         return error
-    name = f"{type(error).__module__}.{type(error).__qualname__}"
-    return RemoteError(name.removeprefix("builtins."), _text(error))
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except BaseException:
-        # Somebody's __str__: the type's name has to do.
-        return ""
+    return RemoteError(nameOf(error), textOf(error))
 
 
 def perform(payload: bytes, number: object = None) -> bytes:
@@ -149,5 +233,4 @@ def _packed(value: Any) -> bytes:
         return dumps(Returned(value))
     except Exception as error:
         # Pickling runs other people's code, and may raise anything.
-        reason = f"{type(error).__name__}: {_text(error)}"
-        raise MaybeEncodingError(reason, shortRepr(value)) from None
+        raise cannotSend(error, value) from None

@@ -19,6 +19,7 @@ from asynqueue.outcome import (
     Raised,
     Returned,
     describeCall,
+    inWords,
     perform,
     portable,
     raised,
@@ -243,6 +244,106 @@ def test_raisedTellsWhere() -> None:
     assert isinstance(here, KeyError)
     assert isinstance(here.__cause__, RemoteTraceback)
     assert "in raising" in str(here.__cause__)
+
+
+class Tagged(Exception):
+    """
+    Whose class, notes or name are not what they should be.
+    """
+
+    __notes__ = property(lambda _: raising(RuntimeError("no notes today")))  # type: ignore[assignment]
+
+
+class Sealed(Exception):
+    """
+    Allows no assignment.
+    """
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{name} cannot be set")
+
+
+class OddText(str):
+    """
+    A text that cannot be pickled.
+    """
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("no")
+
+
+class OddlyTold(Exception):
+    """
+    Whose text and representation are of an odd kind.
+    """
+
+    def __init__(self, first: object = None, second: object = None) -> None:
+        super().__init__("told")
+
+    def __repr__(self) -> str:
+        return OddText("oddly told")
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("no")
+
+
+def around(error: BaseException) -> BaseException:
+    """
+    An exception that is its own cause, by way of another.
+    """
+    error.__cause__ = ValueError("between")
+    error.__cause__.__cause__ = error
+    return error
+
+
+UNFORMATTABLE = [
+    SyntaxError("unexpected token", ("query.sql", 1, "3", "SELECT")),
+    SyntaxError("unexpected token", ("query.sql", "x", object(), 5)),
+    Tagged("told"),
+    Mute(1, 2),
+    OddlyTold(),
+    around(KeyError("told")),
+]
+
+
+@pytest.mark.parametrize("error", UNFORMATTABLE, ids=lambda error: type(error).__name__)
+def test_anyExceptionIsTold(error: BaseException) -> None:
+    """
+    An exception whose own code raises, or that is not what it should be, is told with its
+    type and where it was raised.
+    """
+
+    def f() -> NoReturn:
+        raise error
+
+    try:
+        f()
+    except BaseException as caught:
+        outcome = raised(caught)
+    again = pickle.loads(cloudpickle.dumps(outcome))
+    assert type(again.error) in (type(error), RemoteError)
+    assert "in f" in again.trace
+    assert type(error).__name__ in again.trace
+    assert len(inWords(error)) < 200
+    assert type(shortRepr(error)) is str
+
+
+def test_longTextsAreCut() -> None:
+    """
+    In a message an exception has no more than the beginning of its text.
+    """
+    assert len(inWords(ValueError("x" * 1_000_000))) < 20_000
+
+
+def test_causeOfWhatCannotBeSet() -> None:
+    """
+    An exception that allows no assignment has the remote traceback for its cause, too.
+    """
+    error = Sealed("told")
+    assert Raised(error, "the trace").localError() is error
+    assert "the trace" in str(error.__cause__)
 
 
 # Calls ---------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ import faulthandler
 import json
 import os
 import signal
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -23,7 +22,7 @@ from typing import Any, NoReturn
 from attrs import frozen
 
 from asynqueue.errors import AsynQueueError, MaybeEncodingError, TaskTimedOut
-from asynqueue.outcome import describeCall, shortRepr
+from asynqueue.outcome import describeCall, nameOf, shortRepr, textOf, traceOf
 
 # A call that cannot be interrupted, because it is deep in a library, ends with
 # its process so many seconds after its time is up.
@@ -117,18 +116,12 @@ def failed(error: BaseException) -> Failed:
     """
     An exception that was caught just now, in words.
     """
-    kind = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+    kind = nameOf(error)
     if isinstance(error, AsynQueueError):
         kind = type(error).__name__
-    try:
-        message = str(error)
-    except Exception:
-        # Somebody's __str__: the type's name has to do.
-        message = ""
     # The first frame is the one that caught it.
     inner = error.__traceback__ and error.__traceback__.tb_next
-    trace = "".join(traceback.format_exception(type(error), error, inner or error.__traceback__))
-    return Failed(kind, message, trace, isinstance(error, NoJSON))
+    return Failed(kind, textOf(error), traceOf(error, inner), isinstance(error, NoJSON))
 
 
 @lru_cache(maxsize=8)

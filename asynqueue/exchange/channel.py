@@ -20,7 +20,6 @@ from asynqueue.codec import decode, encode
 from asynqueue.errors import (
     AcknowledgementError,
     FrameTruncated,
-    MaybeEncodingError,
     WorkerLostError,
 )
 from asynqueue.exchange.messages import (
@@ -34,7 +33,7 @@ from asynqueue.exchange.messages import (
 )
 from asynqueue.exchange.process import Process, processOf
 from asynqueue.framing import Frame
-from asynqueue.outcome import Raised, Returned, raised, shortRepr
+from asynqueue.outcome import Raised, Returned, cannotSend, raised
 
 # A process whose end of the channel is closed ends within so many seconds; or its
 # exit code is not waited for any longer.
@@ -197,8 +196,7 @@ class Channel:
             body, buffers = encode(obj)
         except Exception as error:
             # Pickling runs other people's code, and may raise anything.
-            reason = f"{type(error).__name__}: {error}"
-            raise MaybeEncodingError(reason, shortRepr(obj)) from error
+            raise cannotSend(error, obj) from error
         self._sent += 1
         try:
             self._messages.put(kind, self._sent, body, buffers)

@@ -31,9 +31,8 @@ from typing import Any
 
 from asynqueue.channels import Channel
 from asynqueue.codec import decode, encode
-from asynqueue.errors import MaybeEncodingError
 from asynqueue.framing import LARGEST, Frame, checkSize
-from asynqueue.outcome import shortRepr
+from asynqueue.outcome import cannotSend, traceOf
 from asynqueue.pool.performing import Performer
 from asynqueue.pool.protocol import RETURNED, SKIPPED, SMALLEST, Kind, Words
 from asynqueue.pool.reporting import Reporter
@@ -158,6 +157,8 @@ class Child:
             f = self._callables.get(name) or self._defined(name)
             args, kw = ((), {}) if packed is None else pickle.loads(packed, buffers=buffers)
             value = self._performer.perform(number, f, args, kw)
+            kind = type(value)
+            stays = kind not in _VALUES and not raw and isStream(kind)
         except BaseException as error:
             # The seam to user code: exits and interrupts of the task are outcomes,
             # too, and so is what its arguments raise as they are unpickled.
@@ -167,10 +168,10 @@ class Child:
         words.ended(perf_counter() - started)
         if value is None:
             self._send(RETURNED, number, _NONE)
-        elif type(value) in _VALUES or raw or not isStream(type(value)):
-            self._returned(number, value)
-        else:
+        elif stays:
             self._open(number, value)
+        else:
+            self._returned(number, value)
 
     def _defined(self, name: int) -> Callable[..., Any]:
         f: Callable[..., Any] = decode(self._definitions[name])
@@ -182,12 +183,10 @@ class Child:
             body, buffers = encode(value)
             checkSize(sizeOf(body, buffers), self._limit)
             self._send(RETURNED, number, body, buffers)
-        except _ParentGone:
-            raise
         except BaseException as error:
-            # Somebody's objects, or too many of them: whatever that raises.
-            reason = f"{type(error).__name__}: {error}"
-            self._raised(number, MaybeEncodingError(reason, shortRepr(value)))
+            # Somebody's objects, or too many of them: whatever that raises. If the parent is
+            # gone, this raises it again.
+            self._raised(number, cannotSend(error, value))
 
     def _raised(self, number: int, error: BaseException) -> None:
         sendRaised(self._send, Kind.RAISED, number, error)
@@ -196,14 +195,19 @@ class Child:
 
     def _open(self, number: int, value: Any) -> None:
         performer = self._performer
-        stream = Stream(
-            number,
-            value,
-            self._send,
-            lambda f: performer.perform(number, f, (), {}),
-            lambda coroutine: performer.run(number, coroutine),
-            self._limit,
-        )
+        try:
+            stream = Stream(
+                number,
+                value,
+                self._send,
+                lambda f: performer.perform(number, f, (), {}),
+                lambda coroutine: performer.run(number, coroutine),
+                self._limit,
+            )
+        except BaseException as error:
+            # Somebody's iterator, whose very methods raise.
+            self._raised(number, error)
+            return
         if stream.open():
             self._streams[number] = stream
 
@@ -225,10 +229,10 @@ class Child:
             return
         try:
             stream.close()
-        except BaseException:
+        except BaseException as error:
             # The seam to user code: nobody is left who could be told but the reader
             # of standard error.
-            sys.excepthook(*sys.exc_info())
+            _complain(error)
         self._send(Kind.END, number, b"", ())
 
     # Sending
@@ -267,6 +271,18 @@ class Child:
         self._lock = RLock()
         self._channel.close()
         self._reporter.forked()
+
+
+def _complain(error: BaseException) -> None:
+    """
+    Write an exception to the standard error, if there is one.
+    """
+    try:
+        sys.stderr.write(traceOf(error))
+        sys.stderr.flush()
+    except Exception:
+        # A task has closed it, or has put something of its own there.
+        pass
 
 
 def _flush() -> None:
@@ -335,4 +351,10 @@ def main(connection: int, words: int, lifeline: int, parent: int, limit: int) ->
     channel = Channel(end, max(limit, SMALLEST))
     child = Child(channel, shared, limit)
     os.register_at_fork(after_in_child=child.forked)
-    child.serve()
+    try:
+        child.serve()
+    except BaseException as error:
+        # At once: if the channel was closed before the process ends, the parent would kill
+        # it, and could not tell what it died of.
+        _complain(error)
+        os._exit(1)

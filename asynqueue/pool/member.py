@@ -24,10 +24,10 @@ from twisted.python.failure import Failure
 
 from asynqueue.channels import Channel
 from asynqueue.codec import decode, encodeCall
-from asynqueue.errors import FrameError, MaybeEncodingError
+from asynqueue.errors import FrameError
 from asynqueue.failures import failureOf
 from asynqueue.framing import Frame, checkSize
-from asynqueue.outcome import Raised, describeCall, raised
+from asynqueue.outcome import Raised, cannotDecode, describeCall
 from asynqueue.pool.callables import Callables
 from asynqueue.pool.hubs import Hub, Timer
 from asynqueue.pool.protocol import CALLS, INTERRUPT_SIGNAL, RETURNED, Kind
@@ -393,7 +393,7 @@ class Member:
                         value = pickle.loads(body, buffers=buffers)
                     except BaseException as error:
                         # Somebody's objects: whatever their unpickling raises.
-                        owner.raised(self, job, _cannotDecode(error))
+                        owner.raised(self, job, cannotDecode(error))
                     else:
                         owner.returned(self, job, value)
                 elif self._preparations:
@@ -463,7 +463,7 @@ class Member:
                 items = decode(first[0], first[1:])
             except BaseException as error:
                 # Somebody's objects, as above.
-                failure = failureOf(_cannotDecode(error))
+                failure = failureOf(cannotDecode(error))
         source = self.streams[number] = MemberSource(
             lambda count: self._send(Kind.CREDIT, number, marshal.dumps(count)),
             lambda: self._send(Kind.STOP, number, b""),
@@ -479,7 +479,7 @@ class Member:
             items = decode(body, buffers)
         except BaseException as error:
             # Somebody's objects, as above.
-            source.failed(failureOf(_cannotDecode(error)))
+            source.failed(failureOf(cannotDecode(error)))
         else:
             source.receive(items)
 
@@ -530,10 +530,5 @@ def _raisedThere(body: Any, buffers: Any) -> Raised:
         outcome: Raised = decode(body, buffers)
     except BaseException as error:
         # It was tried out where it was raised; but here may be another world.
-        return _cannotDecode(error)
+        return cannotDecode(error)
     return outcome
-
-
-def _cannotDecode(error: BaseException) -> Raised:
-    reason = f"making it again here raised {type(error).__name__}: {error}"
-    return raised(MaybeEncodingError(reason, "that came"))

@@ -28,7 +28,7 @@ from asynqueue.errors import (
     WorkerError,
     WorkerLostError,
 )
-from asynqueue.outcome import Raised, describeCall, shortRepr
+from asynqueue.outcome import Raised, cannotSend, describeCall
 from asynqueue.pool.hubs import Timer, hubOf
 from asynqueue.pool.jobs import Callbacks, Job, tell
 from asynqueue.pool.member import Member
@@ -464,8 +464,7 @@ class EventPool:
             job.number = member.call(job, *job.callTuple)
         except Exception as error:
             # Somebody's objects: whatever their pickling raises.
-            reason = f"{type(error).__name__}: {error}"
-            self._fail(job, MaybeEncodingError(reason, shortRepr(job.callTuple)))
+            self._fail(job, cannotSend(error, job.callTuple))
             return
         if isFirst:
             self._accept(member, job)

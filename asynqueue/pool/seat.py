@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 
 from asynqueue.framing import LARGEST
-from asynqueue.outcome import Raised
+from asynqueue.outcome import Raised, inWords
 from asynqueue.pool.hubs import Hub, Timer
 from asynqueue.pool.member import Member
 from asynqueue.pool.roles import CallOwner, CallTuple, Ending, Reader, Setup
@@ -207,7 +207,7 @@ class Seat:
         A child cannot prepare. Nor could another one, as far as can be told.
         """
         error = outcome.localError()
-        reason = f"its process cannot prepare: {what} raised {type(error).__name__}: {error}"
+        reason = f"its process cannot prepare: {what} raised {inWords(error)}"
         _log.error(
             "{name}: {reason}\n{trace}", name=self._name(), reason=reason, trace=outcome.trace
         )
@@ -248,7 +248,7 @@ class Seat:
             # pickled: it is not this call that must fail.
             self.falseStarts += 1
             self._backoff.failed()
-            self._despair = f"no process can be started: {type(error).__name__}: {error}"
+            self._despair = f"no process can be started: {inWords(error)}"
             _log.error("{name}: {reason}", name=self._name(), reason=self._despair)
             self._sayHopeless()
             return

@@ -13,9 +13,9 @@ from time import perf_counter
 from typing import Any
 
 from asynqueue.codec import encode
-from asynqueue.errors import MaybeEncodingError, RemoteError
+from asynqueue.errors import RemoteError
 from asynqueue.framing import checkSize
-from asynqueue.outcome import Raised, raised, shortRepr
+from asynqueue.outcome import Raised, cannotSend, nameOf, raised, shortRepr
 from asynqueue.pool.protocol import Kind
 
 # An iterator is advanced for so many seconds at a time, or until its items have
@@ -57,10 +57,10 @@ def sendRaised(send: Send, kind: int, number: int, error: BaseException) -> None
     outcome = raised(error)
     try:
         send(kind, number, *encode(outcome))
-    except Exception:
-        # Somebody's objects, or too many of them: whatever that raises.
-        name = type(error).__qualname__
-        told = RemoteError(name, f"{shortRepr(error)}, which is too large to be sent")
+    except BaseException:
+        # Somebody's objects, or too many of them: whatever that raises. If nobody is there
+        # to send it to, this raises it again.
+        told = RemoteError(nameOf(error), f"{shortRepr(error)}, which is too large to be sent")
         send(kind, number, *encode(Raised(told, outcome.trace[-_TOLD:])))
 
 
@@ -95,7 +95,8 @@ class Stream:
         self._limit = limit
         self._value = value
         self._batch = 1
-        if isinstance(value, Iterator):
+        # Not of the value: somebody's __class__ may raise.
+        if issubclass(type(value), Iterator):
             self._next: Callable[[], Any] = value.__next__
         else:
             self._next = lambda: run(value.__anext__())
@@ -121,12 +122,18 @@ class Stream:
         if items:
             try:
                 body, buffers = self._encoded(items)
-            except Exception as error:
-                # Somebody's objects: whatever their pickling raises.
-                failure = _cannotSend(error, items[0])
+            except BaseException as error:
+                # Somebody's objects: whatever their pickling raises, an exit too.
+                failure = cannotSend(error, items[0])
             else:
                 first = [body, *buffers]
-        self._send(Kind.ITERATOR, self.number, pickle.dumps(shortRepr(self._value)), first)
+        representation = pickle.dumps(shortRepr(self._value))
+        try:
+            self._send(Kind.ITERATOR, self.number, representation, first)
+        except Exception as error:
+            # There is no room for so much.
+            failure = cannotSend(error, items)
+            self._send(Kind.ITERATOR, self.number, representation, ())
         self.credit = 0
         if failure is not None:
             self._fail(failure)
@@ -195,12 +202,11 @@ class Stream:
         try:
             body, buffers = self._encoded(items)
             self._send(Kind.ITEMS, self.number, body, buffers)
-        except OSError:
-            raise
-        except Exception as error:
-            # Somebody's objects: find out which.
+        except BaseException as error:
+            # Somebody's objects, an exit too, or too much of them: find out which. If nobody
+            # is there to send it to, what follows raises it again.
             if len(items) == 1:
-                self._fail(_cannotSend(error, items[0]))
+                self._fail(cannotSend(error, items[0]))
                 return 0
             return sum(self._give([item]) for item in items)
         size = sizeOf(body, buffers)
@@ -215,7 +221,3 @@ class Stream:
 
     def _fail(self, error: BaseException) -> None:
         sendRaised(self._send, Kind.ITEM_FAILED, self.number, error)
-
-
-def _cannotSend(error: Exception, value: Any) -> MaybeEncodingError:
-    return MaybeEncodingError(f"{type(error).__name__}: {error}", shortRepr(value))

@@ -19,8 +19,7 @@ from twisted.internet.defer import CancelledError
 
 from asynqueue import errors
 from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteProtocolError
-from asynqueue.outcome import Raised
-from asynqueue.wire.telling import nameOf, reprOf, textOf
+from asynqueue.outcome import Raised, nameOf, shortRepr, textOf
 
 # Values may be nested so deep in CBOR. What reads and writes it is recursive, and was
 # seen to run out of stack, which no exception tells of, at some thousands.
@@ -144,7 +143,7 @@ class CborCodec:
         except BaseException as error:
             # Also what somebody's subclasses raise as they are looked at.
             reason = f"codec='cbor' sends plain values only: {textOf(error)}"
-            raise MaybeEncodingError(reason, reprOf(value)) from None
+            raise MaybeEncodingError(reason, shortRepr(value)) from None
 
     def decode(self, body: Any, buffers: Sequence[Any] = ()) -> Any:
         """

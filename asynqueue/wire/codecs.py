@@ -15,9 +15,8 @@ from typing import Any, Protocol
 
 from asynqueue.codec import dumps, encode, encodeCall
 from asynqueue.errors import RemoteError, RemoteProtocolError
-from asynqueue.outcome import Raised, portable
+from asynqueue.outcome import Raised, nameOf, portable, textOf
 from asynqueue.wire.cbor import CborCodec
-from asynqueue.wire.telling import nameOf, textOf
 
 # So many bytes are not copied into a pickle.
 _LARGE_BYTES = 1 << 16

@@ -9,10 +9,10 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from asynqueue.errors import MaybeEncodingError, RemoteProtocolError
+from asynqueue.errors import RemoteProtocolError
 from asynqueue.failures import failureOf
 from asynqueue.interfaces import ITask
-from asynqueue.outcome import raised
+from asynqueue.outcome import cannotDecode
 from asynqueue.wire.codecs import Codec
 from asynqueue.wire.messages import Kind, packedCount
 from asynqueue.wire.sources import FarSource
@@ -147,17 +147,8 @@ class Incoming:
             items = self._codec.decode(body, buffers)
         except BaseException as error:
             # Somebody's objects: whatever their unpickling raises.
-            source.fail(cannotDecode(error))
+            source.fail(failureOf(cannotDecode(error)))
             return
         if type(items) is not list:
             raise RemoteProtocolError(f"items of an iterator came as {type(items).__name__}")
         source.receive(items, len(body) + sum(len(buffer) for buffer in buffers))
-
-
-def cannotDecode(error: BaseException) -> Failure:
-    """
-    The failure of what came and cannot be made again here. To be called where that was
-    caught.
-    """
-    reason = f"making it again here raised {type(error).__name__}: {error}"
-    return failureOf(raised(MaybeEncodingError(reason, "that came")))

@@ -13,15 +13,16 @@ from typing import Any
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from asynqueue.errors import MaybeEncodingError, RemoteProtocolError
+from asynqueue.errors import RemoteProtocolError
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.iteration.sources import AsyncIteratorSource
+from asynqueue.outcome import cannotSend, shortRepr
 from asynqueue.pool.streaming import sizeOf
 from asynqueue.reactors import theReactor
 from asynqueue.timers import Timer
 from asynqueue.wire.codecs import Codec
 from asynqueue.wire.messages import Kind
-from asynqueue.wire.telling import reprOf, shortTold, textOf, told
+from asynqueue.wire.telling import shortTold, told
 
 _log = Logger()
 
@@ -34,7 +35,6 @@ _STEP_BYTES = 1 << 18
 _GROWTH = 2
 
 # So much is told of why something cannot be sent.
-_LONGEST_REASON = 1000
 
 # Of an asynchronous iterator so many items may wait here to be sent.
 _WINDOW = 64
@@ -65,17 +65,6 @@ def sendRaised(send: Send, codec: Codec, kind: int, number: int, failure: Failur
     except BaseException:
         # Somebody's objects, or too many of them: whatever that raises.
         send(kind, number, codec.encodeRaised(shortTold(outcome)))
-
-
-def cannotSend(error: BaseException, value: Any) -> Failure:
-    """
-    What a call fails with whose result, or an item of it, cannot be sent.
-    """
-    if isinstance(error, MaybeEncodingError):
-        reason = error.reason
-    else:
-        reason = f"{type(error).__name__}: {textOf(error)[:_LONGEST_REASON]}"
-    return Failure(MaybeEncodingError(reason, reprOf(value)))
 
 
 def checkedCredit(credit: int) -> int:
@@ -240,7 +229,7 @@ class Iteration:
         except BaseException as error:
             # Somebody's objects, or too many bytes: find out which.
             if len(items) == 1:
-                self._fail(cannotSend(error, items[0]))
+                self._fail(Failure(cannotSend(error, items[0])))
                 return 0
             return sum(self._sendItems([item]) for item in items)
         size = sizeOf(body, buffers)
@@ -301,7 +290,7 @@ class Iterations:
         if issubclass(kind, Deferator):
             deferator, text = value, value.representation
         elif issubclass(kind, AsyncIterator):
-            text = reprOf(value)
+            text = shortRepr(value)
             deferator = Deferator.fromSource(AsyncIteratorSource(value), text, _WINDOW)
         else:
             return False

@@ -37,14 +37,14 @@ from asynqueue.interfaces import (
     ISlottedWorker,
     ITask,
 )
-from asynqueue.outcome import describeCall
+from asynqueue.outcome import cannotDecode, describeCall
 from asynqueue.reactors import theReactor
 from asynqueue.timers import Timer
 from asynqueue.wire.calls import Calls
 from asynqueue.wire.codecs import codecNamed
 from asynqueue.wire.connection import Connection
 from asynqueue.wire.events import Peer
-from asynqueue.wire.incoming import Incoming, cannotDecode
+from asynqueue.wire.incoming import Incoming
 from asynqueue.wire.messages import Flag, Kind
 from asynqueue.wire.sources import FarSource
 from asynqueue.wire.window import MOST, RoundTripWindow
@@ -373,7 +373,7 @@ class RemoteWorker:
                     value = decode(body, buffers)
                 except BaseException as error:
                     # Somebody's objects: whatever their unpickling raises.
-                    task.errback(cannotDecode(error))
+                    task.errback(failureOf(cannotDecode(error)))
                 else:
                     task.callback(value)
             else:

@@ -26,12 +26,13 @@ from asynqueue.errors import (
     RemoteProtocolError,
 )
 from asynqueue.framing import Frame
+from asynqueue.outcome import cannotSend
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.wire.admission import Admission, Call, isQualified, slotsOf
 from asynqueue.wire.catalog import Catalog, Definitions
 from asynqueue.wire.codecs import Codec
-from asynqueue.wire.iterations import Iterations, cannotSend, checkedCredit, sendRaised
+from asynqueue.wire.iterations import Iterations, checkedCredit, sendRaised
 from asynqueue.wire.messages import Flag, Kind, unpackedCall, unpackedCount
 from asynqueue.wire.status import STATUS, statusOf
 from asynqueue.workers.waiters import Waiters
@@ -322,7 +323,7 @@ class Host:
             self._say(RETURNED, number, body, buffers)
         except BaseException as error:
             # Somebody's objects, or too many of them: whatever that raises.
-            failure = cannotSend(error, value)
+            failure = Failure(cannotSend(error, value))
             sendRaised(self._say, self._codec, RAISED, number, failure)
         else:
             if buffers or len(body) > _WEIGHTY:

@@ -23,7 +23,7 @@ from attrs import frozen
 
 from asynqueue.codec import decode, dumps, isImportable
 from asynqueue.errors import WireError
-from asynqueue.outcome import shortRepr
+from asynqueue.outcome import inWords, shortRepr
 from asynqueue.wire.catalog import Catalog
 
 
@@ -58,7 +58,7 @@ class Blueprint:
             # Somebody's object: whatever its pickling raises.
             raise WireError(
                 f"{shortRepr(given)} cannot be copied to other processes"
-                f" ({type(error).__name__}: {error}): give its class, or the name of that"
+                f" ({inWords(error)}): give its class, or the name of that"
             ) from error
 
     def make(self, server: Any = None) -> Any:

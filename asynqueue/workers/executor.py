@@ -22,7 +22,7 @@ from asynqueue.errors import WorkerError, WorkerLost
 from asynqueue.failures import failureOf
 from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import isIterator
-from asynqueue.outcome import Raised, Returned, describeCall, perform, shortRepr
+from asynqueue.outcome import Raised, Returned, describeCall, inWords, perform, shortRepr
 from asynqueue.reactors import theReactor
 from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.outbox import Outbox
@@ -360,7 +360,7 @@ class ExecutorWorker:
         if broken and self._life is _Life.SERVING:
             self._life = _Life.BROKEN
         name = f"{type(self).__name__} {self.ID}"
-        reason = f"{type(error).__name__}: {error}"
+        reason = inWords(error)
         task.errback(Failure(WorkerLost(describeCall(*task.callTuple), name, reason=reason)))
         if broken:
             self._resign()
