@@ -159,6 +159,19 @@ class ICancellingWorker(IWorker):
         """
 
 
+class ILingeringWorker(IWorker):
+    """
+    A worker of which something is left for a while after it has crashed.
+    """
+
+    def gone() -> Deferred[None]:
+        """
+        Wait until nothing is left of it. Called after C{crash}.
+
+        @return: a Deferred that fires within a bounded time, and does not fail.
+        """
+
+
 class IProcessWorker(IWorker):
     """
     A worker whose tasks run in processes of this host.

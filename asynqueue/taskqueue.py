@@ -576,9 +576,10 @@ class TaskQueue:
         if self.isRunning():
             self._dispatcher.close()
             ledgers = list(self._dispatcher.ledgers.values())
-            gatherResults(
-                [self._dispatcher.dismiss(ledger, limit) for ledger in ledgers]
-            ).addCallback(self._ended)
+            departures = [self._dispatcher.dismiss(ledger, limit) for ledger in ledgers]
+            ended: Deferred[Any] = gatherResults(departures)
+            ended.addCallback(lambda _: self._dispatcher.lingered())
+            ended.addCallback(self._ended)
         return waiter
 
     def _ended(self, results: Any) -> None:

@@ -15,7 +15,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.errors import ImplementationError, QueueRunError, TaskTimedOut, WorkerLost
-from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, ITask, IWorker
+from asynqueue.interfaces import (
+    ICancellingWorker,
+    ILingeringWorker,
+    IPrefetchingWorker,
+    ITask,
+    IWorker,
+)
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.testing import (
     MemoryPrefetcher,
@@ -92,6 +98,25 @@ class Canceller(MemoryWorker):
         self.cancelled.append(task)
         if self._error is not None:
             raise self._error
+
+
+@implementer(ILingeringWorker)
+class Lingerer(MemoryWorker):
+    """
+    Is not gone when it has crashed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.isGone: Deferred[None] = Deferred()
+        self.crashes = 0
+
+    def crash(self) -> list[ITask]:
+        self.crashes += 1
+        return super().crash()
+
+    def gone(self) -> Deferred[None]:
+        return self.isGone
 
 
 def queueOf(*workers: Any, **kw: Any) -> TaskQueue:
@@ -1196,3 +1221,22 @@ def test_shutdownWhileTheLoopIsPostponed() -> None:
     assert queue.shutdown().called
     clock.advance(0)
     assert {outcome(each) for each in heard} == {"value", "QueueRunError"}
+
+
+def test_allCrashBeforeOneIsAwaited() -> None:
+    """
+    Where workers do not stop in time, all crash at once, and the queue has ended when
+    nothing is left of any.
+    """
+    workers = [Lingerer(), Lingerer()]
+    clock = Clock()
+    queue = TaskQueue(*workers, reactor=clock, timeout=1)
+    lost = [Heard(queue.call(abs, number)) for number in range(2)]
+    ended = Heard(queue.shutdown())
+    clock.advance(1)
+    assert [worker.crashes for worker in workers] == [1, 1]
+    assert all(isinstance(each.error, WorkerLost) for each in lost)
+    workers[1].isGone.callback(None)
+    assert ended.results == []
+    workers[0].isGone.callback(None)
+    assert ended.result is None

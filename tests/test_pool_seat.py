@@ -109,13 +109,6 @@ class Child:
         """
         self.asked.append(reason)
 
-    def crash(self, reason: str) -> None:
-        """
-        Be gone.
-        """
-        self.asked.append(reason)
-        self.die(signal=9)
-
 
 class House:
     """
@@ -463,13 +456,19 @@ def test_finishEndsAll(house: House) -> None:
 
 def test_crashEndsAllAtOnce(house: House) -> None:
     """
-    All children are gone when it returns.
+    All children are killed, and none is waited for: the owner hears of each when it is
+    gone.
     """
-    seat = house.build()
+    seat = house.build(Limits(maxTasks=1))
     seat.fill()
     house.child.comeUp()
+    house.child.give("one")
+    seat.fill()
     seat.crash("of a test")
-    assert house.child.asked == ["of a test"]
+    assert [child.asked for child in house.children] == [["of a test"], ["of a test"]]
+    assert len(seat.members) == 2
+    for child in house.children:
+        child.die(signal=9)
     assert seat.members == []
-    assert house.told[-1] == ("vacated", 0)
+    assert house.told[-2:] == [("vacated", 0), ("vacated", 1)]
     assert seat.falseStarts == 0

@@ -44,8 +44,15 @@ _BATCH_BYTES = 1 << 15
 # While more calls come, so many are collected before they are sent.
 _BATCH = 32
 
-# The seconds that a child has to end after it was told to, before it is killed.
+# The seconds that a child has to end after it was told to, before it is killed; and
+# then those in which SIGKILL must have ended it, before it is given up.
 PATIENCE = 5.0
+
+# Those that one that cannot even be prepared has.
+_ABANDON_SECONDS = 1.0
+
+# Those between looks at a process whose end nothing tells.
+_LOOK_SECONDS = 0.02
 
 
 class _Life(Enum):
@@ -108,6 +115,7 @@ class Member:
         self._collecting = False
         self._flushing: Timer | None = None
         self._patience: Timer | None = None
+        self._look: Timer | None = None
         self._measured = (0, 0.0)
         if reader is None:
             hub.watch(self._channel.fileno(), self._readable)
@@ -239,11 +247,12 @@ class Member:
             self._life = _Life.FINISHING
             self._hub.unwatch(self._channel.fileno())
             self._channel.close()
-            self._patience = self._hub.callLater(PATIENCE, self._outOfPatience)
+            self._expectEnd()
 
     def kill(self, reason: str) -> None:
         """
-        End the child at once, whatever it does.
+        End the child at once, whatever it does. L{LifeOwner.ended} is called when its
+        process is gone, or has not gone for L{PATIENCE} seconds.
 
         @param reason: why.
         """
@@ -251,8 +260,7 @@ class Member:
             self._life = _Life.DYING
             self._reason = reason
             self.signal(signal.SIGKILL)
-            if self._spawned.pidfd == -1:
-                self._exited()
+            self._expectEnd()
 
     def signal(self, number: int) -> None:
         """
@@ -261,23 +269,13 @@ class Member:
         if self._life is not _Life.GONE:
             self._spawned.signal(number)
 
-    def crash(self, reason: str) -> None:
-        """
-        End the child, and wait until it is gone: L{LifeOwner.ended} is called
-        within this call.
-        """
-        if self._life is not _Life.GONE:
-            self.kill(reason)
-            self._exited()
-
     def _abandon(self) -> None:
         """
         It cannot be prepared, and nobody knows of it yet.
         """
         self._life = _Life.GONE
-        spawned = self._spawned
-        spawned.signal(signal.SIGKILL)
-        spawned.reap()
+        self._spawned.signal(signal.SIGKILL)
+        self._spawned.awaitEnd(_ABANDON_SECONDS)
         self._close()
 
     def _close(self) -> None:
@@ -288,22 +286,44 @@ class Member:
         spawned.close()
         self._words.close()
 
+    def _expectEnd(self) -> None:
+        """
+        Its end is near, or shall be brought about.
+        """
+        if self._patience is not None:
+            self._patience.cancel()
+        self._patience = self._hub.callLater(PATIENCE, self._outOfPatience)
+        if self._spawned.pidfd == -1 and self._look is None:
+            self._look = self._hub.callLater(_LOOK_SECONDS, self._lookAgain)
+
+    def _lookAgain(self) -> None:
+        """
+        Where nothing tells of the end of a process, look for it.
+        """
+        self._look = None
+        self.checkEnded()
+        if not self.isGone:
+            self._look = self._hub.callLater(_LOOK_SECONDS, self._lookAgain)
+
     def _outOfPatience(self) -> None:
         self._patience = None
-        self.kill(f"it did not end within {PATIENCE:g} s")
+        if self._life is _Life.FINISHING:
+            self.kill(f"it did not end within {PATIENCE:g} s")
+        elif self._life is _Life.DYING:
+            also = f"{self._reason}; " if self._reason else ""
+            self._reason = f"{also}SIGKILL has not ended it within {PATIENCE:g} s"
+            self._exited()
 
     def _closed(self) -> None:
         """
         The connection is at its end: the child is ending, or of no use any more.
         """
         self._hub.unwatch(self._channel.fileno())
-        if self._spawned.pidfd == -1:
-            self._spawned.signal(signal.SIGKILL)
-            self._exited()
-        elif self._life is _Life.WORKING:
+        if self._life is _Life.WORKING:
             # A process that is ending, ends as it was about to: this has no effect.
             self._life = _Life.DYING
             self._spawned.signal(signal.SIGKILL)
+            self._expectEnd()
 
     def checkEnded(self) -> None:
         """
@@ -315,7 +335,7 @@ class Member:
 
     def _exited(self) -> None:
         """
-        The process has ended. What it sent before is still there.
+        The process has ended, or is given up. What it sent before is still there.
         """
         while not self.isGone and _isReadable(self._channel):
             try:
@@ -325,19 +345,19 @@ class Member:
         if self.isGone:
             return
         self._life = _Life.GONE
-        for timer in (self._patience, self._flushing):
+        for timer in (self._patience, self._look, self._flushing):
             if timer is not None:
                 timer.cancel()
         spawned = self._spawned
-        code = spawned.reap()
+        code = spawned.exitCode
         while spawned.readStderr() > 0:
             pass
         begun = self._words.begun
         held = self.held
         ending = Ending(
             self.pid,
-            code if code >= 0 else None,
-            -code if code < 0 else None,
+            code if code is not None and code >= 0 else None,
+            -code if code is not None and code < 0 else None,
             self._reason,
             spawned.tail.decode(errors="replace"),
             [job for number, job in held.items() if number <= begun],
@@ -487,8 +507,6 @@ class Member:
         if not self._spawned.readStderr():
             # It has ended, or has closed it.
             self._hub.unwatch(self._spawned.stderr)
-            if self._spawned.pidfd == -1 and self._life is _Life.FINISHING:
-                self._exited()
 
     # Sending
 

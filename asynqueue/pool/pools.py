@@ -69,7 +69,7 @@ class EventPool:
         timeout: float | None = None,
         soft_timeout: float | None = None,
         proc_alive_timeout: float | None = None,
-        on_process_exit: Callable[[int, int], Any] | None = None,
+        on_process_exit: Callable[[int, int | None], Any] | None = None,
         putlocks: bool = True,
     ) -> None:
         """
@@ -85,7 +85,8 @@ class EventPool:
         @param proc_alive_timeout: the seconds in which a process must be up, before
             it is ended and another one tried.
         @param on_process_exit: is called with the process ID and the exit code, or
-            minus the signal, of each process that is gone.
+            minus the signal, of each process that is gone; C{None} if that cannot be
+            known, as where SIGCHLD is ignored.
         @param putlocks: whether a process gets a call only when it has none.
         """
         if processes is not None and processes < 1:
@@ -282,17 +283,19 @@ class EventPool:
 
     def terminate(self) -> None:
         """
-        End all processes at once. Their calls, and those that wait, fail.
+        End all processes at once. Calls that wait, or have not begun, fail; those that
+        run fail when their processes are gone.
         """
         if self._life is _Life.TERMINATED:
             return
         self._life = _Life.TERMINATED
+        members = self._members()
+        notBegun = [job for member in members for job in member.takeBack()]
         for seat in (*self._seats, *self._leaving):
             seat.crash("the pool was terminated")
-        # With those that processes had not begun.
         waiting, self._waiting = self._waiting, deque()
-        for job in waiting:
-            self._fail(job, QueueRunError(describeCall(*job.callTuple)))
+        for job in (*notBegun, *waiting):
+            self._turnAway(job)
 
     # CallOwner
 
@@ -325,7 +328,7 @@ class EventPool:
         """
         A call was taken back, and is made elsewhere.
         """
-        self._waiting.appendleft(job.notBegun())
+        self._waitAgain([job])
 
     def collected(self, member: Member) -> None:
         """
@@ -362,10 +365,10 @@ class EventPool:
                 del self.fileno_to_outq[descriptor]
         for job in ending.begun:
             self._lose(job, ending)
-        self._waiting.extendleft(job.notBegun() for job in reversed(ending.notBegun))
+        self._waitAgain(ending.notBegun)
         if seat in self._leaving and not seat.members:
             self._leaving.remove(seat)
-        code = ending.exitCode if ending.exitCode is not None else -(ending.signal or 0)
+        code = ending.exitCode if ending.signal is None else -ending.signal
         tell(self._onExit, ending.pid, code)
         self._fill()
         self._dispatch()
@@ -375,7 +378,7 @@ class EventPool:
         """
         A process takes no more, and had not begun these.
         """
-        self._waiting.extendleft(job.notBegun() for job in reversed(jobs))
+        self._waitAgain(jobs)
         self._fill()
         self._dispatch()
 
@@ -435,7 +438,7 @@ class EventPool:
     def _submit(self, job: Job) -> None:
         if self._life is _Life.TERMINATED:
             # Another thread has done that meanwhile.
-            self._fail(job, QueueRunError(describeCall(*job.callTuple)))
+            self._turnAway(job)
             return
         self._waiting.append(job)
         self._dispatch()
@@ -501,8 +504,24 @@ class EventPool:
             what = describeCall(*job.callTuple)
             self._fail(
                 job,
-                WorkerLostError(ending.pid, ending.exitCode, ending.signal, what, ending.reason),
+                WorkerLostError(ending.pid, ending.exitCode, ending.signal, what, ending.why),
             )
+
+    def _waitAgain(self, jobs: Sequence[Job]) -> None:
+        """
+        Have calls that a process has not begun wait before those that wait.
+        """
+        if self._life is _Life.TERMINATED:
+            for job in jobs:
+                self._turnAway(job)
+        else:
+            self._waiting.extendleft(job.notBegun() for job in reversed(jobs))
+
+    def _turnAway(self, job: Job) -> None:
+        """
+        Fail a call that nobody will make.
+        """
+        self._fail(job, QueueRunError(describeCall(*job.callTuple)))
 
     def _fail(self, job: Job, error: BaseException) -> None:
         job.stopTimers()

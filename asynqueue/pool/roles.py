@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 CallTuple = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
+_UNKNOWN = (
+    "how it ended is not known: SIGCHLD is ignored, or something else in this program has"
+    " waited for it"
+)
+
 
 @frozen
 class Setup:
@@ -42,7 +47,8 @@ class Ending:
 
     @ivar pid: its process ID.
     @ivar exitCode: how it ended, unless by a signal.
-    @ivar signal: the number of the signal that ended it.
+    @ivar signal: the number of the signal that ended it. If neither is known,
+        something else in this program has waited for it, or SIGCHLD is ignored.
     @ivar reason: why it was ended, if we did that.
     @ivar lastWords: the last that it wrote to standard error.
     @ivar begun: the jobs that it had begun, and not ended.
@@ -61,16 +67,31 @@ class Ending:
         """
         The error for a call that it had begun.
         """
-        return WorkerLost(
-            call, f"process {self.pid}", True, self.exitCode, self.signal, self.reason
-        )
+        return WorkerLost(call, f"process {self.pid}", True, self.exitCode, self.signal, self.why)
+
+    @property
+    def why(self) -> str:
+        """
+        Why it was ended, or why it cannot be known how it did; empty, if the exit code
+        or the signal says it all.
+        """
+        if not self.reason and self.exitCode is None and self.signal is None:
+            return _UNKNOWN
+        return self.reason
+
+    @property
+    def isFailure(self) -> bool:
+        """
+        Whether it ended otherwise than it should.
+        """
+        return bool(self.exitCode or self.signal or self.reason or self.begun or self.notBegun)
 
     def inWords(self) -> str:
         """
         How it ended.
         """
-        if self.reason:
-            return self.reason
+        if self.why:
+            return self.why
         if self.signal is not None:
             return f"killed by {signalName(self.signal)}"
         return f"exit code {self.exitCode}"

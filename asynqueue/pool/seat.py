@@ -185,12 +185,12 @@ class Seat:
 
     def crash(self, reason: str) -> None:
         """
-        End all children at once; they are gone when this returns.
+        End all children at once. The owner is told of each when it is gone.
         """
         self._stopTimers()
         self.member = self._coming = None
         for member in self.members:
-            member.crash(reason)
+            member.kill(reason)
 
     # LifeOwner
 
@@ -228,7 +228,7 @@ class Seat:
             self._stopTimer("memory")
         if member is self._coming:
             self._coming = None
-        if ending.exitCode != 0 or ending.begun or ending.notBegun:
+        if ending.isFailure:
             self.lost += 1
         if falseStart:
             self._falseStart(ending)

@@ -8,7 +8,9 @@ to which nobody ever writes, and which ends with the parent.
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -16,6 +18,7 @@ import sys
 import weakref
 from codecs import getincrementaldecoder
 from contextlib import ExitStack
+from time import monotonic
 from typing import Any
 
 from asynqueue.channels import Channel, anonymousFile
@@ -24,6 +27,12 @@ from asynqueue.pool.protocol import SMALLEST, Words
 
 # So much of what a child wrote to standard error is kept, to say why it died.
 _TAIL_BYTES = 4096
+
+# The seconds between looks at a process whose end nothing tells.
+_LOOK_SECONDS = 0.01
+
+# What old kernels and some containers say to the request for a descriptor of a process.
+_NO_PIDFD = {errno.ENOSYS, errno.EPERM, errno.EACCES}
 
 
 class Spawned:
@@ -38,6 +47,9 @@ class Spawned:
     @ivar pidfd: a descriptor that is readable when the process has ended, where the
         system has such; or -1.
     @ivar tail: the last that it wrote to standard error.
+    @ivar exitCode: its exit code, or minus the number of the signal that ended it.
+        C{None} while it lives, and if it cannot be known: something else in this
+        program has waited for it, or SIGCHLD is ignored.
     """
 
     def __init__(self, limit: int = LARGEST) -> None:
@@ -48,7 +60,10 @@ class Spawned:
         @raise OSError: there is no room for another process, or for its
             descriptors.
         """
+        _undead[:] = [spawned for spawned in _undead if not spawned.hasEnded()]
         with ExitStack() as passed, ExitStack() as kept:
+            self._ended = False
+            self.exitCode: int | None = None
             here, there = socket.socketpair()
             kept.callback(here.close)
             passed.callback(there.close)
@@ -68,7 +83,7 @@ class Spawned:
                 self.stderr = os.dup(stderr.fileno())
             kept.callback(os.close, self.stderr)
             self.pid = self._process.pid
-            self.pidfd = os.pidfd_open(self.pid) if hasattr(os, "pidfd_open") else -1
+            self.pidfd = _pidfdOf(self.pid)
             kept.pop_all()
         here.setblocking(False)
         self.channel = Channel(here, max(limit, SMALLEST))
@@ -104,27 +119,67 @@ class Spawned:
         """
         Send a signal to the process, unless it has ended.
         """
-        self._process.send_signal(number)
+        if self._ended:
+            return
+        try:
+            if self.pidfd == -1:
+                os.kill(self.pid, number)
+            else:
+                # Never another process: if something else in this program has waited
+                # for this one, its process ID may belong to another by now.
+                signal.pidfd_send_signal(self.pidfd, number)
+        except ProcessLookupError:
+            pass
 
     def hasEnded(self) -> bool:
         """
-        Whether the process has ended.
+        Return whether the process has ended, and release it if so.
         """
-        return self._process.poll() is not None
+        if not self._ended:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                # Something else in this program has waited for it, or ignores SIGCHLD.
+                self._end(None)
+            else:
+                if pid:
+                    self._end(os.waitstatus_to_exitcode(status))
+        return self._ended
 
-    def reap(self) -> int:
+    def awaitEnd(self, seconds: float) -> bool:
         """
-        Wait for the process, which has ended or is ending.
+        Wait, for so many seconds at the most, until the process has ended.
 
-        @return: its exit code, or minus the number of the signal that ended it.
+        @return: whether it has.
         """
-        return self._process.wait()
+        deadline = monotonic() + seconds
+        poller = select.poll()
+        if self.pidfd != -1:
+            poller.register(self.pidfd, select.POLLIN)
+        while not self.hasEnded():
+            left = deadline - monotonic()
+            if left <= 0:
+                return False
+            # Where nothing tells, look again and again.
+            poller.poll(1000 * (left if self.pidfd != -1 else min(left, _LOOK_SECONDS)))
+        return True
+
+    def _end(self, code: int | None) -> None:
+        self._ended = True
+        self.exitCode = code
+        # Nobody shall wait for it any more, nor complain that nobody has.
+        self._process.returncode = 0 if code is None else code
 
     def close(self) -> None:
         """
         Close all descriptors. It may be called more than once.
+
+        A process that has not ended in spite of SIGKILL is released when it has, as
+        another one starts.
         """
         _living.discard(self)
+        if not self.hasEnded():
+            _undead.append(self)
         self.channel.close()
         for name in ("stderr", "pidfd", "_lifeline"):
             descriptor = getattr(self, name)
@@ -134,11 +189,10 @@ class Spawned:
 
     def disown(self) -> None:
         """
-        This is a fork of the parent: the child is not ours.
+        This is a fork of the parent: the child is not ours, and cannot be waited for.
         """
+        self._end(None)
         self.close()
-        # It cannot be waited for here, and nobody shall complain.
-        self._process.returncode = 0
 
 
 def _start(passed: tuple[int, ...], limit: int) -> subprocess.Popen[bytes]:
@@ -168,7 +222,27 @@ def _start(passed: tuple[int, ...], limit: int) -> subprocess.Popen[bytes]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+def _pidfdOf(pid: int) -> int:
+    """
+    Return a descriptor that is readable when a process has ended, or -1 where the
+    system has no such.
+
+    @raise OSError: there is no room for another descriptor.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return -1
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in _NO_PIDFD:
+            return -1
+        raise
+
+
 _living: weakref.WeakSet[Spawned] = weakref.WeakSet()
+
+# Those that have not ended in spite of SIGKILL: they hang in the kernel.
+_undead: list[Spawned] = []
 
 
 def _disownAll() -> None:
@@ -178,6 +252,7 @@ def _disownAll() -> None:
     """
     for spawned in list(_living):
         spawned.disown()
+    _undead.clear()
 
 
 os.register_at_fork(after_in_child=_disownAll)

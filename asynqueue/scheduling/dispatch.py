@@ -22,7 +22,7 @@ from itertools import count
 from time import perf_counter
 from typing import Any
 
-from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -89,6 +89,8 @@ class Dispatcher:
         self._numbers = count(1)
         self._IDs = count(1)
         self._ready: deque[Ledger] = deque()
+        # Each fires when nothing is left of a worker that has crashed.
+        self._lingering: dict[Deferred[None], None] = {}
         self._loop = RESTING
 
     # Tasks
@@ -383,8 +385,18 @@ class Dispatcher:
         except Exception:
             # The seam to other people's workers: it is gone all the same.
             _log.failure("{worker} failed to crash", worker=ledger.name)
+        if ledger.lingering:
+            gone = ledger.worker.gone()
+            self._lingering[gone] = None
+            gone.addBoth(lambda _: self._lingering.pop(gone))
         notBegun = self._handedOver(ledger) if ledger.prefetching else ()
         return self._depart(ledger, notBegun, reason or "it crashed", reassign)
+
+    def lingered(self) -> Deferred[Any]:
+        """
+        Wait until nothing is left of workers that have crashed.
+        """
+        return DeferredList(list(self._lingering))
 
     def _handedOver(self, ledger: Ledger) -> Sequence[ITask]:
         """

@@ -10,7 +10,13 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, IRemoteWorker, IWorker
+from asynqueue.interfaces import (
+    ICancellingWorker,
+    ILingeringWorker,
+    IPrefetchingWorker,
+    IRemoteWorker,
+    IWorker,
+)
 from asynqueue.scheduling.flows import Lane
 from asynqueue.scheduling.task import Task
 
@@ -40,6 +46,7 @@ class Ledger:
     @ivar done: how many tasks it has ended.
     @ivar prefetching: whether it takes tasks ahead of those it runs.
     @ivar cancelling: whether it can end the run of a task.
+    @ivar lingering: whether something is left of it for a while after it has crashed.
     @ivar remote: whether its tasks run at the other end of a connection.
     """
 
@@ -48,6 +55,7 @@ class Ledger:
         "cancelling",
         "done",
         "lane",
+        "lingering",
         "post",
         "prefetching",
         "ready",
@@ -72,6 +80,7 @@ class Ledger:
         # Asked once: it is needed for every task.
         self.prefetching = IPrefetchingWorker.providedBy(worker)
         self.cancelling = ICancellingWorker.providedBy(worker)
+        self.lingering = ILingeringWorker.providedBy(worker)
         self.remote = IRemoteWorker.providedBy(worker)
 
     @property

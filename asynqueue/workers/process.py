@@ -25,6 +25,7 @@ from asynqueue.failures import failureOf
 from asynqueue.framing import LARGEST
 from asynqueue.interfaces import (
     ICancellingWorker,
+    ILingeringWorker,
     IPrefetchingWorker,
     IProcessWorker,
     ISlottedWorker,
@@ -86,7 +87,9 @@ class ProcessStatistics:
     memory: int
 
 
-@implementer(IPrefetchingWorker, ICancellingWorker, IProcessWorker, ISlottedWorker)
+@implementer(
+    IPrefetchingWorker, ICancellingWorker, ILingeringWorker, IProcessWorker, ISlottedWorker
+)
 class ProcessWorker:
     """
     Runs tasks in a child process, one after the other.
@@ -167,6 +170,7 @@ class ProcessWorker:
         self._returner: Callable[[Sequence[ITask]], None] | None = None
         self._deliveries = Deliveries(self._checkStopped)
         self._stopped = Waiters()
+        self._gone = Waiters()
         self._staleCheck: Timer | None = None
         self._idleCheck: Timer | None = None
         self._stalled = False
@@ -213,6 +217,8 @@ class ProcessWorker:
         Iterators may be taken from until they end; one that nobody takes from for a
         minute is closed.
         """
+        if self._life is _Life.CRASHED:
+            return self.gone()
         d = self._stopped.wait()
         if self._life is _Life.SERVING:
             self._life = _Life.STOPPING
@@ -221,7 +227,7 @@ class ProcessWorker:
 
     def crash(self) -> list[ITask]:
         """
-        The child is killed, and gone when this returns.
+        The child is killed; L{gone} tells when nothing is left of it.
         """
         if self._life is _Life.CRASHED:
             return []
@@ -234,6 +240,9 @@ class ProcessWorker:
         self._seat.crash("its worker crashed")
         self._stopped.fire()
         return left
+
+    def gone(self) -> Deferred[None]:
+        return self._gone.wait() if self._seat.members else succeed(None)
 
     def takeBack(self) -> Sequence[ITask]:
         if self._life is _Life.CRASHED:
@@ -386,6 +395,8 @@ class ProcessWorker:
         """
         A child is gone: settle what it leaves.
         """
+        if not seat.members:
+            self._gone.fire()
         if self._life is _Life.CRASHED:
             return
         for task in ending.begun:
