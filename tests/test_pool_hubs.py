@@ -11,11 +11,15 @@ import selectors
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar, copy_context
+from math import inf
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kombu.asynchronous import Hub as KombuHub
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.task import Clock
 
@@ -137,7 +141,25 @@ def reactorDriver() -> Driver:
     return Driver(reactor, lambda: reactor.iterate(STEP), close)
 
 
-DRIVERS = {"plain": plainDriver, "asyncio": asyncioDriver, "reactor": reactorDriver}
+def kombuDriver() -> Driver:
+    """
+    With the loop that kombu and Celery have: of each descriptor it takes one watch.
+    """
+    loop = KombuHub()
+
+    def step() -> None:
+        loop.call_later(STEP, lambda: None)
+        loop.run_once()
+
+    return Driver(loop, step, loop.close)
+
+
+DRIVERS = {
+    "plain": plainDriver,
+    "asyncio": asyncioDriver,
+    "reactor": reactorDriver,
+    "kombu": kombuDriver,
+}
 
 
 @pytest.fixture(params=DRIVERS)
@@ -395,6 +417,75 @@ def test_callsMayAskForOthers(driver: Driver, hub: Hub) -> None:
     hub.callLater(0, again)
     driver.until(lambda: len(made) == 3)
     assert made == [0, 1, 2]
+
+
+def test_aTimerFarAwayIsNotDue(driver: Driver, hub: Hub) -> None:
+    """
+    A time may be longer than any loop can wait, and may be infinite.
+    """
+    made: list[str] = []
+    timers = [hub.callLater(far, lambda: made.append("no")) for far in (1e8, 1e12, inf)]
+    hub.callLater(0, lambda: made.append("yes"))
+    driver.until(lambda: made)
+    driver.step()
+    for timer in timers:
+        timer.cancel()
+    assert made == ["yes"]
+
+
+# Context variables
+
+variable: ContextVar[str] = ContextVar("variable", default="empty")
+
+
+def asyncioReactorDriver() -> Driver:
+    """
+    With a Twisted reactor over an asyncio loop.
+    """
+    loop = asyncio.new_event_loop()
+    reactor: Any = AsyncioSelectorReactor(loop)
+
+    def step() -> None:
+        loop.call_later(STEP, loop.stop)
+        loop.run_forever()
+
+    def close() -> None:
+        waker = reactor._internalReaders.pop()
+        reactor.removeReader(waker)
+        os.close(waker.i)
+        os.close(waker.o)
+        loop.close()
+
+    return Driver(reactor, step, close)
+
+
+@pytest.mark.parametrize("make", [asyncioDriver, asyncioReactorDriver])
+def test_contextVariablesStayWithTheCaller(make: Callable[[], Driver], sockets: Any) -> None:
+    """
+    What a loop calls, it calls in an empty context: not in that of whoever asked for
+    it first, which would be kept alive with all that is in it.
+    """
+    driver = make()
+    hub = hubOf(driver.loop)
+    here, there = sockets
+    told: dict[str, str] = {}
+
+    def readable() -> None:
+        here.recv(10)
+        told["readable"] = variable.get()
+
+    def ask() -> None:
+        variable.set("of the caller")
+        hub.watch(here.fileno(), readable)
+        hub.awaitWritable(here.fileno(), lambda: told.update(writable=variable.get()))
+        hub.callLater(0, lambda: told.update(timer=variable.get()))
+
+    copy_context().run(ask)
+    there.send(b"one")
+    driver.until(lambda: len(told) == 3)
+    hub.unwatch(here.fileno())
+    driver.close()
+    assert told == dict.fromkeys(("readable", "writable", "timer"), "empty")
 
 
 # What a reactor does besides

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -172,6 +173,81 @@ def test_unknownDescriptorsAreUnwatched() -> None:
     assert readers.calls == {}
 
 
+def test_whatOthersWatchIsUnwatched() -> None:
+    """
+    A loop may have been given the handler by somebody else, as it is, with the
+    descriptor: at its end that watch ends, too.
+    """
+    queues: dict[int, Any] = {}
+    handler, readers = handlerOf(queues)
+    queues[5] = Outq([], EOFError("end"))
+    for fileno in (5, 99):
+        readers.add_reader(fileno, handler.handle_event, fileno)
+    readers.calls[99]()
+    readers.calls[5]()
+    assert set(readers.calls) == {5}
+    readers.calls[5]()
+    assert readers.calls == {}
+
+
+def test_theLoopHoldsTheHandler() -> None:
+    """
+    What a loop is given is L{ResultHandler.handle_event} and the descriptor.
+    """
+    given: list[tuple[Any, ...]] = []
+    loop = SimpleNamespace(
+        add_reader=lambda *args: given.append(args), remove_reader=lambda fd: None
+    )
+    handler = ResultHandler(fileno_to_outq={5: Outq()}, on_process_alive=lambda pid: None)
+    handler.register_with_event_loop(loop)
+    assert given == [(5, handler.handle_event, 5)]
+
+
+def test_aLoopThatForgetsNothingIsNoError() -> None:
+    """
+    If a loop cannot end a watch, that is logged.
+    """
+
+    def fail(fd: int) -> None:
+        raise LookupError("of a test")
+
+    loop = SimpleNamespace(add_reader=lambda *args: None, remove_reader=fail)
+    handler = ResultHandler(
+        fileno_to_outq={5: Outq(EOFError("end"))}, on_process_alive=lambda pid: None
+    )
+    handler.register_with_event_loop(loop)
+    with readingLogs() as logs:
+        handler.handle_event(5)
+    assert [str(error) for error in logs.errors()] == ["of a test"]
+
+
+@pytest.mark.parametrize("nothing", [None, [], iter(())])
+def test_nothingMayCome(nothing: Any) -> None:
+    """
+    A queue that has no message yet gives none, in any form, and stays watched.
+    """
+    _, readers = handlerOf({5: Outq(nothing)})
+    with readingLogs() as logs:
+        readers.calls[5]()
+    assert logs.errors() == []
+    assert set(readers.calls) == {5}
+
+
+def test_upIsToldToWhomTheHandlerNames() -> None:
+    """
+    Who is told that a process is up is an attribute, and may be replaced.
+    """
+    told: list[tuple[str, int]] = []
+    handler, readers = handlerOf(
+        {5: Outq([(UP, 1, b"", ())], [(UP, 2, b"", ())])}, lambda pid: told.append(("first", pid))
+    )
+    handler.on_process_alive(0)
+    readers.calls[5]()
+    handler.on_process_alive = lambda pid: told.append(("second", pid))
+    readers.calls[5]()
+    assert told == [("first", 0), ("first", 1), ("second", 2)]
+
+
 def test_upIsTold() -> None:
     """
     The message that a process is up is told with its ID, and no other is.
@@ -228,7 +304,21 @@ def test_otherErrorsAreLogged() -> None:
     assert told == [4711]
 
 
-@pytest.mark.parametrize("error", [LookupError("of a test"), OSError("of a test")])
+@pytest.mark.parametrize("message", [None, (), 5])
+def test_strangeMessagesAreLogged(message: Any) -> None:
+    """
+    So is a message that is none.
+    """
+    _, readers = handlerOf({5: Outq([message])})
+    with readingLogs() as logs:
+        readers.calls[5]()
+    assert len(logs.errors()) == 1
+    assert set(readers.calls) == {5}
+
+
+@pytest.mark.parametrize(
+    "error", [LookupError("of a test"), OSError("of a test"), SystemExit("of a test")]
+)
 def test_whatCallbacksRaiseIsLogged(error: Exception) -> None:
     """
     So is what the callback raises: the process is not taken for gone.
@@ -305,6 +395,84 @@ def test_stopReadsAllToTheEnd() -> None:
         here.close()
     assert [len(outq.frames) for outq in queues.values()] == [100] * 3
     assert len(joined) > 3
+
+
+def test_stopReadsWhatIsThere() -> None:
+    """
+    With nothing but the promised keywords, what has been sent by then is read, of
+    processes that have exited and of others; nothing more is waited for.
+    """
+    pairs = [channelPair() for _ in range(2)]
+    queues = {here.fileno(): SeenOutq(here) for here, _ in pairs}
+    told: list[int] = []
+    handler = ResultHandler(fileno_to_outq=queues, on_process_alive=told.append)
+    for number, (_, there) in enumerate(pairs):
+        there.send(UP, number, b"")
+        for _ in range(100):
+            there.send(RETURNED, 1, b"x" * 500)
+    pairs[0][1].close()
+    handler.on_stop_not_started()
+    pairs[1][1].close()
+    for here, _ in pairs:
+        here.close()
+    assert sorted(told) == [0, 1]
+    assert [len(outq.frames) for outq in queues.values()] == [101] * 2
+
+
+def test_stopReadsWhatCameBeforeTheExit() -> None:
+    """
+    What a worker has sent before it was joined is read after that.
+    """
+    here, there = channelPair()
+    outq = SeenOutq(here)
+
+    def join() -> bool:
+        if there.fileno() >= 0:
+            there.send(RETURNED, 1, b"the last")
+            there.close()
+        return True
+
+    handler = ResultHandler(
+        fileno_to_outq={here.fileno(): outq},
+        on_process_alive=lambda pid: None,
+        join_exited_workers=join,
+    )
+    handler.on_stop_not_started()
+    here.close()
+    assert [bytes(body) for _, _, body, _ in outq.frames] == [b"the last"]
+
+
+def test_stopReadsLongMessages() -> None:
+    """
+    A message that comes in several pieces is read, too.
+    """
+    here, there = socket.socketpair()
+    here.setblocking(False)
+    outq = SeenOutq(Channel(here))
+    handler = ResultHandler(fileno_to_outq={here.fileno(): outq}, on_process_alive=lambda pid: None)
+    message = packed(RETURNED, 3, b"x" * 100_000)
+    assert there.send(message) == len(message)
+    handler.on_stop_not_started()
+    there.close()
+    here.close()
+    assert [len(body) for _, _, body, _ in outq.frames] == [100_000]
+
+
+@pytest.mark.parametrize("end", [[], None, LookupError("of a test")])
+def test_stopEndsWithoutDescriptors(end: Any) -> None:
+    """
+    Queues whose descriptors are none are read until nothing comes of them.
+    """
+    told: list[int] = []
+    queues = {
+        10_000: Outq([(UP, 1, b"", ())], [(UP, 2, b"", ())], end),
+        10_001: Outq(None, [(UP, 3, b"", ())]),
+    }
+    handler = ResultHandler(fileno_to_outq=queues, on_process_alive=told.append)
+    with readingLogs() as logs:
+        handler.on_stop_not_started()
+    assert len(logs.errors()) == isinstance(end, Exception)
+    assert told == [1, 2]
 
 
 def test_stopEndsWhenAllAreJoined() -> None:

@@ -4,14 +4,21 @@ What a pool wants of an event loop, and how each kind of loop gives it.
 A hub is a Twisted reactor, an asyncio loop, or any object with C{add_reader(fd,
 callback, *args)} and C{remove_reader(fd)}. What such an object lacks (writability,
 timers) is made of readable descriptors.
+
+An asyncio loop makes each call with the context variables of whoever asked for it, and
+keeps them. What is watched for a pool serves the calls of everybody: so loops are asked
+in an empty context.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 from collections.abc import Callable
-from threading import Condition, Thread
+from contextvars import Context
+from functools import partial
+from threading import TIMEOUT_MAX, Condition, Thread
 from time import monotonic
 from typing import Any, Protocol
 
@@ -35,12 +42,13 @@ class Timer(Protocol):
 
 class Hub(Protocol):
     """
-    An event loop. All callbacks are called in its thread, and all methods from it.
+    An event loop. All callbacks are called in its thread, and all methods from it. No
+    callback has context variables of whoever asked for it.
     """
 
-    def watch(self, descriptor: int, readable: Callable[[], None]) -> None:
+    def watch(self, descriptor: int, readable: Callable[..., None], *args: Any) -> None:
         """
-        Call C{readable} whenever there is something to read, or an end.
+        Call C{readable(*args)} whenever there is something to read, or an end.
         """
 
     def unwatch(self, descriptor: int) -> None:
@@ -122,14 +130,17 @@ class _Descriptor:
 
 class ReactorHub:
     """
-    A Twisted reactor.
+    A Twisted reactor. That over asyncio is an asyncio loop, as far as context variables
+    are concerned.
     """
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._descriptors: dict[int, _Descriptor] = {}
 
-    def watch(self, descriptor: int, readable: Callable[[], None]) -> None:
+    def watch(self, descriptor: int, readable: Callable[..., None], *args: Any) -> None:
+        if args:
+            readable = partial(readable, *args)
         watched = self._descriptors.get(descriptor)
         if watched is not None:
             # A second object with this descriptor would only confuse the reactor.
@@ -137,7 +148,7 @@ class ReactorHub:
             return
         watched = self._descriptors[descriptor] = _Descriptor(descriptor, readable)
         watched.reactor = self._reactor
-        self._reactor.addReader(watched)
+        Context().run(self._reactor.addReader, watched)
 
     def unwatch(self, descriptor: int) -> None:
         watched = self._descriptors.pop(descriptor, None)
@@ -149,10 +160,11 @@ class ReactorHub:
         watched = self._descriptors[descriptor]
         if watched.writable is None:
             watched.writable = writable
-            self._reactor.addWriter(watched)
+            Context().run(self._reactor.addWriter, watched)
 
     def callLater(self, seconds: float, f: Callable[[], None]) -> Timer:
-        timer: Timer = self._reactor.callLater(seconds, f)
+        # A reactor over asyncio makes all calls that are due in the context of one.
+        timer: Timer = Context().run(self._reactor.callLater, seconds, Context().run, f)
         return timer
 
 
@@ -163,19 +175,26 @@ class LoopHub:
 
     def __init__(self, loop: Any) -> None:
         self._loop = loop
+        # Other loops that have add_writer may take one watch for each descriptor.
+        self._watchesTwice = isinstance(loop, asyncio.AbstractEventLoop)
         self._reading: set[int] = set()
         self._writing: dict[int, Any] = {}
         self._timers: Timers | None = None
 
-    def watch(self, descriptor: int, readable: Callable[[], None]) -> None:
+    def watch(self, descriptor: int, readable: Callable[..., None], *args: Any) -> None:
         self._reading.add(descriptor)
-        self._loop.add_reader(descriptor, readable)
+        Context().run(self._loop.add_reader, descriptor, readable, *args)
 
     def unwatch(self, descriptor: int) -> None:
-        if descriptor in self._reading:
-            # Not every loop bears to be told twice.
-            self._reading.discard(descriptor)
+        isMine = descriptor in self._reading
+        self._reading.discard(descriptor)
+        try:
             self._loop.remove_reader(descriptor)
+        except Exception:
+            # The seam to other people's loops: not every one bears to be told of what
+            # it does not watch. Somebody else may have asked for it, so it is told.
+            if isMine:
+                raise
         self._stopWriting(descriptor)
 
     def awaitWritable(self, descriptor: int, writable: Callable[[], None]) -> None:
@@ -186,16 +205,16 @@ class LoopHub:
             self._stopWriting(descriptor)
             writable()
 
-        if hasattr(self._loop, "add_writer"):
+        if self._watchesTwice:
             self._writing[descriptor] = None
-            self._loop.add_writer(descriptor, once)
+            Context().run(self._loop.add_writer, descriptor, once)
         else:
             self._writing[descriptor] = waiting = _writabilityOf(descriptor)
-            self._loop.add_reader(waiting.fileno(), once)
+            Context().run(self._loop.add_reader, waiting.fileno(), once)
 
     def callLater(self, seconds: float, f: Callable[[], None]) -> Timer:
         if hasattr(self._loop, "call_later"):
-            timer: Timer = self._loop.call_later(seconds, f)
+            timer: Timer = Context().run(self._loop.call_later, seconds, f)
             return timer
         if self._timers is None:
             self._timers = Timers(self._loop)
@@ -266,7 +285,7 @@ class Timers:
             if self._pipe is None:
                 pipe = self._pipe = os.pipe()
                 os.set_blocking(pipe[0], False)
-                self._loop.add_reader(pipe[0], self._run)
+                Context().run(self._loop.add_reader, pipe[0], self._run)
                 name = "asynqueue timers"
                 Thread(target=self._wait, args=(pipe,), name=name, daemon=True).start()
             self._changed.notify()
@@ -340,7 +359,7 @@ class Timers:
                     continue
                 left = min(timer.due for timer in self._timers) - monotonic()
                 if left > 0:
-                    self._changed.wait(left)
+                    self._changed.wait(min(left, TIMEOUT_MAX))
                 else:
                     os.write(pipe[1], b"!")
                     told = True

@@ -4,9 +4,11 @@ What comes back from the children of a pool: who reads it, and what callers hold
 
 from __future__ import annotations
 
+import fcntl
 import select
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+import struct
+import termios
+from collections.abc import Callable, Iterable, Mapping
 from threading import Event
 from typing import Any, Protocol
 
@@ -27,14 +29,15 @@ class OutputQueue(Protocol):
     What comes from one process.
     """
 
-    def receive(self) -> Sequence[Frame]:
+    def receive(self) -> Iterable[Frame] | None:
         """
-        Take what is there, without blocking; what has come of a message that is not
-        complete is kept for the next time.
+        Read what is there, without blocking; keep what has come of a message that is
+        not complete for the next call.
 
-        @return: the messages. They have been dealt with.
+        @return: the messages, which have been dealt with; C{None} or nothing if there
+            are none now.
         @raise EOFError: there will be no more.
-        @raise OSError: likewise.
+        @raise OSError: there will be no more, because reading failed.
         """
 
 
@@ -44,13 +47,15 @@ class ResultHandler:
     whoever stops the pool.
 
     @ivar fileno_to_outq: the output queue of a process, by its descriptor.
+    @ivar on_process_alive: is called with the process ID when a process says that it is
+        up.
     """
 
     def __init__(
         self,
         *args: Any,
         fileno_to_outq: Mapping[int, OutputQueue],
-        on_process_alive: Callable[[int], None],
+        on_process_alive: Callable[[int], Any],
         join_exited_workers: Callable[[], bool] = lambda: True,
         **kwargs: Any,
     ) -> None:
@@ -60,11 +65,11 @@ class ResultHandler:
             go.
         @param on_process_alive: is called with the process ID when a process says
             that it is up.
-        @param join_exited_workers: is called when queues are read to their ends; it
-            reaps processes that have exited, and tells whether all is in.
+        @param join_exited_workers: is called by L{on_stop_not_started}; it reaps
+            processes that have exited, and tells whether all have. By default all have.
         """
         self.fileno_to_outq = fileno_to_outq
-        self._alive = on_process_alive
+        self.on_process_alive = on_process_alive
         self._joinExited = join_exited_workers
         self._hub: Hub | None = None
 
@@ -80,7 +85,7 @@ class ResultHandler:
 
     def attach(self, hub: Hub) -> None:
         """
-        The same, for a hub of the pool's own.
+        Have a hub of the pool's own call L{handle_event}.
         """
         self._hub = hub
         for fileno in list(self.fileno_to_outq):
@@ -88,14 +93,16 @@ class ResultHandler:
 
     def watch(self, fileno: int) -> None:
         """
-        A process has come: read its queue, too.
+        Have the loop, if there is one, read the queue of a process that has come.
         """
         if self._hub is not None:
-            self._hub.watch(fileno, partial(self.handle_event, fileno))
+            self._hub.watch(fileno, self.handle_event, fileno)
 
     def handle_event(self, fileno: int) -> None:
         """
-        A queue is readable. Nothing but the lack of a loop is raised.
+        Read a queue that is readable, and have the loop watch it no more when it is at
+        its end, or is not known. An event loop may hold this method, and call it with
+        the descriptor. It raises nothing but the lack of a loop.
 
         @raise RuntimeError: no loop is registered.
         """
@@ -103,52 +110,98 @@ class ResultHandler:
             raise RuntimeError("not registered with an event loop: call register_with_event_loop")
         outq = self.fileno_to_outq.get(fileno)
         # At its end the descriptor may have gone to another process already.
-        if not self._read(fileno) and self.fileno_to_outq.get(fileno) is outq:
-            self._hub.unwatch(fileno)
+        if self._read(fileno) is None and self.fileno_to_outq.get(fileno) is outq:
+            self._unwatch(fileno)
 
     def on_stop_not_started(self) -> None:
         """
-        Read all queues to their ends here, where neither a thread nor a loop does
-        it, and reap the workers that exit, until all is in.
+        Read all queues until they are empty here, where neither a thread nor a loop
+        does it, and reap the workers that exit, until all is in.
         """
-        open_ = set(self.fileno_to_outq)
-        while open_ and not self._joinExited():
-            open_ &= set(self.fileno_to_outq)
+        ended: dict[int, OutputQueue] = {}
+        while True:
+            # In this order: what a worker has sent before its exit is there to be read.
+            hasAll = self._joinExited()
+            for fileno, outq in list(self.fileno_to_outq.items()):
+                if ended.get(fileno) is not outq and self._readAll(fileno) is None:
+                    ended[fileno] = outq
+                    self._unwatch(fileno)
+            left = [
+                fileno
+                for fileno, outq in self.fileno_to_outq.items()
+                if ended.get(fileno) is not outq
+            ]
+            if hasAll or not left:
+                break
             poller = select.poll()
-            for fileno in open_:
+            for fileno in left:
                 poller.register(fileno, select.POLLIN)
-            for fileno, _ in poller.poll(_JOIN_SECONDS * 1000):
-                if not self._read(fileno):
-                    open_.discard(fileno)
-                    if self._hub is not None:
-                        self._hub.unwatch(fileno)
+            poller.poll(_JOIN_SECONDS * 1000)
         self._joinExited()
 
-    def _read(self, fileno: int) -> bool:
+    def _readAll(self, fileno: int) -> int | None:
         """
-        @return: whether there may be more.
+        Read a queue until nothing is there.
+
+        @return: 0, or C{None} if there will be no more.
+        """
+        left = _unread(fileno)
+        while (count := self._read(fileno)) is not None:
+            before, left = left, _unread(fileno)
+            # A part of a message may have been read, and the rest is still there.
+            if not count and left >= before:
+                return 0
+        return None
+
+    def _read(self, fileno: int) -> int | None:
+        """
+        Read what is there.
+
+        @return: how many messages came, or C{None} if there will be no more.
         """
         outq = self.fileno_to_outq.get(fileno)
         if outq is None:
             # Its process is gone.
-            return False
+            return None
+        count = 0
         try:
-            frames = outq.receive()
+            for frame in outq.receive() or ():
+                count += 1
+                if frame[0] == Kind.UP:
+                    self._tellAlive(frame[1])
         except (EOFError, OSError):
-            return False
-        except Exception:
+            return None
+        except (Exception, SystemExit):
             # The seam to other people's queues: an event loop calls this, and can do
             # nothing about it.
             _log.failure("reading what a process has sent")
-            return True
-        for frame in frames:
-            if frame[0] == Kind.UP:
-                try:
-                    self._alive(frame[1])
-                except Exception:
-                    # The seam to other people's callbacks, as above.
-                    _log.failure("telling that a process is up")
-        return True
+        return count
+
+    def _tellAlive(self, pid: int) -> None:
+        try:
+            self.on_process_alive(pid)
+        except (Exception, SystemExit):
+            # The seam to other people's callbacks, which an event loop calls, too.
+            _log.failure("telling that a process is up")
+
+    def _unwatch(self, fileno: int) -> None:
+        if self._hub is not None:
+            try:
+                self._hub.unwatch(fileno)
+            except Exception:
+                # The seam to other people's loops: this one does not watch it.
+                _log.failure("ending the watch of what a process sends")
+
+
+def _unread(fileno: int) -> int:
+    """
+    Tell how many bytes are there to be read, 0 if the descriptor does not tell.
+    """
+    try:
+        (count,) = struct.unpack("i", fcntl.ioctl(fileno, termios.FIONREAD, bytes(4)))
+    except (OSError, ValueError):
+        return 0
+    return int(count)
 
 
 class AsyncResult:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from threading import Lock
 from time import monotonic
+from typing import Any
 
 from asynqueue.pool.hubs import Hub, Timer
 
@@ -180,7 +181,9 @@ class Switchboard:
 
     # Hub
 
-    def watch(self, descriptor: int, readable: Callable[[], None]) -> None:
+    def watch(self, descriptor: int, readable: Callable[..., None], *args: Any) -> None:
+        if args:
+            readable = partial(readable, *args)
         self._readable[descriptor] = readable
         self._listen(descriptor)
         if self._hub is not None:
