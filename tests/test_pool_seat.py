@@ -56,6 +56,7 @@ class Child:
         self.asked: list[str] = []
         self.memory = MEGABYTE
         self.back: list[str] = []
+        self.made = 0
         self._seat = life
 
     def give(self, job: str) -> None:
@@ -63,6 +64,7 @@ class Child:
         Have it make a call.
         """
         self.calls += 1
+        self.made += 1
         self.held[self.calls] = job
         self._seat.given(self)
 
@@ -95,7 +97,11 @@ class Child:
         """
         Give back what has not begun.
         """
-        return self.back
+        back, self.back = self.back, []
+        self.made -= len(back)
+        for job in back:
+            self.held = {number: held for number, held in self.held.items() if held != job}
+        return back
 
     def finish(self) -> None:
         """
@@ -309,6 +315,32 @@ def test_maxTasks(house: House) -> None:
     assert first.asked == []
     first.end()
     assert first.asked == ["finish"]
+
+
+def test_maxTasksCountsWhatIsMade(house: House) -> None:
+    """
+    Calls that a child has not begun are taken back also after its last was given; it may
+    make others in their place, before the next child has its turn.
+    """
+    seat = house.build(Limits(maxTasks=3))
+    seat.fill()
+    first = house.child
+    first.comeUp()
+    for job in ("one", "two", "three"):
+        first.give(job)
+    seat.fill()
+    house.child.comeUp()
+    first.back = ["two", "three"]
+    assert seat.takeBack() == ["two", "three"]
+    assert seat.member is first  # type: ignore[comparison-overlap]
+    first.end()
+    assert (seat.member, first.asked) == (first, [])  # type: ignore[comparison-overlap]
+    first.give("two")
+    first.give("three")
+    assert seat.member is None
+    first.end()
+    assert first.asked == ["finish"]
+    assert seat.member is house.child  # type: ignore[comparison-overlap]
 
 
 def test_theNextOneWaitsForTheLastCall(house: House) -> None:

@@ -101,6 +101,7 @@ class Member:
         self.calls = 0
         self.prepared = len(setup.preparations)
         self.isUp = False
+        self._takenBack = 0
         self._life = _Life.WORKING
         self._reason = ""
         self._callables = Callables(
@@ -144,6 +145,13 @@ class Member:
         Whether calls may be given to it.
         """
         return self._life is _Life.WORKING and not self._preparations
+
+    @property
+    def made(self) -> int:
+        """
+        How many calls it has begun, or is to begin, without those that prepare it.
+        """
+        return self.calls - self.prepared - self._takenBack
 
     @property
     def isGone(self) -> bool:
@@ -208,7 +216,9 @@ class Member:
         if not held:
             return []
         begun = self._words.revoke(self.calls)
-        return [held.pop(number) for number in [n for n in held if n > begun]]
+        jobs = [held.pop(number) for number in [n for n in held if n > begun]]
+        self._takenBack += len(jobs)
+        return jobs
 
     def hasBegun(self, number: int) -> bool:
         """
@@ -437,6 +447,7 @@ class Member:
                     self._lifeOwner.unfit(self, what, _raisedThere(body, buffers))
             case Kind.SKIPPED:
                 if number in self.held:
+                    self._takenBack += 1
                     self._owner.givenBack(self, self.held.pop(number))
             case Kind.ITERATOR:
                 self._iterating(number, decode(body), buffers)

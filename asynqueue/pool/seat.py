@@ -51,6 +51,8 @@ class Seat:
     """
     Keeps one place filled with a child.
 
+    It alone knows its children: calls are taken back from all of them.
+
     @ivar member: the child that takes calls, if there is one.
     @ivar preparations: the calls that each child makes first; may be added to.
     @ivar started: how many children were started.
@@ -89,6 +91,8 @@ class Seat:
         # All children that are not gone: one may come, and others go.
         self._members: dict[Member, None] = {}
         self._coming: Member | None = None
+        # The one that was given as many calls as it may make, and has not ended them.
+        self._full: Member | None = None
         self._backoff = Backoff()
         # Why there is no child, and will be none; empty while there is hope.
         self._despair = ""
@@ -121,12 +125,25 @@ class Seat:
         The child was given a call.
         """
         self._stopTimer("idle")
-        made = member.calls - member.prepared
-        if self._limits.maxTasks is not None and made >= self._limits.maxTasks:
+        if self._limits.maxTasks is not None and member.made >= self._limits.maxTasks:
             # It makes those that it has, and goes when it has ended them.
             self.member = None
+            self._full = member
         if self._limits.maxMemory is not None and "memory" not in self._timers:
             self._timers["memory"] = self._hub().callLater(MEMORY_SECONDS, self._checkMemory)
+
+    def takeBack(self) -> list[Any]:
+        """
+        Take back all calls that have not begun: they are never made.
+
+        @return: their jobs, in order.
+        """
+        jobs = [job for member in self._members for job in member.takeBack()]
+        full = self._full
+        if jobs and full is not None and self._hasRoom(full):
+            # The one that is coming waits, and is next when this one has made its calls.
+            self._full, self.member = None, full
+        return jobs
 
     def weigh(self, member: Member) -> None:
         """
@@ -140,6 +157,11 @@ class Seat:
         """
         The child holds nothing: it may be time for it to go.
         """
+        if member is self._full and not member.held:
+            self._full = None
+            if self._coming is None and self._hasRoom(member):
+                # It gave one back in the moment before it began.
+                self.member = member
         self._seatNext()
         if member.held or member.streams:
             return
@@ -156,8 +178,8 @@ class Seat:
         The child takes no more calls, and goes when it has ended those that it has
         begun.
         """
-        if self.member is member:
-            self.member = None
+        if member in (self.member, self._full):
+            self.member = self._full = None
             self._stopTimer("idle")
             jobs = member.takeBack()
             if not member.held and not member.streams:
@@ -179,7 +201,7 @@ class Seat:
         Let all children go, and have no more. They hold nothing.
         """
         self._stopTimers()
-        self.member = self._coming = None
+        self.member = self._coming = self._full = None
         for member in self.members:
             member.finish()
 
@@ -188,7 +210,7 @@ class Seat:
         End all children at once. The owner is told of each when it is gone.
         """
         self._stopTimers()
-        self.member = self._coming = None
+        self.member = self._coming = self._full = None
         for member in self.members:
             member.kill(reason)
 
@@ -228,6 +250,8 @@ class Seat:
             self._stopTimer("memory")
         if member is self._coming:
             self._coming = None
+        if member is self._full:
+            self._full = None
         if ending.isFailure:
             self.lost += 1
         if falseStart:
@@ -272,16 +296,23 @@ class Seat:
         Let the one that is coming take calls, when it is time: those before it have
         ended theirs, as calls are made one after the other.
         """
-        if self._coming is not None and self._coming.isUp and not self._isBusy:
-            self._seat(self._coming)
+        coming = self._coming
+        if coming is not None and coming.isUp and self.member is None and not self._isBusy:
+            self._seat(coming)
+
+    def _hasRoom(self, member: Member) -> bool:
+        """
+        Whether a child that is not to go may make more calls.
+        """
+        most = self._limits.maxTasks
+        return member.accepts and (most is None or member.made < most)
 
     def _hasTooMuch(self, member: Member) -> bool:
         """
         Whether a child has more memory than it may have. A fresh one never has:
         another one would have as much.
         """
-        made = member.calls - member.prepared
-        return made > 0 and self._limits.isSpent(0, residentBytes(member.pid))
+        return member.made > 0 and self._limits.isSpent(0, residentBytes(member.pid))
 
     def _sayHopeless(self) -> None:
         """

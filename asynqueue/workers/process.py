@@ -198,11 +198,13 @@ class ProcessWorker:
             return self._ready
         held[task] = 0
         member = self._seat.member
-        if member is None:
+        if task.options.doNext and (
+            self._waiting or len(held) * self._window.mean > _SHORT_SECONDS
+        ):
+            self._giveFirst(task)
+        elif member is None:
             self._waiting[task] = None
             self._seat.fill()
-        elif task.options.doNext and len(member.held) * self._window.mean > _SHORT_SECONDS:
-            self._giveFirst(member, task)
         else:
             self._give(member, task)
         if self._staleCheck is None and len(held) > 1:
@@ -382,14 +384,7 @@ class ProcessWorker:
         There is a child for those that wait.
         """
         waiting, self._waiting = self._waiting, {}
-        for task in waiting:
-            if seat.member is None:
-                # It was given as many as it takes.
-                self._waiting[task] = None
-            else:
-                self._give(seat.member, task)
-        if self._waiting:
-            seat.fill()
+        self._lineUp(waiting)
 
     def vacated(self, seat: Seat, ending: Ending) -> None:
         """
@@ -447,15 +442,30 @@ class ProcessWorker:
             if self._seat.isLimited:
                 self._seat.given(member)
 
-    def _giveFirst(self, member: Member, task: ITask) -> None:
+    def _giveFirst(self, task: ITask) -> None:
         """
-        Have the child make the call of a task before those that it has not begun.
+        Have the call of a task made before those that have not begun.
         """
-        others = member.takeBack()
+        others = self._seat.takeBack()
+        others += (other for other in self._waiting if other is not task)
+        self._waiting.clear()
         urgent = [other for other in others if other.options.doNext]
         rest = [other for other in others if not other.options.doNext]
-        for each in (*urgent, task, *rest):
-            self._give(member, each)
+        self._lineUp((*urgent, task, *rest))
+
+    def _lineUp(self, tasks: Iterable[ITask]) -> None:
+        """
+        Give tasks to a child while one takes them; the others wait for the next one.
+        """
+        for task in tasks:
+            member = self._seat.member
+            if member is None:
+                self._held[task] = 0
+                self._waiting[task] = None
+            else:
+                self._give(member, task)
+        if self._waiting:
+            self._seat.fill()
 
     def _cannotSend(self, task: ITask, error: Exception) -> None:
         if task in self._held:
@@ -477,7 +487,7 @@ class ProcessWorker:
         """
         Take back what has surely not begun.
         """
-        tasks = [] if self._seat.member is None else self._seat.member.takeBack()
+        tasks = self._seat.takeBack()
         tasks += self._waiting
         self._waiting.clear()
         for task in tasks:
@@ -494,12 +504,7 @@ class ProcessWorker:
         if self._returner is not None and tasks:
             self._returner(tasks)
             return
-        for task in tasks:
-            self._held[task] = 0
-            if self._seat.member is None:
-                self._waiting[task] = None
-            else:
-                self._give(self._seat.member, task)
+        self._lineUp(tasks)
 
     def _interrupt(self, member: Member, number: int) -> None:
         member.interrupt(number)

@@ -110,6 +110,33 @@ async def test_cancelledBeforeItBegins(tmp_path: Path) -> None:
     await gate.close()
 
 
+@ensureDeferred
+async def test_cancelledInTheLastBatch(tmp_path: Path) -> None:
+    """
+    A task that is lined up in a child's last batch is cancelled without harm to the one
+    that runs, and the others are made once, by another child where there is one.
+    """
+    queue, gate, path = ProcessQueue(1, maxTasks=40), Gate(), tmp_path / "notes"
+    path.touch()
+    for _ in range(5):
+        await gatherResults([queue.call(calls.pid) for _ in range(7)])
+    first = queue.call(waitAt, gate.token)
+    await gate.arrivals(1)
+    waiting = [Heard(queue.call(calls.note, str(path), str(number))) for number in range(6)]
+    waiting[1].d.cancel()
+    idle = ProcessWorker()
+    await queue.attachWorker(idle)
+    await DeferredList([each.d for each in waiting])
+    assert idle.stats().tasks == 5
+    gate.open()
+    await first
+    assert path.read_text().split() == ["0", "2", "3", "4", "5"]
+    assert isinstance(waiting[1].error, CancelledError)
+    assert sum(worker.stats().lost for worker in queue.workers()) == 0
+    await queue.shutdown()
+    await gate.close()
+
+
 # Memory, and the number of tasks
 
 
