@@ -45,7 +45,7 @@ def threads(rounds: int) -> str:
                 ratio(ours["p50 us"], its["p50 us"]),
             ]
         )
-    columns = ["", "calls/s", "ours / its", "p50 us", "p99 us", "our p50 / its"]
+    columns = ["what", "calls/s", "ours / its", "p50 us", "p99 us", "our p50 / its"]
     return table("No-op calls in a thread: 100,000 at once, then one at a time", columns, rows)
 
 
@@ -62,7 +62,7 @@ def queue(rounds: int) -> str:
         [name, f"{figures[contender]['calls/s']:,.0f}", f"{figures[contender]['p50 us']:.1f}"]
         for name, contender in names.items()
     ]
-    return table("The queue alone, 100,000 calls at once", ["", "tasks/s", "p50 us"], rows)
+    return table("The queue alone, 100,000 calls at once", ["what", "tasks/s", "p50 us"], rows)
 
 
 def backlog(rounds: int) -> str:
@@ -80,13 +80,15 @@ def backlog(rounds: int) -> str:
         ],
         ["ThreadPoolExecutor", f"{its['bytes/task']:,.0f}", f"{its['call us']:.2f}", "1.00"],
     ]
-    text = table("1,000,000 tasks queued", ["", "bytes/task", "us a call", "ratio of calls"], rows)
+    text = table(
+        "1,000,000 tasks queued", ["what", "bytes/task", "us a call", "ratio of calls"], rows
+    )
     few, many = ours["dispatch of 1,000 us"], ours["dispatch us"]
     rows = [
         ["1,000 tasks, a series each", f"{few:.2f}", "1.00"],
         ["1,000,000 tasks, 10,000 series", f"{many:.2f}", ratio(many, few)],
     ]
-    return text + "\n" + table("A dispatch from a backlog", ["", "us", "ratio"], rows)
+    return text + "\n" + table("A dispatch from a backlog", ["what", "us", "ratio"], rows)
 
 
 def fairness(rounds: int) -> str:
@@ -99,7 +101,7 @@ def fairness(rounds: int) -> str:
     picture(ROOT / "docs" / "pictures" / "fairness.png")
     rows = [["worst flow", f"{figures['worst %']:.3f}"], ["mean", f"{figures['mean %']:.3f}"]]
     title = "100 flows of random niceness, 200,000 dispatches"
-    return table(title, ["", "share off its weight, %"], rows)
+    return table(title, ["what", "share off its weight, %"], rows)
 
 
 def idle(rounds: int) -> str:
@@ -108,7 +110,7 @@ def idle(rounds: int) -> str:
     """
     figures = runOnce("idle:idleQueue")
     rows = [["ten seconds", f"{figures['wake-ups']:.0f}", f"{figures['cpu ms']:.1f}"]]
-    return table("An idle queue with three threads", ["", "wake-ups", "CPU ms"], rows)
+    return table("An idle queue with three threads", ["what", "wake-ups", "CPU ms"], rows)
 
 
 BENCHMARKS = {f.__name__: f for f in (threads, queue, backlog, fairness, idle, processes, wire)}

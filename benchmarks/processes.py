@@ -70,7 +70,7 @@ def compared(
         [name, format(its[key], form), f"{ours / its[key]:.2f}"]
         for name, its in ((name, figures[contender]) for name, contender in names.items())
     ]
-    return table(title, ["", key, "ours / its"], rows)
+    return table(title, ["what", key, "ours / its"], rows)
 
 
 def percentileRows(
@@ -112,7 +112,7 @@ def burst(rounds: int) -> str:
         for name, its in ((name, figures[contender]) for name, contender in names.items())
     ]
     title = "No-op calls in two processes, all at once"
-    return table(title, ["", "calls", "calls/s", "ours / its"], rows)
+    return table(title, ["what", "calls", "calls/s", "ours / its"], rows)
 
 
 def outstanding(rounds: int) -> str:
@@ -166,7 +166,7 @@ def latencyTable(title: str, names: Names, rounds: int) -> str:
     """
     figures = runRounds(list(names.values()), rounds)
     rows = percentileRows(figures, names, "us", ".0f", "the floor")
-    return table(title, ["", "p50 us", "p99 us", "p50 / floor", "p99 / floor"], rows)
+    return table(title, ["what", "p50 us", "p99 us", "p50 / floor", "p99 / floor"], rows)
 
 
 def megabyte(rounds: int) -> str:
@@ -259,7 +259,7 @@ def doNext(rounds: int) -> str:
     rows = percentileRows(figures, names, "ms", ".2f", f"{OURS}, doNext")
     every = f"every {URGENT_EVERY * 1e3:.0f} ms"
     title = f"From a call, {every}, to its begin, before {BACKLOG:,} waiting tasks of 1 ms"
-    return table(title, ["", "p50 ms", "p99 ms", "p50 / ours", "p99 / ours"], rows)
+    return table(title, ["what", "p50 ms", "p99 ms", "p50 / ours", "p99 / ours"], rows)
 
 
 def first(rounds: int) -> str:
@@ -293,7 +293,7 @@ def idleProcesses(rounds: int) -> str:
         for name, contender in names.items()
     ]
     title = f"Idle for {IDLE_SECONDS} s: parent and children together"
-    return table(title, ["", "wake-ups", "CPU ms"], rows)
+    return table(title, ["what", "wake-ups", "CPU ms"], rows)
 
 
 def memory(rounds: int) -> str:
@@ -307,7 +307,7 @@ def memory(rounds: int) -> str:
         early, late = its[f"{who} at 10%"], its[f"{who} at 100%"]
         rows.append([who, f"{early:.1f}", f"{late:.1f}", f"{late / early:.2f}"])
     title = f"Resident MB in {MANY:,} no-op calls, {MANY_OUTSTANDING:,} of them outstanding"
-    return table(title, ["", "after 10%", "after 100%", "ratio"], rows)
+    return table(title, ["what", "after 10%", "after 100%", "ratio"], rows)
 
 
 ROWS = {

@@ -35,7 +35,7 @@ def burst(rounds: int) -> str:
         for name, contender in names.items()
     ]
     title = "No-op calls on two hosts, all at once"
-    return table(title, ["", "calls", "calls/s", "first / its"], rows)
+    return table(title, ["what", "calls", "calls/s", "first / its"], rows)
 
 
 def latency(rounds: int) -> str:
@@ -59,7 +59,7 @@ def latency(rounds: int) -> str:
         for name, contender in names.items()
     ]
     title = f"{ONE_BY_ONE:,} no-op calls over a UNIX socket, one at a time"
-    return table(title, ["", "p50 us", "p99 us", "p50 / sum of the others"], rows)
+    return table(title, ["what", "p50 us", "p99 us", "p50 / sum of the others"], rows)
 
 
 def _large(title: str, ours: str, floor: str, rounds: int) -> str:
@@ -72,7 +72,7 @@ def _large(title: str, ours: str, floor: str, rounds: int) -> str:
         ]
         for name, contender in ((OURS, ours), ("AMP, chunks that wait for their answers", floor))
     ]
-    return table(title, ["", "MB/s", "ours / its"], rows)
+    return table(title, ["what", "MB/s", "ours / its"], rows)
 
 
 def large(rounds: int) -> str:
@@ -111,7 +111,7 @@ def beside(rounds: int) -> str:
         ratios = [f"{value / least:.2f}" for value, least in zip(beside, alone, strict=True)]
         rows.append([f"beside {name}", *(f"{value:.0f}" for value in beside), *ratios])
     title = f"{ONE_BY_ONE:,} no-op calls over loopback, one at a time"
-    columns = ["", "p50 us", "p99 us", "p50 / alone", "p99 / alone"]
+    columns = ["what", "p50 us", "p99 us", "p50 / alone", "p99 / alone"]
     return table(title, columns, rows)
 
 
@@ -121,7 +121,7 @@ def items(rounds: int) -> str:
     """
     figures = runRounds(["wire_ours:generator"], rounds)["wire_ours:generator"]
     title = f"{GENERATED:,} integers of a generator, {2e3 * DELAY_SECONDS:.0f} ms away"
-    return table(title, ["", "items/s"], [[OURS, f"{figures['items/s']:,.0f}"]])
+    return table(title, ["what", "items/s"], [[OURS, f"{figures['items/s']:,.0f}"]])
 
 
 def connections(rounds: int) -> str:
@@ -131,7 +131,7 @@ def connections(rounds: int) -> str:
     figures = runRounds(["wire_ours:idle"], 1)["wire_ours:idle"]
     title = f"{CONNECTIONS} connected workers that do nothing, for {IDLE_SECONDS} s; both sides"
     row = ["heartbeats", f"{figures['wake-ups']:.0f}", f"{figures['cpu ms']:.0f}"]
-    columns = ["", "wake-ups", "CPU ms", "% of a core"]
+    columns = ["what", "wake-ups", "CPU ms", "% of a core"]
     return table(title, columns, [[*row, f"{figures['% of a core']:.2f}"]])
 
 

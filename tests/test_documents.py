@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from docutils.core import publish_doctree
+from docutils.nodes import entry as entryNode, thead
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.rst"))]
@@ -82,6 +84,21 @@ def run(arguments: list[str], folder: Path) -> str:
     assert "Traceback" not in done.stderr, told
     assert "Unhandled" not in done.stderr, told
     return done.stdout
+
+
+@pytest.mark.parametrize(
+    "document",
+    [pytest.param(each, id=each.name) for each in DOCUMENTS if each.suffix == ".rst"],
+)
+def test_tablesSayWhatTheirColumnsAre(document: Path) -> None:
+    """
+    No cell of a table's head is empty. Where the first cell of a line is, reStructuredText
+    takes the line for one that goes on, and empties all of them.
+    """
+    quiet = {"report_level": 5, "halt_level": 5}
+    tree = publish_doctree(document.read_text(encoding="utf-8"), settings_overrides=quiet)
+    heads = [entry.astext() for head in tree.findall(thead) for entry in head.findall(entryNode)]
+    assert "" not in heads
 
 
 def test_documentsHavePrograms() -> None:
