@@ -351,7 +351,8 @@ def test_deathBetweenItemsCostsOne() -> None:
 )
 def test_whatConcernsTheTaskConcernsAllItsItems(error: Exception) -> None:
     """
-    Where there is no worker, or the task is cancelled, its items fail as it does.
+    Where there is no worker, or the task is cancelled, its items fail as it does, each
+    by its own call.
     """
     map_ = Map(abs, range(200))
     map_.collect()
@@ -363,6 +364,8 @@ def test_whatConcernsTheTaskConcernsAllItsItems(error: Exception) -> None:
     failures = [result for result in map_.results if isinstance(result, Exception)]
     assert len(failures) == size
     assert {type(failure) for failure in failures} == {type(error)}
+    calls = [failure.call for failure in failures if hasattr(failure, "call")]
+    assert calls in ([], [f"abs({map_.results.index(each)})" for each in failures])
     assert len(map_.results) == 200
 
 
@@ -486,7 +489,9 @@ def test_queueThatEnds() -> None:
     map_.calls.open = False
     map_.runAll()
     assert map_.over
-    assert isinstance(map_.results[-1], QueueRunError)
+    error = map_.results[-1]
+    assert isinstance(error, QueueRunError)
+    assert error.call == f"abs({len(map_.results) - 1})"
     assert map_.taken < 200
 
 

@@ -200,6 +200,15 @@ class Chunker:
                 portion.d.cancel()
         self.close()
 
+    def explain(self, failure: Failure, item: Any) -> Failure:
+        """
+        Return a failure of a whole portion as that of one item: the call that it names is
+        the user's, not that of the chunk.
+        """
+        if failure.check(QueueRunError):
+            return Failure(QueueRunError(self._describe(item)))
+        return failure
+
     def close(self) -> None:
         """
         No more portions will be sent, and none is under way.
@@ -283,7 +292,7 @@ class Chunker:
         else:
             # Its outcome cannot be sent, for instance; else it concerns all of them.
             failed = begun if begun > first and not failure.check(*_FOR_ALL) else len(items)
-            outcomes += [failure] * (failed - first)
+            outcomes += [self.explain(failure, item) for item in items[first:failed]]
         self._settle(portion, outcomes, items[failed:], isOver=not failure.check(CancelledError))
 
     def _lostItems(self, portion: Portion, first: int, begun: int, error: WorkerLost) -> int:
@@ -304,10 +313,17 @@ class Chunker:
         return 1 if error.begun else len(portion.items)
 
     def _lost(self, item: Any, error: WorkerLost) -> WorkerLost:
-        call = describeCall(self._function, (item, *self._args), self._kw)
         return WorkerLost(
-            call, error.worker, error.begun, error.exitCode, error.signal, error.reason
+            self._describe(item),
+            error.worker,
+            error.begun,
+            error.exitCode,
+            error.signal,
+            error.reason,
         )
+
+    def _describe(self, item: Any) -> str:
+        return describeCall(self._function, (item, *self._args), self._kw)
 
     def _written(self, portion: Portion) -> list[Any]:
         """

@@ -272,7 +272,8 @@ class MapSource:
             if chunker.send(portion):
                 return True
         except Exception:
-            self._refused(portion)
+            failure = Failure()
+            self._refused(portion, [chunker.explain(failure, item) for item in portion.items])
             return True
         self._left.appendleft(portion)
         self._processes = 0 if not chunker.works else self._processes
@@ -286,19 +287,18 @@ class MapSource:
             d = portion.d = self._call(portion.items[0])
         except Exception:
             del self._pending[portion]
-            self._refused(portion)
+            self._refused(portion, [Failure()])
             return
         d.addBoth(self._ended, portion)
         if self._sink is None and portion.d is not None:
             # What ran within the call stopped this.
             portion.d.cancel()
 
-    def _refused(self, portion: Portion | _Single) -> None:
+    def _refused(self, portion: Portion | _Single, failures: list[Any]) -> None:
         """
         The queue takes no calls any more, and will take none later.
         """
         self._closeIterator()
-        failures = [Failure()] * len(portion.items)
         portion.items.clear()
         self._filled(portion, failures)
 
