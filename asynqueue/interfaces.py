@@ -219,7 +219,7 @@ class IQueueObserver(Interface):
     """
     Is told what happens in a queue. What an observer raises is logged and
     harms nobody. The methods are called in the middle of the queue's work:
-    they must be quick, and must not call the queue.
+    they must be quick, and must not call the queue, but for ending a task.
     """
 
     def taskQueued(task: ITask) -> None:
@@ -241,8 +241,8 @@ class IQueueObserver(Interface):
 
     def taskLost(task: ITask, worker: IWorker) -> None:
         """
-        The worker that held a task is gone. The task will be queued again, if
-        it may be, or is done next.
+        The worker that held a task has left it undone: it is gone, or lost what ran the
+        task. The task will be queued again, if it may be, or is done next.
         """
 
     def workerHired(worker: IWorker) -> None:

@@ -191,10 +191,7 @@ class TaskQueue:
             raise QueueRunError(describeCall(*callTuple))
         f = callTuple[0]
         if not callable(f):
-            if not isinstance(f, str):
-                raise TypeError(f"{f!r} cannot be called")
-            if options.series is None:
-                options = namedOptions(options)
+            options = _optionsOfName(f, options)
         if options.returnFailure is None and not self._returnFailure:
             options = evolve(options, returnFailure=False)
         task = dispatcher.newTask(callTuple, options)
@@ -225,7 +222,8 @@ class TaskQueue:
         a C{timeout} or a C{consumer}, without C{returnFailure}, or while somebody
         observes the queue, each call is a task.
 
-        @param func: is called with an item, C{args} and C{kw}.
+        @param func: is called with an item, C{args} and C{kw}; or the name of what a host
+            calls, as for L{call}.
         @param iterable: the items, taken one by one in the reactor's thread, as
             results are consumed. It may be infinite.
         @param ordered: whether results come in the order of the items, or as they
@@ -238,6 +236,8 @@ class TaskQueue:
         """
         if not self.isRunning():
             raise QueueRunError(f"map of {describeCall(func, (), {})}")
+        if not callable(func):
+            options = _optionsOfName(func, options)
         chunker = self._chunkerFor(func, args, kw, options)
         if ahead is None:
             processes = 0 if chunker is None else self._processes(options.series)
@@ -269,6 +269,9 @@ class TaskQueue:
         if returnFailure is None:
             returnFailure = self._returnFailure
         if options.timeout is not None or options.consumer is not None or not returnFailure:
+            return None
+        if not callable(func):
+            # Who is given a name makes the call as it likes.
             return None
         once = evolve(options, retries=0) if options.retries else options
 
@@ -610,6 +613,18 @@ class TaskQueue:
             if ledger.post is Post.LEAVING:
                 self._dispatcher.dismiss(ledger, limit)
         return self._shutdown(limit)
+
+
+def _optionsOfName(name: Any, options: CallOptions) -> CallOptions:
+    """
+    Return the options of a call by name: workers over a wire make it, unless a series
+    says otherwise.
+
+    @raise TypeError: it is no name.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"{name!r} cannot be called: give a function, or a name that a host knows")
+    return namedOptions(options) if options.series is None else options
 
 
 def _notHired(failure: Failure) -> None:

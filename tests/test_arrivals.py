@@ -4,14 +4,14 @@ What a queue promises of workers that connect, and of calls that are made by nam
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface import implementer
 
 from asynqueue.errors import IdentityRefused, QueueRunError, WorkerLost
-from asynqueue.interfaces import IConnectingWorker
+from asynqueue.interfaces import IConnectingWorker, IProcessWorker
 from asynqueue.scheduling.events import SilentObserver
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.taskqueue import TaskQueue
@@ -273,6 +273,31 @@ def test_namesGoOverTheWire() -> None:
     for each in d:
         each.cancel()
         assert isinstance(errorOf(each), CancelledError)
+
+
+@implementer(IProcessWorker)
+class Processes(MemoryWorker):
+    """
+    Says that its tasks run in processes.
+    """
+
+    pids: ClassVar[list[int]] = []
+
+
+def test_mapOfANameWaitsForAHost() -> None:
+    """
+    A map of a name is made by those who are qualified for the wire, as a call is, also
+    where all workers have processes.
+    """
+    local, worker = Processes(), Connecting()
+    queue = TaskQueue(local, worker)
+    deferator = queue.map("work", [1, 2])
+    assert local.tasks == []
+    worker.connect()
+    assert [task.callTuple for task in worker.tasks] == [("work", (1,), {})]
+    deferator.stop()
+    with pytest.raises(TypeError, match="cannot be called"):
+        queue.map(3, [1])  # type: ignore[arg-type]
 
 
 def test_withdraw() -> None:

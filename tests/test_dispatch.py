@@ -1037,6 +1037,50 @@ def test_laterHireRunsTheUpdatesFirst() -> None:
     assert seen == [[("update", 0)], [("update", 1)], [("update", 2)], [("call",)]]
 
 
+@pytest.mark.parametrize("ephemeral", [False, True])
+def test_updateMadeWhileAWorkerIsPreparedComesLast(ephemeral: bool) -> None:
+    """
+    An update that is made while a worker runs earlier ones comes after them, one after
+    the other, there and on every later hire.
+    """
+    queue = queueOf()
+    for n in range(3):
+        queue.update(f, n)
+    ran = []
+    for _ in range(2):
+        worker = MemoryWorker(window=9)
+        hired = Heard(queue.attachWorker(worker))
+        if not ran:
+            worker.end(worker.tasks[0])
+            ran.append((0,))
+            updated = Heard(queue.update(f, 3, ephemeral=ephemeral))
+        while worker.tasks:
+            assert len(worker.tasks) == 1
+            ran += called(worker)
+            worker.end(worker.tasks[0], "ran")
+        assert hired.result == worker.ID
+    assert updated.result == ["ran"]
+    assert ran == [(0,), (1,), (2,), (3,), (0,), (1,), (2,), *([] if ephemeral else [(3,)])]
+
+
+def test_failedUpdateLeavesNoneBehind() -> None:
+    """
+    Where an update fails as a worker is hired, those behind it end without being run,
+    and nothing of them is logged.
+    """
+    worker = MemoryWorker(window=9)
+    queue = queueOf()
+    for n in range(3):
+        queue.update(f, n)
+    with readingLogs() as logs:
+        hired = queue.attachWorker(worker)
+        worker.fail(worker.tasks[0], KeyError("update"))
+        assert isinstance(errorOf(hired), KeyError)
+        gc.collect()
+    assert logs.errors() == []
+    assert (worker.tasks, queue._dispatcher.load()) == ([], 0)
+
+
 def test_hireWhoseUpdateFailsIsNotHired() -> None:
     """
     A worker whose update fails is gone, and the one who hires hears why.

@@ -9,11 +9,235 @@ from typing import Any
 import pytest
 from twisted.python.failure import Failure
 
-from asynqueue.errors import ImplementationError
+from asynqueue.errors import ImplementationError, WorkerLost
 from asynqueue.interfaces import IQueueObserver
 from asynqueue.scheduling.events import Announcer, CallLogger, LoadProducer, SilentObserver
-from asynqueue.testing import MemoryQueue, RecordingConsumer, RecordingObserver
-from tests.doubles import errorOf, readingLogs, resultOf
+from asynqueue.testing import (
+    MemoryPrefetcher,
+    MemoryQueue,
+    MemoryWorker,
+    RecordingConsumer,
+    RecordingObserver,
+)
+from tests.doubles import Heard, errorOf, readingLogs, resultOf
+
+
+def busy(queue: Any) -> Any:
+    """
+    The worker of a queue, that is busy.
+    """
+    queue.call(abs, -1)
+    return queue.workers()[0]
+
+
+def withAnother(queue: Any) -> MemoryWorker:
+    """
+    A second worker, for what the first leaves.
+    """
+    worker = MemoryWorker()
+    queue.attachWorker(worker)
+    return worker
+
+
+def handedBack(queue: Any, call: Any) -> None:
+    call()
+    withAnother(queue)
+    queue.workers()[0].handBack()
+
+
+def timedOut(queue: Any, call: Any) -> None:
+    call(timeout=1)
+    queue.clock.advance(1)
+
+
+def lostTo(queue: Any, call: Any, leave: Any, **options: Any) -> None:
+    """
+    The worker that has the task leaves, and another one is there.
+    """
+    call(**options)
+    withAnother(queue)
+    leave(queue.workers()[0])
+
+
+def shutInTheMiddle(queue: Any, call: Any) -> None:
+    call()
+    queue.shutdown()
+    queue.clock.advance(5)
+
+
+def lostBySaying(worker: Any) -> None:
+    for task in list(worker.tasks):
+        worker.fail(task, WorkerLost("f", "somebody"))
+
+
+# How a task can end: the kind of worker that is there, what happens, and what observers
+# hear of the task.
+ENDS: dict[str, tuple[type, Any, str]] = {
+    "done": (MemoryWorker, lambda queue, call: call(), "queued begun done:None"),
+    "failed": (MemoryWorker, lambda queue, call: call(0), "queued begun done:ZeroDivisionError"),
+    "cancelled in the queue": (
+        MemoryWorker,
+        lambda queue, call: (busy(queue), call().cancel()),
+        "queued done:CancelledError",
+    ),
+    "cancelled as it runs": (
+        MemoryWorker,
+        lambda queue, call: call().cancel(),
+        "queued begun done:CancelledError",
+    ),
+    "timed out": (MemoryWorker, timedOut, "queued begun done:TaskTimedOut"),
+    "withdrawn": (
+        MemoryWorker,
+        lambda queue, call: (busy(queue), queue.withdraw(call())),
+        "queued done:CancelledError",
+    ),
+    "lost": (
+        MemoryWorker,
+        lambda queue, call: lostTo(queue, call, lambda worker: worker.resign()),
+        "queued begun lost done:WorkerLost",
+    ),
+    "lost in a crash": (
+        MemoryWorker,
+        lambda queue, call: lostTo(queue, call, lambda w: queue.detachWorker(w, crash=True)),
+        "queued begun lost done:WorkerLost",
+    ),
+    "lost by a worker that stays": (
+        MemoryWorker,
+        lambda queue, call: lostTo(queue, call, lostBySaying),
+        "queued begun lost done:WorkerLost",
+    ),
+    "retried": (
+        MemoryWorker,
+        lambda queue, call: lostTo(queue, call, lambda worker: worker.resign(), retries=1),
+        "queued begun lost begun done:None",
+    ),
+    "retried by a worker that stays": (
+        MemoryWorker,
+        lambda queue, call: lostTo(queue, call, lostBySaying, retries=1),
+        "queued begun lost begun done:None",
+    ),
+    "reassigned": (
+        MemoryWorker,
+        lambda queue, call: lostTo(queue, call, lambda w: queue.detachWorker(w, True, True)),
+        "queued begun lost begun done:None",
+    ),
+    "not begun": (
+        MemoryPrefetcher,
+        lambda queue, call: lostTo(queue, call, lambda worker: worker.resign()),
+        "queued lost begun done:None",
+    ),
+    "handed back": (MemoryPrefetcher, handedBack, "queued begun done:None"),
+    "queued at the end": (
+        MemoryWorker,
+        lambda queue, call: (busy(queue), call(), queue.shutdown()),
+        "queued done:QueueRunError",
+    ),
+    "running at the end": (
+        MemoryWorker,
+        lambda queue, call: (call(), queue.shutdown()),
+        "queued begun done:None",
+    ),
+    "lost at the end": (MemoryWorker, shutInTheMiddle, "queued begun lost done:WorkerLost"),
+    "an update": (
+        MemoryWorker,
+        lambda queue, call: Heard(queue.update(divmod, 7, 1, ephemeral=True)),
+        "queued begun done:None",
+    ),
+    "a lost update": (
+        MemoryWorker,
+        lambda queue, call: (
+            Heard(queue.update(divmod, 7, 1, ephemeral=True)),
+            queue.workers()[0].resign(),
+        ),
+        "queued begun lost done:WorkerLost",
+    ),
+}
+
+
+class Story(SilentObserver):
+    """
+    Notes what becomes of one task, and may do something as it hears of it.
+    """
+
+    def __init__(self, do: Any = None, event: str = "") -> None:
+        self.told: list[str] = []
+        self._do = do
+        self._event = event
+
+    def _note(self, event: str, task: Any, more: str = "") -> None:
+        if task.callTuple[0] is divmod:
+            self.told.append(event + more)
+            if event == self._event:
+                self._do(task)
+
+    def taskQueued(self, task: Any) -> None:
+        self._note("queued", task)
+
+    def taskBegun(self, task: Any, worker: Any) -> None:
+        self._note("begun", task)
+
+    def taskDone(self, task: Any, failure: Any) -> None:
+        self._note("done", task, f":{failure and type(failure.value).__name__}")
+
+    def taskLost(self, task: Any, worker: Any) -> None:
+        self._note("lost", task)
+
+
+def lived(observer: Story, kind: type, live: Any) -> tuple[MemoryQueue, list[Heard]]:
+    """
+    A queue in which a task has lived and ended.
+    """
+    queue = MemoryQueue(kind(), timeout=5)
+    heard: list[Heard] = []
+
+    def call(divisor: int = 1, **options: Any) -> Any:
+        heard.append(Heard(queue.call(divmod, 7, divisor, **options)))
+        return heard[-1].d
+
+    queue.addObserver(observer)
+    live(queue, call)
+    queue.finish()
+    for worker in queue.workers():
+        for task in worker.tasks:
+            worker.drop(task)
+    return queue, heard
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_observersHearHowATaskEnds(how: str) -> None:
+    """
+    Whatever ends a task, observers hear of each step once and in order: queued, begun,
+    lost for each worker that left it undone, and done.
+    """
+    kind, live, told = ENDS[how]
+    observer, load = Story(), RecordingConsumer()
+    queue, _ = lived(observer, kind, live)
+    assert observer.told == told.split()
+    queue.subscribe(load)
+    assert queue._dispatcher.load() == 0
+
+
+@pytest.mark.parametrize("event", ["queued", "begun", "lost", "done"])
+@pytest.mark.parametrize("how", ENDS)
+def test_observerMayCancelWhatItHearsOf(how: str, event: str) -> None:
+    """
+    An observer that cancels a task at any step ends it: its Deferred fires once, it is
+    done once, and the queue goes on.
+    """
+    kind, live, _ = ENDS[how]
+    observer = Story(lambda task: task.d.cancel(), event)
+    with readingLogs() as logs:
+        queue, heard = lived(observer, kind, live)
+    assert logs.errors() == []
+    assert all(len(each.results) == 1 for each in heard)
+    assert [told.partition(":")[0] for told in observer.told].count("done") == 1
+    statistics = queue.statistics()
+    assert (statistics.queued, statistics.running) == (0, 0)
+    if queue.isRunning():
+        withAnother(queue)
+        again = Heard(queue.call(abs, -3))
+        queue.finish()
+        assert again.result == 3
 
 
 class Clumsy(SilentObserver):

@@ -102,11 +102,21 @@ class LaneModel:
         self.time = 0.0
         self.tags: dict[Any, float] = {}
 
-    def arrived(self, flow: Any) -> None:
+    def has(self, flow: Any) -> bool:
+        """
+        Whether a flow has kept its place.
+        """
+        members = self.lane.bands[FAIR].members
+        return any((FAIR, each.series, each.niceness) == flow for each in members)
+
+    def arrived(self, flow: Any, stayed: bool) -> None:
         """
         A flow has tasks, and had none.
+
+        @param stayed: whether it has kept its place.
         """
-        self.tags[flow] = max(self.time, self.tags.get(flow, 0.0))
+        if not stayed:
+            self.tags[flow] = max(self.time, self.tags.get(flow, 0.0))
 
     def check(self, picked: Any, queued: list[Item]) -> None:
         """
@@ -127,7 +137,7 @@ class LaneModel:
         tag = self.tags[picked.flow]
         assert tag == min(self.tags[item.flow] for item in mine)
         assert picked.number == min(item.number for item in mine if item.flow == picked.flow)
-        self.time = tag
+        self.time = max(self.time, tag)
         self.tags[picked.flow] = tag + 1 / weight(picked.options.niceness)
 
 
@@ -142,11 +152,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.lanes: list[LaneModel] = []
         self.hired: list[LaneModel] = []
         self.queued: list[Item] = []
-        self.held: list[Item] = []
+        self.held: list[tuple[Item, LaneModel]] = []
         self.number = 0
 
     def _add(self, item: Item, push: Any) -> None:
         new = all(other.flow != item.flow for other in self.queued)
+        stayed = {id(model): model.has(item.flow) for model in self.lanes}
         told = push(item)
         assert {id(lane) for lane in told} == {
             id(model.lane) for model in self.lanes if model.lane.serves(item.options.series)
@@ -154,7 +165,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.queued.append(item)
         if new:
             for model in self.lanes:
-                model.arrived(item.flow)
+                model.arrived(item.flow, stayed[id(model)])
 
     @rule(
         series=st.sampled_from([None, "a", "b"]),
@@ -177,14 +188,17 @@ class SchedulerMachine(RuleBasedStateMachine):
             model.check(item, self.queued)
             if item is not None:
                 self.queued.remove(item)
-                self.held.append(item)
+                self.held.append((item, model))
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data())
-    def putBack(self, data: Any) -> None:
-        item = data.draw(st.sampled_from(self.held))
-        self.held.remove(item)
-        self._add(item, self.scheduler.putBack)
+    @rule(data=st.data(), begun=st.booleans())
+    def putBack(self, data: Any, begun: bool) -> None:
+        item, model = data.draw(st.sampled_from(self.held))
+        self.held.remove((item, model))
+        charged = None if begun else model.lane
+        self._add(item, lambda item: self.scheduler.putBack(item, charged))
+        if not begun and model in self.lanes and item.flow[0] == FAIR:
+            model.tags[item.flow] -= 1 / weight(item.options.niceness)
 
     @precondition(lambda self: self.queued)
     @rule(data=st.data())
@@ -203,7 +217,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             model = LaneModel(lane)
             self.lanes.append(model)
             for item in self.queued:
-                model.arrived(item.flow)
+                model.arrived(item.flow, False)
         self.hired.append(model)
 
     @precondition(lambda self: self.hired)
@@ -364,6 +378,55 @@ def test_lagIsBoundedAtEveryMoment(levels: list[int]) -> None:
             assert abs(had[i] - had[j]) <= costs[i] + costs[j] + 1e-9
 
 
+@given(
+    st.lists(NICENESS, min_size=2, max_size=5),
+    st.lists(st.lists(st.integers(0, 5), min_size=8, max_size=8), min_size=40, max_size=40),
+)
+@settings(deadline=None)
+def test_lagIsBoundedWhateverIsHandedBack(levels: list[int], fates: list[list[int]]) -> None:
+    """
+    Workers take eight tasks each time, and hand back, not begun, those of some flows
+    always, and of others now and then: what really begins keeps to the shares, within
+    what was handed back last.
+    """
+    bench = Bench(*range(len(levels)))
+    for series, nice in enumerate(levels):
+        bench.push(series, nice, times=20)
+    costs = [1 / weight(nice) for nice in levels]
+    had = [0.0] * len(levels)
+    for batch in fates:
+        held = [bench.pick() for _ in batch]
+        for item, fate in zip(held, batch, strict=True):
+            series = item.options.series
+            if fate == 0 or (fate < 4 and series == 0):
+                bench.scheduler.putBack(item, bench.lane)
+            else:
+                had[series] += costs[series]
+                bench.push(series, levels[series])
+        for i, j in combinations(range(len(levels)), 2):
+            assert abs(had[i] - had[j]) <= 9 * max(costs[i], costs[j]) + 1e-9
+
+
+def test_whatIsHandedBackIsNotChargedTwice() -> None:
+    """
+    Two flows of one niceness are served alike, though all that one is given is handed
+    back once before it begins.
+    """
+    bench = Bench("slow", "steady")
+    bench.push("slow", times=200)
+    bench.push("steady", times=200)
+    returned: set[int] = set()
+    served: Counter[Any] = Counter()
+    while sum(served.values()) < 200:
+        item = bench.pick()
+        if item.options.series == "slow" and item.number not in returned:
+            returned.add(item.number)
+            bench.scheduler.putBack(item, bench.lane)
+        else:
+            served[item.options.series] += 1
+    assert served == {"slow": 100, "steady": 100}
+
+
 def test_tenMoreIsHalfTheRate() -> None:
     """
     A flow of niceness 10 is served once for two times of one of niceness 0.
@@ -491,6 +554,11 @@ def test_bandHasEachFlowOnce() -> None:
     for _ in range(1000):
         bench.scheduler.putBack(bench.pick())
     assert len(bench.lane.bands[NEXT].heap) <= 2
+    bench.picked(2)
+    bench.push(times=2)
+    for _ in range(1000):
+        bench.scheduler.putBack(bench.pick(), bench.lane)
+    assert len(bench.lane.bands[FAIR].heap) <= 100
 
 
 def test_cancelledTasksAreForgotten() -> None:

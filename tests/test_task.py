@@ -41,6 +41,9 @@ class Owner:
     def taskGivenUp(self, task: Task) -> None:
         self.told.append("given up")
 
+    def taskLost(self, task: Task) -> None:
+        self.told.append("lost")
+
     def retryTask(self, task: Task) -> bool:
         if self._retrying:
             self.successors.append(task.nextAttempt(spent=1))

@@ -34,7 +34,7 @@ from asynqueue.scheduling.events import Announcer
 from asynqueue.scheduling.flows import Lane, Scheduler
 from asynqueue.scheduling.ledger import Ledger, Post
 from asynqueue.scheduling.options import DEFAULT, CallOptions
-from asynqueue.scheduling.task import ASSIGNED, QUEUED, CallTuple, Task
+from asynqueue.scheduling.task import ASSIGNED, ENDED, QUEUED, CallTuple, Task
 
 _log = Logger()
 
@@ -114,7 +114,11 @@ class Dispatcher:
         Queue a task. It may begin within this call. A hot path.
         """
         if self.observed:
+            # It is queued before it is told of: whoever hears may end it.
+            lanes = self.scheduler.push(task)
             self.announcer.announce("taskQueued", task)
+            self._wake(lanes)
+            return
         if self._loop is RESTING and not self.scheduler.queued:
             # Where nothing waits there is no order to be kept, nor a share.
             ledger = self.scheduler.takeIdle(task.options.series)
@@ -135,10 +139,10 @@ class Dispatcher:
         """
         Give a task to one worker, before those that are queued.
         """
-        if self.observed:
-            self.announcer.announce("taskQueued", task)
         task.holder = ledger
         ledger.updates.append(task)
+        if self.observed:
+            self.announcer.announce("taskQueued", task)
         if ledger.ready:
             self._attend(ledger)
 
@@ -228,6 +232,14 @@ class Dispatcher:
                 # The seam to other people's workers: the task has ended anyway.
                 _log.failure("{worker} failed to cancel a task", worker=ledger.name)
 
+    def taskLost(self, task: Task) -> None:
+        """
+        Announce that the worker that held a task is gone.
+        """
+        ledger: Ledger | None = task.holder
+        if self.observed and ledger is not None and task in ledger.tasks:
+            self.announcer.announce("taskLost", task, ledger.worker)
+
     def retryTask(self, task: Task) -> bool:
         """
         Queue the next attempt of a task whose worker was lost, while the queue
@@ -236,8 +248,6 @@ class Dispatcher:
         if not self.open or task.isUpdate:
             return False
         self._release(task)
-        if self.observed:
-            self.announcer.announce("taskLost", task, task.holder.worker)
         self._wake(self.scheduler.putBack(task.nextAttempt(spent=1)))
         return True
 
@@ -284,21 +294,31 @@ class Dispatcher:
 
     @inlineCallbacks
     def _induct(self, ledger: Ledger, updates: list[CallTuple]) -> Any:
+        # All of them are lined up at once: an update that is made meanwhile comes after.
+        tasks: list[Task] = []
         for callTuple in updates:
-            if ledger.post is not Post.INDUCTED:
-                break
-            task = self.newUpdate(callTuple, lasting=True)
-            self.assign(ledger, task)
-            try:
+            if ledger.post is Post.INDUCTED:
+                tasks.append(self.newUpdate(callTuple, lasting=True))
+                self.assign(ledger, tasks[-1])
+        try:
+            for task in tasks:
+                if ledger.post is not Post.INDUCTED:
+                    break
                 yield task.d
-            except GeneratorExit:
-                # Nobody holds the queue any more.
-                raise
-            except BaseException:
-                # Whatever it is, an exit too, it goes on to who hires; without its
-                # updates the worker is not fit to serve.
-                self.fire(ledger)
-                raise
+                if ledger.ready:
+                    self._attend(ledger)
+        except GeneratorExit:
+            # Nobody holds the queue any more.
+            raise
+        except BaseException:
+            # Whatever it is, an exit too, it goes on to who hires; without its
+            # updates the worker is not fit to serve.
+            self.fire(ledger)
+            raise
+        finally:
+            for task in tasks:
+                # Those behind one that failed, or that the worker did not stay for.
+                task.d.addErrback(lambda failure: None)
         if ledger.post is not Post.INDUCTED:
             raise WorkerLost("any call", ledger.name, begun=False, reason="it left")
         ledger.post = Post.SERVING
@@ -449,9 +469,10 @@ class Dispatcher:
         # The last first: each goes back before those that were queued after it.
         for task in reversed(list(ledger.tasks)):
             if self.open and not task.isUpdate and (reassign or task in notBegun):
-                if self.observed:
-                    self.announcer.announce("taskLost", task, ledger.worker)
-                self._requeue(ledger, task, begun=task not in notBegun)
+                self.taskLost(task)
+                # Whoever heard of that may have ended it.
+                if task in ledger.tasks:
+                    self._requeue(ledger, task, begun=task not in notBegun)
             else:
                 lost.append(task)
         lost.reverse()
@@ -481,14 +502,15 @@ class Dispatcher:
         A task waits again, in its old place. Nobody is woken for it yet: those
         that go before it may follow.
         """
-        del ledger.tasks[task]
+        lane = ledger.tasks.pop(task)
         self.running -= 1
         if begun:
-            # What the worker says of it from now on has no effect.
-            task = task.nextAttempt()
+            # What the worker says of it from now on has no effect. Its flow has had what
+            # it was charged for.
+            task, lane = task.nextAttempt(), None
         else:
             task.putBack()
-        self.scheduler.putBack(task)
+        self.scheduler.putBack(task, lane)
 
     # The loop
 
@@ -549,7 +571,7 @@ class Dispatcher:
                 task = self._next(ledger)
                 if task is None:
                     continue
-                self._give(ledger, task)
+                self._give(ledger, task, ledger.lane)
                 given += 1
                 if given % _LOOK == 0 and perf_counter() - started > _SLICE:
                     self._loop = POSTPONED
@@ -573,21 +595,28 @@ class Dispatcher:
                 ledger.lane.idle[ledger] = None
             return task
         if post is Post.INDUCTED:
-            if ledger.updates:
+            # One after the other: each may need what those before it have done.
+            if ledger.updates and not ledger.tasks:
                 return ledger.updates.popleft()
             ledger.ready = True
         return None
 
-    def _give(self, ledger: Ledger, task: Task) -> None:
+    def _give(self, ledger: Ledger, task: Task, lane: Lane | None = None) -> None:
         """
         Have a worker run a task, and go on when it is ready. A hot path.
+
+        @param lane: where the flow of the task was charged for it, if anywhere.
         """
         task.holder = ledger
         task.state = ASSIGNED
-        ledger.tasks[task] = None
+        ledger.tasks[task] = lane
         self.running += 1
         if not ledger.prefetching:
             task.begin()
+            if task.state is ENDED:
+                # Whoever heard that it begins has ended it.
+                self._ready.append(ledger)
+                return
         try:
             ready = ledger.worker.run(task)
         except Exception as error:

@@ -8,7 +8,8 @@ C{2 ** (-niceness / 10)}, by start-time fair queueing (P. Goyal, H. M. Vin,
 H. Cheng, "Start-time Fair Queueing", SIGCOMM 1996): a flow has a virtual start
 tag, the lowest tag is served, and by that the flow's tag grows by one over its
 weight. The virtual time of a lane is the tag served last; a flow that comes
-back starts there, or at the tag that it had earned, whichever is later.
+back starts there, or at the tag that it had earned, whichever is later. A task that
+was handed to a worker and comes back, not begun, is taken off its flow's tag again.
 
 Around the flows lie two bands, C{doNext} and C{doLast}, first come first served
 over all series.
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
-from heapq import heappop, heappush, heapreplace
+from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 from typing import Any
 
@@ -106,14 +107,15 @@ class FairBand:
     """
     The flows of one lane by start-time fair queueing.
 
-    @ivar heap: each flow with its tag.
-    @ivar members: the flows that have a place.
-    @ivar time: the virtual time, the tag served last.
+    @ivar heap: entries: a tag, a number that decides between equal tags, and the flow;
+        C{None} for the flow in an entry that was replaced by one with an earlier tag.
+    @ivar members: the flows that have a place, each with the entry that counts.
+    @ivar time: the virtual time, the latest tag that was served.
     """
 
     def __init__(self) -> None:
-        self.heap: list[tuple[float, int, Flow]] = []
-        self.members: set[Flow] = set()
+        self.heap: list[list[Any]] = []
+        self.members: dict[Flow, list[Any]] = {}
         self.time = 0.0
 
     def add(self, flow: Flow) -> None:
@@ -121,9 +123,24 @@ class FairBand:
         A flow has tasks again. If it still has a place, its tag there stands.
         """
         if flow not in self.members:
-            self.members.add(flow)
             flow.places += 1
-            heappush(self.heap, (self.time, flow.order, flow))
+            self._enter(flow, self.time)
+
+    def refund(self, flow: Flow) -> None:
+        """
+        Take back the charge for a task that was picked and not begun. The flow has a
+        place.
+        """
+        entry = self.members[flow]
+        entry[2] = None
+        self._enter(flow, entry[0] - flow.cost)
+        if len(self.heap) > 2 * len(self.members) + _DEAD_ENOUGH:
+            self.heap = [entry for entry in self.heap if entry[2] is not None]
+            heapify(self.heap)
+
+    def _enter(self, flow: Flow, tag: float) -> None:
+        entry = self.members[flow] = [tag, next(_order), flow]
+        heappush(self.heap, entry)
 
     def pick(self, ended: list[Flow]) -> Task | None:
         """
@@ -131,15 +148,21 @@ class FairBand:
         """
         heap = self.heap
         while heap:
-            tag, order, flow = heap[0]
-            self.time = tag
-            task = flow.first()
+            entry = heap[0]
+            tag, _, flow = entry
+            if flow is None:
+                heappop(heap)
+                continue
+            if tag > self.time:
+                self.time = tag
+            task: Task | None = flow.first()
             if task is not None:
                 flow.tasks.popleft()
-                heapreplace(heap, (tag + flow.cost, order, flow))
+                entry[0] = tag + flow.cost
+                heapreplace(heap, entry)
                 return task
             heappop(heap)
-            self.members.remove(flow)
+            del self.members[flow]
             flow.places -= 1
             ended.append(flow)
         return None
@@ -303,10 +326,12 @@ class Scheduler:
                 lane.bands[flow.band].add(flow)
         return flow.lanes
 
-    def putBack(self, task: Task) -> list[Lane]:
+    def putBack(self, task: Task, charged: Lane | None = None) -> list[Lane]:
         """
-        Queue a task again that was not begun, in the place that it had.
+        Queue a task again, in the place that it had.
 
+        @param charged: the lane that it was picked from, if it was not begun: its flow is
+            not to be charged for it twice.
         @return: the lanes whose workers may run it.
         """
         flow = self._flowOf(task)
@@ -314,6 +339,9 @@ class Scheduler:
         flow.insert(task)
         for lane in flow.lanes:
             lane.bands[flow.band].add(flow)
+        if charged is not None and flow.band == FAIR and charged in flow.lanes:
+            _, fair, _ = charged.bands
+            fair.refund(flow)
         return flow.lanes
 
     def pick(self, lane: Lane) -> Task | None:

@@ -39,7 +39,8 @@ class Ledger:
     @ivar ID: the number of the worker, unique in its queue.
     @ivar post: see L{Post}.
     @ivar lane: what it chooses from.
-    @ivar tasks: what it holds, in the order it was assigned.
+    @ivar tasks: what it holds, in the order it was assigned, each with the lane in which
+        its flow was charged for it, if it was.
     @ivar updates: calls that it must run before any other.
     @ivar waiters: those who wait until it is gone, for the tasks it did not end.
     @ivar ready: whether it waits to be assigned a task.
@@ -74,7 +75,7 @@ class Ledger:
         self.post = Post.INDUCTED
         self.ready = False
         self.done = 0
-        self.tasks: dict[Task, None] = {}
+        self.tasks: dict[Task, Lane | None] = {}
         self.updates: deque[Task] = deque()
         self.waiters: list[Deferred[list[Task]]] = []
         # Asked once: it is needed for every task.

@@ -66,6 +66,11 @@ class TaskOwner(Protocol):
         The task has ended while a worker had it: the worker may end the run.
         """
 
+    def taskLost(self, task: Task) -> None:
+        """
+        The worker of the task was lost. The task is tried again next, or ends.
+        """
+
     def retryTask(self, task: Task) -> bool:
         """
         The worker of the task was lost: queue it again, if it may be.
@@ -250,7 +255,9 @@ class Task:
         self.owner.taskEnded(self, None)
         d = self.d
         d.task = None
-        d.callback(value)
+        # An observer may have cancelled it as it heard of the end.
+        if not d.called:
+            d.callback(value)
 
     def errback(self, failure: Failure) -> None:
         """
@@ -263,12 +270,11 @@ class Task:
         if not isinstance(failure, Failure):
             text = f"a worker ended {self.describe()} with {failure!r}, which is no Failure"
             failure = Failure(ImplementationError(text))
-        if (
-            self._attemptsLeft > 0
-            and failure.check(WorkerLost) is not None
-            and self.owner.retryTask(self)
-        ):
-            return
+        if isinstance(failure.value, WorkerLost):
+            self.owner.taskLost(self)
+            # Whoever heard of that may have ended it.
+            if self.state is ENDED or (self._attemptsLeft > 0 and self.owner.retryTask(self)):
+                return
         self._fail(failure)
 
     def putBack(self) -> None:
