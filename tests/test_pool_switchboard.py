@@ -269,6 +269,24 @@ def test_threadsAreNotHeardOutsideOfItsTime(board: Switchboard) -> None:
     assert made == ["in time"]
 
 
+@pytest.mark.parametrize("far", [25 * 86_400.0, 1e12, float("inf")])
+def test_aTimerFarAwayHindersNobody(board: Switchboard, sockets: Sockets, far: float) -> None:
+    """
+    A time that is longer than the system can wait, even an infinite one, is waited for in
+    parts.
+    """
+    here, there = sockets
+    got: list[bytes] = []
+    board.watch(here.fileno(), lambda: got.append(here.recv(10)))
+    timer = board.callLater(far, lambda: got.append(b"no"))
+    there.send(b"one")
+    board.turn(None)
+    timer.cancel()
+    there.send(b"two")
+    board.turn(far)
+    assert got == [b"one", b"two"]
+
+
 # With a loop
 
 

@@ -9,7 +9,7 @@ import select
 import struct
 import termios
 from collections.abc import Callable, Iterable, Mapping
-from threading import Event
+from threading import TIMEOUT_MAX, Event
 from typing import Any, Protocol
 
 from twisted.logger import Logger
@@ -262,7 +262,7 @@ class AsyncResult:
         """
         Wait for another thread to end it.
         """
-        self._event.wait(timeout)
+        self._event.wait(None if timeout is None else min(timeout, TIMEOUT_MAX))
 
     def succeed(self, value: Any) -> None:
         """

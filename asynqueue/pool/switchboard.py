@@ -18,6 +18,9 @@ from typing import Any
 
 from asynqueue.pool.hubs import Hub, Timer
 
+# No wait of the system may be much longer, in seconds: a longer one is several turns.
+_LONGEST = 86_400.0
+
 
 class _Delayed:
     """
@@ -127,6 +130,8 @@ class Switchboard:
         if self._delayed:
             left = max(0.0, min(call.due for call in self._delayed) - monotonic())
             timeout = left if timeout is None else min(timeout, left)
+        if timeout is not None:
+            timeout = min(timeout, _LONGEST)
         # Upwards: a timer must not be found to be early by a fraction of this.
         wait = None if timeout is None else int(timeout * 1000) + (timeout > 0)
         for descriptor, events in self._poll.poll(wait):
