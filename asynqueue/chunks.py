@@ -34,7 +34,16 @@ from typing import Any, NamedTuple
 
 from asynqueue.codec import dumps
 from asynqueue.errors import TaskInterrupted
-from asynqueue.outcome import Raised, Returned, cannotDecode, cannotSend, raised, shortRepr
+from asynqueue.outcome import (
+    Raised,
+    Returned,
+    Shape,
+    cannotDecode,
+    cannotSend,
+    raised,
+    shapeOf,
+    shortRepr,
+)
 
 # A chunk ends after so many seconds, whatever was planned: the rest of its items is
 # given back.
@@ -349,6 +358,7 @@ class _Running:
                 else:
                     args, kw = pickle.loads(rest)
                     value = function(item, *args, **kw)
+                plain = type(value) in PLAIN
             except TaskInterrupted:
                 # Nobody waits for any of this.
                 raise
@@ -357,14 +367,11 @@ class _Running:
                 failed = True
                 pickled = dumps(raised(error))
             else:
-                if value is None:
-                    plain = True
-                elif type(value) in PLAIN:
-                    plain = True
-                    pickled = pickle.dumps(value, 5)
+                if plain:
+                    pickled = _NONE if value is None else pickle.dumps(value, 5)
                 elif type(value) is CoroutineType:
                     return _awaited(perf_counter() - started, ended + 1, value, self._raw)
-                elif not self._raw and isinstance(value, (Iterator, AsyncIterator)):
+                elif not self._raw and shapeOf(value) is not None:
                     return _streamed(Summary(perf_counter() - started, ended + 1), value)
                 else:
                     failed, pickled = _pickled(value)
@@ -435,7 +442,7 @@ async def _awaited(
         # The seam to user code; a cancellation means the whole chunk.
         last = True, dumps(raised(error))
     else:
-        if not raw and isinstance(value, (Iterator, AsyncIterator)):
+        if not raw and shapeOf(value) is not None:
             return _streamed(Summary(seconds, ended), value)
         last = _pickled(value)
     return Summary(seconds + perf_counter() - started, ended, last=last, alone=True)
@@ -443,7 +450,7 @@ async def _awaited(
 
 def _streamed(summary: Summary, value: Any) -> Any:
     head = summary._replace(alone=True)
-    return Rest(head, value) if isinstance(value, Iterator) else _AsyncRest(head, value)
+    return Rest(head, value) if shapeOf(value) is Shape.ITERATOR else _AsyncRest(head, value)
 
 
 class Rest(Iterator[Any]):

@@ -16,9 +16,11 @@ from __future__ import annotations
 import pickle
 import reprlib
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from enum import Enum
 from types import TracebackType
 from typing import Any, NamedTuple
+from weakref import ProxyTypes
 
 from asynqueue.codec import dumps
 from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteTraceback
@@ -128,6 +130,67 @@ def describeCall(f: Callable[..., Any] | str, args: tuple[Any, ...], kw: dict[st
 _cause: Any = vars(BaseException)["__cause__"]
 
 
+class Shape(Enum):
+    """
+    How items are taken from a result that stays where it is.
+    """
+
+    ITERATOR = "by a loop"
+    ASYNC_ITERATOR = "by an asynchronous loop"
+
+
+# What surely is no iterator, and needs no closer look.
+_VALUES = frozenset({bool, bytes, complex, dict, float, int, list, set, str, tuple, type(None)})
+
+_FILE_METHODS = ("read", "readline", "readinto")
+
+
+def shapeOf(value: object) -> Shape | None:
+    """
+    Tell whether a result is an iterator by design: its type has C{__iter__} and
+    C{__next__}, or C{__aiter__} and C{__anext__}.
+
+    A file is none, nor is what can be read as one, nor is a proxy, which says that it is of
+    another class than it is. It is the type that counts: somebody's C{__class__} and
+    C{__getattr__} may raise, but this never does. A hot path.
+
+    @return: its shape if it is an iterator; C{None}: it goes to the caller as it is.
+    """
+    kind = type(value)
+    try:
+        if kind in _VALUES:
+            return None
+        if issubclass(kind, AsyncIterator):
+            shape = Shape.ASYNC_ITERATOR
+        elif issubclass(kind, Iterator):
+            shape = Shape.ITERATOR
+        else:
+            return None
+    except BaseException:
+        # Somebody's metaclass: what cannot be looked at is no iterator by design.
+        return None
+    return None if kind in ProxyTypes or _isProxy(value) or _isFile(value) else shape
+
+
+def _isProxy(value: object) -> bool:
+    try:
+        return value.__class__ is not type(value)
+    except BaseException:
+        # Somebody's __class__.
+        return False
+
+
+def _isFile(value: object) -> bool:
+    for name in _FILE_METHODS:
+        try:
+            if callable(getattr(value, name, None)):
+                return True
+        except BaseException:
+            # Somebody's __getattr__.
+            pass
+    return False
+
+
 class Returned(NamedTuple):
     """
     The call returned.
@@ -226,7 +289,7 @@ def perform(payload: bytes, number: object = None) -> bytes:
 
 
 def _packed(value: Any) -> bytes:
-    if isinstance(value, Iterator):
+    if shapeOf(value) is not None:
         reason = "an iterator stays in the process that made it; return a list"
         raise MaybeEncodingError(reason, shortRepr(value))
     try:

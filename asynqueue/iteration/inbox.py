@@ -23,6 +23,7 @@ from zope.interface import implementer
 from asynqueue.awaitable import AwaitableDeferred
 from asynqueue.errors import ImplementationError, NotReadyError
 from asynqueue.interfaces import IItemSink, IItemSource
+from asynqueue.outcome import cannotSend
 
 #: What L{Inbox.take} returns when no item is there to be taken.
 NOTHING: Any = object()
@@ -105,6 +106,13 @@ class Inbox:
         """
         if self._life is not _Life.OPEN:
             return
+        try:
+            for item in items:
+                item.__class__  # noqa: B018 -- a Deferred asks its result for it
+        except BaseException:
+            # Somebody's class: the item fails, as it cannot be handed out.
+            self._receiveEach(items)
+            return
         count = len(items)
         if count > self._granted:
             raise ImplementationError(
@@ -116,6 +124,16 @@ class Inbox:
         self._enough = 1 if moreLeft else 2
         self._complete = True
         self._settle()
+
+    def _receiveEach(self, items: Sequence[Any]) -> None:
+        for item in items:
+            try:
+                item.__class__  # noqa: B018 -- as above
+            except BaseException as error:
+                # As above.
+                self.receiveFailure(Failure(cannotSend(error, item)))
+            else:
+                self.receive([item])
 
     def receiveFailure(self, failure: Failure) -> None:
         """

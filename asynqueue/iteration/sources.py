@@ -19,23 +19,23 @@ from zope.interface import implementer
 from asynqueue.awaitable import deferAwaitable
 from asynqueue.errors import ImplementationError
 from asynqueue.interfaces import IItemSink, IItemSource
+from asynqueue.outcome import Shape, shapeOf
 
 _log = Logger()
 
-_CONTAINERS = (str, bytes, bytearray, memoryview, list, tuple, dict, set, frozenset)
+# Those of their subclasses that have C{__next__} are none, too.
+_NO_ITERATORS = (str, bytes, bytearray, memoryview, list, tuple, dict, set, frozenset, Deferred)
 
 
 def isIterator(x: object) -> bool:
     """
-    Whether C{x} is an iterator: one that has C{__iter__} and C{__next__}.
+    Tell whether C{x} is an iterator by design: its type has C{__iter__} and C{__next__}.
 
-    Containers are none, nor are Deferreds, and nor is what iterates
-    asynchronously, as a Deferator does. A function that makes iterators is not
-    one itself.
+    Containers are none, nor are Deferreds, files and what can be read as they are, proxies,
+    and what iterates asynchronously, as a Deferator does. A function that makes iterators
+    is not one itself.
     """
-    if isinstance(x, (*_CONTAINERS, Deferred, AsyncIterator)):
-        return False
-    return isinstance(x, Iterator)
+    return shapeOf(x) is Shape.ITERATOR and not issubclass(type(x), _NO_ITERATORS)
 
 
 class _Phase(Enum):
@@ -90,11 +90,13 @@ class IteratorSource:
 
     def _close(self) -> None:
         self._sink = None
-        iterator, self._iterator = self._iterator, iter(())
+        iterator: Any = self._iterator
+        self._iterator = iter(())
         awaited, self._awaited = self._awaited, None
         if awaited is not None:
             awaited.cancel()
-        if isinstance(iterator, Generator):
+        # Not of the iterator: somebody's __class__ may raise.
+        if issubclass(type(iterator), Generator):
             try:
                 iterator.close()
             except Exception:
@@ -124,7 +126,8 @@ class IteratorSource:
             # The seam to the user's iterator: it is the consumer's failure, an exit too.
             self._end(Failure())
         else:
-            if isinstance(item, Deferred):
+            # Not of the item: somebody's __class__ may raise.
+            if issubclass(type(item), Deferred):
                 self._awaited = item
                 item.addBoth(self._got)
                 if self._awaited is not None:
@@ -145,7 +148,7 @@ class IteratorSource:
     def _deliver(self, item: Any) -> None:
         if self._sink is None or self._phase is _Phase.OVER:
             return
-        if isinstance(item, Failure):
+        if issubclass(type(item), Failure):
             self._sink.receiveFailure(item)
         else:
             self._sink.receive((item,))
@@ -254,8 +257,10 @@ class AsyncIteratorSource:
             else:
                 if self._state is _Drive.RUNNING:
                     sink.receive((item,))
-        if isinstance(self._iterator, AsyncGenerator):
-            await self._iterator.aclose()
+        iterator: Any = self._iterator
+        # Not of the iterator: somebody's __class__ may raise.
+        if issubclass(type(iterator), AsyncGenerator):
+            await iterator.aclose()
 
     def _end(self, sink: IItemSink, failure: Failure | None) -> None:
         if self._state is _Drive.OVER:

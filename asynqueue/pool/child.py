@@ -32,16 +32,13 @@ from typing import Any
 from asynqueue.channels import Channel
 from asynqueue.codec import decode, encode
 from asynqueue.framing import LARGEST, Frame, checkSize
-from asynqueue.outcome import cannotSend, traceOf
+from asynqueue.outcome import cannotSend, shapeOf, traceOf
 from asynqueue.pool.performing import Performer
 from asynqueue.pool.protocol import RETURNED, SKIPPED, SMALLEST, Kind, Words
 from asynqueue.pool.reporting import Reporter
-from asynqueue.pool.streaming import Stream, isStream, sendRaised, sizeOf
+from asynqueue.pool.streaming import Stream, sendRaised, sizeOf
 
 _NONE = pickle.dumps(None, 5)
-
-# What surely is no iterator, and needs no closer look.
-_VALUES = frozenset({bool, bytes, dict, float, int, list, set, str, tuple, type(None)})
 
 # Python itself ignores these.
 _IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}
@@ -157,8 +154,7 @@ class Child:
             f = self._callables.get(name) or self._defined(name)
             args, kw = ((), {}) if packed is None else pickle.loads(packed, buffers=buffers)
             value = self._performer.perform(number, f, args, kw)
-            kind = type(value)
-            stays = kind not in _VALUES and not raw and isStream(kind)
+            stays = not raw and shapeOf(value) is not None
         except BaseException as error:
             # The seam to user code: exits and interrupts of the task are outcomes,
             # too, and so is what its arguments raise as they are unpickled.

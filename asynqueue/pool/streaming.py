@@ -6,16 +6,16 @@ This module imports no Twisted.
 
 from __future__ import annotations
 
-import inspect
 import pickle
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
 from asynqueue.codec import encode
 from asynqueue.errors import RemoteError
 from asynqueue.framing import checkSize
-from asynqueue.outcome import Raised, cannotSend, nameOf, raised, shortRepr
+from asynqueue.outcome import Raised, Shape, cannotSend, nameOf, raised, shapeOf, shortRepr
 from asynqueue.pool.protocol import Kind
 
 # An iterator is advanced for so many seconds at a time, or until its items have
@@ -30,14 +30,6 @@ _GROWTH = 2
 _TOLD = 10_000
 
 Send = Callable[[int, int, Any, Sequence[Any]], None]
-
-
-def isStream(kind: type) -> bool:
-    """
-    Whether values of this type are iterators, of either kind, that stay here.
-    """
-    # Not of the value: somebody's __class__ may raise.
-    return issubclass(kind, (Iterator, AsyncIterator))
 
 
 def sizeOf(body: bytes, buffers: Sequence[Any]) -> int:
@@ -95,8 +87,7 @@ class Stream:
         self._limit = limit
         self._value = value
         self._batch = 1
-        # Not of the value: somebody's __class__ may raise.
-        if issubclass(type(value), Iterator):
+        if shapeOf(value) is Shape.ITERATOR:
             self._next: Callable[[], Any] = value.__next__
         else:
             self._next = lambda: run(value.__anext__())
@@ -174,10 +165,10 @@ class Stream:
         """
         Nobody takes its items any more.
         """
-        if inspect.isgenerator(self._value):
+        if type(self._value) is GeneratorType:
             # An interrupt of the call is over.
             self._value.close()
-        elif inspect.isasyncgen(self._value):
+        elif type(self._value) is AsyncGeneratorType:
             self._run(self._value.aclose())
 
     def _take(self, items: list[Any], count: int, end: float) -> None:

@@ -357,8 +357,9 @@ class MapSource:
             self._sink.receive(items)
 
     def _closeIterator(self) -> None:
-        iterator, self._iterator = self._iterator, None
+        iterator: Any = self._iterator
+        self._iterator = None
         # Only generators have a close() that means this; other iterators, such as
         # files, are their owner's.
-        if isinstance(iterator, Generator):
+        if issubclass(type(iterator), Generator):
             iterator.close()

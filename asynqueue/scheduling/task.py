@@ -20,7 +20,7 @@ from zope.interface import implementer
 from asynqueue.awaitable import AwaitableDeferred
 from asynqueue.errors import ImplementationError, TaskTimedOut, WorkerLost
 from asynqueue.interfaces import ITask
-from asynqueue.outcome import describeCall
+from asynqueue.outcome import cannotSend, describeCall
 from asynqueue.scheduling.options import CallOptions
 
 _log = Logger()
@@ -242,11 +242,18 @@ class Task:
     def callback(self, value: Any) -> None:
         """
         End the task with its value. A second end is ignored. With a Deferred,
-        the task ends when that fires.
+        the task ends when that fires. What cannot be asked for its class is no value
+        that a Deferred can carry: the task fails.
         """
         if self.state is ENDED:
             return
-        if isinstance(value, Deferred):
+        try:
+            isDeferred = isinstance(value, Deferred)
+        except BaseException as error:
+            # Somebody's __class__, such as that of a proxy of what is gone.
+            self.errback(Failure(cannotSend(error, value)))
+            return
+        if isDeferred:
             value.addCallbacks(self.callback, self.errback)
             return
         self.state = ENDED

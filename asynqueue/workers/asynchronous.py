@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Hashable, Iterable
 from enum import Enum
 from time import perf_counter
+from types import AsyncGeneratorType
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -185,7 +186,7 @@ class AsyncWorker:
             task.callback(value)
         elif isIterator(value):
             self._deliveries.begin(task, IteratorSource(value), shortRepr(value), _WINDOW)
-        elif inspect.isasyncgen(value):
+        elif type(value) is AsyncGeneratorType:
             self._deliveries.begin(task, AsyncIteratorSource(value), shortRepr(value), _WINDOW)
         else:
             task.callback(value)
@@ -196,7 +197,8 @@ class AsyncWorker:
         """
         if task in self._runs:
             del self._runs[task]
-            if isinstance(result, Failure):
+            # Not of the result: somebody's __class__ may raise.
+            if issubclass(type(result), Failure):
                 task.errback(result)
             else:
                 self._deliver(task, result)

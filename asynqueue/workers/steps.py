@@ -5,11 +5,11 @@ items go to the reactor in batches.
 
 from __future__ import annotations
 
-import inspect
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextvars import Context
 from time import perf_counter
+from types import GeneratorType
 from typing import Any, Protocol
 
 from twisted.logger import Logger
@@ -226,6 +226,6 @@ class ThreadSource:
     def _close(self) -> None:
         iterator, self.iterator = self.iterator, None
         if iterator is not None:
-            if inspect.isgenerator(iterator):
+            if type(iterator) is GeneratorType:
                 self._runner.submit(Close(iterator, self.context))
             self._runner.sourceEnded(self)

@@ -1,0 +1,241 @@
+"""
+Results that cannot be looked at, or only look like iterators.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import weakref
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import pytest_twisted
+
+from asynqueue.errors import MaybeEncodingError
+from asynqueue.iteration.deferator import Deferator
+from asynqueue.iteration.sources import isIterator
+from asynqueue.outcome import Shape, shapeOf
+from asynqueue.reactors import theReactor
+from asynqueue.taskqueue import TaskQueue
+from asynqueue.workers.asynchronous import AsyncWorker
+from asynqueue.workers.thread import ThreadWorker
+
+# No wait here may be a hang.
+PATIENCE = 20
+
+
+class Odd:
+    """
+    Says nothing of its class, whatever asks.
+    """
+
+    @property
+    def __class__(self) -> Any:
+        raise LookupError("no request")
+
+
+class Local:
+    """
+    A proxy of what a request has, as web frameworks have it; there is no request.
+    """
+
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("working outside of a request")
+
+    def __iter__(self) -> Any:
+        raise RuntimeError("working outside of a request")
+
+    __next__ = __iter__
+
+
+class Bound:
+    """
+    A proxy of what there is: it says that it is of that class.
+    """
+
+    @property
+    def __class__(self) -> Any:
+        return dict
+
+    def __iter__(self) -> Any:
+        return iter({})
+
+    def __next__(self) -> Any:
+        raise TypeError("'dict' object is not an iterator")
+
+
+class OddIterator(Odd):
+    """
+    An iterator by design that says nothing of its class.
+    """
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        raise StopIteration
+
+
+class Meta(type):  # noqa: PLW1641 -- that is the point
+    """
+    A metaclass that compares, and so has no hash.
+    """
+
+    def __eq__(cls, other: object) -> bool:
+        return cls is other
+
+
+class Counter:
+    """
+    An iterator by design, which knows no other attribute.
+    """
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        raise StopIteration
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+
+class Lines(Counter):
+    """
+    A reader of lines, which has nothing else of a file.
+    """
+
+    def readline(self) -> str:
+        return ""
+
+
+class Wrapped(Counter):
+    """
+    A reader that passes on what it does not know to a file.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(io.BytesIO(), name)
+
+
+def dead() -> Any:
+    return weakref.proxy(Counter())
+
+
+async def itsItems(result: Any) -> None:
+    """
+    Wait for a result, and for the items of an iterator.
+    """
+    async for _ in await result:
+        pass
+
+
+def numbers() -> Iterator[int]:
+    yield from range(3)
+
+
+async def later() -> Any:
+    yield 1
+
+
+ODD = [Odd, Local, dead]
+VALUES = [Odd, dead, Bound, Meta("Unhashable", (), {}), dict, list, partial(range, 3)]
+AS_THEY_ARE = [
+    partial(io.BytesIO, b"a\nb\n"),
+    partial(io.StringIO, "a\nb\n"),
+    lambda: codecs.getreader("utf-8")(io.BytesIO(b"a\n")),
+    Lines,
+    Wrapped,
+]
+
+
+@pytest.mark.parametrize("make", [*VALUES, *AS_THEY_ARE])
+def test_whatOnlyLooksLikeAnIteratorIsNone(make: Callable[[], Any]) -> None:
+    """
+    Files, proxies and what cannot be looked at go to the caller as they are.
+    """
+    value = make()
+    assert shapeOf(value) is None
+    assert not isIterator(value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        numbers,
+        Counter,
+        OddIterator,
+        partial(map, str, []),
+        partial(zip, []),
+        partial(filter, None, []),
+        partial(iter, []),
+        partial(csv.reader, []),
+    ],
+)
+def test_iteratorsByDesignAreIterators(make: Callable[[], Any]) -> None:
+    """
+    Whatever has C{__iter__} and C{__next__} for its type is one.
+    """
+    value = make()
+    assert shapeOf(value) is Shape.ITERATOR
+    assert isIterator(value)
+
+
+def test_asynchronousIteratorsAreTold() -> None:
+    """
+    They are no plain iterators.
+    """
+    assert shapeOf(later()) is Shape.ASYNC_ITERATOR
+    assert shapeOf(Deferator([])) is Shape.ASYNC_ITERATOR
+
+
+@pytest.mark.parametrize("kind", [AsyncWorker, ThreadWorker])
+@pytest_twisted.ensureDeferred
+async def test_anOddResultHarmsItsOwnCallOnly(kind: Callable[[], Any]) -> None:
+    """
+    Calls beside one whose result cannot be looked at have their results, as have later ones.
+    """
+    queue = TaskQueue(kind())
+    for make in ODD:
+        odd = queue.call(make)
+        beside = [queue.call(abs, -n) for n in range(3)]
+        with pytest.raises((MaybeEncodingError, RuntimeError, LookupError, ReferenceError)):
+            await itsItems(odd.addTimeout(PATIENCE, theReactor()))
+        assert [await d.addTimeout(PATIENCE, theReactor()) for d in beside] == [0, 1, 2]
+    await queue.shutdown().addTimeout(PATIENCE, theReactor())
+
+
+@pytest.mark.parametrize("kind", [AsyncWorker, ThreadWorker])
+@pytest_twisted.ensureDeferred
+async def test_anOddItemIsAFailureInItsPlace(kind: Callable[[], Any]) -> None:
+    """
+    The items before and after it come as they are.
+    """
+    queue = TaskQueue(kind())
+    deferator = await queue.call(lambda: iter([1, Odd(), dead(), 2])).addTimeout(
+        PATIENCE, theReactor()
+    )
+    came: list[Any] = []
+    for d in deferator:
+        try:
+            came.append(await d.addTimeout(PATIENCE, theReactor()))
+        except MaybeEncodingError as error:
+            came.append(error.reason.partition(":")[0])
+    assert came == [1, "LookupError", "ReferenceError", 2]
+    await queue.shutdown().addTimeout(PATIENCE, theReactor())
+
+
+@pytest.mark.parametrize("kind", [AsyncWorker, ThreadWorker])
+@pytest_twisted.ensureDeferred
+async def test_aFileComesAsItIs(kind: Callable[[], Any]) -> None:
+    """
+    A result that can be read is no iteration over its lines.
+    """
+    queue = TaskQueue(kind())
+    file = await queue.call(io.BytesIO, b"a\nb\n").addTimeout(PATIENCE, theReactor())
+    assert file.read() == b"a\nb\n"
+    await queue.shutdown().addTimeout(PATIENCE, theReactor())
