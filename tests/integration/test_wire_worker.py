@@ -125,7 +125,7 @@ async def test_killedInMidTask(folder: str) -> None:
     host = HostProcess(where, threads=1)
     assert await waiting == ((5,), {})
     events = [name for name in observer.names(worker) if name != "begun"]
-    assert events == ["hired", "left", "hired"]
+    assert events == ["hired", "left", "lost", "hired"]
     assert first != worker.ID
     await queue.shutdown()
     await gate.close()
