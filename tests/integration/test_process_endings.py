@@ -46,7 +46,7 @@ async def test_endThatIsIgnored() -> None:
     queue = ProcessQueue(1)
     with ignored():
         with pytest.raises(WorkerLost, match="SIGCHLD is ignored") as caught:
-            await queue.call(os._exit, 3)
+            await queue.call(calls.exitAtOnce, 3)
         assert await queue.call(abs, -1) == 1
         await queue.shutdown()
     assert (caught.value.begun, caught.value.exitCode, caught.value.signal) == (True, None, None)
@@ -80,7 +80,7 @@ def test_poolWhereEndsAreIgnored() -> None:
     with ignored():
         pool = TaskPool(1, on_process_exit=lambda pid, code: ends.append((pid, code)))
         pool.start()
-        lost = pool.apply_async(os._exit, (0,))
+        lost = pool.apply_async(calls.exitAtOnce, (0,))
         with pytest.raises(WorkerLostError, match="SIGCHLD is ignored") as caught:
             lost.get(PATIENCE)
         assert (caught.value.exitCode, caught.value.signal) == (None, None)
