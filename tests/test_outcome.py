@@ -14,6 +14,7 @@ import cloudpickle
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from asynqueue.codec import decode, dumps
 from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteTraceback
 from asynqueue.outcome import (
     Raised,
@@ -322,7 +323,7 @@ def test_anyExceptionIsTold(error: BaseException) -> None:
         f()
     except BaseException as caught:
         outcome = raised(caught)
-    again = pickle.loads(cloudpickle.dumps(outcome))
+    again = decode(dumps(outcome))
     assert type(again.error) in (type(error), RemoteError)
     assert "in f" in again.trace
     assert type(error).__name__ in again.trace

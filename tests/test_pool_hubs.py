@@ -151,6 +151,8 @@ def kombuDriver() -> Driver:
         loop.call_later(STEP, lambda: None)
         loop.run_once()
 
+    # The loop makes its own descriptors in its first turn.
+    step()
     return Driver(loop, step, loop.close)
 
 
