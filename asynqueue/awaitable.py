@@ -15,26 +15,36 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from asynqueue.reactors import runningLoop
+from asynqueue.reactors import checkDrives, runningLoop
 
 T = TypeVar("T")
 
 
 def _insideAsyncioTask() -> bool:
-    try:
-        return asyncio.current_task() is not None
-    except RuntimeError:
-        return False
+    return runningLoop() is not None and asyncio.current_task() is not None
 
 
 class AwaitableDeferred(Deferred[T]):
     """
     A Deferred that may be awaited by Twisted's coroutines and by asyncio's.
 
-    When an asyncio task that awaits it is cancelled, so is the Deferred.
+    When an asyncio task that awaits it is cancelled, so is the Deferred. Where nobody
+    would ever drive it, awaiting raises L{LoopError<asynqueue.errors.LoopError>}.
+
+    @ivar reactor: the reactor that its result comes from, where that is known.
     """
 
+    reactor: Any = None
+
+    def drivenBy(self) -> Any:
+        """
+        The reactor that the result comes from, or C{None} if it is not known.
+        """
+        return self.reactor
+
     def __await__(self) -> Generator[Any, None, T]:
+        if not self.called:
+            checkDrives(self.drivenBy(), "waiting for a result")
         if _insideAsyncioTask():
             return self._awaitInTask()
         return super().__await__()
@@ -68,12 +78,15 @@ class AwaitableDeferred(Deferred[T]):
         return (yield from super().__await__())
 
 
-def bothWorlds(d: Deferred[T]) -> AwaitableDeferred[T]:
+def bothWorlds(d: Deferred[T], reactor: Any = None) -> AwaitableDeferred[T]:
     """
     Chain a Deferred to a new one that can be awaited everywhere. A cancellation
     of the new one goes on to the old.
+
+    @param reactor: the reactor that the result comes from, if it is known.
     """
     awaitable: AwaitableDeferred[T] = AwaitableDeferred(lambda _: d.cancel())
+    awaitable.reactor = reactor
     d.chainDeferred(awaitable)
     return awaitable
 
@@ -157,7 +170,10 @@ def deferAwaitable(awaitable: Awaitable[T]) -> Deferred[T]:
     loop = runningLoop()
     if loop is None:
         return Deferred.fromCoroutine(coroutine)
-    return Deferred.fromFuture(loop.create_task(_withDeferreds(coroutine, loop)))
+    task = loop.create_task(_withDeferreds(coroutine, loop))
+    # It may be cancelled before its first step.
+    task.add_done_callback(lambda _: coroutine.close())
+    return Deferred.fromFuture(task)
 
 
 async def _awaiting(awaitable: Awaitable[T]) -> T:

@@ -46,6 +46,24 @@ class QueueRunError(AsynQueueError, RuntimeError):
         return f"{self.call} was not run: the queue is shut down"
 
 
+class LoopError(QueueRunError):
+    """
+    What drives the queue does not run here, or no more: a call would wait for ever.
+    """
+
+    def __init__(self, call: str, reason: str) -> None:
+        """
+        @param call: what was to be called, or waited for.
+        @param reason: what does not run.
+        """
+        super().__init__(call)
+        self.args = (call, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.call} cannot be done here: {self.reason}; make a queue in each loop"
+
+
 class ImplementationError(AsynQueueError, TypeError):
     """
     An object does not provide the interface that its place needs, or breaks it.

@@ -115,7 +115,7 @@ class ProcessQueue(TaskQueue):
         super().__init__(*workers, **kw)
         if minimum is not None:
             for worker in workers[:minimum]:
-                worker.start()
+                self._whenBegun(worker.start)
 
     @staticmethod
     def cores() -> int:

@@ -5,6 +5,7 @@ The task queue, as its users see it.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import evolve
@@ -15,13 +16,25 @@ from twisted.python.failure import Failure
 from zope.interface import Invalid
 
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
-from asynqueue.errors import ImplementationError, InvariantError, QueueRunError
+from asynqueue.errors import ImplementationError, InvariantError, LoopError, QueueRunError
 from asynqueue.interfaces import IConnectingWorker, IProcessWorker, IWorker
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.outcome import describeCall
-from asynqueue.reactors import theReactor
+from asynqueue.reactors import (
+    checkDrives,
+    checkedReactor,
+    installedReactor,
+    isGone,
+    loopIsClosed,
+    loopOf,
+    readUntil,
+    runningLoop,
+    runningReactor,
+    theReactor,
+)
 from asynqueue.scheduling.chunking import Chunker
 from asynqueue.scheduling.dispatch import Dispatcher
+from asynqueue.scheduling.draining import Draining
 from asynqueue.scheduling.events import CallLogger, LoadProducer
 from asynqueue.scheduling.ledger import Ledger, Post
 from asynqueue.scheduling.mapping import MapSource
@@ -37,9 +50,15 @@ _MAP_AHEAD = 128
 _CHUNKS_AHEAD = 512
 _MOST_AHEAD = 4096
 
+# The loop of a queue that has not looked up its reactor.
+_NOT_YET: Any = object()
+
 # When the reactor stops, workers of a queue without a time limit have so many
 # seconds to end what they run: the program was told to end.
 _REACTOR_GRACE = 10.0
+
+# How long processes that were killed are waited for, where no loop runs any more.
+_LAST_SECONDS = 1.0
 
 
 class TaskQueue:
@@ -50,7 +69,9 @@ class TaskQueue:
     a I{niceness}. Tasks of the same series and niceness begin in the order they
     were queued; different ones share the workers by their weights.
 
-    A queue is shut down with the reactor, if it was not before.
+    A queue is shut down with the reactor, if it was not before. It has the reactor that
+    it was given; or else that of the asyncio loop, or the installed one, whichever runs
+    when it is needed first. To make a queue installs no reactor.
     """
 
     def __init__(
@@ -74,20 +95,32 @@ class TaskQueue:
         @param returnFailure: whether the error of a task fails its Deferred, with
             the original type and the remote traceback; else it is logged, and
             the result is C{None}.
-        @param reactor: the reactor; C{None} is the installed one.
+        @param reactor: the reactor, or an asyncio loop; C{None}: the one that runs when
+            it is needed first.
+        @raise TypeError: C{reactor} is neither.
         """
         self._timeout = timeout
         self._returnFailure = returnFailure
-        self._reactor = reactor
+        self._reactor = checkedReactor(reactor)
         self._dispatcher = Dispatcher(reactor)
+        # The asyncio loop of the reactor, C{None} if it has none.
+        self._loop: Any = _NOT_YET
+        # What is to be done when the reactor is known.
+        self._early: list[Callable[[], Any]] = []
         self._subscriptions: list[LoadProducer] = []
         self._gone = False
         self._waiters: list[AwaitableDeferred[None]] = []
         self._trigger: Any = None
         if warn or verbose or spew:
             self.addObserver(CallLogger(verbose, spew))
+        running = runningReactor(reactor)
+        if running is not None:
+            self._begin(running)
         for worker in workers:
-            self.attachWorker(worker).addErrback(_notHired)
+            if IConnectingWorker.providedBy(worker):
+                self._whenBegun(partial(self._attachFirst, worker))
+            else:
+                self._attachFirst(worker)
 
     def __len__(self) -> int:
         """
@@ -113,7 +146,7 @@ class TaskQueue:
         """
         Whether the queue takes calls.
         """
-        return self._dispatcher.open
+        return self._dispatcher.open and not isGone(self._reactor)
 
     # Calls
 
@@ -187,8 +220,9 @@ class TaskQueue:
 
     def _submit(self, callTuple: Any, options: CallOptions) -> AwaitableDeferred[Any]:
         dispatcher = self._dispatcher
-        if not dispatcher.open:
-            raise QueueRunError(describeCall(*callTuple))
+        loop = self._loop
+        if not dispatcher.open or (loop is not None and loop is not runningLoop()):
+            self._look(describeCall(*callTuple))
         f = callTuple[0]
         if not callable(f):
             options = _optionsOfName(f, options)
@@ -234,8 +268,7 @@ class TaskQueue:
         @param options: the options of each call.
         @raise QueueRunError: the queue is shut down.
         """
-        if not self.isRunning():
-            raise QueueRunError(f"map of {describeCall(func, (), {})}")
+        self._look(f"map of {describeCall(func, (), {})}")
         if not callable(func):
             options = _optionsOfName(func, options)
         chunker = self._chunkerFor(func, args, kw, options)
@@ -322,8 +355,7 @@ class TaskQueue:
         if "consumer" in kw:
             raise ValueError("an update runs on many workers, and cannot feed one consumer")
         callTuple: Any = (func, args, kw)
-        if not self.isRunning():
-            raise QueueRunError(describeCall(*callTuple))
+        self._look(describeCall(*callTuple))
         if not ephemeral:
             self._dispatcher.updates.append(callTuple)
         ledgers = [
@@ -332,7 +364,8 @@ class TaskQueue:
             if ledger.post is not Post.LEAVING
         ]
         return bothWorlds(
-            _allEnded([self._callOn(ledger, callTuple, not ephemeral) for ledger in ledgers])
+            _allEnded([self._callOn(ledger, callTuple, not ephemeral) for ledger in ledgers]),
+            self._reactor,
         )
 
     def _callOn(
@@ -346,8 +379,9 @@ class TaskQueue:
         """
         Have one worker make a call, before all that is queued.
         """
+        self._look(describeCall(*callTuple))
         ledger = self._ledger(worker)
-        if ledger is None or ledger.post is Post.LEAVING or not self.isRunning():
+        if ledger is None or ledger.post is Post.LEAVING:
             raise QueueRunError(describeCall(*callTuple))
         return self._callOn(ledger, callTuple)
 
@@ -408,8 +442,17 @@ class TaskQueue:
         @raise InvariantError: its qualifications are no lists.
         @raise QueueRunError: the queue is shut down.
         """
-        if not self.isRunning():
-            raise QueueRunError(f"attaching {worker!r}")
+        if not self._dispatcher.open or IConnectingWorker.providedBy(worker):
+            self._look(f"attaching {worker!r}")
+        return self._attach(worker)
+
+    def _attachFirst(self, worker: IWorker) -> None:
+        """
+        Attach one of the workers that a queue is made with.
+        """
+        self._attach(worker).addErrback(_notHired)
+
+    def _attach(self, worker: IWorker) -> AwaitableDeferred[int]:
         if not IWorker.providedBy(worker):
             raise ImplementationError(f"{worker!r} is no IWorker")
         try:
@@ -424,10 +467,9 @@ class TaskQueue:
             raise ImplementationError(f"{worker!r} is leaving: attach it again when it has left")
         if known is not None:
             return bothWorlds(succeed(known.ID))
-        self._listenToReactor()
         if IConnectingWorker.providedBy(worker):
             return self._dispatcher.arrivals.attach(worker)
-        return bothWorlds(self._dispatcher.hire(worker))
+        return bothWorlds(self._dispatcher.hire(worker), self._reactor)
 
     def detachWorker(
         self, workerOrID: IWorker | int, reassign: bool = False, crash: bool = False
@@ -456,7 +498,7 @@ class TaskQueue:
                 left = self._dispatcher.dismiss(ledger, self._timeout, reassign)
         if IConnectingWorker.providedBy(workerOrID):
             self._dispatcher.arrivals.dismiss(workerOrID)
-        return bothWorlds(left)
+        return bothWorlds(left, self._reactor)
 
     def qualifyWorker(self, worker: IWorker | int, series: Hashable) -> None:
         """
@@ -567,16 +609,23 @@ class TaskQueue:
 
         @return: a Deferred that fires when nothing is left. Asked again, it is
             another one for the same end.
+        @raise LoopError: another loop runs this than that of the queue.
         """
+        if not self._gone and not isGone(self._reactor):
+            checkDrives(self._reactor, f"the shutdown of {self!r}")
         return self._shutdown(self._timeout)
 
     def _shutdown(self, limit: float | None) -> AwaitableDeferred[None]:
         waiter: AwaitableDeferred[None] = AwaitableDeferred(lambda _: None)
+        waiter.reactor = self._reactor
         if self._gone:
             waiter.callback(None)
             return waiter
         self._waiters.append(waiter)
-        if self.isRunning():
+        if loopIsClosed(self._reactor):
+            self._abandon()
+        elif self._dispatcher.open:
+            self._early.clear()
             self._dispatcher.close()
             ledgers = list(self._dispatcher.ledgers.values())
             departures = [self._dispatcher.dismiss(ledger, limit) for ledger in ledgers]
@@ -595,24 +644,91 @@ class TaskQueue:
             if not waiter.called:
                 waiter.callback(None)
 
-    def _listenToReactor(self) -> None:
-        reactor = theReactor(self._reactor)
-        if self._trigger is None and IReactorCore.providedBy(reactor):
+    def _abandon(self) -> None:
+        """
+        End at once: the loop is closed, and nobody can wait for anything.
+        """
+        self._dispatcher.close()
+        for ledger in list(self._dispatcher.ledgers.values()):
+            self._dispatcher.fire(ledger, "the asyncio loop of its queue is closed")
+        readUntil(self._reactor, self._dispatcher.lingered(), _LAST_SECONDS)
+        if not self._gone:
+            self._ended(None)
+
+    # The reactor
+
+    def _begin(self, reactor: Any) -> None:
+        """
+        Have a reactor, from now on, and do what waits for it.
+        """
+        self._reactor = self._dispatcher.reactor = reactor
+        self._loop = loopOf(reactor)
+        if IReactorCore.providedBy(reactor):
             self._trigger = reactor.addSystemEventTrigger("before", "shutdown", self._reactorStops)
+        early, self._early = self._early, []
+        for do in early:
+            do()
+
+    def _whenBegun(self, do: Callable[[], Any]) -> None:
+        """
+        Do something that needs the reactor: when it is known, which is when the
+        installed one runs, or when something is asked of this queue.
+        """
+        if self._loop is not _NOT_YET:
+            do()
+            return
+        installed = installedReactor()
+        if installed is not None and not self._early:
+            installed.callWhenRunning(self._beginWith, installed)
+        self._early.append(do)
+
+    def _beginWith(self, installed: Any) -> None:
+        if self._loop is _NOT_YET and self._dispatcher.open:
+            self._begin(installed)
+
+    def _look(self, what: str) -> None:
+        """
+        Look whether the queue runs, and can do something here and now.
+
+        @raise QueueRunError: it is shut down.
+        @raise LoopError: its asyncio loop is not the one that runs, or has ended.
+        """
+        if isGone(self._reactor):
+            raise LoopError(what, "the asyncio loop of its queue has ended")
+        if not self._dispatcher.open:
+            raise QueueRunError(what)
+        if self._loop is _NOT_YET:
+            self._begin(theReactor(self._reactor))
+        if self._loop is not None:
+            checkDrives(self._reactor, what)
 
     def _ignoreReactor(self) -> None:
         if self._trigger is not None:
-            theReactor(self._reactor).removeSystemEventTrigger(self._trigger)
+            self._reactor.removeSystemEventTrigger(self._trigger)
             self._trigger = None
 
-    def _reactorStops(self) -> Deferred[None]:
+    def _reactorStops(self) -> Deferred[Any]:
+        """
+        End what was accepted, in order, and then the workers, within the time of grace.
+        Calls are taken until nothing is left to be done: who answers a last request may
+        need another one.
+        """
         # The trigger that is being run cannot be removed.
         self._trigger = None
+        if loopIsClosed(self._reactor):
+            self._abandon()
+            return succeed(None)
         limit = _REACTOR_GRACE if self._timeout is None else self._timeout
         for ledger in list(self._dispatcher.ledgers.values()):
             if ledger.post is Post.LEAVING:
                 self._dispatcher.dismiss(ledger, limit)
-        return self._shutdown(limit)
+        if not self._dispatcher.open or limit <= 0:
+            return self._shutdown(limit)
+        reactor = self._reactor
+        end = reactor.seconds() + limit
+        draining = Draining(self._dispatcher, reactor, limit)
+        self.addObserver(draining)
+        return draining.d.addCallback(lambda _: self._shutdown(max(0.0, end - reactor.seconds())))
 
 
 def _optionsOfName(name: Any, options: CallOptions) -> CallOptions:

@@ -23,7 +23,7 @@ from asynqueue.iteration.sources import (
     PullSource,
     isIterator,
 )
-from asynqueue.reactors import theReactor
+from asynqueue.reactors import runningReactor
 
 _REPRESENTATION_LENGTH = 200
 # Of an iterator here two items are known ahead, the least that a loop needs.
@@ -88,9 +88,10 @@ class Deferator:
         """
         source, window = _sourceOf(objOrRep, args, kw)
         self.representation = "[]" if source is None else _shortened(objOrRep)
-        self._inbox = Inbox(source, window)
+        reactor = runningReactor()
+        self._inbox = Inbox(source, window, reactor)
         self.d: AwaitableDeferred[bool] = self._inbox.d
-        weakref.finalize(self, _dropped, self._inbox, threading.get_ident()).atexit = False
+        weakref.finalize(self, _dropped, self._inbox, threading.get_ident(), reactor).atexit = False
         self._inbox.open()
 
     @classmethod
@@ -218,12 +219,12 @@ def _shortened(obj: object) -> str:
     return text
 
 
-def _dropped(inbox: Inbox, thread: int) -> None:
+def _dropped(inbox: Inbox, thread: int, reactor: Any) -> None:
     """
     Nobody holds the Deferator any more. The collector of cycles, which runs in
     any thread, may have found it.
     """
-    if threading.get_ident() == thread:
+    if threading.get_ident() == thread or reactor is None:
         inbox.stop()
     else:
-        theReactor().callFromThread(inbox.stop)
+        reactor.callFromThread(inbox.stop)

@@ -62,14 +62,17 @@ class Inbox:
     of a grant. A failure is kept as it is, in its place among the items.
     """
 
-    def __init__(self, source: IItemSource | None, window: int) -> None:
+    def __init__(self, source: IItemSource | None, window: int, reactor: Any = None) -> None:
         """
         @param source: where items come from; C{None} is a source that is
             finished.
         @param window: how many items may be granted and not consumed. With 1,
             the source must always say what follows.
+        @param reactor: the reactor that items come from, where it is known.
         """
         self.d: AwaitableDeferred[bool] = AwaitableDeferred()
+        self.d.reactor = reactor
+        self._reactor = reactor
         self._source = source
         self._window = window
         self._low = window // 2
@@ -280,6 +283,7 @@ class Inbox:
     def _wait(self, needs: int) -> ItemDeferred:
         self._pendingNeeds = needs
         self._pending = ItemDeferred(self, self._forget)
+        self._pending.reactor = self._reactor
         return self._pending
 
     def _forget(self, d: Deferred[Any]) -> None:

@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 
 from asynqueue.errors import ImplementationError, QueueRunError, WorkerLost
 from asynqueue.interfaces import IConnectingWorker, ITask, IWorker
-from asynqueue.reactors import theReactor
+from asynqueue.reactors import later, theReactor
 from asynqueue.scheduling.arrivals import Arrivals
 from asynqueue.scheduling.events import Announcer
 from asynqueue.scheduling.flows import Lane, Scheduler
@@ -61,6 +61,7 @@ class Dispatcher:
     """
     The workers of a queue, and the tasks on their way to them and back.
 
+    @ivar reactor: the reactor; C{None} while it is not known.
     @ivar scheduler: the tasks that wait.
     @ivar announcer: whom to tell.
     @ivar ledgers: the workers by ID.
@@ -74,7 +75,7 @@ class Dispatcher:
     """
 
     def __init__(self, reactor: Any = None) -> None:
-        self._reactor = reactor
+        self.reactor = reactor
         self.updates: list[CallTuple] = []
         self.arrivals = Arrivals(self.hire)
         self.watchers: dict[object, Callable[[], None]] = {}
@@ -169,6 +170,13 @@ class Dispatcher:
         waiting = sum(len(ledger.updates) for ledger in self.ledgers.values())
         return self.scheduler.queued + self.running + waiting
 
+    @property
+    def isBusy(self) -> bool:
+        """
+        Whether a worker has a task, or is to be given one.
+        """
+        return self.running > 0 or self._loop is not RESTING
+
     def tasks(self, queued: bool = True, held: bool = True) -> Iterator[Task]:
         """
         The tasks that have no outcome: those queued, those that workers hold.
@@ -255,7 +263,7 @@ class Dispatcher:
         """
         Call C{f} after a time.
         """
-        return theReactor(self._reactor).callLater(seconds, f)
+        return later(theReactor(self.reactor), seconds, f)
 
     def _release(self, task: Task) -> None:
         """
@@ -374,8 +382,8 @@ class Dispatcher:
             self._takeBack(ledger, self._handedOver(ledger))
         if ledger.post is Post.LEAVING and not stopping:
             maybeDeferred(ledger.worker.stop).addBoth(self._stopped, ledger)
-        if limit is not None:
-            left.addTimeout(limit, theReactor(self._reactor))
+        if limit is not None and not left.called:
+            left.addTimeout(limit, theReactor(self.reactor))
         return left
 
     def _stopped(self, result: Any, ledger: Ledger) -> None:
@@ -575,7 +583,7 @@ class Dispatcher:
                 given += 1
                 if given % _LOOK == 0 and perf_counter() - started > _SLICE:
                     self._loop = POSTPONED
-                    theReactor(self._reactor).callLater(0, self._serve)
+                    later(theReactor(self.reactor), 0, self._serve)
                     return
         finally:
             if self._loop is SERVING:

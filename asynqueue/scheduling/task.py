@@ -48,6 +48,7 @@ class TaskOwner(Protocol):
     """
 
     observed: bool
+    reactor: Any
 
     def taskBegun(self, task: Task) -> None:
         """
@@ -94,6 +95,9 @@ class TaskDeferred(AwaitableDeferred[Any]):
     """
 
     task: Task | None = None
+
+    def drivenBy(self) -> Any:
+        return None if self.task is None else self.task.owner.reactor
 
 
 def _cancelTask(d: Any) -> None:

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from asynqueue.errors import QueueRunError, WireError, WorkerLost
 from asynqueue.framing import LARGEST
-from asynqueue.reactors import theReactor
+from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.wire.complaints import Complaints
 from asynqueue.wire.connection import Connection
@@ -118,7 +118,7 @@ class WireHub:
         self._keyFile = keyFile
         self._heartbeat = heartbeat
         self._largest = largest
-        self._reactor = reactor
+        self._reactor = checkedReactor(reactor)
         self._listener: Listener | None = None
         # Who waits until it listens.
         self._waiting: list[Deferred[Any]] = []

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorCore
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
 from asynqueue.errors import WireError
 from asynqueue.pool.hubs import Hub, hubOf
-from asynqueue.reactors import theReactor
+from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.wire.endpoints import clientEndpoint, forget, know
 from asynqueue.wire.keys import newKey, writeSecret
 from asynqueue.wire.spawned import SpawnedServer
@@ -135,7 +135,7 @@ class ServerManager:
         self._universe = wwuFQN
         self._grace = grace
         self._patience = patience
-        self._reactor = reactor
+        self._reactor = checkedReactor(reactor)
         self._hub: Hub | None = None
         self._folder: _Folder | None = None
         self._key = newKey().strip()

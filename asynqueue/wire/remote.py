@@ -38,7 +38,7 @@ from asynqueue.interfaces import (
     ITask,
 )
 from asynqueue.outcome import cannotDecode, describeCall
-from asynqueue.reactors import theReactor
+from asynqueue.reactors import checkedReactor, later, theReactor
 from asynqueue.timers import Timer
 from asynqueue.wire.calls import Calls
 from asynqueue.wire.codecs import codecNamed
@@ -172,7 +172,7 @@ class RemoteWorker:
         self._universe = universe
         self._names = None if names is None else frozenset(names)
         self._codec = codecNamed(codec)
-        self._reactor = reactor
+        self._reactor = checkedReactor(reactor)
         self._life = _Life.SERVING
         # What is with the host, while there is a connection.
         self._far: Calls | None = None
@@ -503,7 +503,7 @@ class RemoteWorker:
             # Somebody's objects: whatever their pickling raises. A worker does not
             # end a task within run(): chains of calls would recurse.
             self._held[task] = 0
-            self._theReactor().callLater(0, self._cannotSend, task, error)
+            later(self._theReactor(), 0, self._cannotSend, task, error)
 
     def _cannotSend(self, task: ITask, error: Exception) -> None:
         if self._held.get(task) == 0:
@@ -689,7 +689,7 @@ class RemoteWorker:
         return theReactor(self._reactor)
 
     def _later(self, seconds: float, f: Callable[[], None]) -> Any:
-        return self._theReactor().callLater(seconds, f)
+        return later(self._theReactor(), seconds, f)
 
     def _rtt(self) -> float:
         """

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
 from asynqueue.errors import WireError
 from asynqueue.framing import LARGEST
-from asynqueue.reactors import theReactor
+from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.timers import Timer
 from asynqueue.wire.codecs import codecNamed
@@ -156,7 +156,7 @@ class WireServer:
         self._heartbeat = heartbeat
         self._largest = largest
         self._grace = grace
-        self._reactor = reactor
+        self._reactor = checkedReactor(reactor)
         self._life = _Life.IDLE
         self._door: Door | None = None
         self._queue: TaskQueue | None = None

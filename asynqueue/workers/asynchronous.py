@@ -20,7 +20,7 @@ from asynqueue.awaitable import deferAwaitable
 from asynqueue.interfaces import ICancellingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import AsyncIteratorSource, IteratorSource, isIterator
 from asynqueue.outcome import shortRepr
-from asynqueue.reactors import theReactor
+from asynqueue.reactors import checkedReactor, later, theReactor
 from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.waiters import Waiters
 
@@ -61,7 +61,8 @@ class AsyncWorker:
         @param raw: whether iterators come back as they are, where the call does
             not say.
         @param concurrent: how many tasks may wait for their results at once.
-        @param reactor: the reactor; C{None} is the installed one.
+        @param reactor: the reactor, or an asyncio loop; C{None}: the one that runs when
+            it is needed first.
         """
         if concurrent < 1:
             raise ValueError(f"concurrent is 1 or more, not {concurrent!r}")
@@ -69,7 +70,7 @@ class AsyncWorker:
         self.ID: int | None = None
         self._raw = raw
         self._concurrent = concurrent
-        self._reactor = reactor
+        self._reactor = checkedReactor(reactor)
         self._life = _Life.SERVING
         self._waiting: deque[ITask] = deque()
         self._runs: dict[ITask, Deferred[Any] | None] = {}
@@ -101,7 +102,7 @@ class AsyncWorker:
         else:
             self._waiting.append(task)
         if self._turn is None:
-            self._turn = theReactor(self._reactor).callLater(0, self._take)
+            self._turn = later(theReactor(self._reactor), 0, self._take)
         if len(self._waiting) + len(self._runs) < self._concurrent:
             return succeed(None)
         self._ready = Deferred()
@@ -145,7 +146,7 @@ class AsyncWorker:
         while self._waiting:
             self._begin(self._waiting.popleft())
             if perf_counter() > end and self._waiting:
-                self._turn = theReactor(self._reactor).callLater(0, self._take)
+                self._turn = later(theReactor(self._reactor), 0, self._take)
                 return
         self._turn = None
         self._checkStopped()

@@ -23,7 +23,7 @@ from asynqueue.failures import failureOf
 from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import isIterator
 from asynqueue.outcome import Raised, Returned, describeCall, inWords, perform, shortRepr
-from asynqueue.reactors import theReactor
+from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.outbox import Outbox
 from asynqueue.workers.steps import Close, Step, ThreadSource
@@ -156,7 +156,8 @@ class ExecutorWorker:
             not say; with threads only.
         @param shutdown: whether the executor is shut down when this worker stops
             or crashes.
-        @param reactor: the reactor; C{None} is the installed one.
+        @param reactor: the reactor, or an asyncio loop; C{None}: the one that runs when
+            it is needed first.
         """
         if not isinstance(executor, Executor):
             raise TypeError(f"{executor!r} is no concurrent.futures.Executor")
@@ -168,7 +169,7 @@ class ExecutorWorker:
         self._tellsBegun = _daskClient(executor) is None
         self._raw = raw
         self._shutdown = shutdown
-        self._reactor = reactor
+        self._reactor = checkedReactor(reactor)
         self._life = _Life.SERVING
         self._outbox: Outbox[Any] | None = None
         self._futures: dict[ITask, Future[Any]] = {}

@@ -38,7 +38,7 @@ from asynqueue.pool.roles import CallTuple, Ending
 from asynqueue.pool.seat import Seat
 from asynqueue.pool.sources import MemberSource
 from asynqueue.pool.upkeep import Limits, residentBytes
-from asynqueue.reactors import theReactor
+from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.waiters import Waiters
 from asynqueue.workers.window import AHEAD_SECONDS, Window
@@ -138,14 +138,15 @@ class ProcessWorker:
             or has timed out, before its child is killed.
         @param largest: how many bytes the arguments or the result of a task may
             have, pickled.
-        @param reactor: the reactor; C{None} is the installed one.
+        @param reactor: the reactor, or an asyncio loop; C{None}: the one that runs when
+            it is needed first.
         @raise ValueError: a limit has no sense.
         """
         self.iQualified: list[Any] = list(series)
         self.ID: int | None = None
         self._raw = raw
         self._grace = grace
-        self._reactor = reactor
+        self._reactor = checkedReactor(reactor)
         self._hub: Hub | None = None
         initial: list[CallTuple] = (
             [] if initializer is None else [(initializer, tuple(initargs), {})]

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.interfaces import IItemSink, IItemSource
-from asynqueue.reactors import theReactor
+from asynqueue.reactors import later, theReactor
 from asynqueue.workers.window import AHEAD_SECONDS
 
 _log = Logger()
@@ -211,7 +211,7 @@ class ThreadSource:
             # must not wait until it comes.
             if self._stepping:
                 reactor = theReactor()
-                self._early = reactor.callLater(2 * _STEP_SECONDS, self._takeEarly, step)
+                self._early = later(reactor, 2 * _STEP_SECONDS, self._takeEarly, step)
 
     def _takeEarly(self, step: Step) -> None:
         """

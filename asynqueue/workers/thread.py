@@ -30,7 +30,7 @@ from asynqueue.errors import WorkerLost
 from asynqueue.interfaces import IPrefetchingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import isIterator
 from asynqueue.outcome import shortRepr
-from asynqueue.reactors import theReactor
+from asynqueue.reactors import checkedReactor, later, theReactor
 from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.outbox import Outbox
 from asynqueue.workers.steps import Close, Step, ThreadSource
@@ -162,7 +162,8 @@ class ThreadWorker:
             not say.
         @param threads: how many tasks run at once. With one, they run one after
             the other, in the order they were assigned.
-        @param reactor: the reactor; C{None} is the installed one.
+        @param reactor: the reactor, or an asyncio loop; C{None}: the one that runs when
+            it is needed first.
         """
         if threads < 1:
             raise ValueError(f"threads is 1 or more, not {threads!r}")
@@ -171,7 +172,7 @@ class ThreadWorker:
         self._raw = raw
         self._threads = threads
         self._unstarted = threads
-        self._reactor = reactor
+        self._reactor = checkedReactor(reactor)
         self._life = _Life.SERVING
         self._urgent: deque[Any] = deque()
         self._jobs: deque[Any] = deque()
@@ -282,7 +283,8 @@ class ThreadWorker:
             theReactor(self._reactor).callFromThread(self._checkStopped)
 
     def _startThread(self) -> None:
-        reactor = theReactor(self._reactor)
+        # Kept, since threads ask for it, too.
+        reactor = self._reactor = theReactor(self._reactor)
         if self._outbox is None:
             self._outbox = Outbox(reactor, self._collect)
         thread: Thread = Thread(
@@ -368,7 +370,7 @@ class ThreadWorker:
 
     def _startCheck(self) -> None:
         self._endedBefore = self._ended
-        self._check = theReactor(self._reactor).callLater(_STALE_SECONDS, self._checkStale)
+        self._check = later(theReactor(self._reactor), _STALE_SECONDS, self._checkStale)
 
     def _checkStale(self) -> None:
         """
@@ -414,7 +416,7 @@ class ThreadWorker:
         if self._idleCheck is None:
             for source in self._sources:
                 source.taken = False
-            self._idleCheck = theReactor(self._reactor).callLater(_IDLE_SECONDS, self._closeIdle)
+            self._idleCheck = later(theReactor(self._reactor), _IDLE_SECONDS, self._closeIdle)
 
     def _closeIdle(self) -> None:
         """

@@ -5,8 +5,11 @@ A program on asyncio's loop, with the queue: runs the part that it is told to.
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
 import sys
 import threading
+import weakref
 from typing import Any
 
 from twisted.internet import asyncioreactor
@@ -16,7 +19,16 @@ asyncioreactor.install()
 from twisted.internet.defer import Deferred, gatherResults  # noqa: E402
 from twisted.internet.task import react  # noqa: E402
 
-from asynqueue import AsyncWorker, NullQueue, TaskQueue, ThreadQueue, ThreadWorker  # noqa: E402
+from asynqueue import (  # noqa: E402
+    AsyncWorker,
+    NullQueue,
+    ProcessQueue,
+    TaskQueue,
+    ThreadQueue,
+    ThreadWorker,
+)
+
+variable: contextvars.ContextVar[Any] = contextvars.ContextVar("variable", default=None)
 
 
 def asTask(coroutine: Any) -> Deferred[Any]:
@@ -202,6 +214,33 @@ async def doCancel() -> None:
     await queue.shutdown()
 
 
+async def doContexts() -> None:
+    """
+    Callbacks run in no context of the program, and keep none alive.
+    """
+
+    class Value:
+        """
+        What a context variable of a request has.
+        """
+
+    seen = []
+
+    async def request(queue: TaskQueue) -> Any:
+        value = Value()
+        variable.set(value)
+        await queue.call(pow, 2, 5)
+        return weakref.ref(value)
+
+    for queue in (ThreadQueue(), ProcessQueue(1), NullQueue()):
+        alive = await asTask(request(queue))
+        await queue.call(pow, 2, 6).addCallback(lambda _: seen.append(variable.get()))
+        gc.collect()
+        assert alive() is None, queue
+        await queue.shutdown()
+    assert seen == [None, None, None]
+
+
 async def run(reactor: Any) -> None:
     """
     Do what the command line says.
@@ -210,4 +249,5 @@ async def run(reactor: Any) -> None:
     print("done")
 
 
-react(run)
+if __name__ == "__main__":
+    react(run)
