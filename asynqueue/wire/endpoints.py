@@ -39,6 +39,8 @@ from twisted.internet.ssl import (
 )
 
 from asynqueue.errors import IdentityRequired, KeyFileRefused, WireError
+from asynqueue.loopreactor import LoopReactor
+from asynqueue.wire.dialing import TLSClientEndpoint
 from asynqueue.wire.stdio import StdioEndpoint, isOneConnection
 
 ENVIRONMENT = "ASYNQUEUE_KEY_FILE"
@@ -263,7 +265,9 @@ def clientEndpoint(reactor: Any, description: str) -> Any:
     known = _spawned.get(description)
     if known is not None:
         return known
-    Description.parsed(description)
+    parsed = Description.parsed(description)
+    if parsed.kind == "tls" and isinstance(reactor, LoopReactor):
+        return TLSClientEndpoint.made(reactor, parsed.args, dict(parsed.named))
     return clientFromString(reactor, description)
 
 
