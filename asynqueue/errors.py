@@ -310,20 +310,22 @@ class WorkerLostError(WorkerError):
 
 class MaybeEncodingError(WorkerError):
     """
-    A result that cannot be sent from where it was made.
+    A result, a call or another value that cannot be sent from where it was made.
     """
 
-    def __init__(self, reason: str, value: str) -> None:
+    def __init__(self, reason: str, value: str, what: str = "result") -> None:
         """
         @param reason: why it cannot be sent.
         @param value: what it looks like, shortened.
+        @param what: what it is: "result", "call" or "value".
         """
-        super().__init__(reason, value)
+        super().__init__(reason, value, what)
         self.reason = reason
         self.value = value
+        self.what = what
 
     def __str__(self) -> str:
-        return f"the result {self.value} cannot be sent: {self.reason}"
+        return f"the {self.what} {self.value} cannot be sent: {self.reason}"
 
 
 class RemoteError(WorkerError):

@@ -243,14 +243,17 @@ def cannotDecode(error: BaseException) -> Raised:
     return raised(MaybeEncodingError(reason, "that came"))
 
 
-def cannotSend(error: BaseException, value: Any) -> MaybeEncodingError:
+def cannotSend(error: BaseException, value: Any, what: str = "result") -> MaybeEncodingError:
     """
-    The error of a call whose result, or an item of it, cannot be sent.
+    The error of a call that cannot be sent, or whose result or an item of it cannot be.
 
     @param error: what its pickling has raised.
+    @param value: what cannot be sent; of a call, its function, arguments and keywords.
+    @param what: what that is: "result", "call" or "value".
     """
     reason = error.reason if type(error) is MaybeEncodingError else inWords(error)
-    return MaybeEncodingError(reason, shortRepr(value))
+    text = describeCall(*value) if what == "call" else shortRepr(value)
+    return MaybeEncodingError(reason, text, what)
 
 
 def portable(error: BaseException) -> BaseException:

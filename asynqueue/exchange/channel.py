@@ -196,7 +196,7 @@ class Channel:
             body, buffers = encode(obj)
         except Exception as error:
             # Pickling runs other people's code, and may raise anything.
-            raise cannotSend(error, obj) from error
+            raise cannotSend(error, obj, "value") from error
         self._sent += 1
         try:
             self._messages.put(kind, self._sent, body, buffers)

@@ -467,7 +467,7 @@ class EventPool:
             job.number = member.call(job, *job.callTuple)
         except Exception as error:
             # Somebody's objects: whatever their pickling raises.
-            self._fail(job, cannotSend(error, job.callTuple))
+            self._fail(job, cannotSend(error, job.callTuple, "call"))
             return
         if isFirst:
             self._accept(member, job)

@@ -461,13 +461,15 @@ def test_stuckErrorsAreTold(threads: Driven) -> None:
 
 def test_argumentsThatCannotBeSent(either: Driven) -> None:
     """
-    A call whose arguments cannot be pickled fails, and harms no other.
+    A call whose arguments cannot be pickled fails with an error that names the call, and
+    harms no other.
     """
     pool = either.start()
     told: list[BaseException] = []
     result = pool.apply_async(echo, (Unsendable(),), error_callback=told.append)
     error = either.error(result)
     assert isinstance(error, MaybeEncodingError)
+    assert str(error).startswith("the call echo(")
     assert "this stays where it is" in str(error)
     either.until(lambda: told)
     assert told == [error]
