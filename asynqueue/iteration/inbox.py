@@ -112,9 +112,13 @@ class Inbox:
         try:
             for item in items:
                 item.__class__  # noqa: B018 -- a Deferred asks its result for it
-        except BaseException:
-            # Somebody's class: the item fails, as it cannot be handed out.
-            self._receiveEach(items)
+        except BaseException as error:
+            # Somebody's class: the item fails, as it cannot be handed out. Find out which.
+            if len(items) == 1:
+                self.receiveFailure(Failure(cannotSend(error, items[0])))
+            else:
+                for item in items:
+                    self.receive([item])
             return
         count = len(items)
         if count > self._granted:
@@ -127,16 +131,6 @@ class Inbox:
         self._enough = 1 if moreLeft else 2
         self._complete = True
         self._settle()
-
-    def _receiveEach(self, items: Sequence[Any]) -> None:
-        for item in items:
-            try:
-                item.__class__  # noqa: B018 -- as above
-            except BaseException as error:
-                # As above.
-                self.receiveFailure(Failure(cannotSend(error, item)))
-            else:
-                self.receive([item])
 
     def receiveFailure(self, failure: Failure) -> None:
         """
