@@ -35,6 +35,17 @@ from asynqueue.errors import LoopError, TaskTimedOut
 variable: contextvars.ContextVar[Any] = contextvars.ContextVar("variable", default=None)
 
 
+def assertGone(pid: int) -> None:
+    """
+    There is no such process, nor the remains of one.
+    """
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return
+    raise AssertionError("the process is left")
+
+
 class Universe(WireWorkerUniverse):
     """
     What a host runs.
@@ -191,12 +202,7 @@ def doLeftOpen() -> None:
     pid = asyncio.run(main())
     assert done == [0, 1, 2, 3]
     assert threading.active_count() == 1, threading.enumerate()
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        pass
-    else:
-        raise AssertionError("the process is left")
+    assertGone(pid)
 
 
 def doClosed() -> None:
@@ -222,12 +228,7 @@ def doClosed() -> None:
         assert "has ended" in refused(lambda: processes.update(square, 3))
         await use(ThreadQueue)
         # Another loop has come, and the children of the closed one are gone.
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            pass
-        else:
-            raise AssertionError("the process is left")
+        assertGone(pid)
         hung.addErrback(lambda failure: None)
         await queue.shutdown()
         await processes.shutdown()
