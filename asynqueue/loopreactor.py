@@ -25,7 +25,7 @@ class LoopReactor(AsyncioSelectorReactor):
     """
     Runs while its loop runs, and ends with it.
 
-    C{asyncio.run}, and whoever else closes a loop with care, calls the loop's
+    C{asyncio.run}, as all code that closes a loop with care, calls the loop's
     C{shutdown_asyncgens} before that: then the "shutdown" event of this reactor is
     fired, and its triggers have their time. A loop that was closed without is found
     closed later: see L{abandon}.

@@ -34,8 +34,6 @@ _STEP_BYTES = 1 << 18
 # The size of the items is learnt with batches of 1, 2, 4 and so on.
 _GROWTH = 2
 
-# So much is told of why something cannot be sent.
-
 # Of an asynchronous iterator so many items may wait here to be sent.
 _WINDOW = 64
 
