@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
-from contextvars import Context
 from selectors import EVENT_READ, DefaultSelector
 from time import monotonic
 from typing import Any
@@ -72,16 +70,6 @@ def checkedReactor(given: Any) -> Any:
             " or None for the one that runs"
         )
     return given
-
-
-def later(reactor: Any, seconds: float, f: Callable[..., Any], *args: Any) -> Any:
-    """
-    Call C{f} after a time, in an empty context: on asyncio the reactor would keep the
-    context variables of whoever asks for it, and run it with anybody's.
-
-    @return: an C{IDelayedCall}.
-    """
-    return Context().run(reactor.callLater, seconds, Context().run, f, *args)
 
 
 def runningReactor(given: Any = None) -> Any:

@@ -1,10 +1,11 @@
 """
-A call that is due later, which may be stopped at any time.
+Calls that are due later.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 
@@ -52,3 +53,13 @@ class Timer:
     def _ring(self, f: Callable[[], Any]) -> None:
         self._due = None
         f()
+
+
+def later(reactor: Any, seconds: float, f: Callable[..., Any], *args: Any) -> Any:
+    """
+    Call C{f} after a time, in an empty context: on asyncio the reactor would keep the
+    context variables of the code that asks for it, and run the call with those of any other.
+
+    @return: an C{IDelayedCall}.
+    """
+    return Context().run(reactor.callLater, seconds, Context().run, f, *args)

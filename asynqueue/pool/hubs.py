@@ -5,8 +5,8 @@ A hub is a Twisted reactor, an asyncio loop, or any object with C{add_reader(fd,
 callback, *args)} and C{remove_reader(fd)}. What such an object lacks (writability,
 timers) is made of readable descriptors.
 
-An asyncio loop makes each call with the context variables of whoever asked for it, and
-keeps them. What is watched for a pool serves the calls of everybody: so loops are asked
+An asyncio loop makes each call with the context variables of the code that asked for it,
+and keeps them. What is watched for a pool serves the calls of everybody: so loops are asked
 in an empty context.
 """
 
@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.errors import ImplementationError
+from asynqueue.timers import later
 
 
 class Timer(Protocol):
@@ -43,7 +44,7 @@ class Timer(Protocol):
 class Hub(Protocol):
     """
     An event loop. All callbacks are called in its thread, and all methods from it. No
-    callback has context variables of whoever asked for it.
+    callback has context variables of the code that asked for it.
     """
 
     def watch(self, descriptor: int, readable: Callable[..., None], *args: Any) -> None:
@@ -163,8 +164,7 @@ class ReactorHub:
             Context().run(self._reactor.addWriter, watched)
 
     def callLater(self, seconds: float, f: Callable[[], None]) -> Timer:
-        # A reactor over asyncio makes all calls that are due in the context of one.
-        timer: Timer = Context().run(self._reactor.callLater, seconds, Context().run, f)
+        timer: Timer = later(self._reactor, seconds, f)
         return timer
 
 

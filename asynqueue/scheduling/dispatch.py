@@ -28,13 +28,14 @@ from twisted.python.failure import Failure
 
 from asynqueue.errors import ImplementationError, QueueRunError, WorkerLost
 from asynqueue.interfaces import IConnectingWorker, ITask, IWorker
-from asynqueue.reactors import later, theReactor
+from asynqueue.reactors import theReactor
 from asynqueue.scheduling.arrivals import Arrivals
 from asynqueue.scheduling.events import Announcer
 from asynqueue.scheduling.flows import Lane, Scheduler
 from asynqueue.scheduling.ledger import Ledger, Post
 from asynqueue.scheduling.options import DEFAULT, CallOptions
 from asynqueue.scheduling.task import ASSIGNED, ENDED, QUEUED, CallTuple, Task
+from asynqueue.timers import later
 
 _log = Logger()
 

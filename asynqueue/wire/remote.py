@@ -38,8 +38,8 @@ from asynqueue.interfaces import (
     ITask,
 )
 from asynqueue.outcome import cannotDecode, describeCall
-from asynqueue.reactors import checkedReactor, later, theReactor
-from asynqueue.timers import Timer
+from asynqueue.reactors import checkedReactor, theReactor
+from asynqueue.timers import Timer, later
 from asynqueue.wire.calls import Calls
 from asynqueue.wire.codecs import codecNamed
 from asynqueue.wire.connection import Connection

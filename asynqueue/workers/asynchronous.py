@@ -20,7 +20,8 @@ from asynqueue.awaitable import deferAwaitable
 from asynqueue.interfaces import ICancellingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import AsyncIteratorSource, IteratorSource, isIterator
 from asynqueue.outcome import shortRepr
-from asynqueue.reactors import checkedReactor, later, theReactor
+from asynqueue.reactors import checkedReactor, theReactor
+from asynqueue.timers import later
 from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.waiters import Waiters
 

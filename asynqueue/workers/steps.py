@@ -17,7 +17,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.interfaces import IItemSink, IItemSource
-from asynqueue.reactors import later, theReactor
+from asynqueue.reactors import theReactor
+from asynqueue.timers import later
 from asynqueue.workers.window import AHEAD_SECONDS
 
 _log = Logger()

@@ -30,7 +30,8 @@ from asynqueue.errors import WorkerLost
 from asynqueue.interfaces import IPrefetchingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import isIterator
 from asynqueue.outcome import shortRepr
-from asynqueue.reactors import checkedReactor, later, theReactor
+from asynqueue.reactors import checkedReactor, theReactor
+from asynqueue.timers import later
 from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.outbox import Outbox
 from asynqueue.workers.steps import Close, Step, ThreadSource
