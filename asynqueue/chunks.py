@@ -35,9 +35,9 @@ from typing import Any, NamedTuple
 from asynqueue.codec import dumps
 from asynqueue.errors import TaskInterrupted
 from asynqueue.outcome import (
+    ITERATOR,
     Raised,
     Returned,
-    Shape,
     cannotDecode,
     cannotSend,
     raised,
@@ -450,7 +450,7 @@ async def _awaited(
 
 def _streamed(summary: Summary, value: Any) -> Any:
     head = summary._replace(alone=True)
-    return Rest(head, value) if shapeOf(value) is Shape.ITERATOR else _AsyncRest(head, value)
+    return Rest(head, value) if shapeOf(value) is ITERATOR else _AsyncRest(head, value)
 
 
 class Rest(Iterator[Any]):

@@ -229,6 +229,31 @@ async def test_anOddItemIsAFailureInItsPlace(kind: Callable[[], Any]) -> None:
     await queue.shutdown().addTimeout(PATIENCE, theReactor())
 
 
+@pytest.mark.parametrize("ready", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_anOddItemIsAFailureInAnAsynchronousLoop(ready: bool) -> None:
+    """
+    It makes no difference whether it is here before it is asked for.
+    """
+    queue = TaskQueue(ThreadWorker() if ready else AsyncWorker())
+    deferator = await queue.call(lambda: iter([1, Odd(), dead(), 2])).addTimeout(
+        PATIENCE, theReactor()
+    )
+    if ready:
+        # What a thread has produced is delivered before this is.
+        await queue.call(abs, 1).addTimeout(PATIENCE, theReactor())
+    came: list[Any] = []
+    while True:
+        try:
+            came.append(await deferator.__anext__())
+        except StopAsyncIteration:
+            break
+        except MaybeEncodingError as error:
+            came.append(error.reason.partition(":")[0])
+    assert came == [1, "LookupError", "ReferenceError", 2]
+    await queue.shutdown().addTimeout(PATIENCE, theReactor())
+
+
 @pytest.mark.parametrize("kind", [AsyncWorker, ThreadWorker])
 @pytest_twisted.ensureDeferred
 async def test_aFileComesAsItIs(kind: Callable[[], Any]) -> None:

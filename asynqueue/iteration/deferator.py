@@ -23,6 +23,7 @@ from asynqueue.iteration.sources import (
     PullSource,
     isIterator,
 )
+from asynqueue.outcome import cannotSend
 from asynqueue.reactors import runningReactor
 
 _REPRESENTATION_LENGTH = 200
@@ -149,7 +150,12 @@ class Deferator:
         item = self._inbox.take()
         if item is NOTHING:
             return await self._inbox.waitForItem()
-        if isinstance(item, Failure):
+        try:
+            isFailure = isinstance(item, Failure)
+        except BaseException as error:
+            # Somebody's class: it fails here, too, as it does where a Deferred must carry it.
+            raise cannotSend(error, item) from None
+        if isFailure:
             item.raiseException()
         return item
 

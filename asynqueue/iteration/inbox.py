@@ -35,6 +35,10 @@ class _Life(Enum):
     STOPPED = auto()
 
 
+# By names, for each item: see L{asynqueue.outcome.ITERATOR}.
+_OPEN, _FINISHED, _STOPPED = _Life
+
+
 class ItemDeferred(AwaitableDeferred[Any]):
     """
     The Deferred of one item, from which the iteration can be stopped, too.
@@ -78,7 +82,7 @@ class Inbox:
         self._low = window // 2
         self._buffer: deque[Any] = deque()
         self._granted = 0
-        self._life = _Life.OPEN
+        self._life = _OPEN
         self._received = 0
         self._complete = True
         # The iteration is known not to end with an item, once so many are here.
@@ -107,18 +111,7 @@ class Inbox:
             then be handed out before that arrives.
         @raise ImplementationError: if they are more than were granted.
         """
-        if self._life is not _Life.OPEN:
-            return
-        try:
-            for item in items:
-                item.__class__  # noqa: B018 -- a Deferred asks its result for it
-        except BaseException as error:
-            # Somebody's class: the item fails, as it cannot be handed out. Find out which.
-            if len(items) == 1:
-                self.receiveFailure(Failure(cannotSend(error, items[0])))
-            else:
-                for item in items:
-                    self.receive([item])
+        if self._life is not _OPEN:
             return
         count = len(items)
         if count > self._granted:
@@ -137,7 +130,7 @@ class Inbox:
         Take a failure as an item. If it is the last, the iteration is not
         complete.
         """
-        if self._life is not _Life.OPEN:
+        if self._life is not _OPEN:
             return
         # It may come without a grant: from a connection that was lost.
         self._granted = max(0, self._granted - 1)
@@ -151,9 +144,9 @@ class Inbox:
         """
         Hear that there are no more items. The source is let go.
         """
-        if self._life is not _Life.OPEN:
+        if self._life is not _OPEN:
             return
-        self._life = _Life.FINISHED
+        self._life = _FINISHED
         self._source = None
         self._granted = 0
         self._enough = 1
@@ -175,7 +168,7 @@ class Inbox:
         """
         Whether there is, or may be, another item.
         """
-        return bool(self._buffer) or self._life is _Life.OPEN
+        return bool(self._buffer) or self._life is _OPEN
 
     def next(self) -> ItemDeferred:
         """
@@ -189,9 +182,9 @@ class Inbox:
             raise NotReadyError
         if len(self._buffer) >= self._enough:
             d = ItemDeferred(self)
-            d.callback(self._pop())
+            self._handOut(d)
             return d
-        if self._life is not _Life.OPEN:
+        if self._life is not _OPEN:
             self._resolve()
             raise StopIteration
         return self._wait(2)
@@ -207,7 +200,7 @@ class Inbox:
             raise NotReadyError
         if self._buffer:
             return self._pop()
-        if self._life is not _Life.OPEN:
+        if self._life is not _OPEN:
             self._resolve()
             raise StopAsyncIteration
         return NOTHING
@@ -230,7 +223,7 @@ class Inbox:
         if items:
             if len(buffer) + self._granted <= self._low:
                 self._topUp()
-        elif most > 0 and self._life is not _Life.OPEN:
+        elif most > 0 and self._life is not _OPEN:
             self._resolve()
         return items
 
@@ -255,12 +248,12 @@ class Inbox:
         Stop the source and drop what was not consumed. It may be called at any
         time and more than once.
         """
-        if self._life is _Life.STOPPED:
+        if self._life is _STOPPED:
             return
-        consumed = self._life is _Life.FINISHED and not self._buffer
+        consumed = self._life is _FINISHED and not self._buffer
         source, self._source = self._source, None
         pending, self._pending = self._pending, None
-        self._life = _Life.STOPPED
+        self._life = _STOPPED
         self._granted = 0
         self._buffer.clear()
         try:
@@ -292,6 +285,19 @@ class Inbox:
             self._topUp()
         return item
 
+    def _handOut(self, d: ItemDeferred) -> None:
+        """
+        Fire the Deferred of the next item.
+        """
+        item = self._pop()
+        try:
+            item.__class__  # noqa: B018 -- a Deferred asks its result for it
+        except BaseException as error:
+            # Somebody's class, such as that of a proxy of what is gone.
+            d.errback(Failure(cannotSend(error, item)))
+        else:
+            d.callback(item)
+
     def _topUp(self) -> None:
         """
         Grant as much as the window has room for. The source may produce it
@@ -313,8 +319,8 @@ class Inbox:
             return
         if len(self._buffer) >= min(self._enough, self._pendingNeeds):
             self._pending = None
-            pending.callback(self._pop())
-        elif self._life is not _Life.OPEN:
+            self._handOut(pending)
+        elif self._life is not _OPEN:
             self._pending = None
             self._resolve()
             pending.errback(
@@ -329,7 +335,7 @@ class Inbox:
         Fire those who watch. One of them may consume the item; the others then
         wait for the next.
         """
-        while self._watchers and (self._buffer or self._life is not _Life.OPEN):
+        while self._watchers and (self._buffer or self._life is not _OPEN):
             self._watchers.pop(0).callback(None)
 
     def _resolve(self, complete: bool | None = None) -> None:

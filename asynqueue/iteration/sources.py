@@ -19,7 +19,7 @@ from zope.interface import implementer
 from asynqueue.awaitable import deferAwaitable
 from asynqueue.errors import ImplementationError
 from asynqueue.interfaces import IItemSink, IItemSource
-from asynqueue.outcome import Shape, shapeOf
+from asynqueue.outcome import ITERATOR, shapeOf
 
 _log = Logger()
 
@@ -35,7 +35,7 @@ def isIterator(x: object) -> bool:
     and what iterates asynchronously, as a Deferator does. A function that makes iterators
     is not one itself.
     """
-    return shapeOf(x) is Shape.ITERATOR and not issubclass(type(x), _NO_ITERATORS)
+    return shapeOf(x) is ITERATOR and not issubclass(type(x), _NO_ITERATORS)
 
 
 class _Phase(Enum):
@@ -43,6 +43,10 @@ class _Phase(Enum):
     PUMPING = auto()
     WAITING = auto()
     OVER = auto()
+
+
+# By names, for each item: see L{asynqueue.outcome.ITERATOR}.
+_IDLE, _PUMPING, _WAITING, _OVER = _Phase
 
 
 @implementer(IItemSource)
@@ -61,7 +65,7 @@ class IteratorSource:
         self._iterator = iterator
         self._sink: IItemSink | None = None
         self._credit = 0
-        self._phase = _Phase.IDLE
+        self._phase = _IDLE
         self._awaited: Deferred[Any] | None = None
 
     def connect(self, sink: IItemSink) -> None:
@@ -75,7 +79,7 @@ class IteratorSource:
         Advance the iterator so far, at once if nothing is waited for.
         """
         self._credit += count
-        if self._phase is _Phase.IDLE:
+        if self._phase is _IDLE:
             self._pump()
 
     def stop(self) -> None:
@@ -83,9 +87,9 @@ class IteratorSource:
         Close the iterator, if it is a generator, and cancel the item that is
         waited for.
         """
-        phase, self._phase = self._phase, _Phase.OVER
+        phase, self._phase = self._phase, _OVER
         # A generator that is running cannot be closed: the pump does it after.
-        if phase in (_Phase.IDLE, _Phase.WAITING):
+        if phase in (_IDLE, _WAITING):
             self._close()
 
     def _close(self) -> None:
@@ -108,13 +112,13 @@ class IteratorSource:
         Advance until the credit is used up, without recursion: what is granted
         meanwhile is only noted.
         """
-        self._phase = _Phase.PUMPING
-        while self._credit and self._phase is _Phase.PUMPING:
+        self._phase = _PUMPING
+        while self._credit and self._phase is _PUMPING:
             self._credit -= 1
             self._advance()
-        if self._phase is _Phase.PUMPING:
-            self._phase = _Phase.IDLE
-        elif self._phase is _Phase.OVER:
+        if self._phase is _PUMPING:
+            self._phase = _IDLE
+        elif self._phase is _OVER:
             self._close()
 
     def _advance(self) -> None:
@@ -131,7 +135,7 @@ class IteratorSource:
                 self._awaited = item
                 item.addBoth(self._got)
                 if self._awaited is not None:
-                    self._phase = _Phase.WAITING
+                    self._phase = _WAITING
             else:
                 self._deliver(item)
 
@@ -142,11 +146,11 @@ class IteratorSource:
         """
         self._awaited = None
         self._deliver(result)
-        if self._phase is _Phase.WAITING:
+        if self._phase is _WAITING:
             self._pump()
 
     def _deliver(self, item: Any) -> None:
-        if self._sink is None or self._phase is _Phase.OVER:
+        if self._sink is None or self._phase is _OVER:
             return
         if issubclass(type(item), Failure):
             self._sink.receiveFailure(item)
@@ -155,9 +159,9 @@ class IteratorSource:
 
     def _end(self, failure: Failure | None) -> None:
         sink = self._sink
-        if sink is None or self._phase is _Phase.OVER:
+        if sink is None or self._phase is _OVER:
             return
-        self._phase = _Phase.OVER
+        self._phase = _OVER
         if failure is not None:
             sink.receiveFailure(failure)
         sink.finish()
@@ -166,6 +170,10 @@ class IteratorSource:
 class _Drive(Enum):
     RUNNING = auto()
     OVER = auto()
+
+
+# By names, for each item: see L{asynqueue.outcome.ITERATOR}.
+_IDLE, _PUMPING, _WAITING, _OVER = _Phase
 
 
 @implementer(IItemSource)
@@ -304,7 +312,7 @@ class PullSource:
         self._call = f, args, kw
         self._sink: IItemSink | None = None
         self._credit = 0
-        self._phase = _Phase.IDLE
+        self._phase = _IDLE
         self._awaited: Deferred[Any] | None = None
 
     def connect(self, sink: IItemSink) -> None:
@@ -318,22 +326,22 @@ class PullSource:
         Ask for so many more items, one after another.
         """
         self._credit += count
-        if self._phase is _Phase.IDLE:
+        if self._phase is _IDLE:
             self._pump()
 
     def stop(self) -> None:
         """
         Ask no more, and cancel what was asked for.
         """
-        self._phase = _Phase.OVER
+        self._phase = _OVER
         self._sink = None
         awaited, self._awaited = self._awaited, None
         if awaited is not None:
             awaited.cancel()
 
     def _pump(self) -> None:
-        self._phase = _Phase.PUMPING
-        while self._credit and self._phase is _Phase.PUMPING:
+        self._phase = _PUMPING
+        while self._credit and self._phase is _PUMPING:
             self._credit -= 1
             f, args, kw = self._call
             self._awaited = d = maybeDeferred(f, *args, **kw)
@@ -344,9 +352,9 @@ class PullSource:
                 # It was stopped within the function.
                 self.stop()
             else:
-                self._phase = _Phase.WAITING
-        if self._phase is _Phase.PUMPING:
-            self._phase = _Phase.IDLE
+                self._phase = _WAITING
+        if self._phase is _PUMPING:
+            self._phase = _IDLE
 
     def _got(self, answer: tuple[Any, bool, bool]) -> None:
         value, isValid, moreLeft = answer
@@ -368,11 +376,11 @@ class PullSource:
             self._finish()
 
     def _finish(self) -> None:
-        self._phase = _Phase.OVER
+        self._phase = _OVER
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.finish()
 
     def _goOn(self, _: None) -> None:
-        if self._phase is _Phase.WAITING:
+        if self._phase is _WAITING:
             self._pump()

@@ -15,7 +15,7 @@ from typing import Any
 from asynqueue.codec import encode
 from asynqueue.errors import RemoteError
 from asynqueue.framing import checkSize
-from asynqueue.outcome import Raised, Shape, cannotSend, nameOf, raised, shapeOf, shortRepr
+from asynqueue.outcome import ITERATOR, Raised, cannotSend, nameOf, raised, shapeOf, shortRepr
 from asynqueue.pool.protocol import Kind
 
 # An iterator is advanced for so many seconds at a time, or until its items have
@@ -87,7 +87,7 @@ class Stream:
         self._limit = limit
         self._value = value
         self._batch = 1
-        if shapeOf(value) is Shape.ITERATOR:
+        if shapeOf(value) is ITERATOR:
             self._next: Callable[[], Any] = value.__next__
         else:
             self._next = lambda: run(value.__anext__())

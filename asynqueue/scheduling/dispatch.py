@@ -55,7 +55,9 @@ class Loop(Enum):
     POSTPONED = "goes on in the reactor's next turn"
 
 
+# By names, for each task: see L{asynqueue.outcome.ITERATOR}.
 RESTING, SERVING, POSTPONED = Loop
+_SERVES = Post.SERVING
 
 
 class Dispatcher:
@@ -595,7 +597,7 @@ class Dispatcher:
         The next task for a ready worker. If there is none, it waits.
         """
         post = ledger.post
-        if post is Post.SERVING:
+        if post is _SERVES:
             if ledger.updates:
                 return ledger.updates.popleft()
             task = self.scheduler.pick(ledger.lane)

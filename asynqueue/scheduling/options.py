@@ -13,6 +13,9 @@ from twisted.internet.interfaces import IConsumer
 
 from asynqueue.errors import ImplementationError
 
+# The bands in the order they are served.
+NEXT, FAIR, LAST = range(3)
+
 
 @frozen
 class CallOptions:
@@ -32,6 +35,8 @@ class CallOptions:
         has it.
     @ivar returnFailure: whether an error fails the Deferred, or is logged;
         C{None}: as the queue has it.
+    @ivar flow: the series, band and niceness of the flow that its task joins. In the bands
+        C{NEXT} and C{LAST} the niceness has no effect, and is 0.
     """
 
     niceness: int = field(default=0)
@@ -43,6 +48,16 @@ class CallOptions:
     consumer: Any = field(default=None)
     raw: bool | None = None
     returnFailure: bool | None = None
+    flow: tuple[Hashable, int, int] = field(init=False, eq=False, repr=False)
+
+    @flow.default
+    def _chooseFlow(self) -> tuple[Hashable, int, int]:
+        # Made once for all calls with these options: it is asked for at each.
+        if self.doNext:
+            return self.series, NEXT, 0
+        if self.doLast:
+            return self.series, LAST, 0
+        return self.series, FAIR, self.niceness
 
     @niceness.validator
     def _checkNiceness(self, attribute: Any, value: Any) -> None:

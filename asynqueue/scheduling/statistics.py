@@ -12,8 +12,9 @@ from twisted.internet.defer import Deferred
 
 from asynqueue.interfaces import IProcessWorker
 from asynqueue.scheduling.dispatch import Dispatcher
-from asynqueue.scheduling.flows import FAIR, LAST, NEXT, Flow
+from asynqueue.scheduling.flows import Flow
 from asynqueue.scheduling.ledger import Ledger, Post
+from asynqueue.scheduling.options import FAIR, LAST, NEXT
 from asynqueue.scheduling.task import BEGUN, ENDED, Task, TaskDeferred
 
 _BAND_NAMES = {NEXT: "doNext", FAIR: "fair", LAST: "doLast"}

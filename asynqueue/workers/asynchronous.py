@@ -38,6 +38,10 @@ class _Life(Enum):
     CRASHED = "is gone"
 
 
+# By names, for each task: see L{asynqueue.outcome.ITERATOR}.
+_SERVING, _STOPPING, _CRASHED = _Life
+
+
 @implementer(ICancellingWorker, ISlottedWorker)
 class AsyncWorker:
     """
@@ -72,7 +76,7 @@ class AsyncWorker:
         self._raw = raw
         self._concurrent = concurrent
         self._reactor = checkedReactor(reactor)
-        self._life = _Life.SERVING
+        self._life = _SERVING
         self._waiting: deque[ITask] = deque()
         self._runs: dict[ITask, Deferred[Any] | None] = {}
         self._deliveries = Deliveries(self._checkStopped)
@@ -111,8 +115,8 @@ class AsyncWorker:
 
     def stop(self) -> Deferred[None]:
         d = self._stopped.wait()
-        if self._life is _Life.SERVING:
-            self._life = _Life.STOPPING
+        if self._life is _SERVING:
+            self._life = _STOPPING
         self._checkStopped()
         return d
 
@@ -120,7 +124,7 @@ class AsyncWorker:
         """
         Cancels what it has running.
         """
-        self._life = _Life.CRASHED
+        self._life = _CRASHED
         left = [task for task in (*self._runs, *self._waiting) if not task.ended]
         left += self._deliveries.crash()
         runs = [d for d in self._runs.values() if d is not None]
@@ -216,7 +220,7 @@ class AsyncWorker:
         self._checkStopped()
 
     def _checkStopped(self) -> None:
-        if self._life is _Life.SERVING:
+        if self._life is _SERVING:
             return
         if not self._runs and not self._waiting and not self._deliveries:
             self._stopped.fire()
