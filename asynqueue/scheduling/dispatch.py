@@ -34,7 +34,15 @@ from asynqueue.scheduling.events import Announcer
 from asynqueue.scheduling.flows import Lane, Scheduler
 from asynqueue.scheduling.ledger import Ledger, Post
 from asynqueue.scheduling.options import DEFAULT, CallOptions
-from asynqueue.scheduling.task import ASSIGNED, ENDED, QUEUED, CallTuple, Task
+from asynqueue.scheduling.task import (
+    ASSIGNED,
+    ENDED,
+    QUEUED,
+    CallTuple,
+    LastingUpdate,
+    Task,
+    Update,
+)
 from asynqueue.timers import later
 
 _log = Logger()
@@ -111,7 +119,8 @@ class Dispatcher:
 
         @param lasting: whether that worker makes it again if it begins anew.
         """
-        return Task(self, callTuple, DEFAULT, next(self._numbers), True, lasting)
+        kind = LastingUpdate if lasting else Update
+        return kind(self, callTuple, DEFAULT, next(self._numbers))
 
     def submit(self, task: Task) -> None:
         """

@@ -118,10 +118,14 @@ class Task:
     @ivar number: tells in which order calls were made; a new attempt keeps it.
     @ivar state: see L{State}.
     @ivar holder: the ledger of the worker that has the task, if one has.
-    @ivar isUpdate: whether this is a call of C{TaskQueue.update}, made to one
+    @cvar isUpdate: whether this is a call of C{TaskQueue.update}, made to one
         worker and not queued.
-    @ivar lasting: whether it is one that later workers must make, too.
+    @cvar lasting: whether it is one that later workers must make, too.
     """
+
+    # For nearly all, who need no place for them: see L{Update}.
+    isUpdate = False
+    lasting = False
 
     __slots__ = (
         "_args",
@@ -133,8 +137,6 @@ class Task:
         "_timer",
         "d",
         "holder",
-        "isUpdate",
-        "lasting",
         "number",
         "options",
         "owner",
@@ -147,15 +149,11 @@ class Task:
         callTuple: CallTuple,
         options: CallOptions,
         number: int,
-        isUpdate: bool = False,
-        lasting: bool = False,
     ) -> None:
         self.owner = owner
         self._func, self._args, self._kw = callTuple
         self.options = options
         self.number = number
-        self.isUpdate = isUpdate
-        self.lasting = lasting
         # Mostly there are no variables, and a new context is as good as a copy.
         caller = copy_context()
         self._caller = caller if len(caller) else None
@@ -358,3 +356,23 @@ class Task:
         if self._timer.active():
             self._timer.cancel()
         self._timer = None
+
+
+class Update(Task):
+    """
+    A call that is made to one worker, and not queued.
+    """
+
+    __slots__ = ()
+
+    isUpdate = True
+
+
+class LastingUpdate(Update):
+    """
+    One that the worker makes again if it begins anew.
+    """
+
+    __slots__ = ()
+
+    lasting = True

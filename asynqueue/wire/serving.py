@@ -67,6 +67,10 @@ class _Life(Enum):
     GONE = "has no connection"
 
 
+# By a name, for each call: see L{asynqueue.outcome.ITERATOR}.
+_SERVING = _Life.SERVING
+
+
 class Host:
     """
     Makes the calls that come over one connection, which it owns, in a queue.
@@ -262,7 +266,7 @@ class Host:
         if name == STATUS:
             self._tellStatus(number)
             return
-        if self._life is not _Life.SERVING or number <= self._recalled:
+        if self._life is not _SERVING or number <= self._recalled:
             self._say(Kind.GIVEN_BACK, number)
             return
         if len(self._calls) + len(self._iterations) >= self._most:
@@ -330,7 +334,7 @@ class Host:
                 self._checkBacklog()
         if self._credits:
             self._credits.pop(number, None)
-        if self._life is not _Life.SERVING:
+        if self._life is not _SERVING:
             self._checkLeft()
 
     def _failed(self, failure: Failure, number: int) -> None:
