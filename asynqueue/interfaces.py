@@ -59,12 +59,18 @@ class ITask(Interface):
 
 def _check_qualifications(worker: Any) -> None:
     """
-    Both qualifications of a worker are there, and are lists.
+    Both qualifications of a worker are there, and are lists of what can be hashed.
     """
     for name in ("cQualified", "iQualified"):
         qualified = getattr(worker, name, None)
         if not isinstance(qualified, list):
             raise InvariantError(worker, f"its {name} is a list of series, not {qualified!r}")
+        for series in qualified:
+            try:
+                hash(series)
+            except TypeError:
+                reason = f"its {name} has {series!r}, which is not hashable"
+                raise InvariantError(worker, reason) from None
 
 
 class IWorker(Interface):

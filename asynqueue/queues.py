@@ -32,17 +32,22 @@ class NullQueue(TaskQueue):
 
 class ThreadQueue(TaskQueue):
     """
-    A queue that runs its tasks in threads of its own: by default in one, so one
-    after the other.
+    A queue that runs its tasks in threads of its own. With one, they run one after the
+    other.
     """
 
-    def __init__(self, raw: bool = False, threads: int = 1, **kw: Any) -> None:
+    def __init__(self, threads: int | None = None, *, raw: bool = False, **kw: Any) -> None:
         """
+        @param threads: how many tasks run at once; C{None}: as many as a
+            C{concurrent.futures.ThreadPoolExecutor} would run, which is four more than
+            there are cores, and 32 at the most. A thread is started when there is a task
+            for it.
         @param raw: whether iterators come back as they are.
-        @param threads: how many tasks run at once.
         @param kw: keywords of L{TaskQueue}.
+        @raise ValueError: there is to be no thread.
         """
-        self._worker = ThreadWorker(raw=raw, threads=threads, reactor=kw.get("reactor"))
+        most = _usualThreads() if threads is None else threads
+        self._worker = ThreadWorker(raw=raw, threads=most, reactor=kw.get("reactor"))
         super().__init__(self._worker, **kw)
 
     def deferToThread(self, f: Callable[..., Any], *args: Any, **kw: Any) -> AwaitableDeferred[Any]:
@@ -53,6 +58,15 @@ class ThreadQueue(TaskQueue):
         @raise QueueRunError: the queue is shut down.
         """
         return self._callDirectly(self._worker, (f, args, kw))
+
+
+def _usualThreads() -> int:
+    """
+    How many threads an executor of the standard library has by default.
+    """
+    # Python 3.13 looks at which cores this process may use.
+    cores: Callable[[], int | None] = getattr(os, "process_cpu_count", os.cpu_count)
+    return min(32, (cores() or 1) + 4)
 
 
 class ProcessQueue(TaskQueue):
@@ -67,8 +81,8 @@ class ProcessQueue(TaskQueue):
     def __init__(
         self,
         N: int | None = None,
-        raw: bool = False,
         *,
+        raw: bool = False,
         minimum: int | None = None,
         maximum: int | None = None,
         idleTimeout: float = 60.0,
@@ -160,5 +174,5 @@ def deferToThread(*fargs: Any, **kw: Any) -> AwaitableDeferred[Any]:
         ended: Deferred[None] = succeed(None) if queue is None else queue.shutdown()
         return bothWorlds(ended)
     if _shared.queue is None or not _shared.queue.isRunning():
-        _shared.queue = ThreadQueue()
+        _shared.queue = ThreadQueue(1)
     return _shared.queue.call(*fargs, **kw)

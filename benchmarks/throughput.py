@@ -49,7 +49,7 @@ async def threadQueue(reactor):
     """
     Calls through our ThreadQueue.
     """
-    queue = ThreadQueue()
+    queue = ThreadQueue(1)
     figures = await measureCalls(queue.call)
     await queue.shutdown()
     return figures

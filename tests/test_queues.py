@@ -6,9 +6,11 @@ reactor and in real threads.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
+from functools import partial
+from inspect import Parameter, signature
 from typing import Any
 
 import pytest
@@ -18,9 +20,14 @@ from zope.interface.verify import verifyObject
 
 from asynqueue.errors import QueueRunError
 from asynqueue.interfaces import ISlottedWorker
-from asynqueue.queues import NullQueue, ThreadQueue, deferToThread
+from asynqueue.queues import NullQueue, ProcessQueue, ThreadQueue, deferToThread
 from asynqueue.reactors import theReactor
-from asynqueue.testing import RecordingConsumer
+from asynqueue.testing import MemoryPrefetcher, MemoryWorker, RecordingConsumer
+from asynqueue.wire.catalog import Catalog
+from asynqueue.wire.hub import WireHub
+from asynqueue.wire.manager import ServerManager
+from asynqueue.wire.server import WireServer
+from asynqueue.wire.worker import WireWorker
 from asynqueue.workers.asynchronous import AsyncWorker
 from asynqueue.workers.executor import ExecutorWorker
 from asynqueue.workers.process import ProcessWorker
@@ -106,11 +113,11 @@ async def test_nullQueueMayRunSeveral() -> None:
 
 
 @awaiting
-async def test_threadQueueRunsInOneThread() -> None:
+async def test_threadQueueMayHaveOneThread() -> None:
     """
-    A ThreadQueue makes its calls in one other thread, by default.
+    A ThreadQueue makes its calls in other threads, and in one if so told.
     """
-    queue = ThreadQueue()
+    queue = ThreadQueue(1)
     assert isinstance(queue.workers()[0], ThreadWorker)
     threads = {await queue.call(here) for _ in range(5)}
     assert len(threads) == 1
@@ -121,12 +128,91 @@ async def test_threadQueueRunsInOneThread() -> None:
 @awaiting
 async def test_threadQueueMayHaveSeveralThreads() -> None:
     """
-    With C{threads} as many tasks run at once.
+    As many tasks run at once as there are to be threads.
     """
-    queue = ThreadQueue(threads=2)
-    meeting = threading.Barrier(2, timeout=30)
-    await gatherResults([queue.call(meeting.wait) for _ in range(2)])
+    queue = ThreadQueue(8)
+    meeting = threading.Barrier(8, timeout=30)
+    await gatherResults([queue.call(meeting.wait) for _ in range(8)])
     await queue.shutdown()
+
+
+def test_threadQueueHasTheUsualThreads() -> None:
+    """
+    Who does not say how many threads there are has as many as an executor of the
+    standard library.
+    """
+    with ThreadPoolExecutor() as executor:
+        assert ThreadQueue().workers()[0].slots == ExecutorWorker(executor).slots
+
+
+@pytest.mark.parametrize("threads", [0, -1, True, False])
+def test_threadQueueHasAThread(threads: Any) -> None:
+    """
+    Neither no thread nor a yes or no is a number of threads.
+    """
+    with pytest.raises(ValueError, match="threads is a whole number, 1 or more"):
+        ThreadQueue(threads)
+
+
+# What is qualified for series.
+_QUALIFIED: list[Callable[..., Any]] = [
+    AsyncWorker,
+    ThreadWorker,
+    ProcessWorker,
+    partial(ExecutorWorker, ThreadPoolExecutor()),
+    partial(WireWorker, None, "tcp:localhost:4000"),
+    partial(WireHub, NullQueue(), "tcp:4000"),
+    partial(WireServer, "tcp:4000", trust="code"),
+    MemoryWorker,
+    MemoryPrefetcher,
+]
+
+
+@pytest.mark.parametrize("make", _QUALIFIED)
+def test_seriesAreNoString(make: Callable[..., Any]) -> None:
+    """
+    Who gives the name of a series, and no list of them, is told so.
+    """
+    with pytest.raises(TypeError, match=r'series is a string: give a list, \["disk"\]'):
+        make(series="disk")
+
+
+@pytest.mark.parametrize("make", _QUALIFIED)
+def test_seriesAreHashable(make: Callable[..., Any]) -> None:
+    """
+    What cannot be the series of a call is refused before there is a worker.
+    """
+    with pytest.raises(TypeError, match="a series must be hashable"):
+        make(series=[["disk"]])
+
+
+@pytest.mark.parametrize(
+    ("what", "make"),
+    [
+        ("allow", lambda names: WireServer("tcp:4000", allow=names)),
+        ("allow", lambda names: ServerManager(allow=names)),
+        ("modules", lambda names: Catalog(None, names, "modules")),
+        ("initargs", lambda args: ProcessWorker(initializer=print, initargs=args)),
+        ("initargs", lambda args: ProcessQueue(1, initializer=print, initargs=args)),
+    ],
+)
+def test_listsAreNoStrings(what: str, make: Callable[[Any], Any]) -> None:
+    """
+    Wherever several names or arguments are taken, one string is none of them.
+    """
+    with pytest.raises(TypeError, match=f"{what} is a string: give a list"):
+        make("disk")
+
+
+@pytest.mark.parametrize(
+    "kind", [*(getattr(made, "func", made) for made in _QUALIFIED), ThreadQueue, ProcessQueue]
+)
+def test_rawIsAKeyword(kind: type) -> None:
+    """
+    Nothing becomes raw by its position.
+    """
+    raw = signature(kind).parameters.get("raw")
+    assert raw is None or raw.kind is Parameter.KEYWORD_ONLY
 
 
 @awaiting
@@ -154,7 +240,7 @@ async def test_deferToThreadOfAQueueSkipsTheQueue(order: list[Any]) -> None:
     """
     A call that is deferred to the thread is made before all that is queued.
     """
-    queue = ThreadQueue()
+    queue = ThreadQueue(1)
     gate = Gate()
     # So the thread has nothing lined up: what follows is queued.
     running = queue.call(gate.wait)
@@ -278,7 +364,7 @@ async def test_urgentCallsKeepTheirOrder(order: list[Any]) -> None:
     Of calls with doNext that a worker has lined up, the first goes first (G3).
     """
     gate = Gate()
-    queue = ThreadQueue()
+    queue = ThreadQueue(1)
     await gatherResults([queue.call(int) for _ in range(100)])
     held = queue.call(gate.wait)
     calls = [queue.call(order.append, n, doNext=True) for n in range(6)]

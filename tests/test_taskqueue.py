@@ -311,6 +311,16 @@ def test_qualificationsAreLists(attribute: str) -> None:
         MemoryQueue().attachWorker(worker)
 
 
+def test_qualificationsAreHashable() -> None:
+    """
+    So does one that is qualified for what can be the series of no call.
+    """
+    worker = MemoryWorker()
+    worker.iQualified.append(["a"])
+    with pytest.raises(InvariantError, match="not hashable"):
+        MemoryQueue().attachWorker(worker)
+
+
 def test_qualificationsAreThere() -> None:
     """
     So does one that has none.

@@ -54,6 +54,15 @@ def test_allIsThere(tmp_path: Path) -> None:
     assert set(paths) == found == {tmp_path / name for name in [*NAMES, "trust/ca.pem"]}
 
 
+def test_hostsAreNoString(tmp_path: Path) -> None:
+    """
+    One name of a host is no list of them: the letters would get the certificates.
+    """
+    with pytest.raises(TypeError, match="hosts is a string"):
+        makeKeys(tmp_path, "db.example.org")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_secretsAreSecret(made: Path) -> None:
     """
     Nobody but their owner reads the keys or lists the directory, whatever the umask.

@@ -4,14 +4,16 @@ The options of a call: what its caller says of it, apart from its arguments.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import field, frozen
 from twisted.internet.interfaces import IConsumer
 
 from asynqueue.errors import ImplementationError
+
+_T = TypeVar("_T")
 
 # The bands in the order they are served.
 NEXT, FAIR, LAST = range(3)
@@ -84,14 +86,46 @@ class CallOptions:
     def __attrs_post_init__(self) -> None:
         if self.doNext and self.doLast:
             raise ValueError("a call cannot have both doNext and doLast")
-        try:
-            hash(self.series)
-        except TypeError:
-            raise TypeError(f"a series must be hashable, and {self.series!r} is not") from None
+        _checkSeries(self.series)
 
 
 def _isWholeNumber(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def listOf(given: Iterable[_T], name: str) -> list[_T]:
+    """
+    Return what a caller gave as a collection.
+
+    @param name: what the argument is called, for the error.
+    @raise TypeError: it is a string, whose items would be its letters, or nothing that has
+        items.
+    """
+    if isinstance(given, str | bytes | bytearray):
+        shown = f'"{given}"' if isinstance(given, str) else repr(given)
+        raise TypeError(f"{name} is a string: give a list, [{shown}]")
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{name} is a list, not {given!r}")
+    return list(given)
+
+
+def seriesOf(given: Iterable[Hashable]) -> list[Any]:
+    """
+    Return the list of series that a worker is to be qualified for.
+
+    @raise TypeError: it is a string or no collection, or one of them is not hashable.
+    """
+    series = listOf(given, "series")
+    for each in series:
+        _checkSeries(each)
+    return series
+
+
+def _checkSeries(series: Any) -> None:
+    try:
+        hash(series)
+    except TypeError:
+        raise TypeError(f"a series must be hashable, and {series!r} is not") from None
 
 
 # Options are values: equal ones may as well be one. That saves making and

@@ -25,7 +25,7 @@ from asynqueue.interfaces import (
 )
 from asynqueue.iteration.sources import AsyncIteratorSource, IteratorSource, isIterator
 from asynqueue.outcome import describeCall, shortRepr
-from asynqueue.scheduling.options import DEFAULT, CallOptions
+from asynqueue.scheduling.options import DEFAULT, CallOptions, seriesOf
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.waiters import Waiters
@@ -107,14 +107,16 @@ class MemoryWorker:
 
     cQualified: list[Any] = ["memory", "local"]
 
-    def __init__(self, series: Iterable[Hashable] = (), raw: bool = False, window: int = 1) -> None:
+    def __init__(
+        self, series: Iterable[Hashable] = (), *, raw: bool = False, window: int = 1
+    ) -> None:
         """
         @param series: what it is qualified for, besides its kind.
         @param raw: whether iterators come back as they are, where the call does
             not say.
         @param window: how many tasks it holds at once.
         """
-        self.iQualified: list[Any] = list(series)
+        self.iQualified: list[Any] = seriesOf(series)
         self.ID: int | None = None
         self.tasks: list[ITask] = []
         self.resigned = 0
@@ -270,8 +272,10 @@ class MemoryPrefetcher(MemoryWorker):
         held: C{drop} them when the run is over.
     """
 
-    def __init__(self, series: Iterable[Hashable] = (), raw: bool = False, window: int = 4) -> None:
-        super().__init__(series, raw, window)
+    def __init__(
+        self, series: Iterable[Hashable] = (), *, raw: bool = False, window: int = 4
+    ) -> None:
+        super().__init__(series, raw=raw, window=window)
         self.cancelled: list[ITask] = []
         self._begun: list[ITask] = []
         self._notBegun: list[ITask] | None = None

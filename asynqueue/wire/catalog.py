@@ -12,6 +12,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from asynqueue.errors import NoSuchCallable, RemoteProtocolError
+from asynqueue.scheduling.options import listOf
 
 #: What a host trusts those with who have proved themselves.
 TRUSTS = ("universe", "modules", "code")
@@ -115,7 +116,7 @@ class Catalog:
         @param modules: which modules' own functions and classes can be called; those
             named C{package.*} with all that is below them. They are imported now, and
             the modules below them when they are asked for.
-        @raise TypeError: the universe is none.
+        @raise TypeError: the universe is none, or C{modules} is a string.
         @raise ValueError: the words do not fit together.
         @raise ImportError: there is no such module.
         """
@@ -123,9 +124,7 @@ class Catalog:
             WireWorkerUniverse.check(universe)
         if trust not in TRUSTS:
             raise ValueError(f"trust is one of {', '.join(TRUSTS)}, not {trust!r}")
-        if isinstance(modules, str):
-            raise TypeError(f"modules is a list of names, not {modules!r}")
-        patterns = list(modules)
+        patterns = listOf(modules, "modules")
         if patterns and trust == "universe":
             raise ValueError("modules can be called where trust='modules' only")
         if trust == "modules" and not patterns:

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from asynqueue.errors import QueueRunError, WireError, WorkerLost
 from asynqueue.framing import LARGEST
 from asynqueue.reactors import checkedReactor, theReactor
+from asynqueue.scheduling.options import seriesOf
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.wire.complaints import Complaints
 from asynqueue.wire.connection import Connection
@@ -72,10 +73,10 @@ class WireHub:
         queue: TaskQueue,
         description: str,
         series: Iterable[Hashable] = (),
+        *,
         raw: bool = False,
         thread: bool = False,
         N_concurrent: int | None = None,
-        *,
         key: bytes | None = None,
         keyFile: str | os.PathLike[str] | None = None,
         codec: str = "pickle",
@@ -102,12 +103,13 @@ class WireHub:
             life; after three times that its connection is lost. C{None}: never.
         @param largest: how many bytes the result of a task may have, encoded.
         @param reactor: the reactor; C{None} is the installed one.
+        @raise TypeError: C{series} is a string, or one of them is not hashable.
         """
         self.address: Any = None
         self._queue = queue
         self._description = description
         self._options: dict[str, Any] = {
-            "series": list(series),
+            "series": seriesOf(series),
             "raw": raw,
             "thread": thread,
             "N_concurrent": N_concurrent,

@@ -31,6 +31,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from asynqueue.scheduling.options import listOf
+
 # So many random bytes are in a key.
 _KEY_BYTES = 32
 
@@ -93,6 +95,7 @@ def makeKeys(
         differ.
     @return: the files.
     @raise FileExistsError: there are such files, and nothing was made.
+    @raise TypeError: C{hosts} is a string.
     @raise ValueError: something is neither a name nor an address of a host, or the days
         have no sense.
     @raise OSError: that cannot be written.
@@ -101,7 +104,8 @@ def makeKeys(
         raise ValueError(f"a certificate holds for more than {days!r} days")
     folder = Path(directory)
     since = now or datetime.now(UTC)
-    files = _made(_alternatives([*hosts, *_LOCAL]), (since - _SLACK, since + timedelta(days=days)))
+    names = _alternatives([*listOf(hosts, "hosts"), *_LOCAL])
+    files = _made(names, (since - _SLACK, since + timedelta(days=days)))
     present = [name for name in files if (folder / name).exists()]
     if present and not force:
         raise FileExistsError(

@@ -20,6 +20,7 @@ from asynqueue.awaitable import AwaitableDeferred, bothWorlds
 from asynqueue.errors import WireError
 from asynqueue.pool.hubs import Hub, hubOf
 from asynqueue.reactors import checkedReactor, theReactor
+from asynqueue.scheduling.options import listOf
 from asynqueue.wire.endpoints import clientEndpoint, forget, know
 from asynqueue.wire.keys import newKey, writeSecret
 from asynqueue.wire.spawned import SpawnedServer
@@ -123,11 +124,12 @@ class ServerManager:
         @param patience: the seconds that a server has to get ready.
         @param logLevel: what servers log, on the standard error of this process.
         @param reactor: the reactor; C{None} is the installed one.
+        @raise TypeError: C{allow} is a string.
         """
         if trust is None:
             trust = "universe" if wwuFQN is not None or allow else "code"
         self._arguments = ["--trust", trust, "--codec", codec, "--processes", str(processes)]
-        for module in allow:
+        for module in listOf(allow, "allow"):
             self._arguments += ["--allow", module]
         if threads is not None:
             self._arguments += ["--threads", str(threads)]

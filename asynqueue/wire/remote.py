@@ -39,6 +39,7 @@ from asynqueue.interfaces import (
 )
 from asynqueue.outcome import cannotDecode, describeCall
 from asynqueue.reactors import checkedReactor, theReactor
+from asynqueue.scheduling.options import seriesOf
 from asynqueue.timers import Timer, later
 from asynqueue.wire.calls import Calls
 from asynqueue.wire.codecs import codecNamed
@@ -134,10 +135,10 @@ class RemoteWorker:
         self,
         host: str,
         series: Iterable[Hashable] = (),
+        *,
         raw: bool = False,
         thread: bool = False,
         N_concurrent: int | None = None,
-        *,
         universe: object = None,
         names: Iterable[str] | None = None,
         codec: str = "pickle",
@@ -157,10 +158,11 @@ class RemoteWorker:
         @param codec: how arguments and results are encoded.
         @param reactor: the reactor; C{None} is the installed one.
         @raise ValueError: C{N_concurrent} has no sense.
+        @raise TypeError: C{series} is a string, or one of them is not hashable.
         """
         if N_concurrent is not None and N_concurrent < 1:
             raise ValueError(f"N_concurrent is 1 or more, or None, not {N_concurrent!r}")
-        self.iQualified: list[Any] = list(series)
+        self.iQualified: list[Any] = seriesOf(series)
         # Those of them that the host of the last connection said.
         self._said: list[str] = []
         self.ID: int | None = None

@@ -24,6 +24,7 @@ from asynqueue.awaitable import AwaitableDeferred, bothWorlds
 from asynqueue.errors import WireError
 from asynqueue.framing import LARGEST
 from asynqueue.reactors import checkedReactor, theReactor
+from asynqueue.scheduling.options import listOf, seriesOf
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.timers import Timer
 from asynqueue.wire.codecs import codecNamed
@@ -136,7 +137,7 @@ class WireServer:
         @param grace: the seconds that calls have to end when the server stops.
         @param reactor: the reactor; C{None} is the installed one.
         @raise ValueError: the arguments have no sense together.
-        @raise TypeError: the universe is none.
+        @raise TypeError: the universe is none; or C{allow} or C{series} is a string.
         @raise Exception: whatever the import or the making of the universe raises.
         """
         if queue is not None and processes:
@@ -147,8 +148,9 @@ class WireServer:
         self._key = key
         self._keyFile = keyFile
         self._codec = codecNamed(codec)
-        self._catalog = newCatalog(self, wwuOrFQN, tuple(allow), trust, processes, self._codec)
-        self._series = tuple(series)
+        modules = tuple(listOf(allow, "allow"))
+        self._catalog = newCatalog(self, wwuOrFQN, modules, trust, processes, self._codec)
+        self._series = tuple(seriesOf(series))
         self._crew = Crew(processes, threads, concurrent, largest)
         self._givenQueue = queue
         self._dial = dial

@@ -133,10 +133,10 @@ class WireWorker(RemoteWorker):
         wwu: WireWorkerUniverse | None,
         description: str,
         series: Iterable[Hashable] = (),
+        *,
         raw: bool = False,
         thread: bool = False,
         N_concurrent: int | None = None,
-        *,
         key: bytes | None = None,
         keyFile: str | os.PathLike[str] | None = None,
         codec: str = "pickle",
@@ -163,7 +163,8 @@ class WireWorker(RemoteWorker):
             of life; after three times that the connection is lost. C{None}: never.
         @param largest: how many bytes the result of a task may have, encoded.
         @param reactor: the reactor; C{None} is the installed one.
-        @raise TypeError: C{wwu} is no universe.
+        @raise TypeError: C{wwu} is no universe; or C{series} is a string, or one of them is
+            not hashable.
         @raise ValueError: something has no sense.
         """
         if wwu is not None:
@@ -171,9 +172,9 @@ class WireWorker(RemoteWorker):
         super().__init__(
             description,
             series,
-            raw,
-            thread,
-            N_concurrent,
+            raw=raw,
+            thread=thread,
+            N_concurrent=N_concurrent,
             universe=wwu,
             names=None if wwu is None else methodNames(type(wwu)),
             codec=codec,

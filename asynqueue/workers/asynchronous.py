@@ -21,6 +21,7 @@ from asynqueue.interfaces import ICancellingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import AsyncIteratorSource, IteratorSource, isIterator
 from asynqueue.outcome import shortRepr
 from asynqueue.reactors import checkedReactor, theReactor
+from asynqueue.scheduling.options import seriesOf
 from asynqueue.timers import later
 from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.waiters import Waiters
@@ -57,6 +58,7 @@ class AsyncWorker:
     def __init__(
         self,
         series: Iterable[Hashable] = (),
+        *,
         raw: bool = False,
         concurrent: int = 1,
         reactor: Any = None,
@@ -68,10 +70,11 @@ class AsyncWorker:
         @param concurrent: how many tasks may wait for their results at once.
         @param reactor: the reactor, or an asyncio loop; C{None}: the one that runs when
             it is needed first.
+        @raise TypeError: C{series} is a string, or one of them is not hashable.
         """
         if concurrent < 1:
             raise ValueError(f"concurrent is 1 or more, not {concurrent!r}")
-        self.iQualified: list[Any] = list(series)
+        self.iQualified: list[Any] = seriesOf(series)
         self.ID: int | None = None
         self._raw = raw
         self._concurrent = concurrent

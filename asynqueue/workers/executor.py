@@ -24,6 +24,7 @@ from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, ISlotted
 from asynqueue.iteration.sources import isIterator
 from asynqueue.outcome import Raised, Returned, describeCall, inWords, perform, shortRepr
 from asynqueue.reactors import checkedReactor, theReactor
+from asynqueue.scheduling.options import seriesOf
 from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.outbox import Outbox
 from asynqueue.workers.steps import Close, Step, ThreadSource
@@ -145,6 +146,7 @@ class ExecutorWorker:
         self,
         executor: Executor,
         series: Iterable[Hashable] = (),
+        *,
         raw: bool = False,
         shutdown: bool = False,
         reactor: Any = None,
@@ -158,10 +160,12 @@ class ExecutorWorker:
             or crashes.
         @param reactor: the reactor, or an asyncio loop; C{None}: the one that runs when
             it is needed first.
+        @raise TypeError: it is no executor; or C{series} is a string, or one of them is
+            not hashable.
         """
         if not isinstance(executor, Executor):
             raise TypeError(f"{executor!r} is no concurrent.futures.Executor")
-        self.iQualified: list[Any] = list(series)
+        self.iQualified: list[Any] = seriesOf(series)
         self.ID: int | None = None
         self._executor = executor
         self._here = isinstance(executor, ThreadPoolExecutor)

@@ -39,6 +39,7 @@ from asynqueue.pool.seat import Seat
 from asynqueue.pool.sources import MemberSource
 from asynqueue.pool.upkeep import Limits, residentBytes
 from asynqueue.reactors import checkedReactor, theReactor
+from asynqueue.scheduling.options import listOf, seriesOf
 from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.waiters import Waiters
 from asynqueue.workers.window import AHEAD_SECONDS, Window
@@ -111,8 +112,8 @@ class ProcessWorker:
     def __init__(
         self,
         series: Iterable[Hashable] = (),
-        raw: bool = False,
         *,
+        raw: bool = False,
         initializer: Callable[..., Any] | None = None,
         initargs: Iterable[Any] = (),
         maxTasks: int | None = None,
@@ -141,15 +142,16 @@ class ProcessWorker:
         @param reactor: the reactor, or an asyncio loop; C{None}: the one that runs when
             it is needed first.
         @raise ValueError: a limit has no sense.
+        @raise TypeError: C{series} or C{initargs} is a string, or a series is not hashable.
         """
-        self.iQualified: list[Any] = list(series)
+        self.iQualified: list[Any] = seriesOf(series)
         self.ID: int | None = None
         self._raw = raw
         self._grace = grace
         self._reactor = checkedReactor(reactor)
         self._hub: Hub | None = None
         initial: list[CallTuple] = (
-            [] if initializer is None else [(initializer, tuple(initargs), {})]
+            [] if initializer is None else [(initializer, tuple(listOf(initargs, "initargs")), {})]
         )
         self._seat = Seat(
             self,

@@ -31,6 +31,7 @@ from asynqueue.interfaces import IPrefetchingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import isIterator
 from asynqueue.outcome import shortRepr
 from asynqueue.reactors import checkedReactor, theReactor
+from asynqueue.scheduling.options import seriesOf
 from asynqueue.timers import later
 from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.outbox import Outbox
@@ -153,6 +154,7 @@ class ThreadWorker:
     def __init__(
         self,
         series: Iterable[Hashable] = (),
+        *,
         raw: bool = False,
         threads: int = 1,
         reactor: Any = None,
@@ -165,10 +167,12 @@ class ThreadWorker:
             the other, in the order they were assigned.
         @param reactor: the reactor, or an asyncio loop; C{None}: the one that runs when
             it is needed first.
+        @raise TypeError: C{series} is a string, or one of them is not hashable.
+        @raise ValueError: there is to be no thread.
         """
-        if threads < 1:
-            raise ValueError(f"threads is 1 or more, not {threads!r}")
-        self.iQualified: list[Any] = list(series)
+        if isinstance(threads, bool) or threads < 1:
+            raise ValueError(f"threads is a whole number, 1 or more, not {threads!r}")
+        self.iQualified: list[Any] = seriesOf(series)
         self.ID: int | None = None
         self._raw = raw
         self._threads = threads

@@ -193,7 +193,7 @@ def doLeftOpen() -> None:
     done: list[int] = []
 
     async def main() -> int:
-        threads, processes = ThreadQueue(), ProcessQueue(1)
+        threads, processes = ThreadQueue(1), ProcessQueue(1)
         for number in range(4):
             threads.call(time.sleep, 0.01).addCallback(lambda _, n=number: done.append(n))
         pid: int = await processes.call(os.getpid)

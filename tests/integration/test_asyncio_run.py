@@ -92,7 +92,7 @@ assert done == list(range(16)), done
 """
 
 
-@pytest.mark.parametrize("make", ["ThreadQueue()", "ProcessQueue(1)"])
+@pytest.mark.parametrize("make", ["ThreadQueue(1)", "ProcessQueue(1)"])
 def test_whatWasAcceptedIsDoneWhenTheReactorStops(make: str) -> None:
     """
     Calls that wait when the reactor is told to stop are made, in order, and so are
@@ -105,7 +105,7 @@ GRACE = """
 import threading
 from twisted.internet import reactor
 from asynqueue import ThreadQueue
-queue, ended = ThreadQueue(timeout={timeout}), []
+queue, ended = ThreadQueue(1, timeout={timeout}), []
 for call in (threading.Event().wait, 60), (abs, 1):
     queue.call(*call).addErrback(lambda failure: ended.append(failure.type.__name__))
 reactor.callWhenRunning(reactor.stop)
