@@ -208,6 +208,11 @@ class IConnectingWorker(IRemoteWorker):
     A worker that makes its connection itself, and makes it again after it was lost.
     """
 
+    dialing: str = Attribute(
+        "What it does to get a connection, in words: where it dials, why that failed and when"
+        " it tries again; empty if it has one, or wants none."
+    )
+
     def whenConnected() -> Deferred[None]:
         """
         Connect, and go on trying until that succeeds.

@@ -124,7 +124,7 @@ class TaskQueue:
 
     def __len__(self) -> int:
         """
-        How many workers there are.
+        How many workers there are, without those that have no connection.
         """
         return len(self._dispatcher.ledgers)
 
@@ -513,14 +513,19 @@ class TaskQueue:
         hash(series)
         self._dispatcher.qualify(ledger, series)
 
-    def workers(self, ID: int | None = None) -> Any:
+    def workers(self, ID: int | None = None, *, dialing: bool = True) -> Any:
         """
         The workers, in the order they were attached; or the one of an ID, or
         C{None} if there is none.
+
+        @param dialing: whether those follow that have no connection yet, or not again.
+            What keeps one of them from it is in its C{dialing}. They are not counted by
+            C{len}, and have no tasks.
         """
         ledgers = self._dispatcher.ledgers
         if ID is None:
-            return [ledger.worker for ledger in ledgers.values()]
+            hired = [ledger.worker for ledger in ledgers.values()]
+            return [*hired, *self._dispatcher.arrivals.workers()] if dialing else hired
         ledger = ledgers.get(ID)
         return None if ledger is None else ledger.worker
 

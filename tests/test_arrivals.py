@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from asynqueue.errors import IdentityRefused, QueueRunError, WorkerLost
@@ -31,6 +32,7 @@ class Connecting(MemoryWorker):
         super().__init__()
         self.host = "the host"
         self.loss = ""
+        self.dialing = "dialing the host"
         self.attempts: list[Deferred[None]] = []
         self.cancelled = 0
 
@@ -59,12 +61,19 @@ class Connecting(MemoryWorker):
         self.resign()
 
 
+def newQueue(*workers: Any) -> TaskQueue:
+    """
+    One that no reactor drives, and none ends.
+    """
+    return TaskQueue(*workers, reactor=Clock())
+
+
 def test_hiredWhenConnected() -> None:
     """
     A worker that connects is hired when it has a connection, and not before.
     """
     worker = Connecting()
-    queue = TaskQueue()
+    queue = newQueue()
     attached = queue.attachWorker(worker)
     assert (len(queue), attached.called) == (0, False)
     worker.connect()
@@ -77,7 +86,7 @@ def test_hiredAgain() -> None:
     When it is back after a loss it is hired anew, with another ID, and runs the updates.
     """
     worker = Connecting()
-    queue = TaskQueue(worker)
+    queue = newQueue(worker)
     worker.connect()
     update = queue.update("prepare")
     worker.step()
@@ -90,13 +99,93 @@ def test_hiredAgain() -> None:
     assert [task.callTuple[0] for task in worker.tasks] == ["prepare"]
 
 
+def test_workersThatDialAreThere() -> None:
+    """
+    One without a connection is among the workers, but is not counted, until it is hired,
+    and again when its connection is lost.
+    """
+    worker, other = Connecting(), MemoryWorker()
+    queue = newQueue(worker, other)
+
+    def seen() -> tuple[Any, ...]:
+        return len(queue), queue.workers(), queue.statistics().dialing
+
+    assert seen() == (1, [other, worker], ("dialing the host",))
+    assert queue.workers(dialing=False) == [other]
+    worker.connect()
+    assert seen() == (2, [other, worker], ())
+    worker.lose()
+    assert seen() == (1, [other, worker], ("dialing the host",))
+    queue.detachWorker(worker)
+    assert seen() == (1, [other], ())
+
+
+def test_whyTellsOfThoseThatDial() -> None:
+    """
+    A call that one could run which has no connection says what that does to get one.
+    """
+    worker = Connecting()
+    queue = newQueue(worker)
+    said = "it is queued, and no worker for it is connected: dialing the host"
+    assert queue.why(queue.call("work")) == said
+    assert queue.why(queue.call(abs, -1)) == said
+    assert "is qualified" in queue.why(queue.call(abs, -1, series="other"))
+
+
+def test_whyTellsOfThoseThatDialBehindTheBusy() -> None:
+    """
+    It says so, too, where others could run the call that are busy.
+    """
+    queue = newQueue(Connecting(), MemoryWorker())
+    queue.call(abs, -1)
+    assert queue.why(queue.call(abs, -2)).endswith("workers are busy; dialing the host")
+
+
+def test_whyTellsOfFewOfThem() -> None:
+    """
+    Of many that dial, some are told of.
+    """
+    queue = newQueue(*[Connecting() for _ in range(50)])
+    said = queue.why(queue.call("work"))
+    assert said.count("dialing the host") == 3
+    assert said.endswith("and 47 others")
+
+
+def test_whyWithoutAnyHost() -> None:
+    """
+    A call by a name waits for a host: where there is none, and none is dialed, it says so.
+    """
+    queue = newQueue(MemoryWorker())
+    said = "it is queued, and no worker takes calls by name: there is no host"
+    assert queue.why(queue.call("typo")) == said
+    mapped = queue.map("typo", [1])
+    assert [queue.why(task) for task in queue._dispatcher.tasks()][1:] == [said]
+    mapped.stop()
+    worker = Connecting()
+    queue.attachWorker(worker)
+    queue.detachWorker(worker).addErrback(lambda _: None)
+    assert queue.why(queue.call("typo")) == said
+
+
+def test_whyTellsThatTheHostRefused() -> None:
+    """
+    Where the host refused, and nobody dials any more, it says what that said.
+    """
+    worker = Connecting()
+    queue = newQueue(MemoryWorker())
+    queue.attachWorker(worker).addErrback(lambda _: None)
+    worker.attempts[-1].errback(IdentityRefused("the host", "wrong key"))
+    said = queue.why(queue.call("work"))
+    assert said.endswith("there is no host (no proof of identity with the host: wrong key)")
+
+
 def test_lossTells() -> None:
     """
     What ran on it when the connection was lost fails with the name of the host, and
     why.
     """
     worker = Connecting()
-    queue = TaskQueue(worker)
+    queue = newQueue(worker)
     worker.connect()
     d = queue.call("work")
     worker.lose()
@@ -111,7 +200,7 @@ def test_refused() -> None:
     If the other side refuses, attaching fails with that.
     """
     worker = Connecting()
-    attached = TaskQueue().attachWorker(worker)
+    attached = newQueue().attachWorker(worker)
     worker.attempts[-1].errback(IdentityRefused("the host", "wrong key"))
     assert isinstance(errorOf(attached), IdentityRefused)
 
@@ -121,7 +210,7 @@ def test_refusedLater() -> None:
     If it refuses after a loss, that is logged, and the worker stays away.
     """
     worker = Connecting()
-    queue = TaskQueue(worker)
+    queue = newQueue(worker)
     worker.connect()
     worker.lose()
     with readingLogs() as log:
@@ -135,7 +224,7 @@ def test_attachedTwice() -> None:
     Attached again while it connects, it is hired once, and both Deferreds have its ID.
     """
     worker = Connecting()
-    queue = TaskQueue()
+    queue = newQueue()
     both = [queue.attachWorker(worker), queue.attachWorker(worker)]
     assert len(worker.attempts) == 1
     worker.connect()
@@ -147,7 +236,7 @@ def test_attachingCancelled() -> None:
     Cancelling the attachment ends the connecting, unless somebody else waits for it.
     """
     worker = Connecting()
-    queue = TaskQueue()
+    queue = newQueue()
     one, other = queue.attachWorker(worker), queue.attachWorker(worker)
     one.cancel()
     assert isinstance(errorOf(one), CancelledError)
@@ -163,7 +252,7 @@ def test_detachedWhileItConnects(crash: bool) -> None:
     Detaching a worker that has no connection ends its trying.
     """
     worker = Connecting()
-    queue = TaskQueue()
+    queue = newQueue()
     attached = queue.attachWorker(worker)
     assert resultOf(queue.detachWorker(worker, crash=crash)) == []
     assert isinstance(errorOf(attached), WorkerLost)
@@ -175,7 +264,7 @@ def test_detachedWhileItServes() -> None:
     Detaching one that serves does not have it connect again.
     """
     worker = Connecting()
-    queue = TaskQueue(worker)
+    queue = newQueue(worker)
     worker.connect()
     assert resultOf(queue.detachWorker(worker.ID)) == []
     worker.lose()
@@ -188,7 +277,7 @@ def test_lostDuringUpdate() -> None:
     the attachment succeeds.
     """
     worker = Connecting()
-    queue = TaskQueue()
+    queue = newQueue()
     resultOf(queue.update(int))
     attached = queue.attachWorker(worker)
     worker.connect()
@@ -204,7 +293,7 @@ def test_unfit() -> None:
     An update that fails fails the attachment; later, it is logged.
     """
     worker = Connecting()
-    queue = TaskQueue()
+    queue = newQueue()
     resultOf(queue.update(int, "x"))
     attached = queue.attachWorker(worker)
     worker.connect()
@@ -217,7 +306,7 @@ def test_unfitLater() -> None:
     An update that fails when the worker is back is logged.
     """
     worker = Connecting()
-    queue = TaskQueue(worker)
+    queue = newQueue(worker)
     worker.connect()
     update = queue.update(int, "x")
     worker.step()
@@ -234,7 +323,7 @@ def test_shutdown() -> None:
     The end of the queue ends the connecting.
     """
     worker = Connecting()
-    queue = TaskQueue()
+    queue = newQueue()
     attached = queue.attachWorker(worker)
     resultOf(queue.shutdown())
     assert isinstance(errorOf(attached), QueueRunError)
@@ -246,7 +335,7 @@ def test_lossAfterShutdown() -> None:
     When the queue is shut down nobody connects again.
     """
     worker = Connecting()
-    queue = TaskQueue(worker)
+    queue = newQueue(worker)
     worker.connect()
     resultOf(queue.shutdown())
     worker.lose()
@@ -259,7 +348,7 @@ def test_namesGoOverTheWire() -> None:
     otherwise.
     """
     worker, here = Connecting(), MemoryWorker()
-    queue = TaskQueue(here, worker)
+    queue = newQueue(here, worker)
     worker.connect()
     d = [
         queue.call("work", 1),
@@ -290,7 +379,7 @@ def test_mapOfANameWaitsForAHost() -> None:
     where all workers have processes.
     """
     local, worker = Processes(), Connecting()
-    queue = TaskQueue(local, worker)
+    queue = newQueue(local, worker)
     deferator = queue.map("work", [1, 2])
     assert local.tasks == []
     worker.connect()
@@ -306,7 +395,7 @@ def test_withdraw() -> None:
     for none; others are not touched.
     """
     worker = MemoryWorker()
-    queue = TaskQueue(worker)
+    queue = newQueue(worker)
     held, queued = queue.call(int), queue.call(int)
     assert not queue.withdraw(held)
     assert queue.withdraw(queued)
@@ -323,7 +412,7 @@ def test_withdrawnCallsAreNeverCounted() -> None:
     Whoever hears of a withdrawn call finds it counted nowhere already then.
     """
     worker = MemoryWorker()
-    queue = TaskQueue(worker)
+    queue = newQueue(worker)
     counted: list[Any] = []
 
     class Counting(SilentObserver):
@@ -343,9 +432,9 @@ def test_withdrawIsForOwnCalls() -> None:
     """
     A queue does not withdraw the calls of another.
     """
-    queue = TaskQueue()
+    queue = newQueue()
     queued = queue.call(int)
-    assert not TaskQueue().withdraw(queued)
+    assert not newQueue().withdraw(queued)
     assert not queued.called
 
 
@@ -354,7 +443,7 @@ def test_watchWorkers() -> None:
     Whoever watches the workers of a queue hears of each that comes and goes, until it
     wants no more.
     """
-    queue = TaskQueue()
+    queue = newQueue()
     heard: list[int] = []
     end = queue.watchWorkers(lambda: heard.append(len(queue)))
     worker = MemoryWorker()

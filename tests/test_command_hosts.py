@@ -18,12 +18,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError, ConnectionRefusedError
 from twisted.internet.task import Clock
 
 from asynqueue import TaskQueue, WorkerLost
 from asynqueue.cli import asynqueue as asynqueueCommand
-from asynqueue.command import hosts as hostsModule, status as statusModule
+from asynqueue.command import hosts as hostsModule
 from asynqueue.command.hosts import HostCalls, HostCrew, Hosts, Shipped, toCall
 from asynqueue.command.job import Failed, NoSuchFunction, findFunction
 from asynqueue.command.status import Address, HostUnreachable, shown
@@ -371,17 +370,6 @@ def test_durations(seconds: float, text: str) -> None:
     """
     status = statusOf(MemoryQueue(), slots=1) | {"uptime": seconds, "rate": 1.0, "host": "unix:/a"}
     assert f"up        {text}\n" in shown(status)
-
-
-def test_whyAHostIsNotReached() -> None:
-    """
-    What the system says of it is told, without what Twisted puts around it.
-    """
-    refused = ConnectionRefusedError(111, "x")
-    assert statusModule._reason(refused) == os.strerror(111)
-    assert statusModule._reason(ConnectError(string="strange")) != ""
-    assert statusModule._reason(ValueError("bad.")) == "bad"
-    assert statusModule._reason(ValueError()) == "ValueError"
 
 
 def invoked(*arguments: str) -> tuple[int, str]:

@@ -108,7 +108,7 @@ def test_whyWithoutWorkers() -> None:
     """
     Where there is no worker, that is why.
     """
-    assert why(TaskQueue()) == "it is queued, and there is no worker"
+    assert why(TaskQueue(reactor=Clock())) == "it is queued, and there is no worker"
 
 
 def test_whyWithoutQualifiedWorkers() -> None:

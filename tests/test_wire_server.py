@@ -818,7 +818,7 @@ def test_endpointThatRaises(reactor: Reactor) -> None:
         def connect(self, factory: Any) -> Deferred[Any]:
             raise OSError("no such device")
 
-    dialer = Dialer(Raising(), reactor)
+    dialer = Dialer(Raising(), reactor, "odd:")
     opening = Heard(dialer.open(ConnectionFactory(lambda address: None)))
     assert not opening.results
     assert len(reactor.getDelayedCalls()) == 1

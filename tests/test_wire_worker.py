@@ -24,7 +24,7 @@ from asynqueue.wire.catalog import WireWorkerUniverse
 from asynqueue.wire.endpoints import forget, know
 from asynqueue.wire.session import Session
 from asynqueue.wire.worker import WireWorker
-from tests.doubles import Heard, errorOf
+from tests.doubles import Heard, errorOf, readingLogs
 from tests.wires import KEY, End, FakeTransport
 
 WHERE = "memory:"
@@ -219,6 +219,53 @@ def test_aTaskIsReasonEnough(network: Network) -> None:
     network.worker.run(task)
     link = network.accept().carry()
     assert len(link.far.owner.frames) == 1
+
+
+def test_itTellsWhatItDoes(network: Network) -> None:
+    """
+    While it has no connection it says where it dials, why that failed and when it tries
+    again, whatever came of the attempts; and logs each reason once.
+    """
+    worker, heard = network.worker, []
+    assert worker.dialing == ""
+    with readingLogs() as logs:
+        worker.whenConnected()
+        heard.append(worker.dialing)
+        for _ in range(2):
+            network.refuse()
+            heard.append(worker.dialing.partition(", next try in 0.")[0])
+            network.nextPause()
+        assert repr(worker) == f"<WireWorker {worker.dialing}>"
+        # It is there, and hangs up.
+        network.accept().lose()
+        heard.append(worker.dialing.partition(", next try in 0.")[0])
+        network.nextPause()
+        heard.append(worker.dialing)
+        network.accept().carry()
+        heard.append(worker.dialing)
+    refused = f"dialing {WHERE}: connection was refused by other side"
+    lost = f"dialing {WHERE}: connection to the other side was lost in a non-clean fashion"
+    assert heard == [f"dialing {WHERE}", refused, refused, lost, f"{lost}, trying again", ""]
+    assert [event["reason"] for event in logs.events if "reason" in event] == [
+        refused.partition(": c")[2].join(["c", ""]),
+        lost.partition(": c")[2].join(["c", ""]),
+    ]
+    assert repr(worker) == f"<WireWorker {worker.host}>"
+
+
+def test_itTellsOfALoss(network: Network) -> None:
+    """
+    When a connection was lost, that is the reason why it dials; when it is let go, it does
+    nothing.
+    """
+    worker = network.worker
+    worker.whenConnected()
+    network.accept().carry().lose(ConnectionDone())
+    assert worker.dialing == ""
+    worker.whenConnected()
+    assert "connection was closed cleanly, next try in 0." in worker.dialing
+    worker.crash()
+    assert worker.dialing == ""
 
 
 # Losing

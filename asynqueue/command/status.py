@@ -4,18 +4,17 @@ C{asynqueue status}: asks a host how it stands.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, TimeoutError
-from twisted.internet.error import ConnectError
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 
 from asynqueue.errors import WireError
 from asynqueue.outcome import Raised
+from asynqueue.wire.attempts import reasonOf
 from asynqueue.wire.codecs import codecNamed
 from asynqueue.wire.connection import Connection
 from asynqueue.wire.endpoints import clientEndpoint, keyFor, requireIdentity
@@ -172,14 +171,8 @@ async def _connect(reactor: Any, address: Address) -> _Inquiry:
         raise _silent(address) from None
     except Exception as error:
         # Endpoints are plugins: each has errors of its own.
-        raise HostUnreachable(address.description, _reason(error)) from error
+        raise HostUnreachable(address.description, reasonOf(error)) from error
     return inquiry
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ConnectError) and error.osError:
-        return os.strerror(error.osError)
-    return str(error).rstrip(".") or type(error).__name__
 
 
 async def _answer(reactor: Any, address: Address, inquiry: _Inquiry) -> dict[str, Any]:

@@ -22,12 +22,15 @@ _log = Logger()
 class Arrivals:
     """
     Those L{IConnectingWorker}s of a queue that it has not hired yet, or not again.
+
+    @ivar refusal: what the last one of them failed with that was given up, in words.
     """
 
     def __init__(self, hire: Callable[[IConnectingWorker], Deferred[int]]) -> None:
         """
         @param hire: takes a worker on; its Deferred fires with the worker's ID.
         """
+        self.refusal = ""
         self._hire = hire
         # What those that try to connect gave ...
         self._connecting: dict[IConnectingWorker, Deferred[None]] = {}
@@ -39,6 +42,12 @@ class Arrivals:
         Whether a worker was never hired, or tries to connect again.
         """
         return worker in self._waiting or worker in self._connecting
+
+    def workers(self) -> list[IConnectingWorker]:
+        """
+        Those that have no connection.
+        """
+        return list(self._connecting)
 
     def attach(self, worker: IConnectingWorker) -> AwaitableDeferred[int]:
         """
@@ -92,12 +101,14 @@ class Arrivals:
 
     def _connected(self, _: Any, worker: IConnectingWorker) -> None:
         del self._connecting[worker]
+        self.refusal = ""
         self._hire(worker).addCallbacks(self._hired, self._unfit, (worker,), {}, (worker,))
 
     def _refused(self, failure: Failure, worker: IConnectingWorker) -> None:
         if self._connecting.pop(worker, None) is None:
             # It was dismissed.
             return
+        self.refusal = failure.getErrorMessage()
         if worker in self._waiting:
             self.dismiss(worker, failure)
         else:

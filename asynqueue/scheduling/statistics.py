@@ -14,8 +14,11 @@ from asynqueue.interfaces import IProcessWorker
 from asynqueue.scheduling.dispatch import Dispatcher
 from asynqueue.scheduling.flows import Flow
 from asynqueue.scheduling.ledger import Ledger, Post
-from asynqueue.scheduling.options import FAIR, LAST, NEXT
+from asynqueue.scheduling.options import FAIR, LAST, NEXT, REMOTE_SERIES
 from asynqueue.scheduling.task import BEGUN, ENDED, Task, TaskDeferred
+
+# So many of the workers that dial are named where a task waits for one.
+_MOST_DIALING = 3
 
 _BAND_NAMES = {NEXT: "doNext", FAIR: "fair", LAST: "doLast"}
 
@@ -77,6 +80,7 @@ class QueueStatistics:
         them.
     @ivar flows: the flows in which tasks wait.
     @ivar workers: the workers.
+    @ivar dialing: what each worker without a connection does to get one, in words.
     """
 
     queued: int
@@ -86,6 +90,7 @@ class QueueStatistics:
     unqualified: int
     flows: tuple[FlowStatistics, ...]
     workers: tuple[WorkerStatistics, ...]
+    dialing: tuple[str, ...] = ()
 
 
 def queueStatistics(dispatcher: Dispatcher) -> QueueStatistics:
@@ -101,6 +106,7 @@ def queueStatistics(dispatcher: Dispatcher) -> QueueStatistics:
         unqualified=sum(flow.queued for flow in flows if not flow.qualified),
         flows=flows,
         workers=tuple(_workerStatistics(ledger) for ledger in dispatcher.ledgers.values()),
+        dialing=tuple(worker.dialing for worker in dispatcher.arrivals.workers()),
     )
 
 
@@ -159,7 +165,14 @@ def _whyQueued(dispatcher: Dispatcher, task: Task) -> str:
         for ledger in dispatcher.ledgers.values()
         if ledger.lane in lanes and ledger.post is not Post.LEAVING
     ]
+    dialing = _dialing(dispatcher, task)
     if not workers:
+        if dialing:
+            return f"it is queued, and no worker for it is connected: {dialing}"
+        if isinstance(task.callTuple[0], str) and task.series == REMOTE_SERIES:
+            refusal = dispatcher.arrivals.refusal
+            text = "it is queued, and no worker takes calls by name: there is no host"
+            return f"{text} ({refusal})" if refusal else text
         if task.series is None:
             return "it is queued, and there is no worker"
         return (
@@ -175,4 +188,20 @@ def _whyQueued(dispatcher: Dispatcher, task: Task) -> str:
     text = f"it is queued behind {before} of its series, and "
     if inducted == len(workers):
         return text + f"the {inducted} qualified workers are being updated"
-    return text + f"the {len(workers)} qualified workers are busy"
+    text += f"the {len(workers)} qualified workers are busy"
+    return f"{text}; {dialing}" if dialing else text
+
+
+def _dialing(dispatcher: Dispatcher, task: Task) -> str:
+    """
+    What the workers do to get a connection that could then run a task, in words.
+    """
+    workers = [
+        worker.dialing
+        for worker in dispatcher.arrivals.workers()
+        if task.series is None or task.series in (*worker.cQualified, *worker.iQualified)
+    ]
+    more = len(workers) - _MOST_DIALING
+    if more > 0:
+        workers[_MOST_DIALING:] = [f"and {more} others"]
+    return "; ".join(workers)

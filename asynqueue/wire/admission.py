@@ -235,6 +235,6 @@ def slotsOf(queue: TaskQueue, series: str | None) -> int:
     """
     return sum(
         worker.slots if ISlottedWorker.providedBy(worker) else 1
-        for worker in queue.workers()
+        for worker in queue.workers(dialing=False)
         if isQualified(worker, series)
     )

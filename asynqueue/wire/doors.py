@@ -12,14 +12,12 @@ from twisted.application.internet import backoffPolicy
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from asynqueue.errors import IdentityRefused, VersionRefused
 from asynqueue.timers import Timer
+from asynqueue.wire.attempts import Attempts, NotedEndpoint
 from asynqueue.wire.connection import Connection
-
-_log = Logger()
 
 # Between attempts: the seconds at first and at the most, and their growth. There is up to
 # a second of jitter, so that not all hosts of a hub that comes back are there at once.
@@ -156,16 +154,19 @@ class Dialer:
     be tried again at once.
     """
 
-    def __init__(self, endpoint: Any, reactor: Any) -> None:
+    def __init__(self, endpoint: Any, reactor: Any, where: str) -> None:
         """
         @param endpoint: an C{IStreamClientEndpoint}.
+        @param where: what it dials, in words.
         """
-        self._endpoint = endpoint
+        self._attempts = Attempts(where)
+        self._endpoint = NotedEndpoint(endpoint, self._attempts)
+        self._reactor = reactor
         self._policy = backoffPolicy(_PAUSE, _LONGEST_PAUSE, _GROWTH)
         self._factory: ConnectionFactory | None = None
         self._connecting: Deferred[Any] | None = None
         self._timer = Timer(reactor.callLater)
-        self._attempts = 0
+        self._failures = 0
         self._first: Deferred[Any] = Deferred()
 
     def open(self, factory: ConnectionFactory) -> Deferred[Any]:
@@ -178,13 +179,15 @@ class Dialer:
         return self._first
 
     def opened(self, connection: Connection) -> None:
-        self._attempts = 0
+        self._failures = 0
+        self._attempts.succeeded()
         if not self._first.called:
             self._first.callback(None)
 
     def lost(self, connection: Connection, error: Exception) -> None:
         if isinstance(error, _FINAL) and not self._first.called:
             self._first.errback(Failure(error))
+        self._attempts.failed(error)
         self._again()
 
     def shut(self) -> Deferred[Any]:
@@ -196,7 +199,7 @@ class Dialer:
 
     def _try(self) -> None:
         assert self._factory is not None
-        connecting: Deferred[Any] = maybeDeferred(self._endpoint.connect, self._factory)
+        connecting = self._endpoint.connect(self._factory)
         self._connecting = connecting
         connecting.addCallbacks(self._connected, self._failed)
 
@@ -208,12 +211,12 @@ class Dialer:
 
     def _failed(self, failure: Failure) -> None:
         self._connecting = None
-        if self._factory is not None:
-            _log.info("cannot reach the other side yet: {reason}", reason=failure.getErrorMessage())
         self._again()
 
     def _again(self) -> None:
         if self._factory is None or self._timer.isRunning:
             return
-        self._attempts += 1
-        self._timer.start(self._policy(self._attempts), self._try)
+        self._failures += 1
+        seconds = self._policy(self._failures)
+        self._timer.start(seconds, self._try)
+        self._attempts.pause(self._reactor.seconds(), seconds)

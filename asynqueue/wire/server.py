@@ -222,7 +222,9 @@ class WireServer:
         requireIdentity(self._description, key, self._dial)
         if self._dial:
             self._complaints = None
-            door: Door = Dialer(clientEndpoint(reactor, self._description), reactor)
+            door: Door = Dialer(
+                clientEndpoint(reactor, self._description), reactor, self._description
+            )
         else:
             self._complaints = Complaints(reactor=reactor)
             door = Listener(serverEndpoint(reactor, self._description))

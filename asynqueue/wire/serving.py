@@ -295,7 +295,8 @@ class Host:
             sendRaised(self._say, self._codec, RAISED, number, Failure(error))
 
     def _checkThreads(self, name: str) -> None:
-        if not any(isQualified(worker, self._threadSeries) for worker in self._queue.workers()):
+        workers = self._queue.workers(dialing=False)
+        if not any(isQualified(worker, self._threadSeries) for worker in workers):
             raise NoSuchCallable(name, "this host has no threads: thread=True is not for it")
 
     def _tellStatus(self, number: int) -> None:

@@ -12,21 +12,19 @@ from typing import Any
 from twisted.application.internet import ClientService
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IAddress
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.errors import IdentityRefused, VersionRefused
 from asynqueue.framing import LARGEST
 from asynqueue.interfaces import IConnectingWorker
+from asynqueue.wire.attempts import Attempts, NotedEndpoint
 from asynqueue.wire.catalog import WireWorkerUniverse, methodNames
 from asynqueue.wire.connection import Connection
 from asynqueue.wire.doors import ConnectionFactory
 from asynqueue.wire.endpoints import clientEndpoint, keyFor, requireIdentity
 from asynqueue.wire.remote import RemoteWorker
 from asynqueue.wire.session import Session
-
-_log = Logger()
 
 # To try again would bring the same answer.
 _FINAL = (IdentityRefused, VersionRefused)
@@ -47,7 +45,12 @@ class Dialing:
     start, where connections are lost as soon as they are there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, where: str) -> None:
+        """
+        @param where: an endpoint string.
+        """
+        self._attempts = Attempts(where)
+        self._reactor: Any = None
         self._service: ClientService | None = None
         self._pause: Any = None
         self._failures = 0
@@ -60,11 +63,19 @@ class Dialing:
         """
         return self._service is not None
 
+    def inWords(self) -> str:
+        """
+        Say where this dials, why that failed and what is next; nothing, if it does not.
+        """
+        return self._attempts.inWords(self._reactor.seconds()) if self.isRunning else ""
+
     def start(self, endpoint: Any, factory: ConnectionFactory, reactor: Any) -> None:
         """
         Dial until a connection is made, and again when it is lost.
         """
         self._since = None
+        self._reactor = reactor
+        endpoint = NotedEndpoint(endpoint, self._attempts)
         service = self._service = ClientService(
             endpoint, factory, retryPolicy=self._failed, clock=reactor
         )
@@ -78,12 +89,20 @@ class Dialing:
         The connection can be used.
         """
         self._since = now
+        self._attempts.succeeded()
 
-    def lost(self, now: float) -> None:
+    def refused(self, error: Exception) -> None:
+        """
+        A connection was lost before it could be used.
+        """
+        self._attempts.failed(error)
+
+    def lost(self, now: float, error: Exception) -> None:
         """
         The connection that could be used is lost, and this is to be stopped: the next
         start begins with a pause.
         """
+        self._attempts.lost(error)
         if self._since is not None and now - self._since > _SUCCESS:
             self._failures = 0
         self._failures += 1
@@ -110,7 +129,9 @@ class Dialing:
 
     def _seconds(self) -> float:
         growth: float = _GROWTH ** min(self._failures - 1, 100)
-        return min(_PAUSE * growth, _LONGEST_PAUSE) * (0.5 + random())
+        seconds = min(_PAUSE * growth, _LONGEST_PAUSE) * (0.5 + random())
+        self._attempts.pause(self._reactor.seconds(), seconds)
+        return seconds
 
 
 @implementer(IConnectingWorker)
@@ -185,12 +206,22 @@ class WireWorker(RemoteWorker):
         self._keyFile = keyFile
         self._heartbeat = heartbeat
         self._largest = largest
-        self._dialing = Dialing()
+        self._dialing = Dialing(description)
         # A connection that is not open yet, and who waits for one.
         self._attempt: Connection | None = None
         self._wanted: list[Deferred[None]] = []
 
     # IConnectingWorker
+
+    @property
+    def dialing(self) -> str:
+        """
+        What it does to get a connection, in words; nothing, if it has one or wants none.
+        """
+        return self._dialing.inWords() if self._far is None else ""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.dialing or self.host}>"
 
     def whenConnected(self) -> Deferred[None]:
         """
@@ -222,14 +253,14 @@ class WireWorker(RemoteWorker):
 
     def lost(self, connection: Connection, error: Exception) -> None:
         if self._isCurrent(connection):
-            self._dialing.lost(self._theReactor().seconds())
+            self._dialing.lost(self._theReactor().seconds(), error)
             super().lost(connection, error)
         elif connection is self._attempt:
             self._attempt = None
             if isinstance(error, _FINAL):
                 self._giveUp(Failure(error))
             else:
-                _log.info("{host}: no connection yet: {error}", host=self.host, error=error)
+                self._dialing.refused(error)
 
     # Within
 

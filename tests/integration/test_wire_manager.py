@@ -398,7 +398,7 @@ async def test_workerThatIsThereFirst() -> None:
         pid = await manager.spawn(where)
         assert await first == pid
         os.kill(pid, signal.SIGKILL)
-        await until(lambda: not manager.pids and not queue.workers())
+        await until(lambda: not manager.pids and not len(queue))
         second = queue.call("pid")
         pid = await manager.spawn(where)
         assert await second == pid

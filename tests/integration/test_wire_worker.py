@@ -22,6 +22,7 @@ from asynqueue.errors import (
     IdentityRequired,
     MaybeEncodingError,
     NoSuchCallable,
+    QueueRunError,
     WorkerLost,
 )
 from asynqueue.iteration.deferator import Deferator
@@ -219,19 +220,27 @@ async def test_aServerThatIsNotThereYet(folder: str) -> None:
 @ensureDeferred
 async def test_nobodyIsWaitedForAfterTheEnd(folder: str, how: str) -> None:
     """
-    The dialing of a host that is not there ends with the queue, or when the worker is let
-    go, or when nobody wants it; nothing is left of it.
+    The dialing of a host that is not there is told of until it ends: with the queue, or
+    when the worker is let go, or when nobody wants it. Nothing is left of it.
     """
     before = len(theReactor().getDelayedCalls())
     queue = TaskQueue()
-    worker = WireWorker(None, f"unix:{folder}/nobody")
+    where = f"unix:{folder}/nobody"
+    worker = WireWorker(None, where)
     hired = Heard(queue.attachWorker(worker))
+    call = Heard(queue.call("work"))
+    said = f"dialing {where}: no such file or directory, "
+    await until(lambda: said in queue.why(call.d))
+    assert [each.dialing[: len(said)] for each in queue.workers()] == [said]
     if how == "detach":
         await queue.detachWorker(worker)
     elif how == "cancel":
         hired.d.cancel()
+    assert (worker.dialing, queue.workers()) == ("", []) or how == "shutdown"
     await queue.shutdown()
+    assert (worker.dialing, queue.workers()) == ("", [])
     assert isinstance(hired.result, Failure)
+    assert isinstance(call.error, QueueRunError)
     await until(lambda: len(theReactor().getDelayedCalls()) <= before + 1)
 
 

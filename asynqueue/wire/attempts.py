@@ -1,0 +1,130 @@
+"""
+What comes of the attempts to reach the other side, for people: why the last one failed,
+and when there is another.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.error import ConnectError, TimeoutError as ConnectionTimeout
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from asynqueue.outcome import textOf
+
+_log = Logger()
+
+
+def reasonOf(error: BaseException) -> str:
+    """
+    Why there is no connection, in words.
+    """
+    if isinstance(error, ConnectError) and error.osError:
+        return os.strerror(error.osError)
+    if isinstance(error, ConnectionTimeout):
+        return "no answer in time"
+    return " ".join(textOf(error).split()).rstrip(".") or type(error).__name__
+
+
+class Attempts:
+    """
+    Notes what comes of the attempts to reach one place, and logs each reason why they
+    fail once.
+    """
+
+    def __init__(self, where: str) -> None:
+        """
+        @param where: an endpoint string.
+        """
+        self._where = where
+        self._reason = ""
+        self._told = ""
+        # When the next one begins; C{None}: one is under way.
+        self._next: float | None = None
+
+    def begun(self) -> None:
+        """
+        An attempt begins.
+        """
+        self._next = None
+
+    def failed(self, error: BaseException) -> None:
+        """
+        An attempt has failed.
+        """
+        text = reasonOf(error)
+        self._reason = text[:1].lower() + text[1:] if text[1:2].islower() else text
+
+    def lost(self, error: BaseException) -> None:
+        """
+        A connection was lost, which somebody else logs.
+        """
+        self.failed(error)
+        self._told = self._reason
+
+    def pause(self, now: float, seconds: float) -> None:
+        """
+        There is another attempt after a pause.
+
+        @param now: the time of the reactor, in seconds.
+        """
+        self._next = now + seconds
+        if self._reason != self._told:
+            self._told = self._reason
+            _log.warn("{attempts}", attempts=self.inWords(now), reason=self._reason)
+
+    def succeeded(self) -> None:
+        """
+        There is a connection that can be used.
+        """
+        self._reason = self._told = ""
+        self._next = None
+
+    def inWords(self, now: float) -> str:
+        """
+        Say where this dials, why that failed and what is next.
+
+        @param now: the time of the reactor, in seconds.
+        """
+        said = f"dialing {self._where}"
+        if self._reason:
+            said += f": {self._reason}"
+        if self._next is not None:
+            return f"{said}, next try in {max(0.0, self._next - now):.2g} s"
+        return f"{said}, trying again" if self._reason else said
+
+
+@implementer(IStreamClientEndpoint)
+class NotedEndpoint:
+    """
+    An endpoint whose attempts are noted.
+    """
+
+    def __init__(self, endpoint: Any, attempts: Attempts) -> None:
+        """
+        @param endpoint: an C{IStreamClientEndpoint}.
+        """
+        self._endpoint = endpoint
+        self._attempts = attempts
+
+    def __repr__(self) -> str:
+        return repr(self._endpoint)
+
+    def connect(self, protocolFactory: Any) -> Deferred[Any]:
+        """
+        Connect. What the endpoint raises fails the Deferred.
+        """
+        self._attempts.begun()
+        connecting: Deferred[Any] = maybeDeferred(self._endpoint.connect, protocolFactory)
+        return connecting.addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> Failure:
+        if not failure.check(CancelledError):
+            assert failure.value is not None
+            self._attempts.failed(failure.value)
+        return failure
