@@ -13,8 +13,8 @@ from typing import Any
 from hypothesis import Phase, given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from asynqueue.scheduling.flows import Lane, Scheduler
-from asynqueue.scheduling.options import FAIR, LAST, NEXT, CallOptions
+from asynqueue.scheduling.flows import FAIR, LAST, NEXT, Lane, Scheduler
+from asynqueue.scheduling.options import CallOptions
 from asynqueue.scheduling.task import ENDED, QUEUED
 
 NICENESS = st.integers(-20, 20)

@@ -28,11 +28,13 @@ from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 from typing import Any
 
-from asynqueue.scheduling.options import FAIR
 from asynqueue.scheduling.task import ENDED, Task
 
 # What one task of a niceness costs in virtual time: one over its weight.
 _COSTS = {niceness: 2.0 ** (niceness / 10) for niceness in range(-20, 21)}
+
+# The bands in the order they are served.
+NEXT, FAIR, LAST = range(3)
 
 # So many ended tasks may lie in a flow before it is worth a look.
 _DEAD_ENOUGH = 64
@@ -363,7 +365,7 @@ class Scheduler:
         A queued task is ending. It leaves the structures later.
         """
         self.queued -= 1
-        flow = self._flows[task.options.flow]
+        flow = self._flowOf(task)
         flow.dead += 1
         flow.compact()
         self._forget(flow)
@@ -400,7 +402,13 @@ class Scheduler:
         return [lane for lane in self._lanes.values() if lane.serves(series)]
 
     def _flowOf(self, task: Task) -> Flow:
-        key = task.options.flow
+        options = task.options
+        if options.doNext:
+            key = options.series, NEXT, 0
+        elif options.doLast:
+            key = options.series, LAST, 0
+        else:
+            key = options.series, FAIR, options.niceness
         flow = self._flows.get(key)
         if flow is None:
             series, band, niceness = key

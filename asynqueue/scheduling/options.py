@@ -15,9 +15,6 @@ from asynqueue.errors import ImplementationError
 
 _T = TypeVar("_T")
 
-# The bands in the order they are served.
-NEXT, FAIR, LAST = range(3)
-
 
 @frozen
 class CallOptions:
@@ -37,8 +34,6 @@ class CallOptions:
         has it.
     @ivar returnFailure: whether an error fails the Deferred, or is logged;
         C{None}: as the queue has it.
-    @ivar flow: the series, band and niceness of the flow that its task joins. In the bands
-        C{NEXT} and C{LAST} the niceness has no effect, and is 0.
     """
 
     niceness: int = field(default=0)
@@ -50,16 +45,6 @@ class CallOptions:
     consumer: Any = field(default=None)
     raw: bool | None = None
     returnFailure: bool | None = None
-    flow: tuple[Hashable, int, int] = field(init=False, eq=False, repr=False)
-
-    @flow.default
-    def _chooseFlow(self) -> tuple[Hashable, int, int]:
-        # Made once for all calls with these options: it is asked for at each.
-        if self.doNext:
-            return self.series, NEXT, 0
-        if self.doLast:
-            return self.series, LAST, 0
-        return self.series, FAIR, self.niceness
 
     @niceness.validator
     def _checkNiceness(self, attribute: Any, value: Any) -> None:
@@ -130,7 +115,7 @@ def _checkSeries(series: Any) -> None:
 
 # Options are values: equal ones may as well be one. That saves making and
 # checking them for each of a million calls. The size bounds the memory.
-_shared = lru_cache(maxsize=4096, typed=True)(CallOptions)
+_shared = lru_cache(maxsize=16_384, typed=True)(CallOptions)
 
 
 def makeOptions(

@@ -12,9 +12,9 @@ from twisted.internet.defer import Deferred
 
 from asynqueue.interfaces import IProcessWorker
 from asynqueue.scheduling.dispatch import Dispatcher
-from asynqueue.scheduling.flows import Flow
+from asynqueue.scheduling.flows import FAIR, LAST, NEXT, Flow
 from asynqueue.scheduling.ledger import Ledger, Post
-from asynqueue.scheduling.options import FAIR, LAST, NEXT, REMOTE_SERIES
+from asynqueue.scheduling.options import REMOTE_SERIES
 from asynqueue.scheduling.task import BEGUN, ENDED, Task, TaskDeferred
 
 # So many of the workers that dial are named where a task waits for one.
