@@ -33,6 +33,7 @@ from types import CoroutineType
 from typing import Any, NamedTuple
 
 from asynqueue.codec import dumps
+from asynqueue.constancy import Constant, isConstant
 from asynqueue.errors import TaskInterrupted
 from asynqueue.outcome import (
     ITERATOR,
@@ -303,13 +304,15 @@ class Chunk:
         """
 
 
-class _Running:
+class _Running(Constant):
     """
-    A L{Chunk} in a child.
+    A L{Chunk} in a child. Each item has the function as the caller had it.
     """
 
     def __init__(self, code: bytes, rest: bytes | None, raw: bool | None) -> None:
-        self._function: Callable[..., Any] = pickle.loads(code)
+        self._code = code
+        # Once it was made, if it is constant.
+        self._function: Callable[..., Any] | None = None
         self._rest = rest
         self._raw = raw
 
@@ -351,13 +354,19 @@ class _Running:
                 break
             failed = plain = False
             try:
+                if function is None:
+                    f = pickle.loads(self._code)
+                    if isConstant(f):
+                        function = self._function = f
+                else:
+                    f = function
                 if not together:
                     item = pickle.loads(item)
                 if rest is None:
-                    value = function(item)
+                    value = f(item)
                 else:
                     args, kw = pickle.loads(rest)
-                    value = function(item, *args, **kw)
+                    value = f(item, *args, **kw)
                 plain = type(value) in PLAIN
             except TaskInterrupted:
                 # Nobody waits for any of this.

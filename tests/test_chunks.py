@@ -8,6 +8,7 @@ import asyncio
 import inspect
 import pickle
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -215,6 +216,44 @@ def test_functionsOfAnyKind() -> None:
     """
     more = 5
     assert Line(lambda n: n + more).outcomes([1, 2]) == [6, 7]
+
+
+class _Adder:
+    """
+    Keeps what it was called with; and is false while that is nothing.
+    """
+
+    def __init__(self) -> None:
+        self.kept: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __call__(self, n: int) -> list[int]:
+        self.kept.append(n)
+        return self.kept
+
+    def add(self, n: int) -> list[int]:
+        """
+        The same by a method.
+        """
+        return self(n)
+
+
+@pytest.mark.parametrize("function", [_Adder(), _Adder().add, partial(_Adder())])
+def test_eachItemHasTheFunctionOfTheCaller(function: Any) -> None:
+    """
+    What the call of one item changes in an instance is not what the next one gets.
+    """
+    assert Line(function).outcomes([1, 2, 3]) == [[1], [2], [3]]
+
+
+def test_functionThatCannotBeMadeFailsItsItems() -> None:
+    """
+    What making the function raises is the outcome of each item.
+    """
+    outcomes = Line(partial(third, _Bomb())).outcomes([1, 2])
+    assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError] * 2
 
 
 def test_chunkWhoseSlotIsFullEnds() -> None:

@@ -486,14 +486,25 @@ def definitions(trusted: bool = True) -> Definitions:
     return Definitions(trusted, lambda body, buffers: partial(int, body))
 
 
-def test_definedCallablesAreMadeOnce() -> None:
+def test_definedFunctionsAreMadeOnce() -> None:
     """
-    What was defined is made when it is called first, and then is the same.
+    A function that was defined is made when it is called first, and then is the same.
     """
-    ours = definitions()
-    ours.define(7, b"12")
+    ours = Definitions(True, lambda body, buffers: lambda: 12)
+    ours.define(7, b"")
     assert ours.defined("7")() == 12
     assert ours.defined("7") is ours.defined("7")
+
+
+def test_whatACallMayChangeIsMadeAnew() -> None:
+    """
+    What has a state is made for each call, as it was defined.
+    """
+    ours = Definitions(True, lambda body, buffers: [].append)
+    ours.define(7, b"")
+    ours.defined("7")(1)
+    added: Any = ours.defined("7")
+    assert added.__self__ == []
 
 
 def test_definitionsAreReplacedAndForgotten() -> None:

@@ -10,22 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import blake2b
-from types import BuiltinFunctionType, FunctionType, ModuleType, NoneType
+from types import FunctionType
 from typing import Any
 
 from asynqueue.codec import dumps
+from asynqueue.constancy import isUnbound
 
 # A child knows so many callables, of so many bytes together, before those that were
 # not used for the longest time are forgotten.
 _MOST = 1000
 _MOST_BYTES = 64 << 20
 
-# What is the same as long as it is the same object ...
+# What is the same as long as it is the same object. So are functions written in C.
 _CONSTANT = frozenset({FunctionType, type})
-
-# ... and so are functions written in C, if these are what they are bound to. Others
-# are methods of something that may change, as those of a list.
-_UNBOUND = frozenset({ModuleType, NoneType})
 
 
 class _Known:
@@ -70,7 +67,7 @@ class Callables:
         """
         key: Any = f
         pickled = None
-        if type(f) not in _CONSTANT and not _isUnbound(f):
+        if type(f) not in _CONSTANT and not isUnbound(f):
             pickled = dumps(f)
             key = blake2b(pickled, digest_size=16).digest()
         known = self._known.get(key)
@@ -98,7 +95,3 @@ class Callables:
             del self._known[known.key]
             self._bytes -= known.size
             self._forget(known.name)
-
-
-def _isUnbound(f: Callable[..., Any]) -> bool:
-    return type(f) is BuiltinFunctionType and type(f.__self__) in _UNBOUND

@@ -31,6 +31,7 @@ from typing import Any
 
 from asynqueue.channels import Channel
 from asynqueue.codec import decode, encode
+from asynqueue.constancy import isConstant
 from asynqueue.framing import LARGEST, Frame, checkSize
 from asynqueue.outcome import cannotSend, shapeOf, traceOf
 from asynqueue.pool.performing import Performer
@@ -69,6 +70,7 @@ class Child:
         self._late: deque[tuple[Kind, bytes]] = deque()
         self._calls: deque[Call] = deque()
         self._definitions: dict[int, Any] = {}
+        # Those that no call changes.
         self._callables: dict[int, Callable[..., Any]] = {}
         self._streams: dict[int, Stream] = {}
         # Those that have credit.
@@ -151,7 +153,9 @@ class Child:
             return
         started = perf_counter()
         try:
-            f = self._callables.get(name) or self._defined(name)
+            f = self._callables.get(name)
+            if f is None:
+                f = self._defined(name)
             args, kw = ((), {}) if packed is None else pickle.loads(packed, buffers=buffers)
             value = self._performer.perform(number, f, args, kw)
             stays = not raw and shapeOf(value) is not None
@@ -170,8 +174,12 @@ class Child:
             self._returned(number, value)
 
     def _defined(self, name: int) -> Callable[..., Any]:
+        """
+        What a number stands for: as the caller had it, whatever earlier calls have done.
+        """
         f: Callable[..., Any] = decode(self._definitions[name])
-        self._callables[name] = f
+        if isConstant(f):
+            self._callables[name] = f
         return f
 
     def _returned(self, number: int, value: Any) -> None:

@@ -11,6 +11,7 @@ from importlib import import_module
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
+from asynqueue.constancy import isConstant
 from asynqueue.errors import NoSuchCallable, RemoteProtocolError
 from asynqueue.scheduling.options import listOf
 
@@ -230,12 +231,13 @@ class Definitions:
         self._trusted = trusted
         self._decode = decode
         self._bodies: dict[int, Any] = {}
+        # Those that no call changes.
         self._made: dict[int, Callable[..., Any]] = {}
         self._bytes = 0
 
     def define(self, number: int, body: Any) -> None:
         """
-        From now on this number is a callable. It is made when it is called first.
+        From now on this number is a callable. It is made when it is called.
 
         @raise RemoteProtocolError: that is not allowed.
         """
@@ -258,7 +260,8 @@ class Definitions:
 
     def defined(self, name: str) -> Callable[..., Any]:
         """
-        The callable of a number, in digits. A hot path.
+        The callable of a number, in digits, as it was defined, whatever earlier calls have
+        done. A hot path.
 
         @raise NoSuchCallable: there is none.
         @raise TypeError: what was defined cannot be called.
@@ -274,5 +277,6 @@ class Definitions:
             made = self._decode(body, ())
             if not callable(made):
                 raise TypeError(f"{made!r} cannot be called")
-            self._made[number] = made
+            if isConstant(made):
+                self._made[number] = made
         return made

@@ -604,8 +604,33 @@ class Counter:
         """
         return self.number
 
+    def increase(self, by: int) -> int:
+        """
+        Its number, greater by so much.
+        """
+        self.number += by
+        return self.number
+
     def __call__(self, more: int) -> int:
         return self.number + more
+
+
+class Falsy(list[int]):
+    """
+    Keeps what it is called with, and is false while that is nothing.
+    """
+
+    def __call__(self, n: int) -> int:
+        self.append(n)
+        return len(self)
+
+
+def lengthWith(rows: list[int], n: int) -> int:
+    """
+    The length of a list that has one more.
+    """
+    rows.append(n)
+    return len(rows)
 
 
 add = functools.partial(sum, start=5)

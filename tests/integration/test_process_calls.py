@@ -129,6 +129,40 @@ async def test_whatIsBoundMayChange() -> None:
     await queue.shutdown()
 
 
+@ensureDeferred
+async def test_whatACallChangesIsItsOwn() -> None:
+    """
+    What a call changes in its method's object, in an instance, a partial, or a closure is
+    not what the next call gets, also within a map.
+    """
+    queue = ProcessQueue(1)
+    counter = calls.Counter()
+    rows: list[int] = []
+    n = 0
+
+    def count(_: int = 0) -> int:
+        nonlocal n
+        n += 1
+        return n
+
+    def grow(_: int, rows: list[int] = []) -> int:  # noqa: B006 -- it is about that
+        rows.append(1)
+        return len(rows)
+
+    callables: list[Any] = [
+        counter.increase,
+        calls.Falsy(),
+        functools.partial(calls.lengthWith, rows),
+        count,
+        grow,
+    ]
+    for f in callables:
+        assert [await queue.call(f, 1) for _ in range(3)] == [1, 1, 1]
+        assert [item async for item in queue.map(f, [1] * 20)] == [1] * 20
+    assert (counter.number, rows, n) == (0, [], 0)
+    await queue.shutdown()
+
+
 class Counted:
     """
     A default of a function: counts how often that is pickled.

@@ -1,0 +1,85 @@
+"""
+Whether a call can change what is called.
+
+Each call is made of what the caller has. What comes in a pickle, and may be changed by
+being called (the object of a method, an instance, the list in a partial, what a closure
+counts), is therefore made of its pickle again for each call. What stays as it is, is made
+once. This module imports no Twisted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, NoneType
+from typing import Any
+
+from asynqueue.codec import isImportable
+
+_PLAIN = frozenset({bool, bytes, complex, float, int, str, range, NoneType, ModuleType})
+
+# A function that is written in C is bound to its module, or to nothing; others are methods
+# of something.
+_UNBOUND = frozenset({ModuleType, NoneType})
+
+# By these a function sets a variable of the function around it, or deletes it.
+_REBINDING = frozenset({"STORE_DEREF", "DELETE_DEREF"})
+
+
+class Constant:
+    """
+    The base of our own classes whose instances are called, and are not changed by that.
+    """
+
+
+def isUnbound(f: object) -> bool:
+    """
+    Whether this is a function that is written in C, and no method.
+    """
+    return type(f) is BuiltinFunctionType and type(f.__self__) in _UNBOUND
+
+
+def isConstant(f: Callable[..., Any]) -> bool:
+    """
+    Whether a callable that was unpickled stays what it is, whatever calls of it do.
+
+    What is found by its name is: each process has one of it. So are classes; and other
+    functions, if they set no variable of those around them, and have in these and in their
+    defaults only what cannot change either.
+    """
+    seen = set()
+    left: list[Any] = [f]
+    while left:
+        each = left.pop()
+        kind = type(each)
+        if kind in _PLAIN or issubclass(kind, (type, Constant)) or isUnbound(each):
+            continue
+        if kind is tuple or kind is frozenset:
+            left += each
+        elif kind is not FunctionType:
+            return False
+        elif id(each) not in seen and not isImportable(each):
+            seen.add(id(each))
+            if vars(each) or _rebinds(each.__code__):
+                return False
+            left += each.__defaults__ or ()
+            left += (each.__kwdefaults__ or {}).values()
+            try:
+                left += [cell.cell_contents for cell in each.__closure__ or ()]
+            except ValueError:
+                # One is empty still.
+                return False
+    return True
+
+
+def _rebinds(code: CodeType) -> bool:
+    """
+    Whether a function, or one within it, sets a variable of a function around it.
+    """
+    inner = [constant for constant in code.co_consts if type(constant) is CodeType]
+    if code.co_freevars:
+        # A child needs it only for closures.
+        for instruction in import_module("dis").get_instructions(code):
+            if instruction.opname in _REBINDING and instruction.argval in code.co_freevars:
+                return True
+    return any(map(_rebinds, inner))
