@@ -14,6 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import psutil
@@ -129,11 +130,14 @@ class Host:
         """
         return int(self._seen.memory_info().rss)
 
-    @property
-    def descriptors(self) -> int:
+    def descriptorsAlone(self) -> int:
         """
-        How many it has open.
+        How many it has open once nobody is connected.
         """
+        end = monotonic() + PATIENCE
+        while any(each.status != psutil.CONN_LISTEN for each in self._seen.net_connections()):
+            assert monotonic() < end, self._seen.net_connections()
+            os.sched_yield()
         return int(self._seen.num_fds())
 
     def marks(self) -> list[str]:
@@ -281,7 +285,7 @@ def test_tenThousandStrangers(host: Host) -> None:
     count = 0
     memory: list[int] = []
     assert host.serves()
-    descriptors = host.descriptors
+    descriptors = host.descriptorsAlone()
     # That call was one of somebody who has the key.
     known = set(host.marks())
 
@@ -309,12 +313,8 @@ def test_tenThousandStrangers(host: Host) -> None:
         connection.close()
     assert count >= STREAMS
     assert memory[-1] - memory[len(memory) // 4] < SLACK, memory
-    # What those have left who have broken the connection is found with the next calls.
-    for _ in range(100):
-        assert host.serves()
-        if host.descriptors <= descriptors:
-            break
-    assert host.descriptors <= descriptors
+    assert host.serves()
+    assert host.descriptorsAlone() <= descriptors
     assert set(host.marks()) == known
 
 
