@@ -17,8 +17,10 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from io import BytesIO
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any
+
+from asynqueue.methods import bound, isFoundIn, pathTo
 
 # A buffer of fewer bytes is copied into the pickle: a table of buffers costs more.
 _OUT_OF_BAND = 1 << 14
@@ -51,9 +53,15 @@ class _Pickler(pickle.Pickler):
         """
         Look at each function, class and instance.
         """
+        kind = type(obj)
+        if kind is MethodType:
+            return NotImplemented if isFoundIn(obj) else (bound, (obj.__func__, obj.__self__))
         if isinstance(obj, (FunctionType, type)) and not isImportable(obj):
-            raise _NamesOnlyThis
-        if issubclass(type(obj), BaseException):
+            path = None if obj.__module__ in _ELSEWHERE else pathTo(obj)
+            if path is None:
+                raise _NamesOnlyThis
+            return path
+        if issubclass(kind, BaseException):
             return obj.__reduce_ex__(_PROTOCOL)
         return NotImplemented
 
