@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import math
 import os.path
+import random
 from typing import Any
 
 import pytest
@@ -117,6 +118,47 @@ def test_functionsByTheirPlace() -> None:
     assert names.of(Universe.add)[1] == f"{__name__}:Universe.add"
     wrapped = functools.update_wrapper(functools.partial(math.floor), math.floor)
     assert names.of(wrapped)[1] == "math:floor"
+
+
+class Sub(Universe):
+    """
+    Inherits a method of the class.
+    """
+
+
+def test_methodsByTheirPlace() -> None:
+    """
+    A method of a class is named by the class that it is called with, and one of an object
+    that its module has under that name by that.
+    """
+    names = Names()
+    assert names.of(Universe.make)[1] == f"{__name__}:Universe.make"
+    assert names.of(Sub.make)[1] == f"{__name__}:Sub.make"
+    assert names.of(random.randint)[1] == "random:randint"
+
+
+def test_methodsOfObjectsAreNotFunctions() -> None:
+    """
+    A host that takes no code has not the object of a method, and is not asked to call the
+    function without it.
+    """
+    with pytest.raises(NoSuchCallable, match=r"object of this program.*trust='code'"):
+        Names().of(Universe().add)
+
+
+def test_namesOfOthersAreNotTaken() -> None:
+    """
+    A function by whose name the module has another one is not called by it.
+    """
+
+    @functools.wraps(os.path.join)
+    def other() -> None:
+        """
+        It does nothing.
+        """
+
+    with pytest.raises(NoSuchCallable, match="stands for something else"):
+        Names().of(other)
 
 
 @pytest.mark.parametrize("f", [lambda: 0, functools.partial(abs)])

@@ -4,11 +4,14 @@ What tasks call, in the words of a host.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
+from asynqueue.codec import isImportable
 from asynqueue.errors import NoSuchCallable
+from asynqueue.methods import isFoundIn
 from asynqueue.outcome import shortRepr
 from asynqueue.pool.callables import Callables
 from asynqueue.wire.messages import Flag, packedCall
@@ -19,6 +22,9 @@ _DEFINED = int(Flag.DEFINED)
 
 # What stays what it is, and so has its name once and for all.
 _CONSTANT = frozenset({str, FunctionType, BuiltinFunctionType, type})
+
+# The main module of a host is another one, which it says itself.
+_MAIN = frozenset({"__main__", "__mp_main__"})
 
 # So many heads of calls are kept.
 _MOST_HEADS = 4096
@@ -112,10 +118,28 @@ class Naming:
 def _globalName(f: Any) -> str:
     """
     Where another process finds a callable.
+
+    @raise NoSuchCallable: nowhere, or there is something else by that name.
     """
+    if type(f) is MethodType:
+        return _nameOfMethod(f)
     module = getattr(f, "__module__", None)
     name = getattr(f, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(name, str) or "<" in name:
         reason = "it has no name, and the host does not take code (trust='code')"
         raise NoSuchCallable(shortRepr(f), reason)
+    if type(f) is FunctionType and module not in _MAIN and not isImportable(f):
+        reason = f"in {module} that name stands for something else, or for nothing"
+        raise NoSuchCallable(f"{module}:{name}", reason)
     return f"{module}:{name}"
+
+
+def _nameOfMethod(f: MethodType) -> str:
+    owner: Any = f.__self__
+    if isinstance(owner, type) and isFoundIn(f):
+        return f"{owner.__module__}:{owner.__qualname__}.{f.__name__}"
+    if getattr(sys.modules.get(f.__module__), f.__name__, None) == f:
+        # As those of the module random.
+        return f"{f.__module__}:{f.__name__}"
+    reason = "it belongs to an object of this program, and the host does not take code"
+    raise NoSuchCallable(shortRepr(f), f"{reason} (trust='code')")
