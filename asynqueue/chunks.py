@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 from asynqueue.codec import dumps
 from asynqueue.constancy import Constant, isConstant
 from asynqueue.errors import TaskInterrupted
+from asynqueue.mainmodule import Named
 from asynqueue.outcome import (
     ITERATOR,
     Raised,
@@ -45,6 +46,7 @@ from asynqueue.outcome import (
     shapeOf,
     shortRepr,
 )
+from asynqueue.program import named, withNames
 
 # A chunk ends after so many seconds, whatever was planned: the rest of its items is
 # given back.
@@ -256,19 +258,25 @@ def pack(items: Sequence[Any]) -> tuple[bytes, bool, int]:
             return together, True, len(items)
         return pack(items[: len(items) // 2])
     packed: list[bytes] = []
+    names: set[str] = set()
     size = 0
     for item in items:
         try:
-            packed.append(dumps(item))
+            pickled = named(item)
         except Exception:
             # Somebody's objects: whatever their pickling raises.
             if not packed:
                 raise
             break
-        size += len(packed[-1])
+        if type(pickled) is Named:
+            names |= pickled.names
+            pickled = bytes(pickled)
+        packed.append(pickled)
+        size += len(pickled)
         if size > _PACKED_BYTES:
             break
-    return pickle.dumps(packed, 5), False, len(packed)
+    together = pickle.dumps(packed, 5)
+    return withNames(together, names) if names else together, False, len(packed)
 
 
 class Chunk:
@@ -289,8 +297,8 @@ class Chunk:
         @param raw: whether an iterator that it returns is pickled as it is.
         @raise Exception: whatever pickling these raises.
         """
-        self._code = dumps(function)
-        self._rest = dumps((args, kw)) if args or kw else None
+        self._code = named(function)
+        self._rest = named((args, kw)) if args or kw else None
         self._raw = raw
         self._pid = os.getpid()
         self.__qualname__ = f"chunks of {getattr(function, '__qualname__', shortRepr(function))}"

@@ -18,8 +18,9 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from io import BytesIO
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, Protocol
 
+from asynqueue.mainmodule import MAIN_NAMES, Named, isGiven, isThere
 from asynqueue.methods import bound, isFoundIn, pathTo
 
 # A buffer of fewer bytes is copied into the pickle: a table of buffers costs more.
@@ -30,8 +31,39 @@ _PROTOCOL = 5
 # What pickles of these types can hold is only what every Python has.
 _PLAIN = frozenset({bool, bytes, complex, float, int, str, type(None)})
 
-# Their code is sent, not their name: the other side has another main module.
-_ELSEWHERE = frozenset({"__main__", "__mp_main__"})
+# What says nothing of itself: it may be there by a name of the main module.
+_UNNAMED = frozenset({Named, object})
+
+# In the pickle of what is found by a name in the main module.
+_MAIN = b"main__"
+
+
+class Names(Protocol):
+    """
+    Who tells a process the names of the main module that it needs.
+    """
+
+    def pickled(self, value: Any, isInBand: Any = None) -> bytes:
+        """
+        Pickle a value, and tell the names that it needs.
+
+        @raise Exception: whatever the pickling of somebody's objects raises.
+        """
+
+
+class _Elsewhere:
+    """
+    The other side has no names of this program: it is sent what they stand for.
+    """
+
+    def pickled(self, value: Any, isInBand: Any = None) -> bytes:
+        definitions = import_module("asynqueue.definitions")
+        pickled: bytes = definitions.pickled(value, isInBand, definitions.Elsewhere())
+        return pickled
+
+
+# For programs that are not started by this one, or not by us.
+ELSEWHERE = _Elsewhere()
 
 
 class _NamesOnlyThis(Exception):
@@ -47,7 +79,12 @@ class _Pickler(pickle.Pickler):
     Exceptions are pickled as they themselves want. Libraries (tblib, which Dask brings)
     register how all of them are to be, with their tracebacks: then C{SystemExit} loses
     its code, and a deep recursion can no more be pickled.
+
+    @ivar goesBack: whether it is the parent who will read this: it has the names that it
+        has given.
     """
+
+    goesBack = False
 
     def reducer_override(self, obj: Any) -> Any:
         """
@@ -56,11 +93,17 @@ class _Pickler(pickle.Pickler):
         kind = type(obj)
         if kind is MethodType:
             return NotImplemented if isFoundIn(obj) else (bound, (obj.__func__, obj.__self__))
-        if isinstance(obj, (FunctionType, type)) and not isImportable(obj):
-            path = None if obj.__module__ in _ELSEWHERE else pathTo(obj)
+        if (
+            isinstance(obj, (FunctionType, type))
+            and not isImportable(obj)
+            and not (self.goesBack and isFromParent(obj))
+        ):
+            path = None if obj.__module__ in MAIN_NAMES else pathTo(obj)
             if path is None:
                 raise _NamesOnlyThis
             return path
+        if kind in _UNNAMED:
+            raise _NamesOnlyThis
         if issubclass(kind, BaseException):
             return obj.__reduce_ex__(_PROTOCOL)
         return NotImplemented
@@ -71,7 +114,7 @@ def isImportable(obj: Any) -> bool:
     Whether another process finds a function or class by its name.
     """
     moduleName = obj.__module__
-    if moduleName in _ELSEWHERE:
+    if moduleName in MAIN_NAMES:
         return False
     found: Any = sys.modules.get(moduleName)
     for name in obj.__qualname__.split("."):
@@ -79,10 +122,22 @@ def isImportable(obj: Any) -> bool:
     return found is obj
 
 
-def encode(value: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:
+def isFromParent(obj: Any) -> bool:
+    """
+    Whether the parent of this process has given it a function or class, with its name.
+    """
+    name: str = obj.__qualname__
+    if obj.__module__ not in MAIN_NAMES or not isGiven(name.partition(".")[0]):
+        return False
+    return isThere(name, obj)
+
+
+def encode(value: Any, names: Names | None = None) -> tuple[bytes, list[pickle.PickleBuffer]]:
     """
     Pickle a value.
 
+    @param names: who tells the other side the names of the main module that the value
+        needs; C{None}: the value goes back to the parent, or to nobody that is known.
     @return: the pickle, and the buffers that belong to it and are not in it.
     @raise Exception: whatever the pickling of somebody's objects raises.
     """
@@ -97,15 +152,16 @@ def encode(value: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:
             buffers.append(buffer)
         return not large
 
-    return _pickled(value, isInBand, buffers.clear), buffers
+    return _pickled(value, isInBand, buffers.clear, names), buffers
 
 
 def encodeCall(
-    args: tuple[Any, ...], kw: dict[str, Any]
+    args: tuple[Any, ...], kw: dict[str, Any], names: Names | None = None
 ) -> tuple[bytes | None, Sequence[pickle.PickleBuffer]]:
     """
     Pickle what a function is called with. A hot path.
 
+    @param names: as with L{encode}.
     @return: the pickled C{(args, kw)}, or C{None} for none, and its buffers.
     @raise Exception: whatever the pickling of somebody's objects raises.
     """
@@ -117,18 +173,19 @@ def encodeCall(
                 break
         else:
             return pickle.dumps((args, kw), _PROTOCOL), ()
-    return encode((args, kw))
+    return encode((args, kw), names)
 
 
-def dumps(value: Any) -> bytes:
+def dumps(value: Any, names: Names | None = None) -> bytes:
     """
     Pickle a value in one piece. C{pickle.loads} makes it again.
 
+    @param names: as with L{encode}.
     @raise Exception: whatever the pickling of somebody's objects raises.
     """
     if type(value) in _PLAIN:
         return pickle.dumps(value, _PROTOCOL)
-    return _pickled(value, None, lambda: None)
+    return _pickled(value, None, lambda: None, names)
 
 
 def decode(pickled: Any, buffers: Sequence[Any] = ()) -> Any:
@@ -141,19 +198,26 @@ def decode(pickled: Any, buffers: Sequence[Any] = ()) -> Any:
     return pickle.loads(pickled, buffers=buffers)
 
 
-def _pickled(value: Any, isInBand: Any, again: Callable[[], None]) -> bytes:
+def _pickled(value: Any, isInBand: Any, again: Callable[[], None], names: Names | None) -> bytes:
     file = BytesIO()
+    pickler = _Pickler(file, _PROTOCOL, buffer_callback=isInBand)
+    pickler.goesBack = names is None
     try:
-        _Pickler(file, _PROTOCOL, buffer_callback=isInBand).dump(value)
+        pickler.dump(value)
+        pickled = file.getvalue()
+        if names is not None and _MAIN in pickled:
+            # Not all that goes by its name is a function or a class.
+            raise _NamesOnlyThis
     except RecursionError:
         # With what sends code it would be nested even deeper.
         raise
     except Exception:
-        # Somebody's objects, or code that must travel: cloudpickle can do more,
-        # and what it raises is the answer.
+        # Somebody's objects, or code that must travel: what sends code can do more, and
+        # what it raises is the answer.
         again()
-        byValue: bytes = import_module("cloudpickle").dumps(
-            value, _PROTOCOL, buffer_callback=isInBand
-        )
+        if names is not None:
+            return names.pickled(value, isInBand)
+        definitions = import_module("asynqueue.definitions")
+        byValue: bytes = definitions.pickled(value, isInBand, definitions.Given())
         return byValue
-    return file.getvalue()
+    return pickled

@@ -14,7 +14,7 @@ from importlib import import_module
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, NoneType
 from typing import Any
 
-from asynqueue.codec import isImportable
+from asynqueue.codec import isFromParent, isImportable
 
 _PLAIN = frozenset({bool, bytes, complex, float, int, str, range, NoneType, ModuleType})
 
@@ -58,7 +58,7 @@ def isConstant(f: Callable[..., Any]) -> bool:
             left += each
         elif kind is not FunctionType:
             return False
-        elif id(each) not in seen and not isImportable(each):
+        elif id(each) not in seen and not isImportable(each) and not isFromParent(each):
             seen.add(id(each))
             if vars(each) or _rebinds(each.__code__):
                 return False

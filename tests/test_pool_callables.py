@@ -222,3 +222,24 @@ def test_bytesAreBound(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
         assert sum(map(len, told.known.values())) < 12_000
     for f in (numbered, whereAmI):
         assert told.call(f, 101, 101) is f
+
+
+def test_closuresAreSentAgainWhenTheyHaveChanged() -> None:
+    """
+    A function that cannot be imported is sent again when what it refers to has changed, and
+    not before.
+    """
+    rate = 1
+    rates = [1]
+
+    def product() -> int:
+        return rate * rates[0]
+
+    told = Told()
+    assert told.call(product)() == 1
+    rate = 2
+    assert told.call(product)() == 2
+    rates[0] = 3
+    assert told.call(product)() == 6
+    assert told.call(product)() == 6
+    assert len(told.defined) == 3

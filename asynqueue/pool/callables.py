@@ -1,8 +1,8 @@
 """
 The callables that a child knows, by the numbers that stand for them.
 
-A function is sent to a child once. Where that would change what it means, what is
-called is sent each time it has changed: a bound method's object, a partial's
+A function is sent to a child once, and again when what it consists of or needs of the main
+program has changed. So is what is called otherwise: a bound method's object, a partial's
 arguments, an instance.
 """
 
@@ -13,8 +13,9 @@ from hashlib import blake2b
 from types import FunctionType
 from typing import Any
 
-from asynqueue.codec import dumps
+from asynqueue.codec import ELSEWHERE, dumps, isImportable
 from asynqueue.constancy import isUnbound
+from asynqueue.program import Closure, Told, closureOf
 
 # A child knows so many callables, of so many bytes together, before those that were
 # not used for the longest time are forgotten.
@@ -30,10 +31,15 @@ class _Known:
     A callable that a child knows.
     """
 
-    __slots__ = ("key", "lastUse", "name", "size")
+    __slots__ = ("closure", "key", "lastUse", "name", "size")
 
-    def __init__(self, key: Any, name: int, size: int) -> None:
+    def __init__(self, key: Any, name: int, size: int, closure: Closure | None) -> None:
+        """
+        @param closure: what it needs of the main program, as it was told; C{None}: it can
+            be imported.
+        """
         self.key = key
+        self.closure = closure
         self.name = name
         self.size = size
         self.lastUse = 0
@@ -44,12 +50,20 @@ class Callables:
     Gives numbers to callables, and has a child told what they stand for.
     """
 
-    def __init__(self, define: Callable[[int, bytes], Any], forget: Callable[[int], Any]) -> None:
+    def __init__(
+        self,
+        define: Callable[[int, bytes], Any],
+        forget: Callable[[int], Any],
+        told: Told | None = None,
+    ) -> None:
         """
         @param define: sends a child a number, and the pickled callable it stands
             for.
         @param forget: sends it a number that stands for nothing any more.
+        @param told: tells it what a callable needs of the main program; C{None}: each has
+            that with it.
         """
+        self._told = told
         self._define = define
         self._forget = forget
         self._known: dict[Any, _Known] = {}
@@ -65,24 +79,59 @@ class Callables:
             is used by that or a later one is not forgotten.
         @raise Exception: whatever its pickling raises.
         """
-        key: Any = f
-        pickled = None
-        if type(f) not in _CONSTANT and not isUnbound(f):
-            pickled = dumps(f)
-            key = blake2b(pickled, digest_size=16).digest()
-        known = self._known.get(key)
-        if known is None:
-            known = self._introduce(key, dumps(f) if pickled is None else pickled, oldest)
+        if type(f) in _CONSTANT or isUnbound(f):
+            known = self._known.get(f)
+            if known is None or (known.closure is not None and not known.closure.holds()):
+                known = self._renewed(f, known, oldest)
+        else:
+            if self._told is None:
+                pickled, stamp = dumps(f, ELSEWHERE), 0
+            else:
+                pickled, stamp = self._told.dumps(f)
+            key = blake2b(pickled, digest_size=16).digest(), stamp
+            known = self._known.get(key)
+            if known is None:
+                known = self._introduce(key, pickled, oldest)
         known.lastUse = call
         return known.name
 
-    def _introduce(self, key: Any, pickled: bytes, oldest: int) -> _Known:
+    def _renewed(self, f: Any, known: _Known | None, oldest: int) -> _Known:
+        """
+        Make known a function or class that is new, or needs something that has changed.
+        """
+        if type(f) not in _CONSTANT or isImportable(f):
+            return self._introduce(f, dumps(f), oldest)
+        closure = closureOf(f, None if known is None else known.closure)
+        told = self._told
+        if told is not None:
+            told.settle(closure)
+        if known is not None and known.closure is not None:
+            before = known.closure
+            known.closure = closure
+            if closure.stamp == before.stamp:
+                # Something else has changed.
+                return known
+            if told is not None and closure.versionOf(f) == before.versionOf(f):
+                # It finds there what has changed.
+                return known
+        return self._introduce(
+            f, dumps(f, ELSEWHERE) if told is None else told.pickled(f), oldest, closure
+        )
+
+    def _introduce(
+        self, key: Any, pickled: bytes, oldest: int, closure: Closure | None = None
+    ) -> _Known:
         if len(self._known) >= _MOST or self._bytes >= _MOST_BYTES:
             self._forgetSome(oldest)
+        former = self._known.pop(key, None)
         self._last += 1
         self._define(self._last, pickled)
-        known = self._known[key] = _Known(key, self._last, len(pickled))
+        known = self._known[key] = _Known(key, self._last, len(pickled), closure)
         self._bytes += known.size
+        if former is not None:
+            # Calls that are under way may still name it.
+            former.key = self._last, former.name
+            self._known[former.key] = former
         return known
 
     def _forgetSome(self, oldest: int) -> None:

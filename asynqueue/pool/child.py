@@ -33,6 +33,7 @@ from asynqueue.channels import Channel
 from asynqueue.codec import decode, encode
 from asynqueue.constancy import isConstant
 from asynqueue.framing import LARGEST, Frame, checkSize
+from asynqueue.mainmodule import adopt, learn
 from asynqueue.outcome import cannotSend, shapeOf, traceOf
 from asynqueue.pool.performing import Performer
 from asynqueue.pool.protocol import RETURNED, SKIPPED, SMALLEST, Kind, Words
@@ -72,6 +73,8 @@ class Child:
         self._definitions: dict[int, Any] = {}
         # Those that no call changes.
         self._callables: dict[int, Callable[..., Any]] = {}
+        # Why names of the main program are missing.
+        self._unlearnt: BaseException | None = None
         self._streams: dict[int, Stream] = {}
         # Those that have credit.
         self._active: deque[Stream] = deque()
@@ -120,6 +123,9 @@ class Child:
                 self._calls.append((number, name, buffers[0], raw, buffers[1:]))
             case Kind.DEFINE:
                 self._definitions[number] = body
+            case Kind.NAMES:
+                # In order with the calls, which begin with 1.
+                self._calls.append((0, 0, body, False, ()))
             case Kind.FORGET:
                 # No call that has been sent, and may still be made, names it.
                 self._callables.pop(number, None)
@@ -136,6 +142,7 @@ class Child:
                 self._setUp(pickle.loads(body))
 
     def _setUp(self, setup: dict[str, Any]) -> None:
+        adopt(setup["main"])
         self._reporter.start(setup["level"])
         self._send(Kind.UP, os.getpid(), b"")
 
@@ -147,6 +154,8 @@ class Child:
         """
         words = self._words
         if words.isRevoked(number):
+            if not number:
+                self._learn(packed)
             return
         if not words.begin(number):
             self._send(SKIPPED, number, b"")
@@ -163,6 +172,8 @@ class Child:
             # The seam to user code: exits and interrupts of the task are outcomes,
             # too, and so is what its arguments raise as they are unpickled.
             words.ended(perf_counter() - started)
+            if self._unlearnt is not None and isinstance(error, (AttributeError, NameError)):
+                error = self._unlearnt
             self._raised(number, error)
             return
         words.ended(perf_counter() - started)
@@ -181,6 +192,14 @@ class Child:
         if isConstant(f):
             self._callables[name] = f
         return f
+
+    def _learn(self, names: Any) -> None:
+        try:
+            learn(names)
+        except BaseException as error:
+            # Somebody's objects: whatever their unpickling raises. Calls that need what is
+            # missing will say it.
+            self._unlearnt = error
 
     def _returned(self, number: int, value: Any) -> None:
         try:

@@ -27,6 +27,7 @@ from asynqueue.codec import decode, encodeCall
 from asynqueue.errors import FrameError
 from asynqueue.failures import failureOf
 from asynqueue.framing import Frame, checkSize
+from asynqueue.mainmodule import described
 from asynqueue.outcome import Raised, cannotDecode, describeCall
 from asynqueue.pool.callables import Callables
 from asynqueue.pool.hubs import Hub, Timer
@@ -35,6 +36,7 @@ from asynqueue.pool.reports import replay
 from asynqueue.pool.roles import CallOwner, CallTuple, Ending, LifeOwner, Reader, Setup
 from asynqueue.pool.sources import MemberSource
 from asynqueue.pool.spawn import Spawned
+from asynqueue.program import Told
 
 # A call with more bytes travels by itself; the others in frames of about so many,
 # which need no shared memory.
@@ -104,9 +106,11 @@ class Member:
         self._takenBack = 0
         self._life = _Life.WORKING
         self._reason = ""
+        self._told = Told(self._tell)
         self._callables = Callables(
             lambda name, pickled: self._send(Kind.DEFINE, name, pickled),
             lambda name: self._send(Kind.FORGET, name, b""),
+            self._told,
         )
         self._limit = setup.limit
         self._large = min(_LARGE, setup.limit)
@@ -125,7 +129,7 @@ class Member:
         hub.watch(self._spawned.stderr, self._stderrReadable)
         if self._spawned.pidfd != -1:
             hub.watch(self._spawned.pidfd, self.checkEnded)
-        self._send(Kind.SETUP, 0, pickle.dumps({"level": setup.level}))
+        self._send(Kind.SETUP, 0, pickle.dumps({"level": setup.level, "main": described()}))
         # By the numbers of their calls; those are not held.
         self._preparations: dict[int, CallTuple] = {}
         try:
@@ -171,7 +175,7 @@ class Member:
         """
         held = self.held
         number = self.calls + 1
-        packed, buffers = encodeCall(args, kw)
+        packed, buffers = encodeCall(args, kw, self._told)
         name = self._callables.nameOf(f, number, next(iter(held)) if held else number)
         size = 0 if packed is None else len(packed)
         if buffers or size > self._large:
@@ -193,6 +197,12 @@ class Member:
         elif not self._collecting and self._flushing is None:
             self._flushing = self._hub.callLater(0, self._flushLater)
         return number
+
+    def _tell(self, names: bytes) -> None:
+        # It holds for the calls that follow.
+        checkSize(len(names), self._limit)
+        self.flush()
+        self._send(Kind.NAMES, 0, names)
 
     def flush(self) -> None:
         """

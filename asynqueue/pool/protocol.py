@@ -3,7 +3,7 @@ What a pool and its children say to each other.
 
 ::
 
-    parent ── SETUP, DEFINE, FORGET, CALLS, CALL, CREDIT, STOP ──▶ child
+    parent ── SETUP, NAMES, DEFINE, FORGET, CALLS, CALL, CREDIT, STOP ──▶ child
            ◀── UP, RETURNED, RAISED, SKIPPED, ITERATOR, ITEMS, ITEM_FAILED, END,
                LOGGED, WARNED ──
 
@@ -46,6 +46,9 @@ class Kind(IntEnum):
     """The iterator of this call may give so many items more."""
     STOP = 7
     """Nobody takes more items of the iterator of this call."""
+    NAMES = 8
+    """For the calls that follow, names of the main program stand for these objects: as
+    L{learn<asynqueue.mainmodule.learn>} takes them."""
 
     # From the child.
     UP = 16

@@ -13,7 +13,7 @@ import pickle
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from asynqueue.codec import dumps, encode, encodeCall
+from asynqueue.codec import ELSEWHERE, dumps, encode, encodeCall
 from asynqueue.errors import RemoteError, RemoteProtocolError
 from asynqueue.outcome import Raised, nameOf, portable, textOf
 from asynqueue.wire.cbor import CborCodec
@@ -122,14 +122,14 @@ class PickleCodec:
                 break
         if kw:
             kw = {key: _Apart(each) if _isLarge(each) else each for key, each in kw.items()}
-        return encodeCall(args, kw)
+        return encodeCall(args, kw, ELSEWHERE)
 
     @staticmethod
     def encode(value: Any) -> tuple[bytes, Sequence[Any]]:
         """
         A hot path.
         """
-        return encode(_Apart(value) if _isLarge(value) else value)
+        return encode(_Apart(value) if _isLarge(value) else value, ELSEWHERE)
 
     @staticmethod
     def decodeCall(body: Any, buffers: Sequence[Any]) -> tuple[Sequence[Any], dict[str, Any]]:
@@ -154,7 +154,7 @@ class PickleCodec:
         The exception has a pickle of its own: where that cannot be read, the rest can.
         """
         error = outcome.error
-        there = dumps(portable(error))
+        there = dumps(portable(error), ELSEWHERE)
         plain = there, nameOf(error), textOf(error), outcome.trace, outcome.frames
         return pickle.dumps(plain, pickle.HIGHEST_PROTOCOL)
 

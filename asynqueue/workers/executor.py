@@ -13,11 +13,11 @@ from itertools import count
 from typing import Any
 from uuid import uuid4
 
-import cloudpickle
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from asynqueue.codec import ELSEWHERE, dumps
 from asynqueue.errors import WorkerError, WorkerLost
 from asynqueue.failures import failureOf
 from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, ISlottedWorker, ITask
@@ -247,7 +247,7 @@ class ExecutorWorker:
         """
         if self._here:
             return _runHere, (task, partial(outbox.put, _Begun(task)) if task.watched else None)
-        return perform, (cloudpickle.dumps(task.callTuple), f"{self._name}-{next(self._numbers)}")
+        return perform, (dumps(task.callTuple, ELSEWHERE), f"{self._name}-{next(self._numbers)}")
 
     def stop(self) -> Deferred[None]:
         """

@@ -303,6 +303,16 @@ class Sly:
         return str, ("sly",)
 
 
+_made = count(1)
+
+
+def countMade() -> int:
+    """
+    Return how often this was called here.
+    """
+    return next(_made)
+
+
 def makeLock() -> Any:
     """
     What cannot be pickled.

@@ -1,0 +1,294 @@
+"""
+Functions and classes by value: how they get to a process that cannot import them.
+
+What belongs to the main program goes by its name, where the other side has that name or
+is given it (L{Scope}); everything else as cloudpickle has it. A class that came from
+elsewhere, and goes back, leaves that which is there as it is.
+
+This module imports no Twisted. It is imported when it is needed first: cloudpickle takes
+its time.
+"""
+
+from __future__ import annotations
+
+import functools
+import typing
+from collections.abc import Callable
+from copyreg import __newobj__  # type: ignore[attr-defined]
+from io import BytesIO
+from itertools import count
+from types import CellType, CodeType, FunctionType
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
+
+import cloudpickle
+from cloudpickle import cloudpickle as internals
+
+from asynqueue.mainmodule import MAIN_NAMES, Named, find, isGiven, isThere, nameOf, namespace
+from asynqueue.methods import pathTo
+
+PROTOCOL = 5
+
+# What cloudpickle has made here, and what of that has no attributes yet.
+_received: WeakSet[type] = WeakSet()
+_bare: WeakSet[type] = WeakSet()
+
+# Functions of this main module that were sent, and those that came from the parent's.
+_count = count(1)
+_numbers: WeakKeyDictionary[FunctionType, int] = WeakKeyDictionary()
+_functions: WeakValueDictionary[int, FunctionType] = WeakValueDictionary()
+
+_CACHE = type(functools.cache(abs))
+
+_USUAL: Any = (object.__reduce_ex__, object.__reduce__)
+
+# What is made of its name alone.
+_NAMED = tuple(
+    getattr(typing, name) for name in ("ParamSpec", "TypeVarTuple") if hasattr(typing, name)
+)
+
+
+class Scope(Protocol):
+    """
+    What goes by name, and who is told of it.
+    """
+
+    @property
+    def goesBack(self) -> bool:
+        """
+        Whether classes that the other side has stay there as they are.
+        """
+
+    @property
+    def own(self) -> bool:
+        """
+        Whether functions of the main program find their globals in the main module of the
+        other side; else they bring them along.
+        """
+
+    def hasName(self, root: str) -> bool:
+        """
+        Whether a name of the main module is sent as such.
+        """
+
+    def needs(self, name: str) -> None:
+        """
+        The other side needs a name of the main module.
+        """
+
+    def defined(self, obj: Any) -> None:
+        """
+        A function or class goes by value.
+        """
+
+
+class Given:
+    """
+    The scope of what goes back: the names that the parent has given, it has itself.
+    """
+
+    goesBack = True
+    own = False
+
+    def hasName(self, root: str) -> bool:
+        return isGiven(root)
+
+    def needs(self, name: str) -> None:
+        pass
+
+    def defined(self, obj: Any) -> None:
+        pass
+
+
+class Elsewhere(Given):
+    """
+    The scope of a process that has no names of this program.
+    """
+
+    goesBack = False
+
+    def hasName(self, root: str) -> bool:
+        return False
+
+
+class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """
+    A pickler that can send everything that has code.
+    """
+
+    def __init__(self, file: Any, scope: Scope, isInBand: Any = None) -> None:
+        super().__init__(file, PROTOCOL, isInBand)
+        self._scope = scope
+        self._own = namespace() if scope.own else None
+
+    def reducer_override(self, obj: Any) -> Any:
+        """
+        Look at each function, class and instance.
+        """
+        kind = type(obj)
+        if issubclass(kind, type):
+            return self._class(obj)
+        if kind is FunctionType:
+            return self._function(obj)
+        if kind is object:
+            return self._sentinel(obj)
+        if kind is Named:
+            for name in obj.names:
+                self._scope.needs(name)
+            return bytes, (bytes(obj),)
+        if kind is WeakKeyDictionary:
+            # Functions by singledispatch have one.
+            return WeakKeyDictionary, (dict(obj),)
+        if kind is functools.cached_property:
+            # Before Python 3.12 it has a lock.
+            return _cachedProperty, (obj.func, obj.attrname)
+        if issubclass(kind, BaseException):
+            return obj.__reduce_ex__(PROTOCOL)
+        if kind in self.dispatch_table:
+            return NotImplemented
+        if (kind.__reduce_ex__, kind.__reduce__) == _USUAL:
+            return NotImplemented
+        reduced = obj.__reduce_ex__(PROTOCOL)
+        if not isinstance(reduced, str) or getattr(obj, "__module__", None) not in MAIN_NAMES:
+            return reduced
+        return reduced if self._isByName(obj, reduced) else self._rebuilt(obj)
+
+    def _isByName(self, obj: Any, path: str) -> bool:
+        root = path.partition(".")[0]
+        if not isThere(path, obj):
+            return False
+        self._scope.needs(root)
+        return self._scope.hasName(root)
+
+    def _class(self, obj: Any) -> Any:
+        if obj.__module__ not in MAIN_NAMES:
+            reduced = internals._class_reduce(obj)
+            if not isinstance(reduced, tuple) or len(reduced) != 6:
+                return reduced
+        elif self._isByName(obj, obj.__qualname__):
+            return obj.__qualname__
+        else:
+            reduced = internals._dynamic_class_reduce(obj)
+        self._scope.defined(obj)
+        make, args, state, _, _, _ = reduced
+        if make is internals._make_skeleton_class and vars(obj).get("__slots__"):
+            # They are slots only if they are there from the beginning.
+            args[3]["__slots__"] = obj.__slots__
+        # A class that came here may have another state here by now, of which the process
+        # that it came from shall know nothing.
+        goesBack = self._scope.goesBack or obj in _received
+        return _made, (make, args), state, None, None, _completed if goesBack else _updated
+
+    def _function(self, obj: Any) -> Any:
+        if obj.__module__ not in MAIN_NAMES:
+            reduced = self._function_reduce(obj)
+            path = pathTo(obj) if isinstance(reduced, tuple) else None
+            if path is not None:
+                return path
+            if not isinstance(reduced, tuple):
+                return reduced
+        elif self._isByName(obj, obj.__qualname__):
+            return obj.__qualname__
+        else:
+            reduced = self._dynamic_function_reduce(obj)
+        self._scope.defined(obj)
+        if obj.__globals__ is not self._own:
+            return reduced
+        _, args, (attributes, slots), *rest = reduced
+        for name in slots["__globals__"]:
+            self._scope.needs(name)
+        slots["__globals__"] = {}
+        number = _numbers.get(obj)
+        if number is None:
+            number = _numbers[obj] = next(_count)
+        return _function, (number, args[0], args[-1]), (attributes, slots), *rest
+
+    def _sentinel(self, obj: Any) -> Any:
+        """
+        What is nothing but itself, and means something as the value of a name.
+        """
+        name = nameOf(obj)
+        if name is not None:
+            self._scope.needs(name)
+            if self._scope.hasName(name):
+                return find, (name,)
+        return NotImplemented
+
+    def _rebuilt(self, obj: Any) -> Any:
+        """
+        What goes by its name everywhere else.
+        """
+        if type(obj) is _CACHE:
+            parameters = obj.cache_parameters()
+            return _cached, (obj.__wrapped__, parameters["maxsize"], parameters["typed"])
+        if isinstance(obj, _NAMED):
+            return type(obj), (obj.__name__,)
+        return __newobj__, (type(obj),), object.__getstate__(obj)
+
+
+def pickled(value: Any, isInBand: Any, scope: Scope) -> bytes:
+    """
+    Pickle a value.
+
+    @raise Exception: whatever the pickling of somebody's objects raises.
+    """
+    file = BytesIO()
+    DefinitionPickler(file, scope, isInBand).dump(value)
+    return file.getvalue()
+
+
+def globalNames(f: FunctionType) -> list[str]:
+    """
+    Return the names of globals that a function uses.
+    """
+    return list(internals._extract_code_globals(f.__code__))
+
+
+def _made(make: Callable[..., type], args: Any) -> type:
+    """
+    Return a class that has, or will be given, its attributes.
+    """
+    known = internals._DYNAMIC_CLASS_TRACKER_BY_ID.get(args[-2])
+    cls = make(*args)
+    if cls is not known:
+        _received.add(cls)
+        _bare.add(cls)
+    return cls
+
+
+def _updated(cls: type, state: Any) -> type:
+    """
+    Give a class its attributes, and those that it has, their new values.
+    """
+    _bare.discard(cls)
+    made: type = internals._class_setstate(cls, state)
+    return made
+
+
+def _completed(cls: type, state: Any) -> type:
+    """
+    Give a class its attributes, unless it has them.
+    """
+    return _updated(cls, state) if cls in _bare else cls
+
+
+def _function(number: int, code: CodeType, cells: tuple[CellType, ...] | None) -> FunctionType:
+    """
+    Return a function of the main module: the one that it was before, if it can be.
+    """
+    known = _functions.get(number)
+    if known is not None and len(known.__code__.co_freevars) == len(code.co_freevars):
+        known.__code__ = code
+        return known
+    f = _functions[number] = FunctionType(code, namespace(), closure=cells)
+    return f
+
+
+def _cachedProperty(f: Callable[..., Any], name: str) -> Any:
+    made: Any = functools.cached_property(f)
+    made.__set_name__(None, name)
+    return made
+
+
+def _cached(f: Callable[..., Any], maxsize: int | None, typed: bool) -> Callable[..., Any]:
+    return functools.lru_cache(maxsize, typed)(f)

@@ -1,0 +1,256 @@
+"""
+What a name of the main program stands for, and whether that has changed.
+
+That is seen by the identities of what functions and classes consist of; only what can
+change within itself (lists, dictionaries, instances) is pickled for it. This module
+imports no Twisted.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable
+from functools import cache, cached_property, partial
+from hashlib import blake2b
+from importlib import import_module
+from logging import Logger
+from operator import is_
+from re import Pattern
+from types import (
+    BuiltinFunctionType,
+    CellType,
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    ModuleType,
+    WrapperDescriptorType,
+)
+from typing import Any, NewType, TypeVar
+
+# For what a name stands that is not there.
+ABSENT = object()
+
+# A name of every module that says nothing of the program.
+_NOBODYS = frozenset({"__builtins__", "__name__"})
+
+# What these hold never changes.
+_CONSTANT = frozenset(
+    {
+        bool,
+        bytes,
+        complex,
+        float,
+        int,
+        str,
+        range,
+        slice,
+        type(None),
+        type(...),
+        type(NotImplemented),
+        CodeType,
+        FunctionType,
+        GetSetDescriptorType,
+        MemberDescriptorType,
+        ModuleType,
+        WrapperDescriptorType,
+        type,
+    }
+)
+
+# And these have nothing but functions, which are looked at by themselves.
+_WRAPPERS = frozenset({classmethod, property, staticmethod, cached_property, type(cache(abs))})
+
+# What cannot be changed by usual means.
+_FROZEN = frozenset({Logger, NewType, Pattern, TypeVar})
+
+_EMPTY = CellType()
+
+
+def _isConstant(value: Any) -> bool:
+    kind = type(value)
+    if kind in _CONSTANT or kind in _WRAPPERS or kind in _FROZEN or issubclass(kind, type):
+        return True
+    if kind is BuiltinFunctionType:
+        return type(value.__self__) in (ModuleType, type(None))
+    return kind in (tuple, frozenset) and all(map(_isConstant, value))
+
+
+def _cells(f: FunctionType) -> list[Any]:
+    contents = []
+    for cell in f.__closure__ or ():
+        try:
+            contents.append(cell.cell_contents)
+        except ValueError:
+            contents.append(_EMPTY)
+    return contents
+
+
+def _attributes(f: FunctionType) -> list[Any]:
+    return [*(f.__kwdefaults__ or {}).values(), *vars(f).values()]
+
+
+def _members(cls: type) -> list[Any]:
+    return list(vars(cls).values())
+
+
+def _globals(names: list[str], f: FunctionType) -> list[Any]:
+    found = f.__globals__
+    return [found.get(name, ABSENT) for name in names]
+
+
+def _keysAndValues(dictionary: dict[Any, Any]) -> list[Any]:
+    return [*dictionary, *dictionary.values()]
+
+
+# How to look at what has nothing but constants.
+_ITEMS: dict[type, Callable[[Any], list[Any]]] = {dict: _keysAndValues, list: list, set: list}
+
+
+class Unit:
+    """
+    A name of the main program, or a function that has none there, with what it stood for
+    when it was looked at last.
+
+    @ivar version: another one whenever that has changed.
+    @ivar needs: the names that it needs directly.
+    """
+
+    def __init__(self, name: str, value: Any) -> None:
+        self.name = name
+        self.value = value
+        self.version = 0
+        self.needs: set[str] = set()
+        self.digest = b""
+        self.functions: list[tuple[FunctionType, CodeType, Any]] = []
+        self.fields: list[tuple[Callable[[Any], list[Any]], Any, list[Any]]] = []
+        self.leaves: list[Any] = []
+        self.pickledLeaves = b""
+
+    def look(self, main: dict[str, Any]) -> None:
+        """
+        Look at what it stands for, and at what that consists of.
+
+        @raise Exception: whatever the pickling of somebody's objects raises.
+        """
+        if self.value is ABSENT:
+            return
+        scope = Within(self.name)
+        self.digest = _digest(definitions().pickled(self.value, None, scope))
+        self.needs = scope.needed - {self.name}
+        self._note([self.value])
+        for obj in scope.objects:
+            if type(obj) is FunctionType:
+                self._noteFunction(obj, main)
+            else:
+                self._noteField(_members, obj)
+        self.pickledLeaves = self._pickledLeaves() if self.leaves else b""
+
+    def _noteFunction(self, f: FunctionType, main: dict[str, Any]) -> None:
+        self.functions.append((f, f.__code__, f.__defaults__))
+        self._note(f.__defaults__ or ())
+        if f.__closure__:
+            self._noteField(_cells, f)
+        if f.__kwdefaults__ or vars(f):
+            self._noteField(_attributes, f)
+        names = definitions().globalNames(f)
+        if f.__globals__ is main:
+            self.needs.update(name for name in names if name not in _NOBODYS)
+            self.needs.discard(self.name)
+        elif names:
+            self._noteField(partial(_globals, names), f)
+
+    def _noteField(self, fetch: Callable[[Any], list[Any]], obj: Any) -> None:
+        values = fetch(obj)
+        self.fields.append((fetch, obj, values))
+        if isinstance(obj, type):
+            # What its machinery keeps there follows from the rest.
+            values = [value for name, value in vars(obj).items() if not _isMachinery(name)]
+        self._note(values)
+
+    def _note(self, values: Iterable[Any]) -> None:
+        for value in values:
+            kind = type(value)
+            if _isConstant(value):
+                continue
+            if kind in _ITEMS and all(map(_isConstant, items := _ITEMS[kind](value))):
+                self.fields.append((_ITEMS[kind], value, items))
+            else:
+                self.leaves.append(value)
+
+    def _pickledLeaves(self) -> bytes:
+        try:
+            pickled = pickle.dumps(self.leaves, 5)
+        except Exception:
+            # Code in them: it is slower, but it can be compared, too.
+            scope = Within(self.name)
+            pickled = definitions().pickled(self.leaves, None, scope)
+        return pickled if len(pickled) < 256 else _digest(pickled)
+
+    def userOf(self, name: str) -> str:
+        """
+        Return which function it is that uses a global, as far as can be told.
+        """
+        for f, _, _ in self.functions:
+            if name in definitions().globalNames(f):
+                return f"{f.__qualname__}()"
+        return self.name
+
+    def holds(self) -> bool:
+        """
+        Whether what it stands for is still the same within.
+        """
+        for f, code, defaults in self.functions:
+            if f.__code__ is not code or f.__defaults__ is not defaults:
+                return False
+        for fetch, obj, values in self.fields:
+            now = fetch(obj)
+            if len(now) != len(values) or not all(map(is_, now, values)):
+                return False
+        return not self.leaves or self.leavesHold()
+
+    def leavesHold(self) -> bool:
+        """
+        Whether what can change within itself has not.
+        """
+        try:
+            return self._pickledLeaves() == self.pickledLeaves
+        except Exception:
+            # Somebody's objects, in which there is something new.
+            return False
+
+
+def _isMachinery(name: str) -> bool:
+    return name[:1] == name[-1:] == "_" or name == "_abc_impl"
+
+
+def _digest(pickled: bytes) -> bytes:
+    return blake2b(pickled, digest_size=16).digest()
+
+
+def definitions() -> Any:
+    # It is needed when there is something to send, and takes its time.
+    return import_module("asynqueue.definitions")
+
+
+class Within:
+    """
+    The scope of a unit alone: everything else goes by name.
+    """
+
+    goesBack = False
+    own = True
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.needed: set[str] = set()
+        self.objects: list[Any] = []
+
+    def hasName(self, root: str) -> bool:
+        return root != self._name
+
+    def needs(self, name: str) -> None:
+        self.needed.add(name)
+
+    def defined(self, obj: Any) -> None:
+        self.objects.append(obj)

@@ -1,0 +1,126 @@
+"""
+The main module of this process, and the names in it that another process gave.
+
+A child has no program of its own. Its C{__main__} is filled with what its parent's has, as
+far as calls need that: so a name means one object in a child, and what comes back to the
+parent under that name is the parent's own.
+
+This module imports no Twisted.
+"""
+
+from __future__ import annotations
+
+import linecache
+import pickle
+import sys
+from io import BytesIO
+from typing import Any
+
+# What a main module is called; the second name is that of multiprocessing.
+MAIN_NAMES = frozenset({"__main__", "__mp_main__"})
+
+
+class Named(bytes):
+    """
+    A pickle that names things of the main module, on its way within another one.
+
+    @ivar names: which.
+    """
+
+    names: frozenset[str] = frozenset()
+
+
+# The names that this process was given by its parent.
+_given: set[str] = set()
+
+_ABSENT = object()
+
+
+def namespace() -> dict[str, Any]:
+    """
+    Return the globals of the main module.
+    """
+    return vars(sys.modules["__main__"])
+
+
+def adopt(about: dict[str, Any]) -> None:
+    """
+    Let the main module of this process stand for that of another one.
+
+    @param about: what L{described} has returned there.
+    """
+    module = sys.modules["__main__"]
+    for name in [name for name in vars(module) if not name.startswith("__")]:
+        # What this process was started with is nothing of the program's.
+        delattr(module, name)
+    vars(module).update(about)
+    sys.modules[about["__name__"]] = module
+
+
+def described() -> dict[str, Any]:
+    """
+    Return what imports within functions of the main module depend on.
+    """
+    main = namespace()
+    return {name: main.get(name) for name in ("__name__", "__package__")}
+
+
+def learn(body: Any) -> None:
+    """
+    Take over names of the main module of the parent, each with what it stands for.
+
+    @param body: pickles of one pickler: pairs of a name and its object; a name alone, if
+        it stands for nothing any more; and C{None} after the last.
+    @raise Exception: whatever their unpickling raises. The names before are there then.
+    """
+    unpickler = pickle.Unpickler(BytesIO(body))
+    main = namespace()
+    while (given := unpickler.load()) is not None:
+        if isinstance(given, str):
+            main.pop(given, None)
+        elif given[0]:
+            main[given[0]] = given[1]
+            _given.add(given[0])
+        else:
+            # The text of files that are not on the disk, as the cells of a notebook.
+            linecache.cache.update(given[1])
+
+
+def isGiven(root: str) -> bool:
+    """
+    Whether the parent of this process has given it a name.
+    """
+    return root in _given
+
+
+def find(path: str) -> Any:
+    """
+    Return what a path of names in the main module stands for.
+
+    @raise AttributeError: it stands for nothing.
+    """
+    found: Any = sys.modules["__main__"]
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def isThere(path: str, obj: object) -> bool:
+    """
+    Whether a path of names in the main module stands for an object.
+    """
+    root, *names = path.split(".")
+    found = namespace().get(root, _ABSENT)
+    for name in names:
+        found = getattr(found, name, _ABSENT)
+    return found is obj
+
+
+def nameOf(obj: object) -> str | None:
+    """
+    Return a name of the main module that stands for an object, which says nothing of itself.
+    """
+    for name, value in list(namespace().items()):
+        if value is obj:
+            return name
+    return None

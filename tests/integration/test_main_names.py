@@ -1,0 +1,273 @@
+"""
+What a process is told of the names of the main program: all that a call needs, and again
+when it has changed.
+"""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from struct import Struct
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from asynqueue.pool.callables import Callables
+from asynqueue.program import Told
+
+LENGTH = Struct("<Q")
+
+PROGRAM = """
+import functools, logging, weakref
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple, TypeVar
+
+RATE = 1
+ITEMS = [1]
+TABLE = {"a": 1}
+NESTED = {"a": [1]}
+NAMES = {"a"}
+log = logging.getLogger("program")
+T = TypeVar("T")
+
+def helper(): return 1
+def other(): return 2
+CHOSEN = helper
+WITHIN = [helper]
+class Base:
+    registry = {}
+    size = 1
+    def __init_subclass__(cls): Base.registry[cls.__name__] = cls
+    def get(self): return RATE
+    @property
+    def twice(self): return 2 * RATE
+    @staticmethod
+    def static(): return 1
+    @functools.cached_property
+    def cached(self): return RATE
+class Derived(Base):
+    def get(self): return super().get()
+class Shape(ABC):
+    @abstractmethod
+    def area(self): ...
+class Square(Shape):
+    def area(self): return RATE
+@dataclass
+class Point:
+    x: int = 1
+    tags: list = field(default_factory=list)
+class Pair(NamedTuple):
+    a: int = 1
+class Colour(Enum):
+    RED = 1
+    def says(self): return RATE
+thing = Base()
+CALLBACKS = {"f": lambda: RATE}
+
+def wrapped(f):
+    @functools.wraps(f)
+    def inner(*args): return f(*args)
+    return inner
+@wrapped
+def decorated(): return RATE
+def makeCounter():
+    n = 0
+    def up():
+        nonlocal n
+        n += 1
+        return n
+    def value(): return n
+    return up, value
+up, value = makeCounter()
+
+def f(): return RATE
+def default(x=1): return x
+def keyword(*, x=1): return x
+def even(n): return n == 0 or odd(n - 1)
+def odd(n): return n != 0 and even(n - 1)
+def late(): return LATE
+"""
+
+
+CHILD = """
+import pickle, sys
+from struct import Struct
+from asynqueue.mainmodule import adopt, learn
+
+def serve(take, give, length, learn, pickle):
+    while head := take.read(length.size):
+        isCall = take.read(1) == b"c"
+        body = take.read(length.unpack(head)[0])
+        try:
+            result = repr(pickle.loads(body)()) if isCall else learn(body)
+        except BaseException as error:
+            result = repr(error)
+        answer = pickle.dumps(result)
+        give.write(length.pack(len(answer)) + answer)
+        give.flush()
+
+parts = serve, sys.stdin.buffer, sys.stdout.buffer, Struct("<Q"), learn, pickle
+(lambda adopt, serve, *parts: (adopt({"__name__": "__main__"}), serve(*parts)))(adopt, *parts)
+"""
+
+
+class Process:
+    """
+    A process that is told names, and makes calls.
+    """
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def ask(self, kind: bytes, body: bytes) -> Any:
+        """
+        Send something, and return the answer.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(LENGTH.pack(len(body)) + kind + body)
+        self._process.stdin.flush()
+        size = LENGTH.unpack(self._process.stdout.read(LENGTH.size))[0]
+        return pickle.loads(self._process.stdout.read(size))
+
+    def close(self) -> None:
+        """
+        End it.
+        """
+        self._process.communicate(timeout=60)
+
+
+class Other:
+    """
+    What a process was told for one test.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self.told: list[bytes] = []
+        self._process = process
+        self._defined: dict[int, bytes] = {}
+        self._callables = Callables(
+            self._defined.__setitem__, self._defined.__delitem__, Told(self._learn)
+        )
+
+    def call(self, f: Any) -> Any:
+        """
+        Have it call what has no arguments.
+
+        @return: the representation of what that returns or raises.
+        """
+        return self._process.ask(b"c", self._defined[self._callables.nameOf(f, 1, 1)])
+
+    def _learn(self, names: bytes) -> None:
+        self.told.append(names)
+        assert self._process.ask(b"n", names) is None
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[Process]:
+    """
+    A process, for all tests.
+    """
+    made = Process()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def other(process: Process) -> Other:
+    """
+    One who knows nothing yet.
+    """
+    return Other(process)
+
+
+@pytest.fixture
+def main(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """
+    The names of a program.
+    """
+    module = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    exec(PROGRAM, vars(module))
+    return vars(module)
+
+
+CHANGES = [
+    ("RATE", "RATE = 2"),
+    ("ITEMS[0]", "ITEMS[0] = 2"),
+    ("ITEMS == [1]", "ITEMS.append(2)"),
+    ("TABLE['a']", "TABLE['a'] = 2"),
+    ("TABLE['a']", "TABLE = {'a': 2}"),
+    ("NESTED['a'][0]", "NESTED['a'][0] = 2"),
+    ("len(NAMES)", "NAMES.add('b')"),
+    ("helper()", "helper = other"),
+    ("helper()", "helper.__code__ = other.__code__"),
+    ("CHOSEN()", "CHOSEN = other"),
+    ("CHOSEN()", "helper.__code__ = other.__code__"),
+    ("WITHIN[0]()", "WITHIN[0] = other"),
+    ("default()", "default.__defaults__ = (2,)"),
+    ("keyword()", "keyword.__kwdefaults__['x'] = 2"),
+    ("Base.size", "Base.size = 2"),
+    ("Derived().size", "Base.size = 2"),
+    ("Derived().get()", "RATE = 2"),
+    ("Base().twice", "RATE = 2"),
+    ("Base().cached", "RATE = 2"),
+    ("Base.static()", "Base.static = staticmethod(other)"),
+    ("Base().get()", "Base.get = lambda self: 2"),
+    ("len(Base.registry)", "class Third(Base): pass"),
+    ("Base.registry['Derived'] is Derived and RATE", "RATE = 2"),
+    ("thing.get()", "thing.get = other"),
+    ("getattr(thing, 'x', 1)", "thing.x = 2"),
+    ("isinstance(thing, Base) and RATE", "RATE = 2"),
+    ("Square().area()", "RATE = 2"),
+    ("Point().x", "Point = dataclass(type('Point', (), {'x': 2, '__annotations__': {'x': int}}))"),
+    ("Point().tags", "RATE = 2"),
+    ("Pair().a", "Pair.__new__.__defaults__ = (2,)"),
+    ("Colour.RED.says()", "RATE = 2"),
+    ("Colour['RED'] is Colour.RED", "RATE = 2"),
+    ("CALLBACKS['f']()", "RATE = 2"),
+    ("CALLBACKS['f']()", "CALLBACKS['f'] = other"),
+    ("decorated()", "RATE = 2"),
+    ("value()", "up()"),
+    ("even(10)", "even = lambda n: 2"),
+    ("log.name", "log = logging.getLogger('other')"),
+    ("T.__name__", "RATE = 2"),
+]
+
+
+@pytest.mark.parametrize(("expression", "change"), CHANGES)
+def test_callsFindWhatTheProgramHas(
+    main: dict[str, Any], other: Other, expression: str, change: str
+) -> None:
+    """
+    What a call finds under a name is what the program has, before and after a change; and
+    nothing is told of what has not changed.
+    """
+    exec(f"def f(): return {expression}", main)
+    for source in ("", change):
+        exec(source, main)
+        value = repr(eval(expression, main))
+        assert other.call(main["f"]) == value
+        told = len(other.told)
+        assert other.call(main["f"]) == value
+        assert len(other.told) == told
+
+
+def test_namesThatComeAndGo(main: dict[str, Any], other: Other) -> None:
+    """
+    A call that uses a name which is not there raises, as it would here; until it is there,
+    and again when it is gone.
+    """
+    missing = repr(NameError("name 'LATE' is not defined"))
+    assert other.call(main["late"]) == missing
+    main["LATE"] = 1
+    assert other.call(main["late"]) == "1"
+    del main["LATE"]
+    assert other.call(main["late"]) == missing
