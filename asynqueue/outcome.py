@@ -18,7 +18,8 @@ import reprlib
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from enum import Enum
-from types import TracebackType
+from importlib import import_module
+from types import CoroutineType, TracebackType
 from typing import Any, NamedTuple
 from weakref import ProxyTypes
 
@@ -276,6 +277,18 @@ def portable(error: BaseException) -> BaseException:
     return RemoteError(nameOf(error), textOf(error))
 
 
+def settled(value: Any) -> Any:
+    """
+    What a call has returned; or, if that is a coroutine, what comes of it: it is run in an
+    asyncio loop of its own. To be called in the thread and the context of the call.
+
+    @raise BaseException: whatever the coroutine raises.
+    """
+    if type(value) is CoroutineType:
+        return import_module("asyncio").run(value)
+    return value
+
+
 def perform(payload: bytes, number: object = None) -> bytes:
     """
     Make a pickled call (f, args, kw) here.
@@ -289,7 +302,7 @@ def perform(payload: bytes, number: object = None) -> bytes:
     """
     try:
         f, args, kw = pickle.loads(payload)
-        return _packed(f(*args, **kw))
+        return _packed(settled(f(*args, **kw)))
     except BaseException as error:
         # The seam between user code and an executor: exits and interrupts of the
         # task are outcomes, too, as they are in every worker.

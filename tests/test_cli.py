@@ -5,6 +5,7 @@ the order of lines, what becomes of failures, the output, the progress.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import json
@@ -209,6 +210,18 @@ def test_jobGivesALine() -> None:
     """
     assert Job("builtins:len")("abc") == b"3"
     assert Job("builtins:len", parse=True)("[1, 2]") == b"2"
+
+
+async def _later(text: str) -> str:
+    await asyncio.sleep(0)
+    return text * 2
+
+
+def test_jobRunsCoroutines() -> None:
+    """
+    The result of a coroutine function is what comes of its coroutine.
+    """
+    assert Job(f"{HERE}:_later")("ab") == b'"abab"'
 
 
 def test_jobGivesFailuresInWords() -> None:

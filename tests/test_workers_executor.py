@@ -4,7 +4,9 @@ L{ExecutorWorker}, over threads and over executors of this module.
 
 from __future__ import annotations
 
+import asyncio
 import pickle
+import sys
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from functools import partial
@@ -224,6 +226,57 @@ def test_broken() -> None:
     other.step()
     clock.advance(0)
     assert resultOf(again) == 7
+
+
+async def increased(number: int) -> int:
+    """
+    One more, a little later.
+    """
+    await asyncio.sleep(0)
+    return number + 1
+
+
+async def leaving() -> None:
+    """
+    End the program.
+    """
+    sys.exit(3)
+
+
+async def makingIterators() -> Iterator[int]:
+    """
+    What a thread can give.
+    """
+    return iter([1, 2])
+
+
+def test_coroutinesOfProcesses() -> None:
+    """
+    A coroutine function is run where the executor calls it, and its outcome is that of the
+    call, an exit included.
+    """
+    executor = ManualExecutor(3)
+    queue, clock = makeQueue(executor)
+    results = [queue.call(increased, 7), queue.call(increased, "x"), queue.call(leaving)]
+    for _ in range(3):
+        executor.step()
+    clock.advance(0)
+    assert resultOf(results[0]) == 8
+    assert isinstance(errorOf(results[1]), TypeError)
+    assert isinstance(errorOf(results[2]), SystemExit)
+
+
+@ensureDeferred
+async def test_coroutinesOfThreads() -> None:
+    """
+    So it is in a thread, where the iterator that a coroutine gives is streamed.
+    """
+    queue = TaskQueue(ExecutorWorker(ONE))
+    assert await queue.call(increased, 7) == 8
+    with pytest.raises(SystemExit):
+        await queue.call(leaving)
+    assert [item async for item in await queue.call(makingIterators)] == [1, 2]
+    await queue.shutdown()
 
 
 def test_failureOfTheExecutor() -> None:

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from attrs import frozen
 
 from asynqueue.errors import AsynQueueError, MaybeEncodingError, TaskTimedOut
-from asynqueue.outcome import describeCall, nameOf, shortRepr, textOf, traceOf
+from asynqueue.outcome import describeCall, nameOf, settled, shortRepr, textOf, traceOf
 
 # A call that cannot be interrupted, because it is deep in a library, ends with
 # its process so many seconds after its time is up.
@@ -103,9 +103,9 @@ class Job:
             argument = parsed(text) if self.parse else text
             function = findFunction(self.where)
             if self.limit is None:
-                return toJSON(function(argument))
+                return toJSON(settled(function(argument)))
             with _limited(function, argument, self.limit):
-                value = function(argument)
+                value = settled(function(argument))
             return toJSON(value)
         except BaseException as error:
             # The seam to user code: exits and interrupts of the call are outcomes.

@@ -22,7 +22,7 @@ from asynqueue.errors import WorkerError, WorkerLost
 from asynqueue.failures import failureOf
 from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import isIterator
-from asynqueue.outcome import Raised, Returned, describeCall, inWords, perform, shortRepr
+from asynqueue.outcome import Raised, Returned, describeCall, inWords, perform, settled, shortRepr
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.workers.delivery import Deliveries
@@ -78,7 +78,8 @@ def _runHere(task: ITask, begun: Callable[[], None] | None) -> Returned | Raised
         begun()
     f, args, kw = task.callTuple
     try:
-        outcome: Returned | Raised = Returned(task.context.run(f, *args, **kw))
+        value = task.context.run(f, *args, **kw)
+        outcome: Returned | Raised = Returned(task.context.run(settled, value))
     except BaseException as error:
         # The seam to user code: an exit or an interrupt is an outcome.
         outcome = Raised(error, "")
@@ -125,7 +126,8 @@ class ExecutorWorker:
 
     Unless the executor is a C{ThreadPoolExecutor}, calls and results are pickled
     by cloudpickle: functions of C{__main__}, lambdas and closures can be called.
-    Iterators cannot leave the process that made them.
+    Iterators cannot leave the process that made them. Coroutines run where they were made,
+    in an asyncio loop of their own.
 
     An executor that breaks (a process of a C{ProcessPoolExecutor} died, and took
     the others with it) makes this worker resign. What was in its hands may have

@@ -27,7 +27,7 @@ ROOT = Path(asynqueue.__file__).parent.parent
 PATIENCE = 120
 
 MODULE = '''
-import os, signal, sys, time
+import asyncio, os, signal, sys, time
 from pathlib import Path
 
 def double(text):
@@ -80,6 +80,10 @@ def spin(text):
             pass
     except Exception:
         return "swallowed"
+    return text
+
+async def sleep(text):
+    await asyncio.sleep(1000 if text == "sleep" else 0)
     return text
 
 def die(text):
@@ -805,7 +809,7 @@ def test_processesThatCannotGetReady(shell: Shell) -> None:
     assert err == "asynqueue: a process cannot get ready: ImportError: not here\n"
 
 
-@pytest.mark.parametrize("function", ["spin", "hang"])
+@pytest.mark.parametrize("function", ["spin", "hang", "sleep"])
 def test_timeout(shell: Shell, function: str) -> None:
     """
     A call that takes too long fails, whatever it catches; the next ones are made
