@@ -132,6 +132,9 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
             return self._function(obj)
         if kind is object:
             return self._sentinel(obj)
+        if kind is CodeType:
+            # Tracebacks tell where it stands.
+            return _code, (internals._code_reduce(obj), obj.co_filename)
         if kind is Named:
             for name in obj.names:
                 self._scope.needs(name)
@@ -282,6 +285,12 @@ def _function(number: int, code: CodeType, cells: tuple[CellType, ...] | None) -
         return known
     f = _functions[number] = FunctionType(code, namespace(), closure=cells)
     return f
+
+
+def _code(reduced: Any, filename: str) -> CodeType:
+    make, args = reduced
+    code: CodeType = make(*args)
+    return code.replace(co_filename=filename)
 
 
 def _cachedProperty(f: Callable[..., Any], name: str) -> Any:

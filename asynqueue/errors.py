@@ -310,13 +310,15 @@ class WorkerLostError(WorkerError):
 
 class MaybeEncodingError(WorkerError):
     """
-    A result, a call or another value that cannot be sent from where it was made.
+    A result, a call or another value that cannot be sent from where it was made, or cannot be
+    made again of what was sent.
     """
 
     def __init__(self, reason: str, value: str, what: str = "result") -> None:
         """
         @param reason: why it cannot be sent.
-        @param value: what it looks like, shortened.
+        @param value: what it looks like, shortened; empty: it was sent, but cannot be made
+            again here.
         @param what: what it is: "result", "call" or "value".
         """
         super().__init__(reason, value, what)
@@ -325,6 +327,8 @@ class MaybeEncodingError(WorkerError):
         self.what = what
 
     def __str__(self) -> str:
+        if not self.value:
+            return f"the {self.what} was sent, but it cannot be made again here: {self.reason}"
         return f"the {self.what} {self.value} cannot be sent: {self.reason}"
 
 

@@ -245,8 +245,7 @@ def cannotDecode(error: BaseException) -> Raised:
     What to tell instead of what came and cannot be made again here. To be called where
     that was caught.
     """
-    reason = f"making it again here raised {inWords(error)}"
-    return raised(MaybeEncodingError(reason, "that came"))
+    return raised(MaybeEncodingError(inWords(error), ""))
 
 
 def cannotSend(error: BaseException, value: Any, what: str = "result") -> MaybeEncodingError:

@@ -5,6 +5,7 @@ when it has changed.
 
 from __future__ import annotations
 
+import linecache
 import pickle
 import subprocess
 import sys
@@ -91,6 +92,16 @@ def keyword(*, x=1): return x
 def even(n): return n == 0 or odd(n - 1)
 def odd(n): return n != 0 and even(n - 1)
 def late(): return LATE
+"""
+
+CELL = """
+import traceback
+def fail(): raise ValueError("of a cell")
+def told():
+    try:
+        fail()
+    except ValueError:
+        return traceback.format_exc()
 """
 
 
@@ -271,3 +282,15 @@ def test_namesThatComeAndGo(main: dict[str, Any], other: Other) -> None:
     assert other.call(main["late"]) == "1"
     del main["LATE"]
     assert other.call(main["late"]) == missing
+
+
+def test_tracebacksTellFilesAndLines(main: dict[str, Any], other: Other) -> None:
+    """
+    A traceback of functions of the main program tells where they stand, and shows the line
+    also where only this process has it, as that of a cell of a notebook.
+    """
+    linecache.cache["<cell 1>"] = (len(CELL), None, CELL.splitlines(keepends=True), "<cell 1>")
+    exec(compile(CELL, "<cell 1>", "exec"), main)
+    told = other.call(main["told"])
+    assert 'File "<cell 1>", line 3, in fail' in told
+    assert "raise ValueError" in told

@@ -100,7 +100,7 @@ async def test_resultsThatCannotBeMadeHere(what: str) -> None:
     """
     queue = ProcessQueue(1)
     lost = queue.call(calls.makeBreaks, os.getpid(), True, what)
-    with pytest.raises(MaybeEncodingError, match="making it again here raised"):
+    with pytest.raises(MaybeEncodingError, match="cannot be made again here"):
         await lost
     assert await queue.call(pow, 2, 5) == 32
     await queue.shutdown()
