@@ -55,11 +55,31 @@ class Timer:
         f()
 
 
-def later(reactor: Any, seconds: float, f: Callable[..., Any], *args: Any) -> Any:
+class Due:
+    """
+    A call that a reactor is to make.
+    """
+
+    __slots__ = ("_delayed",)
+
+    def __init__(self, delayed: Any) -> None:
+        """
+        @param delayed: an C{IDelayedCall}.
+        """
+        self._delayed = delayed
+
+    def cancel(self) -> None:
+        """
+        Do not make the call, if it was not made. Somebody else may have cancelled it: after
+        each of its tests trial cancels all that is due.
+        """
+        if self._delayed.active():
+            self._delayed.cancel()
+
+
+def later(reactor: Any, seconds: float, f: Callable[..., Any], *args: Any) -> Due:
     """
     Call C{f} after a time, in an empty context: on asyncio the reactor would keep the
     context variables of the code that asks for it, and run the call with those of any other.
-
-    @return: an C{IDelayedCall}.
     """
-    return Context().run(reactor.callLater, seconds, Context().run, f, *args)
+    return Due(Context().run(reactor.callLater, seconds, Context().run, f, *args))

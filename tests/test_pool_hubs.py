@@ -525,12 +525,10 @@ def test_aReactorMayTellTooMuch(sockets: Any) -> None:
     assert told == ["told"]
 
 
-def test_watchAgainReplacesInAReactor(sockets: Any) -> None:
+def test_watchAgainReplaces(driver: Driver, hub: Hub, sockets: Any) -> None:
     """
     To watch what is watched already only changes who is told.
     """
-    driver = reactorDriver()
-    hub = hubOf(driver.loop)
     told: list[str] = []
     hub.watch(sockets[0].fileno(), lambda: told.append("first"))
     hub.watch(sockets[0].fileno(), lambda: told.append(str(sockets[0].recv(10))))
@@ -538,6 +536,22 @@ def test_watchAgainReplacesInAReactor(sockets: Any) -> None:
     driver.until(lambda: told)
     hub.unwatch(sockets[0].fileno())
     driver.step()
+    assert told == ["b'one'"]
+
+
+def test_watchAgainAfterAllReadersWereRemoved(sockets: Any) -> None:
+    """
+    Somebody else may take all readers out of a reactor: what is watched again is read.
+    """
+    driver = reactorDriver()
+    hub = hubOf(driver.loop)
+    told: list[str] = []
+    hub.watch(sockets[0].fileno(), lambda: told.append("never"))
+    driver.loop.removeAll()
+    hub.watch(sockets[0].fileno(), lambda: told.append(str(sockets[0].recv(10))))
+    sockets[1].send(b"one")
+    driver.until(lambda: told)
+    hub.unwatch(sockets[0].fileno())
     driver.close()
     assert told == ["b'one'"]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from twisted.internet.task import Clock
 
-from asynqueue.timers import Timer
+from asynqueue.timers import Timer, later
 
 
 def test_aTimerCallsOnce() -> None:
@@ -51,3 +51,21 @@ def test_aTimerMayBeStartedAgain() -> None:
     timer.start(2.0, lambda: timer.start(1.0, lambda: calls.append("last")))
     clock.pump([1.0] * 3)
     assert calls == ["last"]
+
+
+def test_whatIsDueMayBeCancelledInAnyState() -> None:
+    """
+    It may have been made, or somebody else may have cancelled all that is due.
+    """
+    clock = Clock()
+    calls: list[str] = []
+    made = later(clock, 1.0, calls.append, "made")
+    clock.advance(1.0)
+    made.cancel()
+    due = later(clock, 1.0, calls.append, "never")
+    [delayed] = clock.getDelayedCalls()
+    delayed.cancel()
+    due.cancel()
+    due.cancel()
+    clock.advance(1.0)
+    assert calls == ["made"]

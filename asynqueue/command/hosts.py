@@ -7,7 +7,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable, Sequence
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +24,7 @@ from asynqueue.errors import AsynQueueError, MaybeEncodingError
 from asynqueue.scheduling.events import SilentObserver
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.taskqueue import TaskQueue
-from asynqueue.timers import Timer
+from asynqueue.timers import Timer, later
 from asynqueue.wire.worker import WireWorker
 
 # So many calls are under way for each host: enough for one that is fast, and far away.
@@ -184,7 +184,7 @@ class HostCrew(SilentObserver):
         self._workers: list[WireWorker] = []
         self._present: set[WireWorker] = set()
         self._missing: list[str] = []
-        self._alone = Timer(reactor.callLater)
+        self._alone = Timer(partial(later, reactor))
         queue.addObserver(self)
 
     def need(self, calls: int) -> None:

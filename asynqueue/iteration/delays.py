@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorCore
 
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
 from asynqueue.reactors import theReactor
+from asynqueue.timers import later
 
 _INTERVAL = 0.001
 _BACKOFF = 1.10
@@ -87,7 +88,7 @@ class Delay:
             d.callback(None)
             return d
         seconds = self.interval if delay is None else delay
-        self._timers[d] = self._reactor.callLater(seconds, self._end, d)
+        self._timers[d] = later(self._reactor, seconds, self._end, d)
         if self._trigger is None and IReactorCore.providedBy(self._reactor):
             self._trigger = self._reactor.addSystemEventTrigger(
                 "before", "shutdown", self._reactorStops

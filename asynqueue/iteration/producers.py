@@ -19,6 +19,7 @@ from asynqueue.iteration.deferator import Deferator
 from asynqueue.iteration.prefetch import Prefetcherator
 from asynqueue.iteration.sources import isIterator
 from asynqueue.reactors import theReactor
+from asynqueue.timers import later
 
 # For how many seconds items are written before the reactor has its turn.
 _TURN = 0.010
@@ -178,10 +179,9 @@ class IterationProducer:
                 self.consumer.write(await self.dr.__anext__())
                 if reactor.seconds() < turnEnds:
                     continue
-                timer = reactor.callLater(0, self._awake)
+                timer = later(reactor, 0, self._awake)
                 await self._rest()
-                if timer.active():
-                    timer.cancel()
+                timer.cancel()
             elif self.dr.moreLeft:
                 await self.dr.deferUntilReady()
             else:

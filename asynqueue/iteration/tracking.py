@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
 from asynqueue.reactors import theReactor
+from asynqueue.timers import later
 
 T = TypeVar("T")
 
@@ -141,7 +142,7 @@ class DeferredTracker:
             return d
         self._waiters[d] = limit
         if timeout is not None:
-            self._timers[d] = theReactor(self._reactor).callLater(timeout, self._end, d, False)
+            self._timers[d] = later(theReactor(self._reactor), timeout, self._end, d, False)
         return d
 
     def _end(self, d: Deferred[bool], value: bool) -> None:
@@ -153,7 +154,7 @@ class DeferredTracker:
     def _forget(self, d: Deferred[bool]) -> None:
         del self._waiters[d]
         timer = self._timers.pop(d, None)
-        if timer is not None and timer.active():
+        if timer is not None:
             timer.cancel()
 
 

@@ -49,7 +49,8 @@ class Hub(Protocol):
 
     def watch(self, descriptor: int, readable: Callable[..., None], *args: Any) -> None:
         """
-        Call C{readable(*args)} whenever there is something to read, or an end.
+        Call C{readable(*args)} whenever there is something to read, or an end. Asking again
+        changes what is called.
         """
 
     def unwatch(self, descriptor: int) -> None:
@@ -146,9 +147,10 @@ class ReactorHub:
         if watched is not None:
             # A second object with this descriptor would only confuse the reactor.
             watched.doRead = readable
-            return
-        watched = self._descriptors[descriptor] = _Descriptor(descriptor, readable)
-        watched.reactor = self._reactor
+        else:
+            watched = self._descriptors[descriptor] = _Descriptor(descriptor, readable)
+            watched.reactor = self._reactor
+        # Again, too: somebody may have removed all readers, as trial does after tests.
         Context().run(self._reactor.addReader, watched)
 
     def unwatch(self, descriptor: int) -> None:
@@ -164,8 +166,7 @@ class ReactorHub:
             Context().run(self._reactor.addWriter, watched)
 
     def callLater(self, seconds: float, f: Callable[[], None]) -> Timer:
-        timer: Timer = later(self._reactor, seconds, f)
-        return timer
+        return later(self._reactor, seconds, f)
 
 
 class LoopHub:
@@ -182,6 +183,9 @@ class LoopHub:
         self._timers: Timers | None = None
 
     def watch(self, descriptor: int, readable: Callable[..., None], *args: Any) -> None:
+        if descriptor in self._reading:
+            # Not every loop bears to be asked for the same again.
+            self._loop.remove_reader(descriptor)
         self._reading.add(descriptor)
         Context().run(self._loop.add_reader, descriptor, readable, *args)
 

@@ -127,8 +127,7 @@ class Member:
         else:
             reader.add(self._channel.fileno(), self)
         hub.watch(self._spawned.stderr, self._stderrReadable)
-        if self._spawned.pidfd != -1:
-            hub.watch(self._spawned.pidfd, self.checkEnded)
+        self._watchEnd()
         self._send(Kind.SETUP, 0, pickle.dumps({"level": setup.level, "main": described()}))
         # By the numbers of their calls; those are not held.
         self._preparations: dict[int, CallTuple] = {}
@@ -306,6 +305,10 @@ class Member:
         spawned.close()
         self._words.close()
 
+    def _watchEnd(self) -> None:
+        if self._spawned.pidfd != -1:
+            self._hub.watch(self._spawned.pidfd, self.checkEnded)
+
     def _expectEnd(self) -> None:
         """
         Its end is near, or shall be brought about.
@@ -313,6 +316,8 @@ class Member:
         if self._patience is not None:
             self._patience.cancel()
         self._patience = self._hub.callLater(PATIENCE, self._outOfPatience)
+        # Somebody may have taken all readers out of the reactor, as trial does after tests.
+        self._watchEnd()
         if self._spawned.pidfd == -1 and self._look is None:
             self._look = self._hub.callLater(_LOOK_SECONDS, self._lookAgain)
 

@@ -13,6 +13,7 @@ from zope.interface import implementer
 from asynqueue.interfaces import IQueueObserver, ITask
 from asynqueue.scheduling.dispatch import Dispatcher
 from asynqueue.scheduling.events import SilentObserver
+from asynqueue.timers import later
 
 
 @implementer(IQueueObserver)
@@ -34,7 +35,7 @@ class Draining(SilentObserver):
         self._dispatcher = dispatcher
         self._reactor = reactor
         self._turn: Any = None
-        self._limit = reactor.callLater(limit, self._end)
+        self._limit = later(reactor, limit, self._end)
         self._lookLater()
 
     def taskDone(self, task: ITask, failure: Failure | None) -> None:
@@ -45,7 +46,7 @@ class Draining(SilentObserver):
 
     def _lookLater(self) -> None:
         if self._turn is None and not self.d.called:
-            self._turn = self._reactor.callLater(0, self._look)
+            self._turn = later(self._reactor, 0, self._look)
 
     def _look(self) -> None:
         self._turn = None

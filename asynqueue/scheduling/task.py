@@ -353,8 +353,7 @@ class Task:
             self.d.errback(failure)
 
     def _stopTimer(self) -> None:
-        if self._timer.active():
-            self._timer.cancel()
+        self._timer.cancel()
         self._timer = None
 
 

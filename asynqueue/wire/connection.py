@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from functools import partial
 from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -22,7 +23,7 @@ from zope.interface import implementer
 
 from asynqueue.errors import RemoteProtocolError, WireError
 from asynqueue.reactors import theReactor
-from asynqueue.timers import Timer
+from asynqueue.timers import Timer, later
 from asynqueue.wire.boxes import BoxParser
 from asynqueue.wire.commands import (
     MOST_UNPROVEN_BOXES,
@@ -99,7 +100,7 @@ class Connection(Protocol):
         self._parser = BoxParser(MOST_UNPROVEN_BYTES, MOST_UNPROVEN_BOXES)
         self._isLifted = False
         self._error: Exception | None = None
-        self._timer = Timer(self._reactor.callLater)
+        self._timer = Timer(partial(later, self._reactor))
         self._isDue = False
         self._isPaused = False
         self._wasOpen = False
@@ -172,7 +173,7 @@ class Connection(Protocol):
         self._session.send(kind, number, body, buffers, behind)
         if not self._isDue:
             self._isDue = True
-            self._reactor.callLater(0, self._flush)
+            later(self._reactor, 0, self._flush)
 
     @property
     def backlog(self) -> int:
@@ -335,7 +336,7 @@ class Connection(Protocol):
     def _flushSoon(self) -> None:
         if not self._isDue:
             self._isDue = True
-            self._reactor.callLater(0, self._flush)
+            later(self._reactor, 0, self._flush)
 
     def _flush(self) -> None:
         """

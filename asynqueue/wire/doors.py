@@ -15,7 +15,7 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from asynqueue.errors import IdentityRefused, VersionRefused
-from asynqueue.timers import Timer
+from asynqueue.timers import Timer, later
 from asynqueue.wire.attempts import Attempts, NotedEndpoint
 from asynqueue.wire.connection import Connection
 
@@ -165,7 +165,7 @@ class Dialer:
         self._policy = backoffPolicy(_PAUSE, _LONGEST_PAUSE, _GROWTH)
         self._factory: ConnectionFactory | None = None
         self._connecting: Deferred[Any] | None = None
-        self._timer = Timer(reactor.callLater)
+        self._timer = Timer(partial(later, reactor))
         self._failures = 0
         self._first: Deferred[Any] = Deferred()
 

@@ -19,7 +19,7 @@ from asynqueue.iteration.sources import AsyncIteratorSource
 from asynqueue.outcome import cannotSend, shortRepr
 from asynqueue.pool.streaming import sizeOf
 from asynqueue.reactors import theReactor
-from asynqueue.timers import Timer
+from asynqueue.timers import Timer, later
 from asynqueue.wire.codecs import Codec
 from asynqueue.wire.messages import Kind
 from asynqueue.wire.telling import shortTold, told
@@ -268,7 +268,7 @@ class Iterations:
         self._wait = False
         self._iterations: dict[int, Iteration] = {}
         self._active: deque[Iteration] = deque()
-        self._turn = Timer(lambda seconds, f: theReactor(reactor).callLater(seconds, f))
+        self._turn = Timer(lambda seconds, f: later(theReactor(reactor), seconds, f))
 
     def __len__(self) -> int:
         return len(self._iterations)

@@ -26,7 +26,7 @@ from asynqueue.framing import LARGEST
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import listOf, seriesOf
 from asynqueue.taskqueue import TaskQueue
-from asynqueue.timers import Timer
+from asynqueue.timers import Timer, later
 from asynqueue.wire.codecs import codecNamed
 from asynqueue.wire.complaints import Complaints
 from asynqueue.wire.connection import Connection
@@ -166,7 +166,7 @@ class WireServer:
         self._guests: dict[Guest, None] = {}
         self._starting: list[Deferred[None]] = []
         self._stopped = Waiters()
-        self._timer = Timer(lambda seconds, f: theReactor(reactor).callLater(seconds, f))
+        self._timer = Timer(lambda seconds, f: later(theReactor(reactor), seconds, f))
         self._deadline = 0.0
         self._trigger: Any = None
         self._shut: Deferred[Any] = succeed(None)

@@ -113,8 +113,7 @@ class SpawnedServer:
         self._stderr = self._process.stderr.fileno()
         os.set_blocking(report, False)
         os.set_blocking(self._stderr, False)
-        hub.watch(report, self._readReport)
-        hub.watch(self._stderr, self._readStderr)
+        self._watch()
 
     @property
     def isReady(self) -> bool:
@@ -132,6 +131,7 @@ class SpawnedServer:
         gone = self._gone.wait()
         if self._life in (_Life.STARTING, _Life.READY):
             self._life = _Life.ENDING
+            self._watch()
             self._process.send_signal(signal.SIGTERM)
             self.limit(grace, "it did not end when it was told to")
         elif self._life is _Life.ENDED:
@@ -153,6 +153,7 @@ class SpawnedServer:
         if self._life is not _Life.ENDED:
             self._reason = self._reason or reason
             self._life = _Life.ENDING
+            self._watch()
             self._process.kill()
 
     def disown(self) -> None:
@@ -164,6 +165,14 @@ class SpawnedServer:
         self._process.returncode = 0
 
     # Reading
+
+    def _watch(self) -> None:
+        """
+        Hear of it from now on; also where somebody has taken all readers out of the reactor,
+        as trial does after each of its tests.
+        """
+        self._hub.watch(self._report, self._readReport)
+        self._hub.watch(self._stderr, self._readStderr)
 
     def _readReport(self) -> None:
         """

@@ -18,6 +18,7 @@ from zope.interface import implementer
 from asynqueue.errors import IdentityRefused, VersionRefused
 from asynqueue.framing import LARGEST
 from asynqueue.interfaces import IConnectingWorker
+from asynqueue.timers import later
 from asynqueue.wire.attempts import Attempts, NotedEndpoint
 from asynqueue.wire.catalog import WireWorkerUniverse, methodNames
 from asynqueue.wire.connection import Connection
@@ -80,7 +81,7 @@ class Dialing:
             endpoint, factory, retryPolicy=self._failed, clock=reactor
         )
         if self._failures:
-            self._pause = reactor.callLater(self._seconds(), service.startService)
+            self._pause = later(reactor, self._seconds(), service.startService)
         else:
             service.startService()
 
@@ -113,11 +114,11 @@ class Dialing:
         Dial no more.
         """
         service, self._service = self._service, None
-        if self._pause is not None and self._pause.active():
+        if self._pause is not None:
             self._pause.cancel()
-        elif service is not None:
+            self._pause = None
+        if service is not None and service.running:
             service.stopService()
-        self._pause = None
 
     def _failed(self, attempts: int) -> float:
         """
@@ -274,7 +275,7 @@ class WireWorker(RemoteWorker):
             endpoint = clientEndpoint(reactor, self._description)
         except Exception:
             # Descriptions and files of users, and plugins of anybody.
-            reactor.callLater(0, self._giveUp, Failure())
+            later(reactor, 0, self._giveUp, Failure())
             return
 
         def make(address: IAddress) -> Connection:
