@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 
 from asynqueue.codec import dumps
 from asynqueue.constancy import Constant, isConstant
-from asynqueue.errors import TaskInterrupted
+from asynqueue.errors import TaskInterrupted, Unsendable
 from asynqueue.mainmodule import Named
 from asynqueue.outcome import (
     ITERATOR,
@@ -263,11 +263,13 @@ def pack(items: Sequence[Any]) -> tuple[bytes, bool, int]:
     for item in items:
         try:
             pickled = named(item)
-        except Exception:
+        except Exception as error:
             # Somebody's objects: whatever their pickling raises.
-            if not packed:
-                raise
-            break
+            if packed:
+                break
+            if isinstance(error, Unsendable):
+                raise Unsendable(error.what, error.advice, "argument 1") from None
+            raise
         if type(pickled) is Named:
             names |= pickled.names
             pickled = bytes(pickled)

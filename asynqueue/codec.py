@@ -20,8 +20,10 @@ from io import BytesIO
 from types import FunctionType, MethodType
 from typing import Any, Protocol
 
+from asynqueue.errors import Unsendable
 from asynqueue.mainmodule import MAIN_NAMES, Named, isGiven, isThere
 from asynqueue.methods import bound, isFoundIn, pathTo
+from asynqueue.unsendable import refuse
 
 # A buffer of fewer bytes is copied into the pickle: a table of buffers costs more.
 _OUT_OF_BAND = 1 << 14
@@ -93,17 +95,16 @@ class _Pickler(pickle.Pickler):
         kind = type(obj)
         if kind is MethodType:
             return NotImplemented if isFoundIn(obj) else (bound, (obj.__func__, obj.__self__))
-        if (
-            isinstance(obj, (FunctionType, type))
-            and not isImportable(obj)
-            and not (self.goesBack and isFromParent(obj))
-        ):
+        if kind is FunctionType or issubclass(kind, type):
+            if isImportable(obj) or (self.goesBack and isFromParent(obj)):
+                return NotImplemented
             path = None if obj.__module__ in MAIN_NAMES else pathTo(obj)
             if path is None:
                 raise _NamesOnlyThis
             return path
         if kind in _UNNAMED:
             raise _NamesOnlyThis
+        refuse(obj)
         if issubclass(kind, BaseException):
             return obj.__reduce_ex__(_PROTOCOL)
         return NotImplemented
@@ -173,7 +174,32 @@ def encodeCall(
                 break
         else:
             return pickle.dumps((args, kw), _PROTOCOL), ()
-    return encode((args, kw), names)
+    try:
+        return encode((args, kw), names)
+    except Unsendable as error:
+        raise located(error, args, kw, lambda arg: dumps(arg, ELSEWHERE)) from None
+
+
+def located(
+    error: Unsendable, args: tuple[Any, ...], kw: dict[str, Any], send: Callable[[Any], Any]
+) -> Unsendable:
+    """
+    Find out which argument of a call cannot be sent.
+
+    @param send: raises the error for that.
+    @return: the error, with the place of that argument.
+    """
+    places = [(f"argument {number}", arg) for number, arg in enumerate(args, 1)]
+    places += [(f"the argument {name}=", arg) for name, arg in kw.items()]
+    for place, arg in places:
+        try:
+            send(arg)
+        except Unsendable as again:
+            return Unsendable(again.what, again.advice, place)
+        except Exception:
+            # Somebody's objects: what else is wrong with them is not to the point.
+            pass
+    return error
 
 
 def dumps(value: Any, names: Names | None = None) -> bytes:

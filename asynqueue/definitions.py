@@ -26,6 +26,7 @@ from cloudpickle import cloudpickle as internals
 
 from asynqueue.mainmodule import MAIN_NAMES, Named, find, isGiven, isThere, nameOf, namespace
 from asynqueue.methods import pathTo
+from asynqueue.unsendable import refuse
 
 PROTOCOL = 5
 
@@ -130,6 +131,7 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
             return self._class(obj)
         if kind is FunctionType:
             return self._function(obj)
+        refuse(obj)
         if kind is object:
             return self._sentinel(obj)
         if kind is CodeType:

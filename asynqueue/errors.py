@@ -332,6 +332,28 @@ class MaybeEncodingError(WorkerError):
         return f"the {self.what} {self.value} cannot be sent: {self.reason}"
 
 
+class Unsendable(AsynQueueError, TypeError):
+    """
+    Something cannot be sent to another process or host: it stays where it was made, as a
+    coroutine that was not awaited.
+    """
+
+    def __init__(self, what: str, advice: str, place: str = "") -> None:
+        """
+        @param what: what it is.
+        @param advice: what to do.
+        @param place: in which argument of a call it is, if that is known.
+        """
+        super().__init__(what, advice, place)
+        self.what = what
+        self.advice = advice
+        self.place = place
+
+    def __str__(self) -> str:
+        place = f" in {self.place}" if self.place else ""
+        return f"cannot pickle {self.what}{place}: {self.advice}"
+
+
 class RemoteError(WorkerError):
     """
     Stands for an exception that cannot leave the place where it was raised,

@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from asynqueue import ExecutorWorker, TaskQueue, WorkerLost
+from asynqueue.errors import Unsendable
 from asynqueue.outcome import Returned
 from asynqueue.testing import MemoryTask, WorkerCheck, workerChecks
 from asynqueue.workers.executor import executorWorkers
@@ -241,6 +242,17 @@ async def leaving() -> None:
     End the program.
     """
     sys.exit(3)
+
+
+def test_whatWasNotAwaitedIsRefused() -> None:
+    """
+    An argument that another process cannot wait for is refused, and the error tells which.
+    """
+    executor = ManualExecutor()
+    queue, _ = makeQueue(executor)
+    error = errorOf(queue.call(max, 1, key=Deferred()))
+    assert isinstance(error, Unsendable)
+    assert "a Deferred in the argument key=: await it first" in str(error)
 
 
 async def makingIterators() -> Iterator[int]:

@@ -18,8 +18,10 @@ from uuid import UUID
 from twisted.internet.defer import CancelledError
 
 from asynqueue import errors
-from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteProtocolError
+from asynqueue.codec import located
+from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteProtocolError, Unsendable
 from asynqueue.outcome import Raised, nameOf, shortRepr, textOf
+from asynqueue.unsendable import refuse
 
 # Values may be nested so deep in CBOR. What reads and writes it is recursive, and was
 # seen to run out of stack, which no exception tells of, at some thousands.
@@ -122,7 +124,10 @@ class CborCodec:
             return None, ()
         for each in (*args, *kw.values()):
             if type(each) not in _EXACTLY:
-                _check((args, kw))
+                try:
+                    _check((args, kw))
+                except Unsendable as error:
+                    raise located(error, args, kw, _check) from None
                 break
         return self._dumps((args, kw)), ()
 
@@ -225,6 +230,7 @@ def _check(value: Any) -> None:
             if type(each) in _EXACTLY or isinstance(each, _SCALARS):
                 continue
             if not isinstance(each, _CONTAINERS):
+                refuse(each)
                 name = f"{type(each).__module__}.{type(each).__qualname__}"
                 raise TypeError(f"{name.removeprefix('builtins.')} is no such type")
             # What is in several places is looked at once.

@@ -17,8 +17,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from asynqueue.codec import ELSEWHERE, dumps
-from asynqueue.errors import WorkerError, WorkerLost
+from asynqueue.codec import ELSEWHERE, dumps, located
+from asynqueue.errors import Unsendable, WorkerError, WorkerLost
 from asynqueue.failures import failureOf
 from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import isIterator
@@ -249,7 +249,12 @@ class ExecutorWorker:
         """
         if self._here:
             return _runHere, (task, partial(outbox.put, _Begun(task)) if task.watched else None)
-        return perform, (dumps(task.callTuple, ELSEWHERE), f"{self._name}-{next(self._numbers)}")
+        try:
+            packed = dumps(task.callTuple, ELSEWHERE)
+        except Unsendable as error:
+            _, args, kw = task.callTuple
+            raise located(error, args, kw, lambda arg: dumps(arg, ELSEWHERE)) from None
+        return perform, (packed, f"{self._name}-{next(self._numbers)}")
 
     def stop(self) -> Deferred[None]:
         """

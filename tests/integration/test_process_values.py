@@ -18,7 +18,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import gatherResults
 
 from asynqueue import ProcessQueue, ProcessWorker, TaskQueue, WorkerLost
-from asynqueue.errors import FrameTooLarge, MaybeEncodingError, RemoteError
+from asynqueue.errors import FrameTooLarge, MaybeEncodingError, RemoteError, Unsendable
 from asynqueue.testing import Gate
 from asynqueue.testing.calls import AwkwardError, echo, raiseAwkward, waitAt
 from tests.integration import process_calls as calls
@@ -51,6 +51,25 @@ async def test_argumentsThatCannotBePickled(aSocket: Any) -> None:
         with pytest.raises(TypeError, match="cannot pickle"):
             await queue.call(echo, argument)
     assert await queue.call(calls.pid) == first
+    await queue.shutdown()
+
+
+@ensureDeferred
+async def test_forgottenAwaits() -> None:
+    """
+    A result that was not waited for is refused as an argument, in a call, in a map, and
+    in both for more arguments than the item.
+    """
+    queue = ProcessQueue(1)
+    first = queue.call(calls.pid)
+    for d in (
+        queue.call(echo, 1, of=[first]),
+        next(queue.map(echo, [first])),
+        next(queue.map(echo, [1], of=first)),
+    ):
+        with pytest.raises(Unsendable, match=r"a Deferred in .*argument (1|of=): await it"):
+            await d
+    assert await queue.call(calls.pid) == await first
     await queue.shutdown()
 
 
