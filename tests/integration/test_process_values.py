@@ -62,11 +62,8 @@ async def test_forgottenAwaits() -> None:
     """
     queue = ProcessQueue(1)
     first = queue.call(calls.pid)
-    for d in (
-        queue.call(echo, 1, of=[first]),
-        next(queue.map(echo, [first])),
-        next(queue.map(echo, [1], of=first)),
-    ):
+    maps = queue.map(echo, [first]), queue.map(echo, [1], of=first)
+    for d in (queue.call(echo, 1, of=[first]), *map(next, maps)):
         with pytest.raises(Unsendable, match=r"a Deferred in .*argument (1|of=): await it"):
             await d
     assert await queue.call(calls.pid) == await first
