@@ -21,7 +21,7 @@ from types import FunctionType, MethodType
 from typing import Any, Protocol
 
 from asynqueue.errors import Unsendable
-from asynqueue.mainmodule import MAIN_NAMES, Named, isGiven, isThere
+from asynqueue.mainmodule import MAIN_NAMES, Named, isGiven, isThere, namespace
 from asynqueue.methods import bound, isFoundIn, pathTo
 from asynqueue.unsendable import refuse
 
@@ -66,6 +66,25 @@ class _Elsewhere:
 
 # For programs that are not started by this one, or not by us.
 ELSEWHERE = _Elsewhere()
+
+
+class Before:
+    """
+    The names of the main module that there are now, for a fork that has been made just now.
+    """
+
+    def __init__(self) -> None:
+        self._names = frozenset(namespace())
+
+    def pickled(self, value: Any, isInBand: Any = None) -> bytes:
+        """
+        Pickle a value.
+
+        @raise Exception: whatever the pickling of somebody's objects raises.
+        """
+        definitions = import_module("asynqueue.definitions")
+        pickled: bytes = definitions.pickled(value, isInBand, definitions.Shared(self._names))
+        return pickled
 
 
 class _NamesOnlyThis(Exception):

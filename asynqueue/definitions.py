@@ -101,6 +101,18 @@ class Given:
         pass
 
 
+class Shared(Given):
+    """
+    The scope of a fork: the names that there were before it, it has, too.
+    """
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self._names = names
+
+    def hasName(self, root: str) -> bool:
+        return root in self._names
+
+
 class Elsewhere(Given):
     """
     The scope of a process that has no names of this program.

@@ -125,7 +125,7 @@ class Unit:
         self.functions: list[tuple[FunctionType, CodeType, Any]] = []
         self.fields: list[tuple[Callable[[Any], list[Any]], Any, list[Any]]] = []
         self.leaves: list[Any] = []
-        self.pickledLeaves = b""
+        self.pickledLeaves = (0, 0)
 
     def look(self, main: dict[str, Any]) -> None:
         """
@@ -144,7 +144,7 @@ class Unit:
                 self._noteFunction(obj, main)
             else:
                 self._noteField(_members, obj)
-        self.pickledLeaves = self._pickledLeaves() if self.leaves else b""
+        self.pickledLeaves = self._pickledLeaves() if self.leaves else (0, 0)
 
     def _noteFunction(self, f: FunctionType, main: dict[str, Any]) -> None:
         self.functions.append((f, f.__code__, f.__defaults__))
@@ -178,14 +178,15 @@ class Unit:
             else:
                 self.leaves.append(value)
 
-    def _pickledLeaves(self) -> bytes:
+    def _pickledLeaves(self) -> tuple[int, int]:
         try:
             pickled = pickle.dumps(self.leaves, 5)
         except Exception:
             # Code in them: it is slower, but it can be compared, too.
             scope = Within(self.name)
             pickled = definitions().pickled(self.leaves, None, scope)
-        return pickled if len(pickled) < 256 else _digest(pickled)
+        # A hash is faster than a digest, where nobody looks for two with the same.
+        return len(pickled), hash(pickled)
 
     def userOf(self, name: str) -> str:
         """

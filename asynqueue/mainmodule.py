@@ -11,6 +11,7 @@ This module imports no Twisted.
 from __future__ import annotations
 
 import linecache
+import os
 import pickle
 import sys
 from io import BytesIO
@@ -91,6 +92,16 @@ def isGiven(root: str) -> bool:
     Whether the parent of this process has given it a name.
     """
     return root in _given
+
+
+def _forked() -> None:
+    """
+    The parent of a fork has what its main module had then.
+    """
+    _given.update(namespace())
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def find(path: str) -> Any:

@@ -16,7 +16,7 @@ from collections import deque
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
-from asynqueue.codec import decode, encode
+from asynqueue.codec import Names, decode, encode
 from asynqueue.errors import (
     AcknowledgementError,
     FrameTruncated,
@@ -83,6 +83,7 @@ class Channel:
         read: int | HasDescriptor,
         write: int | HasDescriptor,
         doing: str = "",
+        names: Names | None = None,
     ) -> None:
         """
         @param read: where to receive from: a socket, a file object, or a descriptor.
@@ -90,7 +91,9 @@ class Channel:
             both from now on, and makes them non-blocking. Through one UNIX socket,
             what is large goes as shared memory.
         @param doing: what the other process does, for its errors.
+        @param names: what it knows of the main module; C{None}: it is what created this one.
         """
+        self._names = names
         self.pid = pid
         self._process = processOf(pid)
         self._messages = Messages(read, write, self._process)
@@ -193,7 +196,7 @@ class Channel:
         if isinstance(obj, BaseException):
             kind, obj = RAISED, raised(obj)
         try:
-            body, buffers = encode(obj)
+            body, buffers = encode(obj, self._names)
         except Exception as error:
             # Pickling runs other people's code, and may raise anything.
             raise cannotSend(error, obj, "value") from error

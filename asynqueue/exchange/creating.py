@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 from weakref import WeakKeyDictionary
 
+from asynqueue.codec import Before
 from asynqueue.exchange.channel import Channel, openChannels
 from asynqueue.exchange.process import children, fork, leave
 from asynqueue.outcome import describeCall
@@ -83,7 +84,7 @@ def created(doing: str = "") -> Channel:
         abandonInherited()
         return Channel(0, there, there)
     there.close()
-    return Channel(process.pid, here, here, doing)
+    return Channel(process.pid, here, here, doing, Before())
 
 
 def start(callable: Callable[..., Any], /, *args: Any, **kw: Any) -> Channel:

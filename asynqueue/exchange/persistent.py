@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from asynqueue.codec import ELSEWHERE
 from asynqueue.errors import AcknowledgementError, WorkerLostError
 from asynqueue.exchange.channel import Channel, openChannels
 from asynqueue.exchange.creating import abandonInherited, noteOuter, serve
@@ -127,7 +128,7 @@ class PersistentChannel:
     def _connected(self) -> Channel:
         if self._connection is None:
             connection, _ = self._endpoint.accept()
-            self._connection = Channel(0, connection, connection)
+            self._connection = Channel(0, connection, connection, names=ELSEWHERE)
         return self._connection
 
     def _disconnect(self) -> None:
@@ -190,7 +191,8 @@ def connect_persistent(address: str) -> Channel:
     except BaseException:
         connection.close()
         raise
-    return Channel(pid, connection, connection, f"what was to be collected at {address}")
+    doing = f"what was to be collected at {address}"
+    return Channel(pid, connection, connection, doing, ELSEWHERE)
 
 
 class BackgroundCallable:

@@ -21,9 +21,10 @@ from weakref import finalize
 
 from attrs import frozen
 
-from asynqueue.codec import decode, dumps, isImportable
+from asynqueue.codec import decode, isImportable
 from asynqueue.errors import WireError
 from asynqueue.outcome import inWords, shortRepr
+from asynqueue.program import named
 from asynqueue.wire.catalog import Catalog
 
 
@@ -53,7 +54,7 @@ class Blueprint:
         if isinstance(given, type) and isImportable(given):
             return cls(name=f"{given.__module__}:{given.__qualname__}")
         try:
-            return cls(pickled=dumps(given))
+            return cls(pickled=named(given))
         except Exception as error:
             # Somebody's object: whatever its pickling raises.
             raise WireError(

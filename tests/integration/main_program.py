@@ -18,7 +18,15 @@ from typing import Any, NewType
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import react
 
-from asynqueue import ExecutorWorker, ProcessQueue, TaskPool, TaskQueue
+from asynqueue import (
+    ExecutorWorker,
+    ProcessQueue,
+    ServerManager,
+    TaskPool,
+    TaskQueue,
+    WireWorker,
+)
+from asynqueue.exchange import pmap
 
 RATE = 1
 TABLE = {"rate": 1}
@@ -133,6 +141,10 @@ def work(n: int) -> int:
 
 def number() -> int:
     return Number(7)
+
+
+def call(f: Callable[[], Any]) -> Any:
+    return f()
 
 
 def raiseOdd() -> None:
@@ -271,6 +283,26 @@ async def doOne(queue: TaskQueue) -> None:
         say("lock", error)
 
 
+async def doHost() -> None:
+    """
+    The same with a host that takes code.
+    """
+    global RATE  # noqa: PLW0603
+    manager = ServerManager()
+    where = manager.newSocket()
+    await manager.spawn(where)
+    queue = TaskQueue()
+    await queue.attachWorker(WireWorker(None, where))
+    Plain.made = RATE = 0
+    back = await queue.call(same, [Plain(), Later()])
+    say("host", type(back[0]) is Plain, Plain.made, await queue.call(work, 20))
+    first = await queue.call(rate)
+    RATE = 1
+    say("host later", first, await queue.call(rate))
+    await queue.shutdown()
+    await manager.shutdown()
+
+
 def inSpawned() -> None:
     """
     Run in a process of multiprocessing, whose main module is this one under another name.
@@ -283,6 +315,16 @@ def inSpawned() -> None:
         await queue.shutdown()
 
     react(inner)
+
+
+def inForks() -> None:
+    before = Plain()
+    values = list(pmap(same, [before, Colour.RED, helper], 2))
+    say("forks", type(values[0]) is Plain, values[1] is Colour.RED, values[2] is helper)
+    try:
+        list(pmap(call, [raiseOdd], 2))
+    except Exception as error:
+        say("fork's exception", type(error) is Odd)
 
 
 def inPool() -> None:
@@ -307,13 +349,15 @@ async def main(_: Any) -> None:
         back = await queue.call(same, [Plain(), Later()])
         say("executor", type(back[0]) is Plain, Plain.made, await queue.call(work, 20))
         await queue.shutdown()
+    await doHost()
 
 
 if __name__ == "__main__":
-    try:
-        inPool()
-    except Exception:
-        print_exc()
+    for part in (inForks, inPool):
+        try:
+            part()
+        except Exception:
+            print_exc()
     process = get_context("spawn").Process(target=inSpawned)
     process.start()
     process.join()

@@ -46,6 +46,10 @@ PROMISES = {
     "instances mapped": "[True, True]",
     "spawned": "1 True",
     "executor": "True 1000 13530",
+    "host": "True 1000 13530",
+    "host later": "0 1",
+    "forks": "True True True",
+    "fork's exception": "True",
 }
 
 
