@@ -18,10 +18,11 @@ from asynqueue.command.conduct import Conductor, Setting
 from asynqueue.command.inputs import Inputs, sourcesOf
 from asynqueue.command.job import Job, NoSuchFunction, failed, findFunction
 from asynqueue.command.run import Manner, OnError, Status
+from asynqueue.cores import cores
 from asynqueue.errors import AsynQueueError
 from asynqueue.outcome import traceOf
 from asynqueue.scheduling.options import makeOptions
-from asynqueue.service.settings import OPTIONS, Option, SettingsError, settingsOf, usableCores
+from asynqueue.service.settings import OPTIONS, Option, SettingsError, settingsOf
 
 _NAME = "asynqueue"
 
@@ -232,7 +233,7 @@ def _map(
     manner = Manner(
         job=Job(function, parse, limit),
         options=options,
-        most=most or usableCores(),
+        most=most or cores(),
         ordered=not unordered,
         onError=OnError(errors),
         tracebacks=tracebacks,

@@ -11,6 +11,8 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
+from asynqueue.checks import wholeNumber
+from asynqueue.cores import cores
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.workers.asynchronous import AsyncWorker
 from asynqueue.workers.process import ProcessStatistics, ProcessWorker
@@ -65,8 +67,8 @@ def _usualThreads() -> int:
     How many threads an executor of the standard library has by default.
     """
     # Python 3.13 looks at which cores this process may use.
-    cores: Callable[[], int | None] = getattr(os, "process_cpu_count", os.cpu_count)
-    return min(32, (cores() or 1) + 4)
+    count: Callable[[], int | None] = getattr(os, "process_cpu_count", os.cpu_count)
+    return min(32, (count() or 1) + 4)
 
 
 class ProcessQueue(TaskQueue):
@@ -94,8 +96,8 @@ class ProcessQueue(TaskQueue):
         **kw: Any,
     ) -> None:
         """
-        @param N: how many tasks run at once; C{None}: as many as there are cores.
-            C{maximum} is another word for it.
+        @param N: how many tasks run at once; C{None}: as many as this process may use
+            cores. C{maximum} is another word for it.
         @param raw: whether iterators are pickled as they are.
         @param minimum: how many processes there are without work; C{None}: those
             that were started are kept.
@@ -107,12 +109,9 @@ class ProcessQueue(TaskQueue):
             L{ProcessWorker} has it.
         @param grace: the seconds that a cancelled task has to clean up.
         @param kw: keywords of L{TaskQueue}.
-        @raise ValueError: the numbers have no sense.
+        @raise ValueError: a number is out of its range, or they contradict each other.
         """
-        most = N or maximum or self.cores()
-        kept = most if minimum is None else minimum
-        if most < 1 or not 0 <= kept <= most:
-            raise ValueError(f"{most!r} processes, and a minimum of {minimum!r}: that has no sense")
+        most, kept = _howMany(N, minimum, maximum)
         workers = [
             ProcessWorker(
                 raw=raw,
@@ -134,17 +133,35 @@ class ProcessQueue(TaskQueue):
     @staticmethod
     def cores() -> int:
         """
-        How many cores this process may use.
+        How many cores this process may use: those that it is bound to, and not more than the
+        quota of its control group is worth.
         """
-        if hasattr(os, "sched_getaffinity"):
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
+        return cores()
 
     def stats(self) -> list[ProcessStatistics]:
         """
         What each of the workers has done by now.
         """
         return [worker.stats() for worker in self.workers() if isinstance(worker, ProcessWorker)]
+
+
+def _howMany(N: int | None, minimum: int | None, maximum: int | None) -> tuple[int, int]:
+    """
+    Return how many processes there are at the most, and how many without work.
+
+    @raise ValueError: a number is out of its range, or they contradict each other.
+    """
+    for name, number in (("N", N), ("maximum", maximum)):
+        if number is not None:
+            wholeNumber(number, name)
+    if None not in (N, maximum) and maximum != N:
+        raise ValueError(f"N={N} and maximum={maximum} are two words for one number: give one")
+    most = N or maximum or cores()
+    if minimum is None:
+        return most, most
+    if wholeNumber(minimum, "minimum", least=0) > most:
+        raise ValueError(f"minimum={minimum} is more than there are at the most, {most}")
+    return most, minimum
 
 
 class _Shared:

@@ -18,6 +18,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
 from zope.interface.verify import verifyObject
 
+from asynqueue.cores import cores
 from asynqueue.errors import QueueRunError
 from asynqueue.interfaces import ISlottedWorker
 from asynqueue.queues import NullQueue, ProcessQueue, ThreadQueue, deferToThread
@@ -400,3 +401,43 @@ def test_workersTellTheirSlots() -> None:
         ]
         assert all(verifyObject(ISlottedWorker, worker) for worker in workers)
         assert [worker.slots for worker in workers] == [7, 2, 1, 3]
+
+
+# How many processes
+
+
+def test_asManyProcessesAsCores() -> None:
+    """
+    Without a number it is the cores that this process may use that count.
+    """
+    assert ProcessQueue.cores() == cores() == len(ProcessQueue().workers())
+
+
+@pytest.mark.parametrize(
+    ("options", "count"), [({"N": 3}, 3), ({"maximum": 3}, 3), ({"N": 3, "maximum": 3}, 3)]
+)
+def test_maximumIsAnotherWord(options: Any, count: int) -> None:
+    """
+    The number may be given by either word, or by both.
+    """
+    assert len(ProcessQueue(**options).workers()) == count
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"N": 0}, "N is a whole number, 1 or more, not 0"),
+        ({"N": True}, "N is a whole number, 1 or more, not True"),
+        ({"N": 2.5}, "N is a whole number, 1 or more, not 2.5"),
+        ({"maximum": 0}, "maximum is a whole number, 1 or more, not 0"),
+        ({"N": 2, "minimum": -1}, "minimum is a whole number, 0 or more, not -1"),
+        ({"N": 2, "minimum": 3}, "minimum=3 is more than there are at the most, 2"),
+        ({"N": 2, "maximum": 5}, "N=2 and maximum=5 are two words for one number"),
+    ],
+)
+def test_numbersOfProcessesThatCannotBe(options: Any, match: str) -> None:
+    """
+    They are refused by name, and those that contradict each other.
+    """
+    with pytest.raises(ValueError, match=match):
+        ProcessQueue(**options)

@@ -26,6 +26,7 @@ from twisted.python.usage import Options as UsageOptions, UsageError
 
 import asynqueue.service
 from asynqueue import NullQueue
+from asynqueue.cores import cores
 from asynqueue.errors import IdentityRequired
 from asynqueue.service import plugin
 from asynqueue.service.logs import jsonLine, observerFor
@@ -47,7 +48,6 @@ from asynqueue.service.settings import (
     processesOf,
     settingsOf,
     trustOf,
-    usableCores,
 )
 from asynqueue.service.signals import Interrupts
 from tests.doubles import Heard, readingLogs
@@ -230,7 +230,7 @@ def test_functionsRunInProcesses() -> None:
     Functions, which may block, have a process for each core; methods run in the reactor;
     unless somebody says how many.
     """
-    assert processesOf(settingsOf(LISTENING)) == usableCores()
+    assert processesOf(settingsOf(LISTENING)) == cores()
     assert processesOf(settingsOf({"listen": "unix:/a", "universe": "a.B"})) == 0
     assert processesOf(settingsOf({**LISTENING, "processes": 0})) == 0
 

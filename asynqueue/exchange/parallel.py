@@ -6,11 +6,11 @@ This module imports no Twisted.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, overload
 
+from asynqueue.cores import cores
 from asynqueue.errors import FrameError, MaybeEncodingError
 from asynqueue.exchange.channel import Delivery, valueOf
 from asynqueue.exchange.creating import ToCreator
@@ -235,8 +235,6 @@ def pmap(callable: Callable[..., Any], sequence: Iterable[Any], limit: int | Non
 
 def get_number_of_cores() -> int:
     """
-    How many processors this process may use: a good limit for an exchange.
+    Count the cores that this process may use: a good limit for an exchange.
     """
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return cores()

@@ -10,7 +10,6 @@ with none.
 
 from __future__ import annotations
 
-import os
 import signal as signals
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +20,8 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from asynqueue.checks import secondsOrNone, wholeNumber
+from asynqueue.cores import cores
 from asynqueue.errors import (
     MaybeEncodingError,
     QueueRunError,
@@ -73,7 +74,7 @@ class EventPool:
         putlocks: bool = True,
     ) -> None:
         """
-        @param processes: how many; C{None}: as many as there are cores.
+        @param processes: how many; C{None}: as many as this process may use cores.
         @param initializer: is called with C{initargs} in each process, first.
         @param maxtasksperchild: how many calls a process makes before it is
             replaced.
@@ -88,17 +89,17 @@ class EventPool:
             minus the signal, of each process that is gone; C{None} if that cannot be
             known, as where SIGCHLD is ignored.
         @param putlocks: whether a process gets a call only when it has none.
+        @raise ValueError: a number is out of its range.
         """
-        if processes is not None and processes < 1:
-            raise ValueError(f"a pool has 1 process or more, not {processes!r}")
-        self.timeout = timeout
-        self.soft_timeout = soft_timeout
+        count = cores() if processes is None else wholeNumber(processes, "processes")
+        self.timeout = secondsOrNone(timeout, "timeout")
+        self.soft_timeout = secondsOrNone(soft_timeout, "soft_timeout")
         self._initial: list[CallTuple] = []
         if initializer is not None:
             self._initial.append((initializer, tuple(initargs), {}))
         memory = None if max_memory_per_child is None else max_memory_per_child << 10
         self._limits = Limits(maxtasksperchild, memory, excess=None)
-        self._aliveTimeout = proc_alive_timeout
+        self._aliveTimeout = secondsOrNone(proc_alive_timeout, "proc_alive_timeout")
         self._onExit = on_process_exit
         self._capacity = 1 if putlocks else _AHEAD
         self._life = _Life.RUNNING
@@ -115,7 +116,7 @@ class EventPool:
         self._seats: list[Seat] = []
         # Those that were taken away, and still end what they have.
         self._leaving: list[Seat] = []
-        for _ in range(processes or os.cpu_count() or 1):
+        for _ in range(count):
             self._addSeat()
         self._fill()
 
@@ -153,8 +154,9 @@ class EventPool:
         @param timeout_callback: is called with whether it is the soft limit, and the
             limit in seconds, when the call exceeds it.
         @param soft_timeout: as for the pool, for this call.
-        @param timeout: likewise.
+        @param timeout: as for the pool, for this call.
         @raise QueueRunError: the pool is closed.
+        @raise ValueError: a limit is out of its range.
         """
         callTuple: CallTuple = (target, tuple(args), dict(kwargs or {}))
         if self._life is not _Life.RUNNING:
@@ -163,8 +165,8 @@ class EventPool:
             callTuple,
             AsyncResult(self._waitFor),
             Callbacks(callback, error_callback, accept_callback, timeout_callback),
-            self.soft_timeout if soft_timeout is None else soft_timeout,
-            self.timeout if timeout is None else timeout,
+            secondsOrNone(soft_timeout, "soft_timeout") or self.soft_timeout,
+            secondsOrNone(timeout, "timeout") or self.timeout,
         )
         self._submit(job)
         return job.result

@@ -5,11 +5,11 @@ can be waited for.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any
 
+from asynqueue.checks import wholeNumber
 from asynqueue.errors import QueueRunError
 from asynqueue.outcome import describeCall
 from asynqueue.pool.pools import EventPool
@@ -47,14 +47,15 @@ class TaskPool:
 
     def __init__(self, limit: int | None = None, **options: Any) -> None:
         """
-        @param limit: how many processes; C{None}: as many as there are cores.
+        @param limit: how many processes; C{None}: as many as this process may use cores.
         @param options: C{threads}, and the keywords of L{EventPool
             <asynqueue.pool.pools.EventPool>}: C{initializer}, C{initargs},
             C{maxtasksperchild}, C{max_memory_per_child} (kB), C{timeout} and
             C{soft_timeout} (seconds), C{proc_alive_timeout}, C{on_process_exit},
             C{putlocks}.
+        @raise ValueError: C{limit} is out of its range.
         """
-        self.limit = limit
+        self.limit = None if limit is None else wholeNumber(limit, "limit")
         self.options = options
         self._threads = bool(options.get("threads", True))
         self._state = _State.NEW
@@ -100,7 +101,7 @@ class TaskPool:
         """
         options = {key: value for key, value in self.options.items() if key != "threads"}
         kind = self.BlockingPool if self._threads else self.Pool
-        self._pool = kind(self.limit or os.cpu_count(), **options)
+        self._pool = kind(self.limit, **options)
 
     def on_stop(self) -> None:
         """

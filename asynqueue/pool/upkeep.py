@@ -10,6 +10,8 @@ from time import monotonic
 import psutil
 from attrs import frozen
 
+from asynqueue.checks import secondsOrNone, wholeNumber
+
 # A child that fails as it starts: so many may do so before there is a pause, of so many
 # seconds, which then doubles, up to the longest.
 _FREE_STARTS = 3
@@ -58,10 +60,11 @@ class Limits:
     excess: float | None = _EXCESS
 
     def __attrs_post_init__(self) -> None:
-        for name in ("maxTasks", "maxMemory", "idleTimeout"):
+        for name in ("maxTasks", "maxMemory"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} is more than 0, or None, not {value!r}")
+            if value is not None:
+                wholeNumber(value, name)
+        secondsOrNone(self.idleTimeout, "idleTimeout")
 
     def isSpent(self, calls: int, resident: int) -> bool:
         """

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from attrs import field, frozen
 from twisted.internet.interfaces import IConsumer
 
+from asynqueue.checks import secondsOrNone, wholeNumber
 from asynqueue.errors import ImplementationError
 
 _T = TypeVar("_T")
@@ -48,20 +49,16 @@ class CallOptions:
 
     @niceness.validator
     def _checkNiceness(self, attribute: Any, value: Any) -> None:
-        if not _isWholeNumber(value) or not -20 <= value <= 20:
+        if isinstance(value, bool) or not isinstance(value, int) or not -20 <= value <= 20:
             raise ValueError(f"niceness is a whole number from -20 to 20, not {value!r}")
 
     @timeout.validator
     def _checkTimeout(self, attribute: Any, value: Any) -> None:
-        if value is None:
-            return
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise ValueError(f"timeout is a number of seconds above 0, or None, not {value!r}")
+        secondsOrNone(value, "timeout")
 
     @retries.validator
     def _checkRetries(self, attribute: Any, value: Any) -> None:
-        if not _isWholeNumber(value) or value < 0:
-            raise ValueError(f"retries is a whole number, 0 or more, not {value!r}")
+        wholeNumber(value, "retries", least=0)
 
     @consumer.validator
     def _checkConsumer(self, attribute: Any, value: Any) -> None:
@@ -72,10 +69,6 @@ class CallOptions:
         if self.doNext and self.doLast:
             raise ValueError("a call cannot have both doNext and doLast")
         _checkSeries(self.series)
-
-
-def _isWholeNumber(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def listOf(given: Iterable[_T], name: str) -> list[_T]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from attrs import field, fields, frozen
 
+from asynqueue.cores import cores
 from asynqueue.errors import AsynQueueError
 
 TRUST = ("universe", "modules", "code")
@@ -372,15 +373,7 @@ def processesOf(settings: Settings) -> int:
     """
     if settings.processes is not None:
         return settings.processes
-    return 0 if trustOf(settings) == "universe" else usableCores()
-
-
-def usableCores() -> int:
-    """
-    How many cores this process may use; not all systems tell.
-    """
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return 0 if trustOf(settings) == "universe" else cores()
 
 
 def trustOf(settings: Settings) -> str:

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.awaitable import deferAwaitable
+from asynqueue.checks import wholeNumber
 from asynqueue.interfaces import ICancellingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import AsyncIteratorSource, IteratorSource, isIterator
 from asynqueue.outcome import shortRepr
@@ -72,12 +73,10 @@ class AsyncWorker:
             it is needed first.
         @raise TypeError: C{series} is a string, or one of them is not hashable.
         """
-        if concurrent < 1:
-            raise ValueError(f"concurrent is 1 or more, not {concurrent!r}")
         self.iQualified: list[Any] = seriesOf(series)
         self.ID: int | None = None
         self._raw = raw
-        self._concurrent = concurrent
+        self._concurrent = wholeNumber(concurrent, "concurrent")
         self._reactor = checkedReactor(reactor)
         self._life = _SERVING
         self._waiting: deque[ITask] = deque()

@@ -26,6 +26,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from asynqueue.checks import wholeNumber
 from asynqueue.errors import WorkerLost
 from asynqueue.interfaces import IPrefetchingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import isIterator
@@ -170,13 +171,10 @@ class ThreadWorker:
         @raise TypeError: C{series} is a string, or one of them is not hashable.
         @raise ValueError: there is to be no thread.
         """
-        if isinstance(threads, bool) or threads < 1:
-            raise ValueError(f"threads is a whole number, 1 or more, not {threads!r}")
         self.iQualified: list[Any] = seriesOf(series)
         self.ID: int | None = None
         self._raw = raw
-        self._threads = threads
-        self._unstarted = threads
+        self._threads = self._unstarted = wholeNumber(threads, "threads")
         self._reactor = checkedReactor(reactor)
         self._life = _Life.SERVING
         self._urgent: deque[Any] = deque()

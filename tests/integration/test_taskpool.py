@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from math import nan
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import psutil
 import pytest
 
+from asynqueue.cores import cores
 from asynqueue.errors import QueueRunError, WorkerError
 from asynqueue.pool import (
     AsyncResult,
@@ -877,8 +879,24 @@ def test_sizesThatCannotBe(threads: Driven) -> None:
         with pytest.raises(ValueError, match="cannot"):
             change()
     assert pool.num_processes == 2
-    with pytest.raises(ValueError, match="1 process or more"):
-        TaskPool(-1).start()
+    for limit in (0, -1, 1.5):
+        with pytest.raises(ValueError, match="limit is a whole number, 1 or more"):
+            TaskPool(limit)
+
+
+@pytest.mark.parametrize("name", ["timeout", "soft_timeout", "proc_alive_timeout"])
+def test_limitsThatCannotBe(threads: Driven, name: str) -> None:
+    """
+    A limit is a number of seconds above 0, for a pool and for a call.
+    """
+    match = f"{name} is a number of seconds above 0"
+    pool = threads.start(1)
+    for limit in (-1, nan):
+        with pytest.raises(ValueError, match=match):
+            TaskPool(1, **{name: limit}).start()
+        if name != "proc_alive_timeout":
+            with pytest.raises(ValueError, match=match):
+                pool.apply_async(abs, (-1,), **{name: limit})
 
 
 def test_shrinkEndsCallsFirst(either: Driven, tmp_path: Path) -> None:
@@ -995,11 +1013,11 @@ def test_attributesOfTheClass(plain: Driven) -> None:
 
 def test_asManyAsThereAreCores() -> None:
     """
-    Without a limit there are as many processes as cores.
+    Without a limit there are as many processes as cores that this one may use.
     """
     pool = TaskPool()
     pool.start()
-    assert pool.num_processes == os.cpu_count()
+    assert pool.num_processes == cores()
     pool.terminate()
 
 
