@@ -39,6 +39,7 @@ from asynqueue.pool.performing import Performer
 from asynqueue.pool.protocol import RETURNED, SKIPPED, SMALLEST, Kind, Words
 from asynqueue.pool.reporting import Reporter
 from asynqueue.pool.streaming import Stream, sendRaised, sizeOf
+from asynqueue.pool.surroundings import Latecomers, follow
 
 _NONE = pickle.dumps(None, 5)
 
@@ -140,6 +141,8 @@ class Child:
                 self._close(number)
             case Kind.SETUP:
                 self._setUp(pickle.loads(body))
+            case Kind.SURROUNDINGS:
+                follow(pickle.loads(body))
 
     def _setUp(self, setup: dict[str, Any]) -> None:
         adopt(setup["main"])
@@ -364,6 +367,7 @@ def main(connection: int, words: int, lifeline: int, parent: int, limit: int) ->
     signal.signal(signal.SIGINT, lambda signum, frame: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _printWholeLines()
+    sys.meta_path.append(Latecomers)
     _dieWithParent(lifeline, parent)
     os.set_inheritable(connection, False)
     shared = Words(words)

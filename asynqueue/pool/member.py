@@ -36,6 +36,7 @@ from asynqueue.pool.reports import replay
 from asynqueue.pool.roles import CallOwner, CallTuple, Ending, LifeOwner, Reader, Setup
 from asynqueue.pool.sources import MemberSource
 from asynqueue.pool.spawn import Spawned
+from asynqueue.pool.surroundings import Surroundings
 from asynqueue.program import Told
 
 # A call with more bytes travels by itself; the others in frames of about so many,
@@ -95,6 +96,7 @@ class Member:
         self._owner = owner
         self._lifeOwner = life
         self._spawned = Spawned(setup.limit)
+        self._surroundings = Surroundings()
         self.pid = self._spawned.pid
         self._channel = self._spawned.channel
         self._words = self._spawned.words
@@ -180,6 +182,7 @@ class Member:
         if buffers or size > self._large:
             checkSize(size + sum(buffer.raw().nbytes for buffer in buffers), self._limit)
             self.flush()
+            self._tellSurroundings()
             self._send(Kind.CALL, number, marshal.dumps((name, raw)), [packed, *buffers])
             self.calls = number
             held[number] = job
@@ -201,7 +204,13 @@ class Member:
         # It holds for the calls that follow.
         checkSize(len(names), self._limit)
         self.flush()
+        self._tellSurroundings()
         self._send(Kind.NAMES, 0, names)
+
+    def _tellSurroundings(self) -> None:
+        news = self._surroundings.news()
+        if news is not None:
+            self._send(Kind.SURROUNDINGS, 0, pickle.dumps(news))
 
     def flush(self) -> None:
         """
@@ -209,6 +218,7 @@ class Member:
         """
         batch = self._batch
         if batch:
+            self._tellSurroundings()
             self._send(CALLS, self._first, marshal.dumps(batch))
             self._batch = []
             self._batchBytes = 0

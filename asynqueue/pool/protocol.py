@@ -3,7 +3,7 @@ What a pool and its children say to each other.
 
 ::
 
-    parent ── SETUP, NAMES, DEFINE, FORGET, CALLS, CALL, CREDIT, STOP ──▶ child
+    parent ── SETUP, SURROUNDINGS, NAMES, DEFINE, FORGET, CALLS, CALL, CREDIT, STOP ──▶ child
            ◀── UP, RETURNED, RAISED, SKIPPED, ITERATOR, ITEMS, ITEM_FAILED, END,
                LOGGED, WARNED ──
 
@@ -49,6 +49,9 @@ class Kind(IntEnum):
     NAMES = 8
     """For the calls that follow, names of the main program stand for these objects: as
     L{learn<asynqueue.mainmodule.learn>} takes them."""
+    SURROUNDINGS = 9
+    """What has changed around the program, pickled: as
+    L{adopt<asynqueue.pool.surroundings.follow>} takes it."""
 
     # From the child.
     UP = 16

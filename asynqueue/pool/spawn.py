@@ -24,6 +24,7 @@ from typing import Any
 from asynqueue.channels import Channel, anonymousFile
 from asynqueue.framing import LARGEST
 from asynqueue.pool.protocol import SMALLEST, Words
+from asynqueue.pool.surroundings import importPath
 
 # So much of what a child wrote to standard error is kept, to say why it died.
 _TAIL_BYTES = 4096
@@ -202,10 +203,8 @@ def _start(passed: tuple[int, ...], limit: int) -> subprocess.Popen[bytes]:
     @param passed: the descriptors that it inherits.
     """
     numbers = ", ".join(map(str, (*passed, os.getpid(), limit)))
-    # What is no text there has no meaning to imports.
-    path = [entry for entry in sys.path if isinstance(entry, str)]
     code = (
-        f"import sys; sys.path[:] = {path!r};"
+        f"import sys; sys.path[:] = {importPath()!r};"
         f" from asynqueue.pool.child import main; main({numbers})"
     )
     # Ctrl-C, which goes to all processes of a terminal, must not hit it while it

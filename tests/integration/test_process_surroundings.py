@@ -4,15 +4,24 @@ L{ProcessQueue} in programs that have changed what is around it.
 
 from __future__ import annotations
 
+import importlib
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import gatherResults
 
 from asynqueue import ProcessQueue
+from asynqueue.testing.calls import echo
 from tests.integration import odd_calls as odd
+from tests.integration.process_checks import PATIENCE
+
+PROGRAM = Path(__file__).with_name("sharing_program.py")
 
 
 @pytest.fixture
@@ -37,4 +46,67 @@ async def test_defaultTimeoutOfSockets(defaultTimeout: None) -> None:
     await queue.call(socket.setdefaulttimeout, 1e-6)
     results = await gatherResults([queue.call(bytes, 60_000) for _ in range(30)])
     assert {len(result) for result in results} == {60_000}
+    await queue.shutdown()
+
+
+def output(part: str) -> list[str]:
+    """
+    The lines that the program prints. It says nothing else.
+    """
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), part],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_sharedMemoryOutlivesAChild() -> None:
+    """
+    Memory with a name that a child has read or made is there when that has ended: it
+    shares the resource tracker of the program, and nothing is left over or complained of.
+    """
+    assert output("memory") == ["b'ours'", "trackers 0 False", "b'ours'", "b'made'"]
+
+
+def test_managersKnowAChild() -> None:
+    """
+    A child can use what a manager has: it shows the key of the program, also if that
+    changes, and nobody else can read it.
+    """
+    assert output("manager") == [
+        "cmdline False",
+        "environ False",
+        "{'a': 'aa'} b'another one'",
+    ]
+
+
+@ensureDeferred
+async def test_modulesThatCameLater(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A child finds modules in a folder that was put into the path after it had started, in
+    calls, in arguments and in maps.
+    """
+    queue = ProcessQueue(1)
+    await queue.call(len, "up")
+    for number in range(3):
+        name = f"came_later_{number}"
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / f"{name}.py").write_text(
+            "def double(n): return 2 * n\nclass Thing: number = 7\n", encoding="utf-8"
+        )
+        monkeypatch.syspath_prepend(str(folder))
+        module = importlib.import_module(name)
+        if number == 0:
+            assert await queue.call(module.double, 4) == 8
+        elif number == 1:
+            assert (await queue.call(echo, module.Thing()))[0][0].number == 7
+        else:
+            assert [n async for n in queue.map(module.double, range(3))] == [0, 2, 4]
+        monkeypatch.delitem(sys.modules, name)
     await queue.shutdown()

@@ -1,0 +1,77 @@
+"""
+L{asynqueue.pool.surroundings}: what a child is told, and what it makes of that.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asynqueue.pool.surroundings import Latecomers, Surroundings, follow, importPath
+
+
+@pytest.fixture
+def path(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """
+    A path for imports that is as it was afterwards.
+    """
+    path = list(sys.path)
+    monkeypatch.setattr(sys, "path", path)
+    return path
+
+
+def test_nothingNew(path: list[str]) -> None:
+    """
+    As long as nothing has changed there is nothing to tell.
+    """
+    assert Surroundings().news() is None
+
+
+def test_pathIsToldOnce(path: list[str]) -> None:
+    """
+    A path that has changed is told once, without what is no text.
+    """
+    surroundings = Surroundings()
+    path.insert(0, "/first")
+    path.append(Path("/last"))  # type: ignore[arg-type]  # programs do that
+    news: Any = surroundings.news()
+    assert news["path"] == importPath()
+    assert news["path"][0] == "/first"
+    assert "/last" not in news["path"]
+    assert surroundings.news() is None
+    path.remove("/first")
+    assert surroundings.news() is not None
+
+
+def test_foldersThatCameLater(
+    path: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A folder that was not there when it was first looked into is looked into again, and
+    one that is still not there is not.
+    """
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Latecomers])
+    folder = tmp_path / "later"
+    path[:0] = [str(folder), str(tmp_path / "never")]
+    with pytest.raises(ModuleNotFoundError):
+        import_module("came_with_its_folder")
+    folder.mkdir()
+    (folder / "came_with_its_folder.py").write_text("number = 7\n", encoding="utf-8")
+    try:
+        assert import_module("came_with_its_folder").number == 7
+    finally:
+        sys.modules.pop("came_with_its_folder", None)
+
+
+def test_pathIsFollowed(path: list[str]) -> None:
+    """
+    The path becomes that of the parent; what was added here stays, before it.
+    """
+    before = list(path)
+    path[:] = ["/ours", *before, "/both"]
+    follow({"before": before, "path": ["/first", *before[1:], "/both"]})
+    assert path == ["/ours", "/first", *before[1:], "/both"]
