@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -45,6 +47,43 @@ def test_pathIsToldOnce(path: list[str]) -> None:
     assert surroundings.news() is None
     path.remove("/first")
     assert surroundings.news() is not None
+
+
+def loaded(name: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """
+    A module that is loaded from a file, as programs load their plugins.
+    """
+    spec = spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_pluginsAreTold(path: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A module that was loaded from a file is told with that, once; one that imports find is
+    not.
+    """
+    surroundings = Surroundings()
+    surroundings.news()
+    folder = tmp_path / "plugged_in"
+    folder.mkdir()
+    for file in (tmp_path / "plugged.py", folder / "__init__.py", folder / "found.py"):
+        file.write_text("number = 7\n", encoding="utf-8")
+    loaded("plugged_in_by_hand", tmp_path / "plugged.py", monkeypatch)
+    loaded("plugged_in", folder / "__init__.py", monkeypatch)
+    monkeypatch.delitem(sys.modules, "plugged_in.found", raising=False)
+    import_module("plugged_in.found")
+    assert surroundings.news() == {
+        "files": {
+            "plugged_in_by_hand": str(tmp_path / "plugged.py"),
+            "plugged_in": str(folder / "__init__.py"),
+        }
+    }
+    assert surroundings.news() is None
 
 
 def test_foldersThatCameLater(

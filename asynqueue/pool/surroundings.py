@@ -3,7 +3,7 @@ What a child must have of the process that it belongs to, beside what calls brin
 
 ::
 
-    sys.path, the key of multiprocessing, its resource tracker ─▶ has any changed?
+    sys.path, plugins, the key of multiprocessing, its resource tracker ─▶ has any changed?
          ─▶ before the next call: a message, to this child alone
 
 A child starts before the program has all of that. None of it is in an argument of the
@@ -17,14 +17,23 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module, invalidate_caches
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import (
+    ExtensionFileLoader,
+    ModuleSpec,
+    PathFinder,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 # It brings all that is shared by name, and the managers bring it.
 _SHARED = "multiprocessing.shared_memory"
 _MANAGERS = "multiprocessing.managers"
 _TRACKER = "multiprocessing.resource_tracker"
+
+# By these Python itself loads modules from files.
+_LOADERS = {ExtensionFileLoader, SourceFileLoader, SourcelessFileLoader}
 
 _modules = sys.modules
 
@@ -34,6 +43,53 @@ def importPath() -> list[str]:
     Return where modules are looked for. What is no text there has no meaning to imports.
     """
     return [entry for entry in sys.path if isinstance(entry, str)]
+
+
+class _Loaded:
+    """
+    The modules that were loaded from files where imports would not find them, as programs
+    load their plugins.
+
+    @ivar files: their names and files, in the order in which they were seen.
+    """
+
+    def __init__(self) -> None:
+        self.files: list[tuple[str, str]] = []
+        self._seen: set[str] = set()
+
+    def look(self) -> None:
+        """
+        Look at the modules that are new. A hot path.
+        """
+        if len(_modules) != len(self._seen):
+            names = set(_modules)
+            for name in names - self._seen:
+                file = _fileOf(name)
+                if file is not None:
+                    self.files.append((name, file))
+            self._seen = names
+
+
+def _fileOf(name: str) -> str | None:
+    """
+    Return the file of a module, unless imports would find it.
+    """
+    package = name.rpartition(".")[0]
+    try:
+        spec: Any = _modules[name].__spec__
+        if type(spec.loader) not in _LOADERS or spec.name != name:
+            return None
+        folder = os.path.dirname(spec.origin)
+        if spec.submodule_search_locations:
+            folder = os.path.dirname(folder)
+        places = _modules[package].__path__ if package else sys.path
+        return None if folder in places else spec.origin
+    except Exception:
+        # Somebody's object, which is no module, or one with code of its own.
+        return None
+
+
+_loaded = _Loaded()
 
 
 class Surroundings:
@@ -48,15 +104,21 @@ class Surroundings:
         self._path = list(sys.path)
         self._key: bytes | None = None
         self._tracker: int | None = None
+        self._files = 0
 
     def news(self) -> dict[str, Any] | None:
         """
         Return what has changed since this was asked last, for L{follow}; or C{None}, if
         nothing has. A hot path.
         """
-        if sys.path == self._path and _SHARED not in _modules:
+        _loaded.look()
+        isSame = sys.path == self._path and len(_loaded.files) == self._files
+        if isSame and _SHARED not in _modules:
             return None
         told: dict[str, Any] = {}
+        if len(_loaded.files) != self._files:
+            told["files"] = dict(_loaded.files[self._files :])
+            self._files = len(_loaded.files)
         if sys.path != self._path:
             told["before"] = self._path
             self._path = list(sys.path)
@@ -91,9 +153,14 @@ def _trackerHere() -> int | None:
 
 class Latecomers:
     """
-    Finds modules in folders that were not there when they were first looked into: that
-    is remembered, and they would never be looked into again. It is asked last.
+    Finds modules that the parent has loaded from files, and those in folders that were
+    not there when they were first looked into: that is remembered, and they would never be
+    looked into again. It is asked last.
+
+    @cvar files: the files of modules, by their names.
     """
+
+    files: ClassVar[dict[str, str]] = {}
 
     @classmethod
     def find_spec(
@@ -102,6 +169,10 @@ class Latecomers:
         """
         Look again, if there is anything now.
         """
+        if name in cls.files:
+            util = import_module("importlib.util")
+            found: ModuleSpec | None = util.spec_from_file_location(name, cls.files[name])
+            return found
         cache = sys.path_importer_cache
         late = [entry for entry in path or sys.path if entry in cache and cache[entry] is None]
         late = [entry for entry in late if os.path.exists(entry)]
@@ -119,6 +190,7 @@ def follow(news: dict[str, Any]) -> None:
         ours = [entry for entry in sys.path if entry not in news["before"]]
         sys.path[:] = [*(entry for entry in ours if entry not in news["path"]), *news["path"]]
         invalidate_caches()
+    Latecomers.files.update(news.get("files", {}))
     if "key" in news:
         import_module("multiprocessing.process").current_process().authkey = news["key"]
     if "tracker" in news:

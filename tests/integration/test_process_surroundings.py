@@ -4,7 +4,7 @@ L{ProcessQueue} in programs that have changed what is around it.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import socket
 import subprocess
@@ -83,6 +83,35 @@ def test_managersKnowAChild() -> None:
         "environ False",
         "{'a': 'aa'} b'another one'",
     ]
+
+
+@ensureDeferred
+async def test_pluginsThatCameLater(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A child finds a module that the program has loaded from a file after it had started, and
+    a package with what is in it.
+    """
+    queue = ProcessQueue(1)
+    await queue.call(len, "up")
+    folder = tmp_path / "package"
+    folder.mkdir()
+    for file in (tmp_path / "plugin.py", folder / "__init__.py", folder / "inner.py"):
+        file.write_text("def double(n): return 2 * n\n", encoding="utf-8")
+    for name, file in (
+        ("plugin_by_hand", tmp_path / "plugin.py"),
+        ("package_by_hand", folder / "__init__.py"),
+    ):
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        assert await queue.call(module.double, 4) == 8
+    inner = importlib.import_module("package_by_hand.inner")
+    assert await queue.call(inner.double, 5) == 10
+    monkeypatch.delitem(sys.modules, inner.__name__)
+    await queue.shutdown()
 
 
 @ensureDeferred
