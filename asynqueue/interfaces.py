@@ -94,6 +94,9 @@ class IWorker(Interface):
         that have not begun are run elsewhere, the others fail with
         L{WorkerLost<asynqueue.errors.WorkerLost>} or are tried again, if they
         may be. It may be called at any time and more than once.
+
+        The queue calls this each time it hires the worker: one that has stopped, with
+        nothing left to do, begins anew.
         """
 
     def run(task: ITask) -> Deferred[None]:

@@ -34,7 +34,7 @@ from asynqueue.reactors import (
 )
 from asynqueue.scheduling.chunking import Chunker
 from asynqueue.scheduling.dispatch import Dispatcher
-from asynqueue.scheduling.draining import Draining
+from asynqueue.scheduling.draining import LastCalls
 from asynqueue.scheduling.events import CallLogger, LoadProducer
 from asynqueue.scheduling.ledger import Ledger, Post
 from asynqueue.scheduling.mapping import MapSource
@@ -111,6 +111,8 @@ class TaskQueue:
         self._gone = False
         self._waiters: list[AwaitableDeferred[None]] = []
         self._trigger: Any = None
+        # What is left to be done since the reactor was told to stop.
+        self._last: LastCalls | None = None
         if warn or verbose or spew:
             self.addObserver(CallLogger(verbose, spew))
         running = runningReactor(reactor)
@@ -146,7 +148,9 @@ class TaskQueue:
         """
         Whether the queue takes calls.
         """
-        return self._dispatcher.open and not isGone(self._reactor)
+        last = self._last
+        takes = self._dispatcher.open or (last is not None and not last.isOver)
+        return takes and not isGone(self._reactor)
 
     # Calls
 
@@ -627,9 +631,16 @@ class TaskQueue:
             waiter.callback(None)
             return waiter
         self._waiters.append(waiter)
+        last = self._last
         if loopIsClosed(self._reactor):
-            self._abandon()
+            self._abandon("the asyncio loop of its queue is closed")
+        elif last is not None and not last.isOver and not self._dispatcher.open:
+            # Its workers have been let go.
+            last.close().addCallback(self._ended)
         elif self._dispatcher.open:
+            if last is not None:
+                limit = last.remaining if limit is None else min(limit, last.remaining)
+                last.close()
             self._early.clear()
             self._dispatcher.close()
             ledgers = list(self._dispatcher.ledgers.values())
@@ -642,6 +653,8 @@ class TaskQueue:
     def _ended(self, results: Any) -> None:
         self._gone = True
         self._ignoreReactor()
+        if self._last is not None:
+            self._last.finish()
         for producer in list(self._subscriptions):
             producer.end()
         waiters, self._waiters = self._waiters, []
@@ -649,13 +662,15 @@ class TaskQueue:
             if not waiter.called:
                 waiter.callback(None)
 
-    def _abandon(self) -> None:
+    def _abandon(self, reason: str) -> None:
         """
-        End at once: the loop is closed, and nobody can wait for anything.
+        End at once: nobody can wait for anything.
         """
+        if self._last is not None:
+            self._last.close()
         self._dispatcher.close()
         for ledger in list(self._dispatcher.ledgers.values()):
-            self._dispatcher.fire(ledger, "the asyncio loop of its queue is closed")
+            self._dispatcher.fire(ledger, reason)
         readUntil(self._reactor, self._dispatcher.lingered(), _LAST_SECONDS)
         if not self._gone:
             self._ended(None)
@@ -700,7 +715,7 @@ class TaskQueue:
         """
         if isGone(self._reactor):
             raise LoopError(what, "the asyncio loop of its queue has ended")
-        if not self._dispatcher.open:
+        if not self._dispatcher.open and (self._last is None or not self._last.wake()):
             raise QueueRunError(what)
         if self._loop is _NOT_YET:
             self._begin(theReactor(self._reactor))
@@ -715,13 +730,13 @@ class TaskQueue:
     def _reactorStops(self) -> Deferred[Any]:
         """
         End what was accepted, in order, and then the workers, within the time of grace.
-        Calls are taken until nothing is left to be done: who answers a last request may
-        need another one.
+        Calls are taken until the reactor has stopped: who answers a last request may need
+        another one.
         """
         # The trigger that is being run cannot be removed.
         self._trigger = None
         if loopIsClosed(self._reactor):
-            self._abandon()
+            self._abandon("the asyncio loop of its queue is closed")
             return succeed(None)
         limit = _REACTOR_GRACE if self._timeout is None else self._timeout
         for ledger in list(self._dispatcher.ledgers.values()):
@@ -729,11 +744,14 @@ class TaskQueue:
                 self._dispatcher.dismiss(ledger, limit)
         if not self._dispatcher.open or limit <= 0:
             return self._shutdown(limit)
-        reactor = self._reactor
-        end = reactor.seconds() + limit
-        draining = Draining(self._dispatcher, reactor, limit)
-        self.addObserver(draining)
-        return draining.d.addCallback(lambda _: self._shutdown(max(0.0, end - reactor.seconds())))
+        # This phase lasts until all have finished who were told, and then nobody waits.
+        self._reactor.addSystemEventTrigger("during", "shutdown", self._reactorStopped)
+        self._last = LastCalls(self._dispatcher, self._reactor, limit, self._attachFirst)
+        return self._last.begin()
+
+    def _reactorStopped(self) -> None:
+        if not self._gone:
+            self._abandon("the reactor has stopped")
 
 
 def _optionsOfName(name: Any, options: CallOptions) -> CallOptions:

@@ -23,6 +23,7 @@ from asynqueue.errors import QueueRunError
 from asynqueue.interfaces import ISlottedWorker
 from asynqueue.queues import NullQueue, ProcessQueue, ThreadQueue, deferToThread
 from asynqueue.reactors import theReactor
+from asynqueue.taskqueue import TaskQueue
 from asynqueue.testing import MemoryPrefetcher, MemoryWorker, RecordingConsumer
 from asynqueue.wire.catalog import Catalog
 from asynqueue.wire.hub import WireHub
@@ -385,6 +386,35 @@ async def test_urgentCallsKeepTheirOrderInTheReactor(order: list[Any]) -> None:
     calls += [queue.call(order.append, n, doNext=True) for n in range(3)]
     await gatherResults(calls)
     assert order == [0, 1, 2, "last"]
+    await queue.shutdown()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        AsyncWorker,
+        ThreadWorker,
+        lambda: ProcessWorker(initializer=len, initargs=[""]),
+        lambda: ExecutorWorker(ThreadPoolExecutor(1), shutdown=False),
+    ],
+)
+@awaiting
+async def test_workersCanBeHiredAgain(make: Callable[[], Any]) -> None:
+    """
+    A worker that has left can be attached again, as often as one likes, and leave again.
+    """
+    worker, queue = make(), TaskQueue(timeout=30)
+    await queue.update(abs, -1)
+    for _ in range(3):
+        await queue.attachWorker(worker)
+        assert await queue.call(abs, -1) == 1
+        assert await queue.call(abs, -2) == 2
+        assert await queue.detachWorker(worker).addTimeout(20, theReactor()) == []
+    if isinstance(worker, ProcessWorker):
+        # One child in each time, however many calls it had.
+        assert worker.stats().pids == ()
+        assert worker._seat.started == 3
+        assert worker._seat.preparations == [(len, ("",), {}), (abs, (-1,), {})]
     await queue.shutdown()
 
 

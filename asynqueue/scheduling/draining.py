@@ -1,16 +1,19 @@
 """
-The end of a queue whose reactor was told to stop: first it does what it has.
+The end of a queue whose reactor was told to stop: it does what it has, lets its workers go,
+and has them back for calls that others make in their own last moments.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from asynqueue.interfaces import IQueueObserver, ITask
+from asynqueue.interfaces import IConnectingWorker, IQueueObserver, ITask, IWorker
 from asynqueue.scheduling.dispatch import Dispatcher
 from asynqueue.scheduling.events import SilentObserver
 from asynqueue.timers import later
@@ -27,15 +30,20 @@ class Draining(SilentObserver):
     @ivar d: fires when that is so, or when the time is over.
     """
 
-    def __init__(self, dispatcher: Dispatcher, reactor: Any, limit: float) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, reactor: Any, limit: float, awaited: bool = False
+    ) -> None:
         """
         @param limit: the seconds that this may take.
+        @param awaited: whether a worker that dials is waited for, if there is a call.
         """
         self.d: Deferred[None] = Deferred()
         self._dispatcher = dispatcher
         self._reactor = reactor
         self._turn: Any = None
         self._limit = later(reactor, limit, self._end)
+        self._awaited = awaited
+        dispatcher.addObserver(self)
         self._lookLater()
 
     def taskDone(self, task: ITask, failure: Failure | None) -> None:
@@ -50,13 +58,158 @@ class Draining(SilentObserver):
 
     def _look(self) -> None:
         self._turn = None
-        if not self._dispatcher.isBusy:
-            self._limit.cancel()
+        dispatcher = self._dispatcher
+        dials = self._awaited and dispatcher.scheduler.queued and dispatcher.arrivals.workers()
+        if not dispatcher.isBusy and not dials:
             self._end()
 
-    def _end(self) -> None:
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
+    def stop(self) -> None:
+        """
+        Look no more.
+        """
+        for timer in (self._turn, self._limit):
+            if timer is not None:
+                timer.cancel()
+        self._turn = None
         self._dispatcher.removeObserver(self)
+
+    def _end(self) -> None:
+        self.stop()
         self.d.callback(None)
+
+
+class _Stage(Enum):
+    SERVING = "does what it has"
+    LEAVING = "its workers go"
+    WANTED = "its workers go, and are to come back"
+    RESTING = "its workers are gone"
+    OVER = "takes no more calls"
+
+
+class LastCalls:
+    """
+    A queue between the moment when its reactor was told to stop and that when it stops.
+
+    Others who were told of the same go on for as long as they like, and the reactor with
+    them, but nobody is told when they have finished: so the workers go as soon as there is
+    nothing left to be done, and are hired again when there is another call. That is over
+    when something was not done in time.
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher, reactor: Any, limit: float, hire: Callable[[IWorker], Any]
+    ) -> None:
+        """
+        @param limit: the seconds that it may take to do what there is, each time.
+        @param hire: attaches a worker.
+        """
+        self._dispatcher = dispatcher
+        self._reactor = reactor
+        self._hire = hire
+        self._stage = _Stage.SERVING
+        self._limit = limit
+        self._end = 0.0
+        self._workers: list[IWorker] = []
+        self._draining: Draining | None = None
+        self._left: Deferred[Any] = succeed(None)
+        self._done: Deferred[None] | None = Deferred()
+
+    def begin(self) -> Deferred[None]:
+        """
+        Do what there is, and what follows from it, and let the workers go.
+
+        @return: a Deferred that fires when the workers are gone.
+        """
+        assert self._done is not None
+        done = self._done
+        self._drain()
+        return done
+
+    @property
+    def isOver(self) -> bool:
+        """
+        Whether no more calls are taken.
+        """
+        return self._stage is _Stage.OVER
+
+    def wake(self) -> bool:
+        """
+        Have workers for another call.
+
+        @return: whether it can be taken.
+        """
+        if self._stage is _Stage.LEAVING:
+            self._stage = _Stage.WANTED
+            self._dispatcher.open = True
+        elif self._stage is _Stage.RESTING:
+            self._return()
+        return self._dispatcher.open
+
+    def close(self) -> Deferred[Any]:
+        """
+        Take no more calls.
+
+        @return: a Deferred that fires when the workers that were let go are gone.
+        """
+        self._stage = _Stage.OVER
+        if self._draining is not None:
+            self._draining.stop()
+        return self._left
+
+    def finish(self) -> None:
+        """
+        Have the reactor wait no more for this queue.
+        """
+        done, self._done = self._done, None
+        if done is not None:
+            done.callback(None)
+
+    @property
+    def remaining(self) -> float:
+        """
+        How many seconds there are for what there is to be done.
+        """
+        left: float = self._end - self._reactor.seconds()
+        return max(0.0, left)
+
+    def _drain(self, again: bool = False) -> None:
+        self._stage = _Stage.SERVING
+        self._end = self._reactor.seconds() + self._limit
+        self._draining = Draining(self._dispatcher, self._reactor, self._limit, again)
+        self._draining.d.addCallback(self._letGo)
+
+    def _letGo(self, _: None) -> None:
+        dispatcher = self._dispatcher
+        ledgers = list(dispatcher.ledgers.values())
+        # Hosts that have dialed in come by themselves, if they do.
+        self._workers = [
+            ledger.worker
+            for ledger in ledgers
+            if not ledger.remote or IConnectingWorker.providedBy(ledger.worker)
+        ]
+        self._workers += dispatcher.arrivals.workers()
+        self._stage = _Stage.LEAVING
+        limit = self.remaining
+        dispatcher.close()
+        self._left = gatherResults([dispatcher.dismiss(ledger, limit) for ledger in ledgers])
+        self._left.addCallback(lambda _: dispatcher.lingered())
+        self._left.addCallback(self._areGone)
+
+    def _areGone(self, _: Any) -> None:
+        if not self.remaining:
+            # Workers had to crash, and nobody knows whether they can be had again.
+            self._stage = _Stage.OVER
+            self._dispatcher.close()
+            self.finish()
+        elif self._stage is _Stage.LEAVING:
+            self._stage = _Stage.RESTING
+            self.finish()
+        elif self._stage is _Stage.WANTED:
+            self._return()
+
+    def _return(self) -> None:
+        self._dispatcher.open = True
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            self._hire(worker)
+        self._drain(again=True)

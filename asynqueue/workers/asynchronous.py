@@ -95,8 +95,10 @@ class AsyncWorker:
 
     def setResignator(self, callableObject: Any) -> None:
         """
-        Never resigns: the reactor does not go away.
+        Never resigns: the reactor does not go away. One that has stopped begins anew.
         """
+        if self._life is _Life.STOPPING:
+            self._life = _Life.SERVING
 
     def run(self, task: ITask) -> Deferred[None]:
         """

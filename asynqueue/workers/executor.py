@@ -198,6 +198,11 @@ class ExecutorWorker:
         return executorWorkers(self._executor)
 
     def setResignator(self, callableObject: Callable[[], None]) -> None:
+        """
+        One that has stopped begins anew, if its executor was not shut down.
+        """
+        if self._life is _Life.STOPPING:
+            self._life = _Life.SERVING
         self._resignator = callableObject
 
     def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:

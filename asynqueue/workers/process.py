@@ -150,14 +150,15 @@ class ProcessWorker:
         self._grace = grace
         self._reactor = checkedReactor(reactor)
         self._hub: Hub | None = None
-        initial: list[CallTuple] = (
+        # What prepares each child, before what updates add.
+        self._initial: list[CallTuple] = (
             [] if initializer is None else [(initializer, tuple(listOf(initargs, "initargs")), {})]
         )
         self._seat = Seat(
             self,
             self._theHub,
             Limits(maxTasks, maxMemory, idleTimeout),
-            initial,
+            list(self._initial),
             largest,
             lambda: self._name,
         )
@@ -185,8 +186,11 @@ class ProcessWorker:
 
     def setResignator(self, callableObject: Callable[[], None]) -> None:
         """
-        Never resigns: a child that dies is replaced.
+        Never resigns: a child that dies is replaced. One that has stopped begins anew.
         """
+        if self._life is _Life.STOPPING:
+            self._life = _Life.SERVING
+            self._seat.preparations[:] = self._initial
 
     def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
         self._returner = callableObject

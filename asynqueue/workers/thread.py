@@ -204,8 +204,10 @@ class ThreadWorker:
 
     def setResignator(self, callableObject: Any) -> None:
         """
-        Never resigns: its threads are its own.
+        Never resigns: its threads are its own. One that has stopped begins anew.
         """
+        if self._life is _Life.LEAVING and self._unstarted == self._threads:
+            self._life = _Life.SERVING
 
     def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
         self._returner = callableObject

@@ -101,6 +101,32 @@ def test_whatWasAcceptedIsDoneWhenTheReactorStops(make: str) -> None:
     assert run("-c", STOPPING.format(make=make)) == (0, "", "")
 
 
+OWN = """
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from asynqueue import NullQueue, ThreadQueue, ProcessQueue
+queue, done = {make}, []
+def finish():
+    # Two calls after all else was done, each long after what was before it.
+    d = deferLater(reactor, 0.1, queue.call, abs, -1).addCallback(done.append)
+    d.addCallback(lambda _: deferLater(reactor, 0.2, queue.call, abs, -2))
+    return d.addBoth(done.append)
+reactor.addSystemEventTrigger("before", "shutdown", finish)
+queue.call(abs, 0).addCallback(lambda _: reactor.stop())
+reactor.run()
+assert done == [1, 2], done
+"""
+
+
+@pytest.mark.parametrize("make", ["NullQueue()", "ThreadQueue()", "ProcessQueue(2)"])
+def test_shutdownTriggersOfTheProgramMayCall(make: str) -> None:
+    """
+    What the program itself has to do when the reactor is told to stop has its calls made,
+    however long that takes, and nothing is left of the queue.
+    """
+    assert run("-c", OWN.format(make=make)) == (0, "", "")
+
+
 GRACE = """
 import threading
 from twisted.internet import reactor

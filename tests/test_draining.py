@@ -1,0 +1,333 @@
+"""
+What a queue promises from when its reactor was told to stop until it has stopped.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.testing import MemoryReactorClock
+from zope.interface import implementer
+
+from asynqueue.errors import QueueRunError, WorkerLost
+from asynqueue.interfaces import IConnectingWorker
+from asynqueue.taskqueue import TaskQueue
+from asynqueue.testing import MemoryWorker
+from tests.doubles import Heard, resultOf
+
+
+class Worker(MemoryWorker):
+    """
+    Stops when the test lets it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.crashes = 0
+        self.leaving: Deferred[None] | None = None
+        self.lingers = False
+
+    def stop(self) -> Deferred[None]:
+        """
+        As a L{MemoryWorker}, unless it lingers.
+        """
+        if self.lingers:
+            self.leaving = Deferred()
+            return self.leaving
+        return super().stop()
+
+    def crash(self) -> list[Any]:
+        """
+        Counts.
+        """
+        self.crashes += 1
+        return super().crash()
+
+
+@implementer(IConnectingWorker)
+class Connecting(Worker):
+    """
+    Connects when the test says so.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.host = "the host"
+        self.loss = ""
+        self.dialing = "dialing the host"
+        self.connected: Deferred[None] = Deferred()
+
+    def whenConnected(self) -> Deferred[None]:
+        """
+        Fires when the test fires it.
+        """
+        self.connected = Deferred()
+        return self.connected
+
+
+class Ending:
+    """
+    A queue with one worker, and a reactor that is told to stop.
+    """
+
+    def __init__(self, worker: Worker | None = None, timeout: float | None = None) -> None:
+        self.reactor: Any = MemoryReactorClock()
+        self.worker = worker or Worker()
+        self.queue = TaskQueue(self.worker, timeout=timeout, reactor=self.reactor)
+
+    def _fire(self, phase: str) -> list[Any]:
+        triggers = self.reactor.triggers.get(phase, {}).pop("shutdown", [])
+        return [f(*args, **kw) for f, args, kw in triggers]
+
+    def begin(self) -> Heard:
+        """
+        The reactor is told to stop.
+
+        @return: what it waits for.
+        """
+        (waits,) = self._fire("before")
+        return Heard(waits)
+
+    def stop(self) -> None:
+        """
+        It stops.
+        """
+        self._fire("during")
+
+    def turn(self) -> None:
+        """
+        It has a turn.
+        """
+        self.reactor.advance(0)
+
+    @property
+    def isQuiet(self) -> bool:
+        """
+        Whether no timer is left.
+        """
+        return not self.reactor.getDelayedCalls()
+
+
+@pytest.fixture
+def ending() -> Ending:
+    """
+    A queue whose reactor will be told to stop.
+    """
+    return Ending()
+
+
+def test_reactorIsHeldUntilAllIsDone(ending: Ending) -> None:
+    """
+    The reactor waits for what was accepted, and for what follows from that; the workers
+    are gone then.
+    """
+    calls = [ending.queue.call(abs, -1)]
+    calls[0].addCallback(lambda _: calls.append(ending.queue.call(abs, -2)))
+    held = ending.begin()
+    for _ in range(2):
+        ending.turn()
+        assert (held.results, len(ending.queue)) == ([], 1)
+        ending.worker.step()
+    ending.turn()
+    assert (held.result, len(ending.queue)) == (None, 0)
+    assert resultOf(calls[1]) == 2
+    assert ending.isQuiet
+
+
+def test_callsAreTakenUntilTheReactorHasStopped(ending: Ending) -> None:
+    """
+    While others go on, their calls are made, each time there are some; then no more.
+    """
+    held = ending.begin()
+    ending.turn()
+    assert held.result is None
+    for number in range(3):
+        assert ending.queue.isRunning()
+        call = ending.queue.call(abs, -number)
+        ending.turn()
+        ending.worker.step()
+        assert resultOf(call) == number
+        ending.turn()
+        assert len(ending.queue) == 0
+    ending.stop()
+    assert not ending.queue.isRunning()
+    with pytest.raises(QueueRunError):
+        ending.queue.call(abs, 1)
+    assert (ending.worker.crashes, ending.isQuiet) == (0, True)
+
+
+@pytest.mark.parametrize("what", ["map", "update", "attach"])
+def test_whatElseIsAskedIsDone(ending: Ending, what: str) -> None:
+    """
+    A map, an update and another worker are as good as a call.
+    """
+    ending.begin()
+    ending.turn()
+    if what == "map":
+        mapped = ending.queue.map(abs, [-1])
+        asked = Heard(next(mapped))
+    elif what == "update":
+        asked = Heard(ending.queue.update(abs, -1))
+    else:
+        asked = Heard(ending.queue.attachWorker(Worker()))
+    ending.turn()
+    while ending.worker.step():
+        ending.turn()
+    assert asked.result in (1, [1], 3)
+    ending.stop()
+
+
+def test_callWhileTheWorkersGo(ending: Ending) -> None:
+    """
+    A call that is made while the workers are on their way is made when they are back, and
+    the reactor waits for it.
+    """
+    ending.worker.lingers = True
+    held = ending.begin()
+    ending.turn()
+    call = ending.queue.call(abs, -1)
+    ending.worker.lingers = False
+    assert ending.worker.leaving is not None
+    ending.worker.leaving.callback(None)
+    ending.turn()
+    assert held.results == []
+    ending.worker.step()
+    assert resultOf(call) == 1
+    ending.turn()
+    assert held.result is None
+
+
+def test_callThatNoWorkerCanTake(ending: Ending) -> None:
+    """
+    What waits for a worker that is not there fails in the next turn: nobody is held up.
+    """
+    ending.begin()
+    ending.turn()
+    call = Heard(ending.queue.call(abs, -1, series="rare"))
+    ending.turn()
+    assert isinstance(call.error, QueueRunError)
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_workerThatDialsAgain(comes: bool) -> None:
+    """
+    A worker that had a connection is waited for, as long as the grace allows.
+    """
+    worker = Connecting()
+    ending = Ending(worker)
+    ending.turn()
+    worker.connected.callback(None)
+    ending.begin()
+    ending.turn()
+    call = Heard(ending.queue.call(abs, -1))
+    ending.turn()
+    assert call.results == []
+    if comes:
+        worker.connected.callback(None)
+        worker.step()
+        assert call.result == 1
+    else:
+        worker.connected.addErrback(lambda failure: failure.trap(CancelledError))
+        ending.reactor.advance(10)
+        assert isinstance(call.error, QueueRunError)
+    ending.stop()
+
+
+def test_noMoreCallsAfterTheGrace() -> None:
+    """
+    When something was not done in time the workers crash, and no more calls are taken.
+    """
+    ending = Ending(timeout=3)
+    call = Heard(ending.queue.call(abs, -1))
+    held = ending.begin()
+    ending.reactor.advance(2.9)
+    assert held.results == []
+    ending.reactor.advance(0.1)
+    ending.turn()
+    assert held.result is None
+    assert isinstance(call.error, WorkerLost)
+    assert not ending.queue.isRunning()
+    with pytest.raises(QueueRunError):
+        ending.queue.call(abs, -1)
+    ending.stop()
+    assert ending.isQuiet
+
+
+def test_whatIsNotDoneWhenTheReactorStops(ending: Ending) -> None:
+    """
+    When the reactor stops, what others did not wait for fails by name, and the workers
+    crash.
+    """
+    ending.begin()
+    ending.turn()
+    calls = [Heard(ending.queue.call(abs, -number)) for number in range(2)]
+    ending.stop()
+    assert [type(call.error) for call in calls] == [WorkerLost, QueueRunError]
+    assert "the reactor has stopped" in str(calls[0].error)
+    assert (ending.worker.crashes, len(ending.queue), ending.isQuiet) == (1, 0, True)
+
+
+@pytest.mark.parametrize("stage", ["serving", "leaving", "wanted", "resting"])
+def test_shutdownEndsIt(ending: Ending, stage: str) -> None:
+    """
+    Whoever shuts the queue down meanwhile has it end then, and is told when it has.
+    """
+    call = None
+    ending.worker.lingers = stage in ("leaving", "wanted")
+    if stage == "serving":
+        call = Heard(ending.queue.call(abs, -1))
+    held = ending.begin()
+    ending.turn()
+    if stage == "wanted":
+        call = Heard(ending.queue.call(abs, -1))
+    ended = [Heard(ending.queue.shutdown()) for _ in range(2)]
+    assert not ending.queue.isRunning()
+    with pytest.raises(QueueRunError):
+        ending.queue.call(abs, -1)
+    if stage == "serving":
+        assert (held.results, ended[0].results) == ([], [])
+        ending.worker.step()
+        assert call is not None
+        assert call.result == 1
+    elif stage == "wanted":
+        assert call is not None
+        assert isinstance(call.error, QueueRunError)
+    if ending.worker.leaving is not None:
+        assert (held.results, ended[0].results) == ([], [])
+        ending.worker.leaving.callback(None)
+    assert [each.result for each in (held, *ended)] == [None] * 3
+    ending.stop()
+    assert ending.isQuiet
+
+
+def test_shutdownKeepsToTheGrace(ending: Ending) -> None:
+    """
+    Shutting down takes no longer than the reactor would have waited.
+    """
+    call = Heard(ending.queue.call(abs, -1))
+    ending.begin()
+    ending.reactor.advance(4)
+    ended = Heard(ending.queue.shutdown())
+    ending.reactor.advance(5.9)
+    assert ended.results == []
+    ending.reactor.advance(0.2)
+    assert ended.result is None
+    assert isinstance(call.error, WorkerLost)
+
+
+def test_loadEndsWithTheReactor(ending: Ending) -> None:
+    """
+    Who listens hears of late calls, too.
+    """
+    heard: list[str] = []
+    end = ending.queue.watchWorkers(lambda: heard.append(f"{len(ending.queue)} workers"))
+    ending.begin()
+    ending.turn()
+    ending.queue.call(abs, -1)
+    ending.worker.step()
+    ending.turn()
+    ending.stop()
+    end()
+    assert heard == ["0 workers", "1 workers", "0 workers"]
