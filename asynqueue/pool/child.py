@@ -35,7 +35,7 @@ from asynqueue.constancy import isConstant
 from asynqueue.framing import LARGEST, Frame, checkSize
 from asynqueue.mainmodule import adopt, learn
 from asynqueue.outcome import cannotSend, shapeOf, traceOf
-from asynqueue.pool.performing import Performer
+from asynqueue.pool.performing import Performer, halfImported
 from asynqueue.pool.protocol import RETURNED, SKIPPED, SMALLEST, Kind, Words
 from asynqueue.pool.reporting import Reporter
 from asynqueue.pool.streaming import Stream, sendRaised, sizeOf
@@ -52,6 +52,12 @@ Call = tuple[int, int, bytes | memoryview | None, bool, Sequence[Any]]
 class _ParentGone(BaseException):
     """
     There is nobody to work for. No task may catch it: it is not raised in one.
+    """
+
+
+class _Untrusted(BaseException):
+    """
+    What a call has left here may harm others: this process must be replaced.
     """
 
 
@@ -88,14 +94,19 @@ class Child:
         """
         calls = self._calls
         active = self._active
+        performer = self._performer
         try:
             while True:
                 while calls:
                     self._make(*calls.popleft())
                     if active:
                         self._step()
+                    if performer.hasInterrupted:
+                        self._checkModules()
                 if active:
                     self._step()
+                    if performer.hasInterrupted:
+                        self._checkModules()
                     if not select.select([self._channel], [], [], 0)[0]:
                         continue
                 else:
@@ -216,6 +227,20 @@ class Child:
 
     def _raised(self, number: int, error: BaseException) -> None:
         sendRaised(self._send, Kind.RAISED, number, error)
+
+    def _checkModules(self) -> None:
+        """
+        A call was interrupted.
+
+        @raise _Untrusted: it was in the middle of an import, which could not be seen.
+        """
+        self._performer.hasInterrupted = False
+        names = halfImported()
+        if names:
+            raise _Untrusted(
+                f"A call was interrupted, and the import of {', '.join(names)} has not ended:"
+                " this process is replaced."
+            )
 
     # Iterators
 

@@ -8,20 +8,35 @@ from __future__ import annotations
 
 import signal
 import sys
+from _thread import start_new_thread
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from types import CoroutineType
+from threading import get_ident
+from time import sleep
+from types import CoroutineType, FrameType, ModuleType
 from typing import Any
 
 from asynqueue.errors import SoftTimeLimitExceeded, TaskInterrupted
 from asynqueue.pool.protocol import INTERRUPT_SIGNAL, Words
+
+# Where the code of Python's import system says that it stands.
+_IMPORTERS = ("<frozen importlib", "<frozen zipimport")
+
+# An interrupt that was put off is tried again after so many seconds.
+_PUT_OFF_SECONDS = 0.001
 
 
 class Performer:
     """
     Runs user code in the main thread, one call at a time, and raises in it what
     the parent wants to be raised.
+
+    No import is interrupted: it would leave modules of which a half is missing, for all
+    calls that follow, and code in C that cannot bear that. The interrupt comes as soon as
+    the outermost import is done.
+
+    @ivar hasInterrupted: whether a call was interrupted, since this was set to C{False}.
     """
 
     def __init__(self, words: Words) -> None:
@@ -31,6 +46,10 @@ class Performer:
         # Cancels the coroutine that runs, while one does.
         self._wake: Callable[[], None] | None = None
         self._runner: Any = None
+        # The number of the call whose interrupt is put off, 0 while none is.
+        self._putOff = 0
+        self._thread = get_ident()
+        self.hasInterrupted = False
         signal.signal(INTERRUPT_SIGNAL, self._signalled)
 
     def perform(self, number: int, f: Callable[..., Any], args: Any, kw: Any) -> Any:
@@ -75,8 +94,8 @@ class Performer:
         finally:
             self._number = number
         if number and self._words.isInterrupted(number):
-            self._number = 0
-            self._raise()
+            # This may be in an import, too.
+            signal.raise_signal(INTERRUPT_SIGNAL)
 
     def close(self) -> None:
         """
@@ -115,15 +134,63 @@ class Performer:
         if self._wake is not None:
             self._wake()
         elif number and self._words.isInterrupted(number):
+            if _isImporting(frame):
+                self._tryLater(number)
+                return
             # Once only: what cleans up must not be interrupted, too.
             self._number = 0
             self._raise()
 
+    def _tryLater(self, number: int) -> None:
+        """
+        Have the signal come again, until it meets the call outside of imports.
+        """
+        if self._putOff != number:
+            self._putOff = number
+            try:
+                # Not one of C{threading}, whose locks this may have met.
+                start_new_thread(self._signalAgain, (number,))
+            except RuntimeError:
+                # There is no room for it. The hard limit remains.
+                self._putOff = 0
+
+    def _signalAgain(self, number: int) -> None:
+        sleep(_PUT_OFF_SECONDS)
+        while self._number == number:
+            signal.pthread_kill(self._thread, INTERRUPT_SIGNAL)
+            sleep(_PUT_OFF_SECONDS)
+        self._putOff = 0
+
     def _raise(self) -> None:
+        self.hasInterrupted = True
         limit = self._words.softLimit
         if limit:
             raise SoftTimeLimitExceeded(limit)
         raise TaskInterrupted
+
+
+def _isImporting(frame: FrameType | None) -> bool:
+    """
+    Whether code runs within an import.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(_IMPORTERS):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def halfImported() -> list[str]:
+    """
+    The names of the modules whose import has begun, and has not ended.
+    """
+    return [
+        name
+        for name, module in list(sys.modules.items())
+        # Others may be loaded by a look at them.
+        if type(module) is ModuleType
+        and getattr(module.__dict__.get("__spec__"), "_initializing", False)
+    ]
 
 
 async def _outcome(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:

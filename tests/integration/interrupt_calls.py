@@ -1,0 +1,76 @@
+"""
+What the tests of interrupts have children do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from asynqueue.testing.calls import Token
+from tests.integration.process_calls import note
+
+#: The source of a module that waits while it is imported.
+WAITING = """
+import sys
+sys.modules["waits at"].wait()
+value = 42
+"""
+
+
+def importAndGoOn(gate: Token, directory: str, path: str) -> None:
+    """
+    Import a module that waits at a gate, and go on for ever.
+    """
+    sys.path.insert(0, directory)
+    sys.modules["waits at"] = gate  # type: ignore[assignment]
+    try:
+        note(path, str(import_module("waiting").value))
+        while True:
+            pass
+    except BaseException as error:
+        note(path, type(error).__name__)
+        raise
+
+
+def imported() -> tuple[int, int]:
+    """
+    The process, and what that module has.
+    """
+    return os.getpid(), import_module("waiting").value
+
+
+def importInVain() -> None:
+    """
+    Do nothing but import what is not there.
+    """
+    while True:
+        try:
+            import_module("asynqueue.nowhere")
+        except ImportError:
+            pass
+
+
+def importInSecret(gate: Token) -> None:
+    """
+    Be in the middle of an import that nobody can see.
+    """
+    module = ModuleType("secret")
+    spec: Any = ModuleSpec("secret", None)
+    spec._initializing = True
+    module.__spec__ = spec
+    sys.modules["secret"] = module
+    gate.wait()
+
+
+def writeWaiting(directory: Path) -> str:
+    """
+    Write the module that waits.
+    """
+    (directory / "waiting.py").write_text(WAITING)
+    return str(directory)
