@@ -86,6 +86,20 @@ def test_pluginsAreTold(path: list[str], tmp_path: Path, monkeypatch: pytest.Mon
     assert surroundings.news() is None
 
 
+def test_pluginsInThePlaceOfOthers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A plugin that is loaded when another one is dropped is told, too.
+    """
+    file = tmp_path / "plugged.py"
+    file.write_text("number = 7\n", encoding="utf-8")
+    loaded("first_by_hand", file, monkeypatch)
+    surroundings = Surroundings()
+    surroundings.news()
+    monkeypatch.delitem(sys.modules, "first_by_hand")
+    loaded("second_by_hand", file, monkeypatch)
+    assert surroundings.news() == {"files": {"second_by_hand": str(file)}}
+
+
 def test_foldersThatCameLater(
     path: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,18 +56,25 @@ class _Loaded:
     def __init__(self) -> None:
         self.files: list[tuple[str, str]] = []
         self._seen: set[str] = set()
+        self._last = ""
 
     def look(self) -> None:
         """
         Look at the modules that are new. A hot path.
         """
-        if len(_modules) != len(self._seen):
+        try:
+            last = next(reversed(_modules))
+        except RuntimeError:
+            # Another thread imports in this moment.
+            last = ""
+        if last != self._last or len(_modules) != len(self._seen):
             names = set(_modules)
             for name in names - self._seen:
                 file = _fileOf(name)
                 if file is not None:
                     self.files.append((name, file))
             self._seen = names
+            self._last = last
 
 
 def _fileOf(name: str) -> str | None:
