@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import signal
 import sys
-from _thread import start_new_thread
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from threading import get_ident
-from time import sleep
 from types import CoroutineType, FrameType, ModuleType
 from typing import Any
 
@@ -22,9 +19,6 @@ from asynqueue.pool.protocol import INTERRUPT_SIGNAL, Words
 
 # Where the code of Python's import system says that it stands.
 _IMPORTERS = ("<frozen importlib", "<frozen zipimport")
-
-# An interrupt that was put off is tried again after so many seconds.
-_PUT_OFF_SECONDS = 0.001
 
 
 class Performer:
@@ -46,9 +40,6 @@ class Performer:
         # Cancels the coroutine that runs, while one does.
         self._wake: Callable[[], None] | None = None
         self._runner: Any = None
-        # The number of the call whose interrupt is put off, 0 while none is.
-        self._putOff = 0
-        self._thread = get_ident()
         self.hasInterrupted = False
         signal.signal(INTERRUPT_SIGNAL, self._signalled)
 
@@ -129,37 +120,39 @@ class Performer:
         if self._words.isInterrupted(number):
             task.cancel()
 
-    def _signalled(self, signum: int, frame: Any) -> None:
+    def _signalled(self, signum: int, frame: FrameType | None) -> None:
         number = self._number
         if self._wake is not None:
             self._wake()
         elif number and self._words.isInterrupted(number):
-            if _isImporting(frame):
-                self._tryLater(number)
-                return
-            # Once only: what cleans up must not be interrupted, too.
-            self._number = 0
-            self._raise()
+            importing = _outermostImport(frame)
+            if importing is None:
+                self._interrupt()
+            else:
+                self._interruptAfter(importing, number)
 
-    def _tryLater(self, number: int) -> None:
+    def _interruptAfter(self, importing: FrameType, number: int) -> None:
         """
-        Have the signal come again, until it meets the call outside of imports.
+        Interrupt a call as soon as a frame returns.
         """
-        if self._putOff != number:
-            self._putOff = number
-            try:
-                # Not one of C{threading}, whose locks this may have met.
-                start_new_thread(self._signalAgain, (number,))
-            except RuntimeError:
-                # There is no room for it. The hard limit remains.
-                self._putOff = 0
+        others = sys.gettrace()
 
-    def _signalAgain(self, number: int) -> None:
-        sleep(_PUT_OFF_SECONDS)
-        while self._number == number:
-            signal.pthread_kill(self._thread, INTERRUPT_SIGNAL)
-            sleep(_PUT_OFF_SECONDS)
-        self._putOff = 0
+        def trace(frame: FrameType, event: str, arg: Any) -> Any:
+            if event == "return":
+                sys.settrace(others)
+                if self._number == number:
+                    self._interrupt()
+            return trace
+
+        importing.f_trace = trace
+        importing.f_trace_lines = False
+        # Without this no frame is traced; those that begin are not.
+        sys.settrace(_traceNothing)
+
+    def _interrupt(self) -> None:
+        # Once only: what cleans up must not be interrupted, too.
+        self._number = 0
+        self._raise()
 
     def _raise(self) -> None:
         self.hasInterrupted = True
@@ -169,15 +162,22 @@ class Performer:
         raise TaskInterrupted
 
 
-def _isImporting(frame: FrameType | None) -> bool:
+def _outermostImport(frame: FrameType | None) -> FrameType | None:
     """
-    Whether code runs within an import.
+    The frame with which the import began that a frame is part of, if it is part of one.
     """
+    found = None
     while frame is not None:
         if frame.f_code.co_filename.startswith(_IMPORTERS):
-            return True
+            found = frame
         frame = frame.f_back
-    return False
+    return found
+
+
+def _traceNothing(frame: FrameType, event: str, arg: Any) -> None:
+    """
+    Trace no frame that begins.
+    """
 
 
 def halfImported() -> list[str]:
