@@ -4,6 +4,7 @@ L{asynqueue.pool.surroundings}: what a child is told, and what it makes of that.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -100,6 +101,21 @@ def test_pluginsInThePlaceOfOthers(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert surroundings.news() == {"files": {"second_by_hand": str(file)}}
 
 
+def test_pluginsAreFound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A module that the parent has loaded from a file is found there.
+    """
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Latecomers])
+    monkeypatch.setattr(Latecomers, "files", {})
+    file = tmp_path / "plugged.py"
+    file.write_text("number = 7\n", encoding="utf-8")
+    follow({"files": {"third_by_hand": str(file)}})
+    try:
+        assert import_module("third_by_hand").number == 7
+    finally:
+        sys.modules.pop("third_by_hand", None)
+
+
 def test_foldersThatCameLater(
     path: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,3 +144,104 @@ def test_pathIsFollowed(path: list[str]) -> None:
     path[:] = ["/ours", *before, "/both"]
     follow({"before": before, "path": ["/first", *before[1:], "/both"]})
     assert path == ["/ours", "/first", *before[1:], "/both"]
+
+
+class Tracker:
+    """
+    Stands for the module of the resource tracker, and for the tracker.
+    """
+
+    def __init__(self, descriptor: int | None = None, pid: int | None = None) -> None:
+        self._resource_tracker = self
+        self._fd = descriptor
+        self._pid = pid
+        self.starts: list[int] = []
+
+    def getfd(self) -> int:
+        """
+        Start the tracker, if the test says how.
+        """
+        if not self.starts:
+            raise OSError("no room for another process")
+        self._fd = self.starts.pop()
+        return self._fd
+
+
+class Process:
+    """
+    Stands for C{multiprocessing.process}, and for the process.
+    """
+
+    authkey = b"a key"
+
+    def current_process(self) -> Process:
+        """
+        This one.
+        """
+        return self
+
+
+def shared(monkeypatch: pytest.MonkeyPatch, tracker: Tracker) -> Process:
+    """
+    Let the program have imported what shares by name.
+    """
+    process = Process()
+    modules = {"resource_tracker": tracker, "process": process, "shared_memory": None}
+    for name, module in {**modules, "managers": None}.items():
+        monkeypatch.setitem(sys.modules, f"multiprocessing.{name}", module)  # type: ignore[arg-type]
+    return process
+
+
+def test_whatIsSharedByName(path: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The key and the tracker of a program that shares by name are told, and again when they
+    have changed; where no tracker can be started, none is.
+    """
+    tracker = Tracker()
+    process = shared(monkeypatch, tracker)
+    surroundings = Surroundings()
+    told = surroundings.news()
+    assert told is not None
+    assert (told["key"], "tracker" in told) == (b"a key", False)
+    assert surroundings.news() is None
+    tracker.starts = [7]
+    assert surroundings.news() == {"tracker": f"/proc/{os.getpid()}/fd/7"}
+    process.authkey = b"another"
+    assert surroundings.news() == {"key": b"another"}
+
+
+def test_whatIsSharedIsFollowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A child has the key of its parent, and the tracker that it has last; of one that it
+    cannot have it takes no notice.
+    """
+    tracker = Tracker()
+    process = shared(monkeypatch, tracker)
+    reading, writing = os.pipe()
+    try:
+        follow({"key": b"theirs", "tracker": f"/proc/self/fd/{writing}"})
+        assert process.authkey == b"theirs"
+        first = tracker._fd
+        assert first is not None
+        assert os.path.sameopenfile(first, writing)
+        follow({"tracker": "/proc/self/fd/none"})
+        assert tracker._fd == first
+        follow({"tracker": f"/proc/self/fd/{writing}"})
+        second = tracker._fd
+        assert second is not None
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(first)
+        os.close(second)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_aTrackerOfItsOwnIsKept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A process that has begun to track something by itself goes on so.
+    """
+    tracker = Tracker(descriptor=-7, pid=7)
+    shared(monkeypatch, tracker)
+    follow({"tracker": os.devnull})
+    assert tracker._fd == -7

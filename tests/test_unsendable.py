@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -55,6 +55,25 @@ class Handle:
         """
 
 
+class Compiled(Coroutine[Any, Any, None]):
+    """
+    Is a coroutine, and none that Python has made.
+    """
+
+    def send(self, value: Any) -> Any:
+        """
+        It does nothing.
+        """
+
+    def throw(self, *error: Any) -> Any:
+        """
+        It does nothing.
+        """
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield
+
+
 @pytest.fixture
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
     """
@@ -65,7 +84,9 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
-@pytest.fixture(params=["coroutine", "future", "task", "Deferred", "awaitable", "result"])
+@pytest.fixture(
+    params=["coroutine", "future", "task", "Deferred", "awaitable", "result", "compiled"]
+)
 def pending(request: Any, loop: asyncio.AbstractEventLoop) -> Iterator[tuple[Any, str]]:
     """
     Something that was not waited for, and what it is called.
@@ -80,6 +101,7 @@ def pending(request: Any, loop: asyncio.AbstractEventLoop) -> Iterator[tuple[Any
         "Deferred": (Deferred(), "a Deferred"),
         "awaitable": (AwaitableDeferred(), "a Deferred"),
         "result": (Future(), "a Future"),
+        "compiled": (Compiled(), "a coroutine"),
     }
     yield made[request.param]
     coroutine.close()
@@ -179,6 +201,28 @@ class Stubborn:
         type(self).times += 1
         if type(self).times > 2:
             raise ValueError("not again")
+        return int, ()
+
+
+def test_whatIsInNoArgument() -> None:
+    """
+    If no argument has it when one looks again, the error is as it was.
+    """
+    with pytest.raises(Unsendable, match="cannot pickle it: wait"):
+        encodeCall((Passing(),), {})
+
+
+class Passing:
+    """
+    Cannot be sent, at first.
+    """
+
+    times = 0
+
+    def __reduce__(self) -> Any:
+        type(self).times += 1
+        if type(self).times < 3:
+            raise Unsendable("it", "wait")
         return int, ()
 
 
