@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import pickle
 import reprlib
+import sys
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from enum import Enum
@@ -99,6 +100,18 @@ def traceOf(error: BaseException, trace: TracebackType | None = None) -> str:
         # Somebody's loader, which is asked for the lines.
         frames = ""
     return f"Traceback (most recent call last):\n{frames}{inWords(error)}\n"
+
+
+def complain(error: BaseException) -> None:
+    """
+    Write an exception that nobody else is told of to the standard error, if there is one.
+    """
+    try:
+        sys.stderr.write(traceOf(error))
+        sys.stderr.flush()
+    except Exception:
+        # Somebody has closed it, or has put something of its own there.
+        pass
 
 
 def _typeName(value: Any) -> str:

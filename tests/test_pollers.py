@@ -4,6 +4,7 @@ L{asynqueue.pollers}: all pollers, by one suite, and what they have in common.
 
 from __future__ import annotations
 
+import select
 import socket
 import subprocess
 import sys
@@ -160,7 +161,7 @@ class Scripted(BasePoller):
         """
         Note it.
         """
-        self.waits.append(timeout)
+        self.waits.append(self.secondsLeft(timeout))
 
 
 def test_baseCannotWait() -> None:
@@ -190,19 +191,113 @@ def test_loopMakesSoManyRounds(ends: Any) -> None:
     assert last == 0
 
 
+class Minimal(BasePoller):
+    """
+    All that a poller needs: rounds that tell what happened, however they find out.
+    """
+
+    def poll(self) -> None:  # type: ignore[override]
+        """
+        Look whether anything can be read.
+        """
+        self.process_readables(select.select(list(self.connections), [], [], 0)[0])
+
+
+@pytest.mark.parametrize("timeout", [None, 0, 1000])
+def test_pollNeedsNoArgument(ends: Any, timeout: float | None) -> None:
+    """
+    A subclass with C{poll(self)} is enough, also for a loop with a timeout.
+    """
+    poller = Minimal()
+    transport = watched(poller, ends[0])
+    ends[1].send(b"one")
+    poller.loop(timeout, count=1)
+    assert transport.events == ["read"]
+
+
+def test_aLoopWithinALoop(ends: Any) -> None:
+    """
+    It has a time of its own, and the outer one has its own again after that.
+    """
+    poller = Scripted()
+    watched(poller, ends[0])
+
+    class Within(Scripted):
+        def poll(self, timeout: float | None = None) -> None:
+            self.waits.append(self.secondsLeft())
+            if len(self.waits) == 1:
+                self.loop(timeout=0)
+
+    within = Within()
+    watched(within, ends[0])
+    within.loop(count=2)
+    assert within.waits == [None, 0, None]
+    within.waits.clear()
+    within.loop(timeout=1000, count=2)
+    outer, inner, again = within.waits
+    assert inner == 0
+    assert outer is not None
+    assert again is not None
+    assert 0 < again <= outer <= 1000
+
+
+class Bare:
+    """
+    A transport without C{fileno()}.
+    """
+
+    connected = True
+
+    def __init__(self, **attributes: Any) -> None:
+        self.poller: Any = None
+        self.events: list[str] = []
+        vars(self).update(attributes)
+
+    def handle_read(self) -> None:
+        """
+        Note it.
+        """
+        self.events.append("read")
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=nameOf)
+def test_aSocketOrADescriptorIsEnough(kind: Any, ends: Any) -> None:
+    """
+    Who has one of them needs no C{fileno()}.
+    """
+    for bare in (Bare(socket=ends[0]), Bare(descriptor=ends[0].fileno())):
+        poller = kind()
+        poller.add_channel(bare)
+        ends[1].send(b"one")
+        poller.loop(count=1)
+        poller.close()
+        assert bare.events == ["read"]
+
+
+@pytest.mark.parametrize(
+    "attributes", [{}, {"socket": None}, {"descriptor": "3"}, {"descriptor": True}]
+)
+def test_whatHasNoDescriptorIsRefused(attributes: dict[str, Any]) -> None:
+    """
+    With an error that says what is wanted.
+    """
+    with pytest.raises(ValueError, match=r"give it a fileno\(\), a socket or a descriptor"):
+        BasePoller().add_channel(Bare(**attributes))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=nameOf)
 def test_idleLoopSleeps(kind: Any, ends: Any) -> None:
     """
     While nothing happens, a loop is in one round of the kernel, or in two if that
     ends a moment early.
     """
-    rounds: list[float] = []
+    rounds: list[float | None] = []
     poller = kind()
     inner = poller.poll
 
-    def poll(timeout: float) -> None:
-        rounds.append(timeout)
-        inner(timeout)
+    def poll() -> None:
+        rounds.append(poller.secondsLeft())
+        inner()
 
     poller.poll = poll
     transport = watched(poller, ends[0])

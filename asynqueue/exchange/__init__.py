@@ -14,6 +14,7 @@ The names are those of pprocess, by Paul Boddie; the code is not.
 
 from __future__ import annotations
 
+from asynqueue.errors import AcknowledgementError
 from asynqueue.exchange.channel import Channel
 from asynqueue.exchange.creating import create, exit, start, waitall
 from asynqueue.exchange.exchange import Exchange, ManagedCallable
@@ -38,6 +39,7 @@ from asynqueue.exchange.persistent import (
 )
 
 __all__ = [
+    "AcknowledgementError",
     "BackgroundCallable",
     "BackgroundQueue",
     "Channel",

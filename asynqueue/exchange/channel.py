@@ -121,6 +121,13 @@ class Channel:
         return self._process
 
     @property
+    def sent(self) -> int:
+        """
+        How many messages were sent, or were to be.
+        """
+        return self._sent
+
+    @property
     def received(self) -> int:
         """
         How many messages were received, since the process was given something to do.
@@ -338,7 +345,10 @@ class Channel:
             again.add_note(f"It came from process {self.pid}.")
             return again
         if self._process is None:
-            return EOFError("the process at the other end has ended, or closed the channel")
+            text = "the process at the other end has ended, or closed the channel"
+            if not self.pid and self._sent > 1:
+                text += "; an exchange takes one result of each process, unless it is continuous"
+            return EOFError(text)
         if self._received and self._messages.life is Life.ENDED:
             return EOFError(f"process {self.pid} has ended, and sends no more")
         code = self._process.wait(_PATIENCE)

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from asynqueue.codec import Before
 from asynqueue.exchange.channel import Channel, openChannels
 from asynqueue.exchange.process import children, fork, leave
-from asynqueue.outcome import describeCall
+from asynqueue.outcome import complain, describeCall
 
 # What shells report for a program that Ctrl-C has ended.
 _INTERRUPTED = 130
@@ -32,6 +32,12 @@ class ToCreator(Protocol):
     """
 
     pid: int
+
+    @property
+    def sent(self) -> int:
+        """
+        How many objects it has sent, or has tried to.
+        """
 
     def send(self, obj: Any) -> None:
         """
@@ -187,6 +193,9 @@ def _end(channel: ToCreator, error: BaseException | None) -> NoReturn:
             code = _exitCode(error)
         case _:
             code = 0 if _isTold(channel, error) else 1
+            if code and channel.sent > 1 and not isinstance(error, EOFError):
+                # Its result was taken, and nobody looks for anything else.
+                complain(error)
     channel.leaving(code == 0)
     leave(code)
 

@@ -25,6 +25,9 @@ from asynqueue.exchange.watching import Watching
 # What the system says when there is no room for a process, or its descriptors.
 _NO_ROOM = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
+# A process that waits for its channel, which is closed, has so many seconds to end.
+_REMOVAL_SECONDS = 0.1
+
 
 class _Run(NamedTuple):
     """
@@ -132,6 +135,7 @@ class Exchange:
         @return: the channels whose C{receive} does not wait.
         """
         self.removed = []
+        self._reserve.reap()
         for found in self._watching.rounds(timeout):
             ready = [channel for channel in found if not self._isDone(channel)]
             if ready or self.removed:
@@ -140,12 +144,15 @@ class Exchange:
 
     def remove(self, channel: Channel) -> None:
         """
-        Watch a channel no more, and close it, unless C{autoclose} is off.
+        Watch a channel no more, and close it, unless C{autoclose} is off. Its process ends
+        when it next uses the channel; one that is still busy is waited for by the next call
+        that waits for something, and by L{finish}.
         """
-        self._running.pop(channel, None)
-        self._watching.remove(channel)
-        if self.autoclose:
-            self._reserve.close(channel)
+        self._drop(channel)
+        process = channel.process
+        if self.autoclose and process is not None:
+            # One that waits for its channel ends now: nothing shall be left of it.
+            process.wait(_REMOVAL_SECONDS)
 
     def unfinished(self) -> bool:
         """
@@ -244,7 +251,7 @@ class Exchange:
         """
         callable = self._running[channel].callable
         if not self.reuse or callable is None or channel.isOver:
-            self.remove(channel)
+            self._drop(channel)
         else:
             del self._running[channel]
             self._watching.remove(channel)
@@ -288,6 +295,12 @@ class Exchange:
 
     # What they leave alone
 
+    def _drop(self, channel: Channel) -> None:
+        self._running.pop(channel, None)
+        self._watching.remove(channel)
+        if self.autoclose:
+            self._reserve.close(channel)
+
     def _newPlace(self) -> int:
         self._places += 1
         return self._places - 1
@@ -311,7 +324,7 @@ class Exchange:
         """
         done = channel.endedInOrder and (self.continuous or channel.received > 0)
         if done:
-            self.remove(channel)
+            self._drop(channel)
             self.removed.append(channel)
         return done
 
@@ -323,7 +336,7 @@ class Exchange:
             if not self.continuous:
                 self.start_waiting(channel)
             elif channel.endedInOrder or channel.isTold:
-                self.remove(channel)
+                self._drop(channel)
 
     def _fill(self) -> None:
         """

@@ -19,6 +19,7 @@ import struct
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
+from weakref import ref
 
 from asynqueue.codec import ELSEWHERE
 from asynqueue.errors import AcknowledgementError, WorkerLostError
@@ -55,7 +56,15 @@ class PersistentChannel:
         self._endpoint = endpoint
         self._file = os.stat(address).st_ino
         self._connection: Channel | None = None
+        self._sent = 0
         openChannels.add(self)
+
+    @property
+    def sent(self) -> int:
+        """
+        How many objects were sent, or were to be.
+        """
+        return self._sent
 
     def fileno(self) -> int:
         """
@@ -71,6 +80,7 @@ class PersistentChannel:
         @raise MaybeEncodingError: it cannot be pickled.
         @raise FrameTooLarge: it has too many bytes.
         """
+        self._sent += 1
         while True:
             connection = self._connected()
             try:
@@ -223,6 +233,9 @@ class BackgroundCallable:
 class PersistentCallable:
     """
     A callable whose calls are computations of an exchange, in background processes.
+
+    It does not keep the exchange: when that is gone, and with it its connections, calls
+    begin all the same, and another exchange may connect to them.
     """
 
     def __init__(
@@ -234,13 +247,24 @@ class PersistentCallable:
         """
         self.address = address
         self.callable = callable
-        self.exchange = exchange
+        self._exchange = ref(exchange)
+
+    @property
+    def exchange(self) -> PersistentExchange | None:
+        """
+        The exchange, C{None} if it is gone.
+        """
+        return self._exchange()
 
     def __call__(self, *args: Any, **kw: Any) -> None:
         """
         Start a computation, as L{PersistentExchange.start} does.
         """
-        self.exchange.start(self.address, self.callable, *args, **kw)
+        exchange = self._exchange()
+        if exchange is None:
+            BackgroundCallable(self.address, self.callable)(*args, **kw)
+        else:
+            exchange.start(self.address, self.callable, *args, **kw)
 
 
 class PersistentExchange(Exchange):

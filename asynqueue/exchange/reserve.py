@@ -87,7 +87,7 @@ class Reserve:
         Close a channel, whose process is to end.
         """
         channel.close()
-        self._leaving = [process for process in self._leaving if not process.hasEnded()]
+        self.reap()
         if channel.process is not None and not channel.process.hasEnded():
             self._leaving.append(channel.process)
 
@@ -100,3 +100,9 @@ class Reserve:
         for process in self._leaving:
             process.wait(max(0.0, deadline - monotonic()))
         self._leaving.clear()
+
+    def reap(self) -> None:
+        """
+        Leave nothing of the processes that have ended.
+        """
+        self._leaving = [process for process in self._leaving if not process.hasEnded()]

@@ -19,7 +19,8 @@ DISCONNECTED = frozenset(
 class Channel(Hashable, Protocol):
     """
     What a poller can watch: a L{Transport<asynqueue.pollers.transport.Transport>},
-    or anything else with a descriptor.
+    or anything else with a descriptor. Instead of C{fileno()} it may have an attribute
+    C{socket} or C{descriptor}.
 
     @ivar connected: while it is false, the poller waits for the end of a
         connection attempt. What needs none has it true from the beginning.
@@ -60,6 +61,25 @@ class Channel(Hashable, Protocol):
         """
 
 
+def descriptorOf(channel: Any) -> int:
+    """
+    Return the descriptor of a transport: that of C{fileno()}; or else of its C{socket}, or
+    its C{descriptor}.
+
+    @return: -1 if it is closed.
+    @raise ValueError: it has none of these.
+    """
+    fileno = getattr(channel, "fileno", None)
+    if fileno is None:
+        fileno = getattr(getattr(channel, "socket", None), "fileno", None)
+    fd = getattr(channel, "descriptor", None) if fileno is None else fileno()
+    if isinstance(fd, bool) or not isinstance(fd, int):
+        raise ValueError(
+            f"{channel!r} cannot be watched: give it a fileno(), a socket or a descriptor"
+        )
+    return fd
+
+
 # A channel as it was when the round began: its descriptor, and its number among
 # all that were added, which tells it from a later one with the same descriptor.
 _Seen = tuple[int, Channel, int | None]
@@ -74,8 +94,9 @@ class BasePoller:
     until a transport is connected, and after L{defer_write}, so that nothing is
     called, and nothing wakes up, while nothing happens.
 
-    Subclasses give L{poll}, and the two hooks L{_watch} and L{_unwatch} if they
-    keep what is watched in the kernel.
+    Subclasses give L{poll}, which L{loop} calls without an argument, and the two hooks
+    L{_watch} and L{_unwatch} if they keep what is watched in the kernel. One that waits
+    asks L{secondsLeft} for how long.
 
     @ivar connections: the transports that are watched, by descriptor. It is to
         be read; L{add_channel} and L{del_channel} change it.
@@ -90,6 +111,8 @@ class BasePoller:
         self._counter = counting()
         # The descriptors whose writability is watched.
         self._writing: set[int] = set()
+        # When L{loop} is to return, while it runs.
+        self._until: float | None = None
 
     def add_channel(self, channel: Channel) -> None:
         """
@@ -102,7 +125,7 @@ class BasePoller:
             cannot watch.
         @raise OSError: if the system cannot watch it.
         """
-        fd = channel.fileno()
+        fd = descriptorOf(channel)
         if fd < 0:
             raise ValueError(f"{channel!r} has no open descriptor: add it before it is closed")
         deferred = channel in self.deferred_writers
@@ -169,16 +192,30 @@ class BasePoller:
             One round is always made.
         @param count: after how many rounds to return.
         """
-        deadline = None if timeout is None else monotonic() + timeout
-        for made in counting(1):
-            if not self.connections or (count is not None and made > count):
-                return
-            if deadline is None:
-                self.poll()
-            else:
-                self.poll(max(0.0, deadline - monotonic()))
-                if monotonic() >= deadline:
+        # A callback may call this again.
+        outer, self._until = self._until, None if timeout is None else monotonic() + timeout
+        try:
+            for _ in counting() if count is None else range(count):
+                if not self.connections:
                     return
+                self.poll()
+                if self.secondsLeft() == 0:
+                    return
+        finally:
+            self._until = outer
+
+    def secondsLeft(self, timeout: float | None = None) -> float | None:
+        """
+        Tell a round how long it may wait.
+
+        @param timeout: what the round was given.
+        @return: that, or what is left of the time of L{loop}, if that is less; C{None} for
+            as long as it takes.
+        """
+        if self._until is None:
+            return timeout
+        left = max(0.0, self._until - monotonic())
+        return left if timeout is None else min(timeout, left)
 
     def process_readables(self, fds: Iterable[int]) -> None:
         """

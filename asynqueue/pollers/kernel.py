@@ -66,6 +66,7 @@ class SelectPoller(BasePoller):
             return
         fds = list(self.connections)
         writing = [fd for fd, channel in self.connections.items() if self._wantsWrite(channel)]
+        timeout = self.secondsLeft(timeout)
         seconds = None if timeout is None else min(timeout, _LONGEST)
         try:
             # Some systems tell a failed connection as an exceptional condition.
@@ -110,6 +111,7 @@ class PollPoller(BasePoller):
     def poll(self, timeout: float | None = None) -> None:
         if not self.connections:
             return
+        timeout = self.secondsLeft(timeout)
         # Never less than was asked for: that would be a busy loop.
         wait = None if timeout is None else ceil(min(timeout, _LONGEST) * 1000)
         self._processRound(*_sorted(self._poll.poll(wait)))
@@ -152,6 +154,7 @@ class _QueuePoller(BasePoller):
         if gone:
             self._processRound((), (), gone)
             return
+        timeout = self.secondsLeft(timeout)
         self._wait(None if timeout is None else min(timeout, _LONGEST))
 
     def _checkProcess(self) -> None:

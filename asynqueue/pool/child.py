@@ -34,7 +34,7 @@ from asynqueue.codec import decode, encode
 from asynqueue.constancy import isConstant
 from asynqueue.framing import LARGEST, Frame, checkSize
 from asynqueue.mainmodule import adopt, learn
-from asynqueue.outcome import cannotSend, shapeOf, traceOf
+from asynqueue.outcome import cannotSend, complain, shapeOf
 from asynqueue.pool.performing import Performer, halfImported
 from asynqueue.pool.protocol import RETURNED, SKIPPED, SMALLEST, Kind, Words
 from asynqueue.pool.reporting import Reporter
@@ -283,7 +283,7 @@ class Child:
         except BaseException as error:
             # The seam to user code: nobody is left who could be told but the reader
             # of standard error.
-            _complain(error)
+            complain(error)
         self._send(Kind.END, number, b"", ())
 
     # Sending
@@ -322,18 +322,6 @@ class Child:
         self._lock = RLock()
         self._channel.close()
         self._reporter.forked()
-
-
-def _complain(error: BaseException) -> None:
-    """
-    Write an exception to the standard error, if there is one.
-    """
-    try:
-        sys.stderr.write(traceOf(error))
-        sys.stderr.flush()
-    except Exception:
-        # A task has closed it, or has put something of its own there.
-        pass
 
 
 def _flush() -> None:
@@ -408,5 +396,5 @@ def main(connection: int, words: int, lifeline: int, parent: int, limit: int) ->
     except BaseException as error:
         # At once: if the channel was closed before the process ends, the parent would kill
         # it, and could not tell what it died of.
-        _complain(error)
+        complain(error)
         os._exit(1)

@@ -873,6 +873,74 @@ def test_continuousFailure() -> None:
     assert list(queue) == []
 
 
+def sendTwice(channel: Any) -> None:
+    """
+    Send one result too many.
+    """
+    channel.send(os.getpid())
+    channel.send("lost")
+
+
+def sendAndFail(channel: Any) -> None:
+    """
+    Fail after the result.
+    """
+    channel.send(os.getpid())
+    raise LookupError("after the result")
+
+
+@pytest.mark.parametrize(
+    ("work", "said"),
+    [
+        (sendTwice, "an exchange takes one result of each process, unless it is continuous"),
+        (sendAndFail, "after the result"),
+    ],
+)
+def test_whatNobodyReceivesIsSaid(work: Any, said: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """
+    What a process sends or raises after the result that was taken is written to its standard
+    error.
+    """
+    exchange = Given()
+    exchange.start(work)
+    exchange.finish()
+    assert said in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("work", [echo, count])
+def test_removedIsGone(work: Any) -> None:
+    """
+    Nothing is left of a process that waits for the channel that is removed.
+    """
+    before = children()
+    exchange = Given(continuous=1)
+    exchange.start(work, *([1000] if work is count else []))
+    [channel] = exchange.active()
+    exchange.remove(channel)
+    assert children() == before
+
+
+def test_removedButBusyIsGoneLater() -> None:
+    """
+    A process that has something else to do is not waited for when its channel is removed, but
+    by what waits next.
+    """
+    before = children()
+    here, there = socket.socketpair()
+    exchange = Given()
+    exchange.start(lambda channel: there.recv(1))
+    [channel] = exchange.active()
+    pid = channel.pid
+    exchange.remove(channel)
+    assert children() - before == {pid}
+    here.send(b"x")
+    assert gone(pid)
+    exchange.ready(0)
+    assert children() == before
+    here.close()
+    there.close()
+
+
 # The end of the parent
 
 ORPHANS = """
@@ -1001,6 +1069,29 @@ def test_persistentExchange(tmp_path: Path) -> None:
     exchange.finish()
     assert sorted(result for _, result in exchange.given) == [9, 16]
     assert all(gone(pid) for pid, _ in exchange.given)
+
+
+def test_aKeptCallableKeepsNoExchange(tmp_path: Path) -> None:
+    """
+    What was started can be collected by another exchange, though the callable that started
+    it is kept. It still begins computations, for whoever connects to them.
+    """
+    address = str(tmp_path / "1")
+    exchange = PersistentlyGiven()
+    managed = exchange.manage(address, MakeParallel(whoSquares))
+    managed(3)
+    assert managed.exchange is exchange
+    del exchange
+    gc.collect()
+    assert managed.exchange is None
+    exchange = PersistentlyGiven()
+    for number in (3, 4):
+        exchange.connect(address)
+        exchange.store(PATIENCE * 1000)
+        assert [result for _, result in exchange.given] == [number * number]
+        assert gone(exchange.given.pop()[0])
+        if number == 3:
+            managed(4)
 
 
 def test_persistentLimit(tmp_path: Path) -> None:
