@@ -53,21 +53,6 @@ class Names(Protocol):
         """
 
 
-class _Elsewhere:
-    """
-    The other side has no names of this program: it is sent what they stand for.
-    """
-
-    def pickled(self, value: Any, isInBand: Any = None) -> bytes:
-        definitions = import_module("asynqueue.definitions")
-        pickled: bytes = definitions.pickled(value, isInBand, definitions.Elsewhere())
-        return pickled
-
-
-# For programs that are not started by this one, or not by us.
-ELSEWHERE = _Elsewhere()
-
-
 class Before:
     """
     The names of the main module that there are now, for a fork that has been made just now.
@@ -196,7 +181,7 @@ def encodeCall(
     try:
         return encode((args, kw), names)
     except Unsendable as error:
-        raise located(error, args, kw, lambda arg: dumps(arg, ELSEWHERE)) from None
+        raise located(error, args, kw, lambda arg: dumps(arg, names)) from None
 
 
 def located(

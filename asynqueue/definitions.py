@@ -24,8 +24,18 @@ from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 import cloudpickle
 from cloudpickle import cloudpickle as internals
 
-from asynqueue.mainmodule import MAIN_NAMES, Named, find, isGiven, isThere, nameOf, namespace
+from asynqueue.mainmodule import (
+    MAIN_NAMES,
+    Named,
+    described,
+    find,
+    isGiven,
+    isThere,
+    nameOf,
+    namespace,
+)
 from asynqueue.methods import pathTo
+from asynqueue.origins import classes, originAt, originOf, originWith, ownName
 from asynqueue.unsendable import refuse
 
 PROTOCOL = 5
@@ -67,6 +77,12 @@ class Scope(Protocol):
         other side; else they bring them along.
         """
 
+    def versionOf(self, name: str) -> int | None:
+        """
+        The version of what a name of the main module stands for, where the other side keeps
+        a namespace for this program; else C{None}.
+        """
+
     def hasName(self, root: str) -> bool:
         """
         Whether a name of the main module is sent as such.
@@ -91,6 +107,9 @@ class Given:
     goesBack = True
     own = False
 
+    def versionOf(self, name: str) -> int | None:
+        return None
+
     def hasName(self, root: str) -> bool:
         return isGiven(root)
 
@@ -111,17 +130,6 @@ class Shared(Given):
 
     def hasName(self, root: str) -> bool:
         return root in self._names
-
-
-class Elsewhere(Given):
-    """
-    The scope of a process that has no names of this program.
-    """
-
-    goesBack = False
-
-    def hasName(self, root: str) -> bool:
-        return False
 
 
 class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -191,10 +199,20 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if make is internals._make_skeleton_class and vars(obj).get("__slots__"):
             # They are slots only if they are there from the beginning.
             args[3]["__slots__"] = obj.__slots__
+        made = _made, (make, args)
+        scope = self._scope
         # A class that came here may have another state here by now, of which the process
         # that it came from shall know nothing.
-        goesBack = self._scope.goesBack or obj in _received
-        return _made, (make, args), state, None, None, _completed if goesBack else _updated
+        if scope.goesBack or (obj in _received and not scope.own):
+            return *made, state, None, None, _completed
+        origin, version = classes.get(obj, (None, None))
+        if origin is not None:
+            return *made, (state, origin.name, origin.about, version), None, None, _renewed
+        if obj.__module__ in MAIN_NAMES and isThere(obj.__qualname__, obj):
+            version = scope.versionOf(obj.__qualname__.partition(".")[0])
+            if version is not None:
+                return *made, (state, ownName(), described(), version), None, None, _renewed
+        return *made, state, None, None, _updated
 
     def _function(self, obj: Any) -> Any:
         if obj.__module__ not in MAIN_NAMES:
@@ -208,17 +226,30 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
             return obj.__qualname__
         else:
             reduced = self._dynamic_function_reduce(obj)
-        self._scope.defined(obj)
-        if obj.__globals__ is not self._own:
-            return reduced
+        scope = self._scope
+        scope.defined(obj)
         _, args, (attributes, slots), *rest = reduced
-        for name in slots["__globals__"]:
-            self._scope.needs(name)
+        values = slots["__globals__"]
+        if obj.__globals__ is self._own:
+            for name in values:
+                scope.needs(name)
+            slots["__globals__"] = {}
+            return _function, (_numberOf(obj), args[0], args[-1]), (attributes, slots), *rest
+        if scope.goesBack:
+            return reduced
+        origin = originOf(obj.__globals__)
+        if origin is not None:
+            where = origin.name, origin.about
+            versions = {name: origin.versions.get(name, 0) for name in values}
+        elif obj.__globals__ is namespace() and scope.versionOf("__name__") is not None:
+            where = ownName(), described()
+            versions = {name: scope.versionOf(name) or 0 for name in values}
+        else:
+            return reduced
         slots["__globals__"] = {}
-        number = _numbers.get(obj)
-        if number is None:
-            number = _numbers[obj] = next(_count)
-        return _function, (number, args[0], args[-1]), (attributes, slots), *rest
+        make = *where, _numberOf(obj), args[0], args[-1]
+        state = (attributes, slots), versions, values
+        return _functionOf, make, state, None, None, _functionSet
 
     def _sentinel(self, obj: Any) -> Any:
         """
@@ -229,6 +260,12 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
             self._scope.needs(name)
             if self._scope.hasName(name):
                 return find, (name,)
+            if self._scope.versionOf(name) is not None:
+                return _sentinelOf, (ownName(), described(), name)
+        known = originWith(obj)
+        if known is not None:
+            origin, name = known
+            return _sentinelOf, (origin.name, origin.about, name)
         return NotImplemented
 
     def _rebuilt(self, obj: Any) -> Any:
@@ -289,15 +326,78 @@ def _completed(cls: type, state: Any) -> type:
     return _updated(cls, state) if cls in _bare else cls
 
 
+def _renewed(cls: type, state: Any) -> type:
+    """
+    Give a class its attributes, if these are newer.
+    """
+    attributes, name, about, version = state
+    known = classes.get(cls)
+    if name == ownName() or (known is not None and known[1] >= version and cls not in _bare):
+        return cls
+    classes[cls] = originAt(name, about), version
+    return _updated(cls, attributes)
+
+
+def _numberOf(f: FunctionType) -> int:
+    number = _numbers.get(f)
+    if number is None:
+        number = _numbers[f] = next(_count)
+    return number
+
+
+def _functionOf(
+    name: str,
+    about: dict[str, Any],
+    number: int,
+    code: CodeType,
+    cells: tuple[CellType, ...] | None,
+) -> FunctionType:
+    """
+    Return a function of another program: the one that it was before, if it can be.
+    """
+    origin = originAt(name, about)
+    return _same(origin.functions, origin.namespace, number, code, cells)
+
+
+def _functionSet(f: FunctionType, state: Any) -> None:
+    """
+    Give a function of another program its attributes and globals.
+    """
+    usual, versions, values = state
+    internals._function_setstate(f, usual)
+    origin = originOf(f.__globals__)
+    if origin is not None:
+        origin.update(versions, values)
+
+
+def _sentinelOf(name: str, about: dict[str, Any], path: str) -> object:
+    """
+    Return what means something only as the value of a name.
+    """
+    if name == ownName():
+        return find(path)
+    return originAt(name, about).namespace.setdefault(path, object())
+
+
 def _function(number: int, code: CodeType, cells: tuple[CellType, ...] | None) -> FunctionType:
     """
     Return a function of the main module: the one that it was before, if it can be.
     """
-    known = _functions.get(number)
+    return _same(_functions, namespace(), number, code, cells)
+
+
+def _same(
+    functions: WeakValueDictionary[int, FunctionType],
+    main: dict[str, Any],
+    number: int,
+    code: CodeType,
+    cells: tuple[CellType, ...] | None,
+) -> FunctionType:
+    known = functions.get(number)
     if known is not None and len(known.__code__.co_freevars) == len(code.co_freevars):
         known.__code__ = code
         return known
-    f = _functions[number] = FunctionType(code, namespace(), closure=cells)
+    f = functions[number] = FunctionType(code, main, closure=cells)
     return f
 
 

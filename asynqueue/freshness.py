@@ -242,6 +242,9 @@ class Within:
     goesBack = False
     own = True
 
+    def versionOf(self, name: str) -> int | None:
+        return None
+
     def __init__(self, name: str) -> None:
         self._name = name
         self.needed: set[str] = set()

@@ -19,17 +19,20 @@ from io import BytesIO
 from itertools import count
 from operator import is_
 from threading import RLock
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from asynqueue.codec import dumps
+from asynqueue.codec import dumps, isImportable
 from asynqueue.freshness import ABSENT, Unit, Within, definitions
 from asynqueue.mainmodule import MAIN_NAMES, Named, isThere
 from asynqueue.outcome import inWords
 
 # So many closures are kept.
 _MOST_CLOSURES = 4096
+
+# So many pickled functions are kept.
+_MOST_KEPT = 256
 
 
 class Closure:
@@ -128,6 +131,14 @@ class _Program:
         before = None if known is None else known.units.get("")
         return self._collected({"": self._looked(before, "", f)})
 
+    def version(self, name: str) -> int:
+        """
+        Return the version of what a name stands for now.
+
+        @raise Exception: whatever the pickling of somebody's objects raises.
+        """
+        return self._unit(name, None).version
+
     def _collected(self, units: dict[str, Unit], names: Iterable[str] = ()) -> Closure:
         """
         Look at names, and at all that they need.
@@ -199,6 +210,71 @@ def closureOf(f: Any, known: Closure | None) -> Closure:
     """
     with _lock:
         return _theProgram().closureOf(f, known)
+
+
+class _Elsewhere:
+    """
+    The other side has no names of this program: it is sent what they stand for. It keeps
+    them for this program, so they have versions.
+    """
+
+    goesBack = False
+    own = False
+
+    def versionOf(self, name: str) -> int | None:
+        with _lock:
+            return _theProgram().version(name)
+
+    def hasName(self, root: str) -> bool:
+        return False
+
+    def needs(self, name: str) -> None:
+        pass
+
+    def defined(self, obj: Any) -> None:
+        pass
+
+    def pickled(self, value: Any, isInBand: Any = None) -> bytes:
+        pickled: bytes = definitions().pickled(value, isInBand, self)
+        return pickled
+
+
+# For programs that are not started by this one, or not by us.
+ELSEWHERE = _Elsewhere()
+
+
+class _Kept:
+    """
+    A function or class that is pickled already.
+    """
+
+    def __init__(self, closure: Closure, pickled: bytes) -> None:
+        self.closure = closure
+        self._pickled = pickled
+
+    def __reduce__(self) -> Any:
+        return pickle.loads, (self._pickled,)
+
+
+_kept: dict[Any, _Kept] = {}
+
+
+def keptElsewhere(f: Any) -> Any:
+    """
+    Return what is pickled for elsewhere in the place of something that is called: much
+    faster, as long as that has not changed. A hot path.
+
+    @raise Exception: whatever the pickling of somebody's objects raises.
+    """
+    if type(f) is not FunctionType or isImportable(f):
+        return f
+    known = _kept.get(f)
+    if known is None or not known.closure.holds():
+        closure = closureOf(f, None if known is None else known.closure)
+        while len(_kept) >= _MOST_KEPT:
+            del _kept[next(iter(_kept))]
+        known = _kept[f] = _Kept(closure, dumps(f, ELSEWHERE))
+    return known
 
 
 class _Needing:

@@ -21,7 +21,6 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 from weakref import ref
 
-from asynqueue.codec import ELSEWHERE
 from asynqueue.errors import AcknowledgementError, WorkerLostError
 from asynqueue.exchange.channel import Channel, openChannels
 from asynqueue.exchange.creating import abandonInherited, noteOuter, serve
@@ -30,6 +29,7 @@ from asynqueue.exchange.parallel import Queue
 from asynqueue.exchange.process import fork, leave
 from asynqueue.exchange.reserve import Call
 from asynqueue.outcome import describeCall
+from asynqueue.program import ELSEWHERE
 
 # A process, a user and a group.
 _CREDENTIALS = struct.Struct("3i")

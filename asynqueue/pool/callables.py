@@ -13,9 +13,9 @@ from hashlib import blake2b
 from types import FunctionType
 from typing import Any
 
-from asynqueue.codec import ELSEWHERE, dumps, isImportable
+from asynqueue.codec import dumps, isImportable
 from asynqueue.constancy import isUnbound
-from asynqueue.program import Closure, Told, closureOf
+from asynqueue.program import ELSEWHERE, Closure, Told, closureOf
 
 # A child knows so many callables, of so many bytes together, before those that were
 # not used for the longest time are forgotten.

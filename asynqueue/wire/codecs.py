@@ -13,9 +13,10 @@ import pickle
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from asynqueue.codec import ELSEWHERE, dumps, encode, encodeCall
+from asynqueue.codec import dumps, encode, encodeCall
 from asynqueue.errors import RemoteError, RemoteProtocolError
 from asynqueue.outcome import Raised, nameOf, portable, textOf
+from asynqueue.program import ELSEWHERE
 from asynqueue.wire.cbor import CborCodec
 
 # So many bytes are not copied into a pickle.

@@ -17,12 +17,13 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from asynqueue.codec import ELSEWHERE, dumps, located
+from asynqueue.codec import dumps, located
 from asynqueue.errors import Unsendable, WorkerError, WorkerLost
 from asynqueue.failures import failureOf
 from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import isIterator
 from asynqueue.outcome import Raised, Returned, describeCall, inWords, perform, settled, shortRepr
+from asynqueue.program import ELSEWHERE, keptElsewhere
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.workers.delivery import Deliveries
@@ -254,10 +255,10 @@ class ExecutorWorker:
         """
         if self._here:
             return _runHere, (task, partial(outbox.put, _Begun(task)) if task.watched else None)
+        f, args, kw = task.callTuple
         try:
-            packed = dumps(task.callTuple, ELSEWHERE)
+            packed = dumps((keptElsewhere(f), args, kw), ELSEWHERE)
         except Unsendable as error:
-            _, args, kw = task.callTuple
             raise located(error, args, kw, lambda arg: dumps(arg, ELSEWHERE)) from None
         return perform, (packed, f"{self._name}-{next(self._numbers)}")
 

@@ -288,7 +288,7 @@ async def doHost() -> None:
     The same with a host that takes code.
     """
     global RATE  # noqa: PLW0603
-    manager = ServerManager()
+    manager = ServerManager(processes=1)
     where = manager.newSocket()
     await manager.spawn(where)
     queue = TaskQueue()
@@ -299,8 +299,23 @@ async def doHost() -> None:
     first = await queue.call(rate)
     RATE = 1
     say("host later", first, await queue.call(rate))
+    await doElsewhere(queue, "host's")
     await queue.shutdown()
     await manager.shutdown()
+
+
+async def doElsewhere(queue: TaskQueue, whose: str) -> None:
+    """
+    What calls set in another program, later calls of this one see.
+    """
+    await queue.call(setOwn, 5)
+    say(f"{whose} global", await queue.call(own), await queue.call(ownOf, None))
+    sentinel = await queue.call(isMissing), await queue.call(isMissing, MISSING)
+    say(f"{whose} sentinel", *sentinel, await queue.call(same, MISSING) is MISSING)
+    Plain.label = "first"  # type: ignore[attr-defined]
+    first = await queue.call(label)
+    Plain.label = "second"  # type: ignore[attr-defined]
+    say(f"{whose} class", first, await queue.call(label))
 
 
 def inSpawned() -> None:
@@ -348,6 +363,7 @@ async def main(_: Any) -> None:
         Plain.made = 0
         back = await queue.call(same, [Plain(), Later()])
         say("executor", type(back[0]) is Plain, Plain.made, await queue.call(work, 20))
+        await doElsewhere(queue, "executor's")
         await queue.shutdown()
     await doHost()
 
