@@ -31,8 +31,11 @@ class Named(bytes):
     names: frozenset[str] = frozenset()
 
 
-# The names that this process was given by its parent.
+# The names that this process was given by its parent ...
 _given: set[str] = set()
+
+# ... and why it does not have others.
+_missing: dict[str, BaseException] = {}
 
 _ABSENT = object()
 
@@ -70,21 +73,45 @@ def learn(body: Any) -> None:
     """
     Take over names of the main module of the parent, each with what it stands for.
 
-    @param body: pickles of one pickler: pairs of a name and its object; a name alone, if
-        it stands for nothing any more; and C{None} after the last.
-    @raise Exception: whatever their unpickling raises. The names before are there then.
+    Where that raises something, those that follow are missing.
+
+    @param body: pickles of one pickler: first a list of the names; then pairs of a name and
+        its object, or a name alone, if it stands for nothing any more; and C{None} after
+        the last.
     """
     unpickler = pickle.Unpickler(BytesIO(body))
     main = namespace()
-    while (given := unpickler.load()) is not None:
-        if isinstance(given, str):
-            main.pop(given, None)
-        elif given[0]:
-            main[given[0]] = given[1]
-            _given.add(given[0])
-        else:
-            # The text of files that are not on the disk, as the cells of a notebook.
-            linecache.cache.update(given[1])
+    left = dict.fromkeys(unpickler.load())
+    try:
+        while (given := unpickler.load()) is not None:
+            if isinstance(given, str):
+                del left[given]
+                main.pop(given, None)
+            elif given[0]:
+                del left[given[0]]
+                main[given[0]] = given[1]
+                _given.add(given[0])
+                _missing.pop(given[0], None)
+            else:
+                # The text of files that are not on the disk, as the cells of a notebook.
+                linecache.cache.update(given[1])
+    except BaseException as error:
+        # Somebody's objects: whatever their unpickling raises. Calls that need what is
+        # missing will say it.
+        for name in left:
+            main.pop(name, None)
+            _missing[name] = error
+
+
+def whyMissing(error: BaseException) -> BaseException:
+    """
+    Return why a name is missing, if that is what an exception says; else itself.
+    """
+    if _missing and type(error) in (AttributeError, NameError):
+        for name, reason in _missing.items():
+            if repr(name) in str(error):
+                return reason
+    return error
 
 
 def isGiven(root: str) -> bool:

@@ -381,6 +381,7 @@ class Told:
     def _pickledUnits(self, changed: dict[str, Unit]) -> bytes:
         file = BytesIO()
         pickler = definitions().DefinitionPickler(file, _Without(changed))
+        pickler.dump(list(changed))
         files = self._newFiles(changed)
         if files:
             pickler.dump(("", files))

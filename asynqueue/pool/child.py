@@ -33,7 +33,7 @@ from asynqueue.channels import Channel
 from asynqueue.codec import decode, encode
 from asynqueue.constancy import isConstant
 from asynqueue.framing import LARGEST, Frame, checkSize
-from asynqueue.mainmodule import adopt, learn
+from asynqueue.mainmodule import adopt, learn, whyMissing
 from asynqueue.outcome import cannotSend, complain, shapeOf
 from asynqueue.pool.performing import Performer, halfImported
 from asynqueue.pool.protocol import RETURNED, SKIPPED, SMALLEST, Kind, Words
@@ -80,8 +80,6 @@ class Child:
         self._definitions: dict[int, Any] = {}
         # Those that no call changes.
         self._callables: dict[int, Callable[..., Any]] = {}
-        # Why names of the main program are missing.
-        self._unlearnt: BaseException | None = None
         self._streams: dict[int, Stream] = {}
         # Those that have credit.
         self._active: deque[Stream] = deque()
@@ -169,7 +167,7 @@ class Child:
         words = self._words
         if words.isRevoked(number):
             if not number:
-                self._learn(packed)
+                learn(packed)
             return
         if not words.begin(number):
             self._send(SKIPPED, number, b"")
@@ -186,9 +184,7 @@ class Child:
             # The seam to user code: exits and interrupts of the task are outcomes,
             # too, and so is what its arguments raise as they are unpickled.
             words.ended(perf_counter() - started)
-            if self._unlearnt is not None and isinstance(error, (AttributeError, NameError)):
-                error = self._unlearnt
-            self._raised(number, error)
+            self._raised(number, whyMissing(error))
             return
         words.ended(perf_counter() - started)
         if value is None:
@@ -206,14 +202,6 @@ class Child:
         if isConstant(f):
             self._callables[name] = f
         return f
-
-    def _learn(self, names: Any) -> None:
-        try:
-            learn(names)
-        except BaseException as error:
-            # Somebody's objects: whatever their unpickling raises. Calls that need what is
-            # missing will say it.
-            self._unlearnt = error
 
     def _returned(self, number: int, value: Any) -> None:
         try:

@@ -92,6 +92,13 @@ def keyword(*, x=1): return x
 def even(n): return n == 0 or odd(n - 1)
 def odd(n): return n != 0 and even(n - 1)
 def late(): return LATE
+
+class NotThere:
+    def __reduce__(self): return __import__, ("no_such_module",)
+BAD = None
+def bad(): return BAD
+def worse(): return bad()
+def wrong(): return RATE.nothing
 """
 
 CELL = """
@@ -108,21 +115,21 @@ def told():
 CHILD = """
 import pickle, sys
 from struct import Struct
-from asynqueue.mainmodule import adopt, learn
+from asynqueue.mainmodule import adopt, learn, whyMissing
 
-def serve(take, give, length, learn, pickle):
+def serve(take, give, length, learn, whyMissing, pickle):
     while head := take.read(length.size):
         isCall = take.read(1) == b"c"
         body = take.read(length.unpack(head)[0])
         try:
             result = repr(pickle.loads(body)()) if isCall else learn(body)
         except BaseException as error:
-            result = repr(error)
+            result = repr(whyMissing(error))
         answer = pickle.dumps(result)
         give.write(length.pack(len(answer)) + answer)
         give.flush()
 
-parts = serve, sys.stdin.buffer, sys.stdout.buffer, Struct("<Q"), learn, pickle
+parts = serve, sys.stdin.buffer, sys.stdout.buffer, Struct("<Q"), learn, whyMissing, pickle
 (lambda adopt, serve, *parts: (adopt({"__name__": "__main__"}), serve(*parts)))(adopt, *parts)
 """
 
@@ -294,3 +301,19 @@ def test_tracebacksTellFilesAndLines(main: dict[str, Any], other: Other) -> None
     told = other.call(main["told"])
     assert 'File "<cell 1>", line 3, in fail' in told
     assert "raise ValueError" in told
+
+
+def test_namesThatCannotBeMadeThere(main: dict[str, Any], other: Other) -> None:
+    """
+    A call that needs what cannot be made in the process fails with the reason for that;
+    others do not, and what they raise is told as it is.
+    """
+    reason = repr(ModuleNotFoundError("No module named 'no_such_module'"))
+    for _ in range(2):
+        main["BAD"] = None
+        assert other.call(main["worse"]) == "None"
+        main["BAD"] = main["NotThere"]()
+        assert other.call(main["bad"]) == reason
+        assert other.call(main["worse"]) == reason
+        assert other.call(main["other"]) == "2"
+        assert "nothing" in other.call(main["wrong"])
