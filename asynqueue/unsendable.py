@@ -62,6 +62,8 @@ def _about(kind: type) -> tuple[str, str] | None:
     # There is none where these were not imported.
     if _isOf(kind, "twisted.internet.defer", "Deferred"):
         return "a Deferred", _AWAIT
+    if _isOf(kind, "asynqueue.iteration.deferator", "Deferator"):
+        return "a Deferator", "pass a list of its items"
     if _isOf(kind, "concurrent.futures", "Future"):
         return "a Future", "pass what its result() gives"
     return None

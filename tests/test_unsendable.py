@@ -16,8 +16,10 @@ from twisted.internet.defer import Deferred
 
 from asynqueue.awaitable import AwaitableDeferred
 from asynqueue.chunks import pack
-from asynqueue.codec import ELSEWHERE, dumps, encodeCall
+from asynqueue.codec import dumps, encodeCall
 from asynqueue.errors import MaybeEncodingError, Unsendable
+from asynqueue.iteration.deferator import Deferator
+from asynqueue.program import ELSEWHERE
 from asynqueue.wire.cbor import CborCodec
 
 
@@ -141,6 +143,14 @@ def test_withinObjectsAndCode(pending: tuple[Any, str]) -> None:
         for args in ((Holder(value),), ([lambda: value],), ([lambda: 0, Holder([value])],)):
             with pytest.raises(Unsendable, match=rf"{re.escape(what)} in argument 1: "):
                 encodeCall(args, {}, names)
+
+
+def test_deferatorsStay() -> None:
+    """
+    So is a Deferator.
+    """
+    with pytest.raises(Unsendable, match="a Deferator in argument 1: pass a list"):
+        encodeCall((Deferator(rows()),), {})
 
 
 @pytest.mark.parametrize("encode", CODECS, ids=["pickle", "cbor"])
