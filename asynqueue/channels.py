@@ -28,6 +28,7 @@ from pickle import PickleBuffer
 from typing import Any
 from weakref import WeakSet
 
+from asynqueue.descriptors import aboveStandard
 from asynqueue.errors import FrameInvalid
 from asynqueue.framing import LARGEST, Decoder, Frame, checkSize, head, layout, packed
 
@@ -63,9 +64,9 @@ def anonymousFile() -> int:
     that. It is not inherited.
     """
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("asynqueue")
+        return aboveStandard(os.memfd_create("asynqueue"))
     with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+        return aboveStandard(os.dup(file.fileno()))
 
 
 def _segment(parts: Sequence[Any], offsets: Sequence[int], size: int) -> int:
@@ -257,7 +258,7 @@ class Channel:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 descriptors = array("i")
                 descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-                self._segments.extend(descriptors)
+                self._segments.extend(map(aboveStandard, descriptors))
 
     def _claim(self, size: int) -> memoryview:
         """

@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 
 from asynqueue.codec import dumps
 from asynqueue.constancy import Constant, isConstant
+from asynqueue.descriptors import holdStandard
 from asynqueue.errors import TaskInterrupted, Unsendable
 from asynqueue.mainmodule import Named
 from asynqueue.outcome import (
@@ -145,6 +146,7 @@ class Journal:
         """
         @raise OSError: there is no room for it.
         """
+        holdStandard()
         self._descriptor = os.memfd_create("asynqueue journal")
         os.ftruncate(self._descriptor, _SLOTS * _SLOT_BYTES)
         self._memory = _Memory(self._descriptor)

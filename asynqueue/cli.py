@@ -19,6 +19,7 @@ from asynqueue.command.inputs import Inputs, sourcesOf
 from asynqueue.command.job import Job, NoSuchFunction, failed, findFunction
 from asynqueue.command.run import Manner, OnError, Status
 from asynqueue.cores import cores
+from asynqueue.descriptors import holdStandard
 from asynqueue.errors import AsynQueueError
 from asynqueue.outcome import traceOf
 from asynqueue.scheduling.options import makeOptions
@@ -209,7 +210,7 @@ def _map(
     """
     if sys.stdout is None:
         raise _Refused("standard output is closed")
-    _fillGaps()
+    holdStandard()
     _beNice(niceness)
     elsewhere = None
     if hosts:
@@ -243,16 +244,6 @@ def _map(
         progress = sys.stderr is not None and sys.stderr.isatty()
     setting = Setting(processes, progress, elsewhere)
     return Conductor(manner, Inputs(sourcesOf(inputs, lines)), setting).conduct()
-
-
-def _fillGaps() -> None:
-    """
-    If standard input or error is closed, let nothing else be opened there: it
-    would be handed to other processes, and be read and written.
-    """
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(fd)
 
 
 def _elsewhere(
@@ -350,7 +341,7 @@ def worker(context: click.Context, /, **given: Any) -> None:
         )
     except SettingsError as error:
         raise click.UsageError(str(error), context) from error
-    _fillGaps()
+    holdStandard()
     sys.path.insert(0, os.getcwd())
     context.exit(import_module("asynqueue.command.worker").work(settings).value)
 

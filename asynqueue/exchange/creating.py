@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Protocol
 from weakref import WeakKeyDictionary
 
 from asynqueue.codec import Before
+from asynqueue.descriptors import holdStandard
 from asynqueue.exchange.channel import Channel, openChannels
 from asynqueue.exchange.process import children, fork, leave
 from asynqueue.outcome import complain, describeCall
@@ -78,6 +79,7 @@ def created(doing: str = "") -> Channel:
     @return: in either process the channel to the other one.
     @raise OSError: there is no room for one.
     """
+    holdStandard()
     here, there = socket.socketpair()
     try:
         process = fork()

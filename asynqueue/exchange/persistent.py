@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 from weakref import ref
 
+from asynqueue.descriptors import holdStandard
 from asynqueue.errors import AcknowledgementError, WorkerLostError
 from asynqueue.exchange.channel import Channel, openChannels
 from asynqueue.exchange.creating import abandonInherited, noteOuter, serve
@@ -343,6 +344,7 @@ def _background(address: str, doing: str) -> PersistentChannel | None:
     @return: in the new process its channel, here C{None}: it listens now.
     """
     address = os.path.abspath(address)
+    holdStandard()
     here, there = socket.socketpair()
     try:
         between = fork()

@@ -32,6 +32,7 @@ from typing import Any
 from asynqueue.channels import Channel
 from asynqueue.codec import decode, encode
 from asynqueue.constancy import isConstant
+from asynqueue.descriptors import holdStandard
 from asynqueue.framing import LARGEST, Frame, checkSize
 from asynqueue.mainmodule import adopt, learn, whyMissing
 from asynqueue.outcome import cannotSend, complain, shapeOf
@@ -359,6 +360,7 @@ def main(connection: int, words: int, lifeline: int, parent: int, limit: int) ->
     @param parent: the process ID of the parent.
     @param limit: how many bytes a result may have.
     """
+    holdStandard()
     # A handler that does nothing, rather than SIG_IGN: programs that tasks start
     # would inherit that.
     for number in signal.valid_signals() - _IGNORED:

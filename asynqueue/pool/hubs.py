@@ -26,6 +26,7 @@ from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor, IWriteDe
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from asynqueue.descriptors import holdStandard
 from asynqueue.errors import ImplementationError
 from asynqueue.timers import later
 
@@ -287,6 +288,7 @@ class Timers:
         with self._changed:
             self._timers.append(timer)
             if self._pipe is None:
+                holdStandard()
                 pipe = self._pipe = os.pipe()
                 os.set_blocking(pipe[0], False)
                 Context().run(self._loop.add_reader, pipe[0], self._run)

@@ -22,6 +22,7 @@ from time import monotonic
 from typing import Any
 
 from asynqueue.channels import Channel, anonymousFile
+from asynqueue.descriptors import holdStandard
 from asynqueue.framing import LARGEST
 from asynqueue.pool.protocol import SMALLEST, Words
 from asynqueue.pool.surroundings import importPath
@@ -62,6 +63,7 @@ class Spawned:
             descriptors.
         """
         _undead[:] = [spawned for spawned in _undead if not spawned.hasEnded()]
+        holdStandard()
         with ExitStack() as passed, ExitStack() as kept:
             self._ended = False
             self.exitCode: int | None = None

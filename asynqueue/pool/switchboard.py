@@ -16,6 +16,7 @@ from threading import Lock
 from time import monotonic
 from typing import Any
 
+from asynqueue.descriptors import holdStandard
 from asynqueue.pool.hubs import Hub, Timer
 
 # No wait of the system may be much longer, in seconds: a longer one is several turns.
@@ -167,6 +168,7 @@ class Switchboard:
         """
         Let other threads wake up the one that turns.
         """
+        holdStandard()
         reading, writing = self._wakeUp = os.pipe()
         os.set_blocking(reading, False)
         os.set_blocking(writing, False)

@@ -24,12 +24,14 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 
+from asynqueue.descriptors import holdStandard
 from asynqueue.reactors import theReactor
 from asynqueue.wire.endpoints import dialedAs
 from asynqueue.wire.server import WireServer
 
 _NAME = "asynqueue.wire"
 
+_STDOUT = 1
 _LEVELS = [level.name for level in LogLevel.iterconstants()]
 
 # After the second signal it has so many seconds, whatever it does.
@@ -160,7 +162,7 @@ class _Program:
         line = f"ready {where}\n".encode()
         # Whoever wanted to know it may not be there any more.
         with suppress(OSError):
-            os.write(sys.stdout.fileno() if self._ready is None else self._ready, line)
+            os.write(_STDOUT if self._ready is None else self._ready, line)
         self._server.whenStopped().addBoth(lambda _: self._stopReactor())
 
     def _cannot(self, failure: Failure) -> None:
@@ -230,6 +232,7 @@ def main() -> None:
     """
     Be a host.
     """
+    holdStandard()
     host(prog_name=f"python -m {_NAME}")
 
 

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IReactorCore
 
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
+from asynqueue.descriptors import holdStandard
 from asynqueue.errors import WireError
 from asynqueue.pool.hubs import Hub, hubOf
 from asynqueue.reactors import checkedReactor, theReactor
@@ -50,6 +51,7 @@ class _Folder:
         if len(str(self.path)) > _LONGEST_PATH - 20:
             self.path.rmdir()
             self.path = Path(tempfile.mkdtemp(prefix="asynqueue-", dir="/tmp"))
+        holdStandard()
         nobody, self._lifeline = os.pipe()
         try:
             self._janitor = subprocess.Popen(

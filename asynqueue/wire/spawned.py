@@ -25,6 +25,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from asynqueue.descriptors import holdStandard
 from asynqueue.errors import WorkerLostError
 from asynqueue.pool.hubs import Hub
 from asynqueue.timers import Timer
@@ -87,6 +88,7 @@ class SpawnedServer:
         self._text = getincrementaldecoder("utf-8")("replace")
         self._timer = Timer(hub.callLater)
         self._gone = Waiters()
+        holdStandard()
         with ExitStack() as passed, ExitStack() as kept:
             report, there = os.pipe()
             kept.callback(os.close, report)

@@ -139,3 +139,22 @@ async def test_modulesThatCameLater(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert [n async for n in queue.map(module.double, range(3))] == [0, 2, 4]
         monkeypatch.delitem(sys.modules, name)
     await queue.shutdown()
+
+
+@pytest.mark.parametrize("when", ["start", "later"])
+def test_closedDescriptors(when: str, tmp_path: Path) -> None:
+    """
+    Where the standard descriptors are closed, when a program starts or later, nothing that
+    code in C prints gets into what goes between a queue and its processes.
+    """
+    report = tmp_path / "report"
+    closing = 'exec "$0" "$@" <&- >&- 2>&-' if when == "start" else 'exec "$0" "$@"'
+    program = str(Path(__file__).with_name("closed_program.py"))
+    subprocess.run(
+        ["/bin/sh", "-c", closing, sys.executable, program, when, str(report)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        timeout=PATIENCE,
+        capture_output=True,
+        check=True,
+    )
+    assert report.read_text() == repr([True] * 4)
