@@ -37,6 +37,7 @@ from asynqueue.command.output import Output
 from asynqueue.command.progress import ProgressLine
 from asynqueue.command.run import Manner, MapRun, OnError, Status
 from asynqueue.command.signals import Signals
+from asynqueue.constancy import isConstant
 from asynqueue.errors import MaybeEncodingError
 from asynqueue.reactors import theReactor
 from asynqueue.scheduling.options import DEFAULT
@@ -210,6 +211,13 @@ def test_jobGivesALine() -> None:
     """
     assert Job("builtins:len")("abc") == b"3"
     assert Job("builtins:len", parse=True)("[1, 2]") == b"2"
+
+
+def test_jobIsMadeOnce() -> None:
+    """
+    A process has a job made once, and not for each input.
+    """
+    assert isConstant(Job("builtins:len"))
 
 
 async def _later(text: str) -> str:

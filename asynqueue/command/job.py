@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from attrs import frozen
 
+from asynqueue.constancy import Constant
 from asynqueue.errors import AsynQueueError, MaybeEncodingError, TaskTimedOut
 from asynqueue.outcome import describeCall, nameOf, settled, shortRepr, textOf, traceOf
 
@@ -80,7 +81,7 @@ class Failed:
 
 
 @frozen
-class Job:
+class Job(Constant):
     """
     Calls a function with one input.
 
