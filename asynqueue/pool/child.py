@@ -24,6 +24,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from io import TextIOWrapper
 from threading import RLock, current_thread, main_thread
 from time import perf_counter
@@ -337,12 +338,14 @@ def _printWholeLines() -> None:
 
 def _dieWithParent(lifeline: int, parent: int) -> None:
     """
-    Have the kernel end this process when the other end of a pipe is closed, which
-    only the parent holds: also in the middle of a call that never returns.
+    Have the kernel end this process, and all that its calls have started, when the other
+    end of a pipe is closed, which only the parent holds: also in the middle of a call that
+    never returns.
     """
     os.set_inheritable(lifeline, False)
     if hasattr(fcntl, "F_SETSIG"):
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        # The group, which this process leads.
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpid())
         fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
         flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
         fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
@@ -381,6 +384,10 @@ def main(connection: int, words: int, lifeline: int, parent: int, limit: int) ->
     channel = Channel(end, max(limit, SMALLEST))
     child = Child(channel, shared, limit)
     os.register_at_fork(after_in_child=child.forked)
+    # It may live on when this process has ended in good order: its pipe must not kill it.
+    held = ExitStack()
+    held.callback(os.close, lifeline)
+    os.register_at_fork(after_in_child=held.close)
     try:
         child.serve()
     except BaseException as error:

@@ -24,6 +24,7 @@ from typing import Any
 from asynqueue.channels import Channel, anonymousFile
 from asynqueue.descriptors import holdStandard
 from asynqueue.framing import LARGEST
+from asynqueue.pool.groups import killGroup, reap
 from asynqueue.pool.protocol import SMALLEST, Words
 from asynqueue.pool.surroundings import importPath
 
@@ -120,7 +121,8 @@ class Spawned:
 
     def signal(self, number: int) -> None:
         """
-        Send a signal to the process, unless it has ended.
+        Send a signal to the process, unless it has ended. SIGKILL is for all that its calls
+        have started, too.
         """
         if self._ended:
             return
@@ -131,6 +133,8 @@ class Spawned:
                 # Never another process: if something else in this program has waited
                 # for this one, its process ID may belong to another by now.
                 signal.pidfd_send_signal(self.pidfd, number)
+            if number == signal.SIGKILL:
+                killGroup(self.pid)
         except ProcessLookupError:
             pass
 
@@ -140,13 +144,13 @@ class Spawned:
         """
         if not self._ended:
             try:
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                code = reap(self.pid, os.WNOHANG)
             except ChildProcessError:
                 # Something else in this program has waited for it, or ignores SIGCHLD.
                 self._end(None)
             else:
-                if pid:
-                    self._end(os.waitstatus_to_exitcode(status))
+                if code is not None:
+                    self._end(code)
         return self._ended
 
     def awaitEnd(self, seconds: float) -> bool:
@@ -209,8 +213,8 @@ def _start(passed: tuple[int, ...], limit: int) -> subprocess.Popen[bytes]:
         f"import sys; sys.path[:] = {importPath()!r};"
         f" from asynqueue.pool.child import main; main({numbers})"
     )
-    # Ctrl-C, which goes to all processes of a terminal, must not hit it while it
-    # starts, either: it inherits this, until it can do better itself.
+    # Ctrl-C, which goes to all processes of a terminal, must not hit it before it has a
+    # session of its own: it inherits this, until it can do better itself.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return subprocess.Popen(
@@ -218,6 +222,9 @@ def _start(passed: tuple[int, ...], limit: int) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             pass_fds=passed,
+            # It leads a group: what its calls start can be killed with it. With no terminal
+            # nothing of that can be stopped for touching one in the background.
+            start_new_session=True,
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -194,15 +194,17 @@ class _Program:
 
 def dieWith(lifeline: int) -> None:
     """
-    Have this process killed when a pipe ends, which only its parent holds: also in the
-    middle of a call that never returns.
+    Have this process killed, and all that its calls have started, when a pipe ends, which
+    only its parent holds: also in the middle of a call that never returns.
     """
     os.set_inheritable(lifeline, False)
     if not hasattr(fcntl, "F_SETSIG"):
         # The kernel cannot do it: a thread can, if the call lets it run.
         Thread(target=_killAtEnd, args=(lifeline,), daemon=True).start()
         return
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    # The group, which a server that was spawned leads.
+    pid = os.getpid()
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -pid if os.getpgrp() == pid else pid)
     fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
     flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
     fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)

@@ -18,7 +18,7 @@ import subprocess
 import sys
 from codecs import getincrementaldecoder
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from enum import Enum
 from typing import Any
 
@@ -27,6 +27,7 @@ from twisted.logger import Logger
 
 from asynqueue.descriptors import holdStandard
 from asynqueue.errors import WorkerLostError
+from asynqueue.pool.groups import killGroup, reap
 from asynqueue.pool.hubs import Hub
 from asynqueue.timers import Timer
 from asynqueue.wire.stdio import StdioServer
@@ -156,13 +157,14 @@ class SpawnedServer:
             self._reason = self._reason or reason
             self._life = _Life.ENDING
             self._watch()
-            self._process.kill()
+            killGroup(self.pid)
 
     def disown(self) -> None:
         """
         This is a fork of the process that has spawned it, and must not keep it alive.
         """
         os.close(self._lifeline)
+        self._life = _Life.ENDED
         # It cannot be waited for here, and nobody shall complain.
         self._process.returncode = 0
 
@@ -228,8 +230,14 @@ class SpawnedServer:
         The process has closed its end: it has ended, or is about to.
         """
         self._hub.unwatch(self._report)
-        # Whatever made it close that: it can tell us nothing any more.
-        self._process.kill()
+        with suppress(ProcessLookupError):
+            # Whatever made it close that: it can tell us nothing any more.
+            os.kill(self.pid, signal.SIGKILL)
+        try:
+            self._process.returncode = reap(self.pid)
+        except ChildProcessError:
+            # Something else in this program has waited for it, or ignores SIGCHLD.
+            pass
         status = self._process.wait()
         while self._passOn():
             pass

@@ -13,6 +13,7 @@ import logging
 import mmap
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -418,6 +419,44 @@ def chatter(gate: Token) -> None:
             print("chatter")
 
     threading.Thread(target=run, daemon=True).start()
+
+
+def startHelper(path: str) -> int:
+    """
+    Start a program that never ends, and note its process ID.
+    """
+    helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+    note(path, str(helper.pid))
+    # Nobody shall complain that it was not waited for.
+    helper.returncode = 0
+    return helper.pid
+
+
+def startHelperAndHold(gate: Token, path: str) -> None:
+    """
+    Start one, and never return.
+    """
+    startHelper(path)
+    forkForever(path)
+    lockForever(gate)
+
+
+def startHelperAndExit(path: str, code: int) -> NoReturn:
+    """
+    Start one, and end the process.
+    """
+    startHelper(path)
+    os._exit(code)
+
+
+def forkForever(path: str) -> None:
+    """
+    Fork, and note the process ID of the fork, which never ends.
+    """
+    if not os.fork():
+        note(path, str(os.getpid()))
+        while True:
+            signal.pause()
 
 
 def forkAndWait(code: int) -> int:

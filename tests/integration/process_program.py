@@ -89,6 +89,17 @@ async def doForked() -> None:
     say(queue)
 
 
+async def doHelped() -> None:
+    """
+    A child has started another program, which never ends, and waits for ever.
+    """
+    queue, gate = ProcessQueue(1), Gate()
+    pid = await queue.call(calls.startHelper, os.devnull)
+    queue.call(calls.lockForever, gate.token).addErrback(lambda _: None)
+    await gate.arrivals(1)
+    say(queue, pid)
+
+
 async def doLoaded() -> None:
     """
     There is always more to do.

@@ -8,9 +8,11 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import CancelledError
 
 from asynqueue import ProcessQueue, TaskPool, WorkerLost
 from asynqueue.pool import WorkerLostError
@@ -18,7 +20,7 @@ from asynqueue.testing import Gate
 from asynqueue.testing.calls import waitAt
 from tests.doubles import Heard
 from tests.integration import process_calls as calls
-from tests.integration.process_checks import Used, isGone
+from tests.integration.process_checks import Used, isGone, until
 
 # Seconds after which something does not happen.
 PATIENCE = 60
@@ -106,6 +108,39 @@ async def test_shutdownThatKillsLeavesNothing() -> None:
     assert all(isGone(pid) for pid in pids)
     await gate.close()
     assert used.more() == {}
+
+
+def _noted(path: Path) -> list[int]:
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+@ensureDeferred
+async def test_killEndsWhatCallsHaveStarted(tmp_path: Path) -> None:
+    """
+    With a process that is killed, or dies, ends what its calls have started: programs and
+    forks. What was started by a process that ends in good order lives on.
+    """
+    queue, gate, path = ProcessQueue(1), Gate(), tmp_path / "pids"
+    left = await queue.call(calls.startHelper, str(tmp_path / "left"))
+    await queue.shutdown()
+    queue = ProcessQueue(1, grace=0.01)
+    held = queue.call(calls.startHelperAndHold, gate.token, str(path))
+    await gate.arrivals(1)
+    await until(lambda: len(_noted(path)) == 2)
+    held.cancel()
+    with pytest.raises(CancelledError):
+        await held
+    await until(lambda: all(isGone(pid) for pid in _noted(path)))
+    with ignored(), pytest.raises(WorkerLost):
+        await queue.call(calls.startHelperAndExit, str(path), 3)
+    with pytest.raises(WorkerLost):
+        await queue.call(calls.startHelperAndExit, str(path), 4)
+    assert len(_noted(path)) == 4
+    await until(lambda: all(isGone(pid) for pid in _noted(path)))
+    assert not isGone(left)
+    os.kill(left, signal.SIGKILL)
+    await queue.shutdown()
+    await gate.close()
 
 
 @ensureDeferred

@@ -48,7 +48,9 @@ def program(part: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
 
 
 @ensureDeferred
-@pytest.mark.parametrize("part", ["Idle", "Starting", "Looping", "Holding", "Forked", "Loaded"])
+@pytest.mark.parametrize(
+    "part", ["Idle", "Starting", "Looping", "Holding", "Forked", "Loaded", "Helped"]
+)
 async def test_parentKilled(part: str) -> None:
     """
     When the parent is killed no child outlives it, whatever it was doing.

@@ -348,18 +348,21 @@ async def test_doneDrains(tmp_path: Path) -> None:
 @ensureDeferred
 async def test_doneHasAnEnd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    One that cannot be told anything is killed a little after its grace.
+    One that cannot be told anything is killed a little after its grace, with what its calls
+    have started.
     """
     monkeypatch.setattr("asynqueue.wire.manager._LAST_SECONDS", 0.2)
     async with managing(FQN, grace=0.2) as manager:
         where = manager.newSocket()
         pid = await manager.spawn(where)
         async with connected(where) as queue:
+            helper = await queue.call("help")
             hanging = Heard(queue.call("hang", f"{tmp_path}/it"))
             await until((tmp_path / "it.begun").exists)
             with readingLogs() as logs:
                 await manager.done()
             assert isGone(pid)
+            await until(lambda: isGone(helper))
             await until(lambda: hanging.results)
             assert isinstance(hanging.error, WorkerLost)
     assert any("did not end when it was told" in said for said in logs.said())
@@ -368,16 +371,18 @@ async def test_doneHasAnEnd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @ensureDeferred
 async def test_killed() -> None:
     """
-    One that is killed loses what it ran, that is logged, and another can take its place.
+    One that is killed loses what it ran, with what its calls have started; that is logged,
+    and another can take its place.
     """
     async with managing() as manager:
         where = manager.newSocket()
         pid = await manager.spawn(where)
         async with connected(where) as queue:
+            helper = await queue.call("help")
             with readingLogs() as logs:
                 with pytest.raises(WorkerLost):
                     await queue.call("die")
-                await until(lambda: not manager.pids)
+                await until(lambda: not manager.pids and isGone(helper))
         assert any(f"process {pid} was killed by SIGKILL" in said for said in logs.said())
         assert await manager.spawn(where) != pid
         async with connected(where) as queue:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +74,15 @@ class Universe(WireWorkerUniverse):
         Print something.
         """
         print(text, flush=True)
+
+    def help(self) -> int:
+        """
+        Start a program that never ends.
+        """
+        helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+        # Nobody shall complain that it was not waited for.
+        helper.returncode = 0
+        return helper.pid
 
     def die(self) -> None:
         """
