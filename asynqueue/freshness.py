@@ -90,21 +90,26 @@ def _attributes(f: FunctionType) -> list[Any]:
     return [*(f.__kwdefaults__ or {}).values(), *vars(f).values()]
 
 
-def _members(cls: type) -> list[Any]:
-    return list(vars(cls).values())
-
-
 def _globals(names: list[str], f: FunctionType) -> list[Any]:
     found = f.__globals__
     return [found.get(name, ABSENT) for name in names]
 
 
-def _keysAndValues(dictionary: dict[Any, Any]) -> list[Any]:
-    return [*dictionary, *dictionary.values()]
+def _keysAndValues(dictionary: Any) -> tuple[list[Any], list[Any]]:
+    return list(dictionary), list(dictionary.values())
 
 
-# How to look at what has nothing but constants.
-_ITEMS: dict[type, Callable[[Any], list[Any]]] = {dict: _keysAndValues, list: list, set: list}
+def _areItems(items: Any, before: list[Any]) -> bool:
+    return len(items) == len(before) and all(map(is_, items, before))
+
+
+def _areKeysAndValues(items: Any, before: tuple[list[Any], list[Any]]) -> bool:
+    keys, values = before
+    return (
+        len(items) == len(keys)
+        and all(map(is_, items.values(), values))
+        and all(map(is_, items, keys))
+    )
 
 
 class Unit:
@@ -123,7 +128,8 @@ class Unit:
         self.needs: set[str] = set()
         self.digest = b""
         self.functions: list[tuple[FunctionType, CodeType, Any]] = []
-        self.fields: list[tuple[Callable[[Any], list[Any]], Any, list[Any]]] = []
+        # Whether something has still these parts.
+        self.fields: list[tuple[Callable[[Any, Any], bool], Any, Any]] = []
         self.leaves: list[Any] = []
         self.pickledLeaves = (0, 0)
 
@@ -143,7 +149,7 @@ class Unit:
             if type(obj) is FunctionType:
                 self._noteFunction(obj, main)
             else:
-                self._noteField(_members, obj)
+                self._noteClass(obj)
         self.pickledLeaves = self._pickledLeaves() if self.leaves else (0, 0)
 
     def _noteFunction(self, f: FunctionType, main: dict[str, Any]) -> None:
@@ -162,19 +168,24 @@ class Unit:
 
     def _noteField(self, fetch: Callable[[Any], list[Any]], obj: Any) -> None:
         values = fetch(obj)
-        self.fields.append((fetch, obj, values))
-        if isinstance(obj, type):
-            # What its machinery keeps there follows from the rest.
-            values = [value for name, value in vars(obj).items() if not _isMachinery(name)]
+        self.fields.append((lambda obj, before: _areItems(fetch(obj), before), obj, values))
         self._note(values)
+
+    def _noteClass(self, cls: type) -> None:
+        members = vars(cls)
+        self.fields.append((_areKeysAndValues, members, _keysAndValues(members)))
+        # What its machinery keeps there follows from the rest.
+        self._note([value for name, value in members.items() if not _isMachinery(name)])
 
     def _note(self, values: Iterable[Any]) -> None:
         for value in values:
             kind = type(value)
             if _isConstant(value):
                 continue
-            if kind in _ITEMS and all(map(_isConstant, items := _ITEMS[kind](value))):
-                self.fields.append((_ITEMS[kind], value, items))
+            if kind is dict and all(map(_isConstant, [*value, *value.values()])):
+                self.fields.append((_areKeysAndValues, value, _keysAndValues(value)))
+            elif kind in (list, set) and all(map(_isConstant, value)):
+                self.fields.append((_areItems, value, list(value)))
             else:
                 self.leaves.append(value)
 
@@ -204,9 +215,8 @@ class Unit:
         for f, code, defaults in self.functions:
             if f.__code__ is not code or f.__defaults__ is not defaults:
                 return False
-        for fetch, obj, values in self.fields:
-            now = fetch(obj)
-            if len(now) != len(values) or not all(map(is_, now, values)):
+        for isSame, obj, before in self.fields:
+            if not isSame(obj, before):
                 return False
         return not self.leaves or self.leavesHold()
 

@@ -17,7 +17,6 @@ import sys
 from collections.abc import Callable, Iterable
 from io import BytesIO
 from itertools import count
-from operator import is_
 from threading import RLock
 from types import FunctionType, ModuleType
 from typing import Any
@@ -27,6 +26,8 @@ from asynqueue.codec import dumps, isImportable
 from asynqueue.freshness import ABSENT, Unit, Within, definitions
 from asynqueue.mainmodule import MAIN_NAMES, Named, isThere
 from asynqueue.outcome import inWords
+
+_modules = sys.modules
 
 # So many closures are kept.
 _MOST_CLOSURES = 4096
@@ -70,7 +71,7 @@ class Closure:
         """
         program = self._program
         main = program.main
-        if program.epoch != self._epoch or vars(sys.modules["__main__"]) is not main:
+        if program.epoch != self._epoch or _modules["__main__"].__dict__ is not main:
             return False
         get = main.get
         for name, value in self._bindings:
@@ -79,9 +80,8 @@ class Closure:
         for f, code, defaults in self._functions:
             if f.__code__ is not code or f.__defaults__ is not defaults:
                 return False
-        for fetch, obj, values in self._fields:
-            now = fetch(obj)
-            if len(now) != len(values) or not all(map(is_, now, values)):
+        for isSame, obj, before in self._fields:
+            if not isSame(obj, before):
                 return False
         return not self._leaves or all(unit.leavesHold() for unit in self._leaves)
 
