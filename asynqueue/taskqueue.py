@@ -654,7 +654,7 @@ class TaskQueue:
         self._gone = True
         self._ignoreReactor()
         if self._last is not None:
-            self._last.finish()
+            self._last.ended()
         for producer in list(self._subscriptions):
             producer.end()
         waiters, self._waiters = self._waiters, []
@@ -746,7 +746,9 @@ class TaskQueue:
             return self._shutdown(limit)
         # This phase lasts until all have finished who were told, and then nobody waits.
         self._reactor.addSystemEventTrigger("during", "shutdown", self._reactorStopped)
-        self._last = LastCalls(self._dispatcher, self._reactor, limit, self._attachFirst)
+        self._last = LastCalls(
+            self._dispatcher, self._reactor, limit, self._attachFirst, self._abandon
+        )
         return self._last.begin()
 
     def _reactorStopped(self) -> None:

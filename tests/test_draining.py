@@ -4,6 +4,9 @@ What a queue promises from when its reactor was told to stop until it has stoppe
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ from asynqueue.errors import QueueRunError, WorkerLost
 from asynqueue.interfaces import IConnectingWorker
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.testing import MemoryWorker
-from tests.doubles import Heard, resultOf
+from tests.doubles import Heard, readingLogs, resultOf
 
 
 class Worker(MemoryWorker):
@@ -67,17 +70,40 @@ class Connecting(Worker):
         return self.connected
 
 
+class Reactor(MemoryReactorClock):
+    """
+    One that can be told to stop by signals.
+    """
+
+    def sigInt(self, number: int, frame: Any) -> None:
+        """
+        It stops already.
+        """
+        raise AssertionError("it was told so")
+
+    sigTerm = sigInt
+
+    def callFromThread(self, f: Any, *args: Any) -> None:
+        """
+        Here and now.
+        """
+        f(*args)
+
+
 class Ending:
     """
     A queue with one worker, and a reactor that is told to stop.
     """
 
     def __init__(self, worker: Worker | None = None, timeout: float | None = None) -> None:
-        self.reactor: Any = MemoryReactorClock()
+        self.reactor: Any = Reactor()
         self.worker = worker or Worker()
         self.queue = TaskQueue(self.worker, timeout=timeout, reactor=self.reactor)
 
-    def _fire(self, phase: str) -> list[Any]:
+    def fire(self, phase: str) -> list[Any]:
+        """
+        Call the triggers of a phase.
+        """
         triggers = self.reactor.triggers.get(phase, {}).pop("shutdown", [])
         return [f(*args, **kw) for f, args, kw in triggers]
 
@@ -87,14 +113,14 @@ class Ending:
 
         @return: what it waits for.
         """
-        (waits,) = self._fire("before")
+        (waits,) = self.fire("before")
         return Heard(waits)
 
     def stop(self) -> None:
         """
         It stops.
         """
-        self._fire("during")
+        self.fire("during")
 
     def turn(self) -> None:
         """
@@ -253,6 +279,83 @@ def test_noMoreCallsAfterTheGrace() -> None:
         ending.queue.call(abs, -1)
     ending.stop()
     assert ending.isQuiet
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """
+    Handlers of signals are as before, after the test.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("rests", [False, True])
+def test_secondSignalEndsAtOnce(
+    ending: Ending, number: signal.Signals, rests: bool, signals: None
+) -> None:
+    """
+    A signal while the reactor stops ends all that is done, by name and with a warning; then
+    signals do again what they did.
+    """
+    handlers = ending.reactor.sigInt, ending.reactor.sigTerm
+    signal.signal(signal.SIGINT, handlers[0])
+    signal.signal(signal.SIGTERM, handlers[1])
+    call = None if rests else Heard(ending.queue.call(abs, -1))
+    other = TaskQueue(MemoryWorker(), reactor=ending.reactor)
+    held = [Heard(d) for d in ending.fire("before")]
+    ending.turn()
+    with readingLogs() as logs:
+        signal.raise_signal(number)
+    assert not ending.queue.isRunning()
+    assert not other.isRunning()
+    assert [each.result for each in held] == [None, None]
+    if call is not None:
+        assert f"{number.name} came while the reactor stopped" in str(call.error)
+    assert logs.said() == [f"{number.name} while the reactor stops: its queues end at once"]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert ending.isQuiet
+
+
+def test_handlersOfOthersStay(ending: Ending, signals: None) -> None:
+    """
+    A program that handles signals itself goes on to do so while its reactor stops.
+    """
+    caught: list[int] = []
+
+    def handler(number: int, frame: Any) -> None:
+        caught.append(number)
+
+    signal.signal(signal.SIGINT, handler)
+    ending.begin()
+    assert signal.getsignal(signal.SIGINT) is handler
+    ending.stop()
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_reactorOfAnotherThreadHearsNoSignals(ending: Ending, signals: None) -> None:
+    """
+    A reactor that does not run in the main thread has nothing to do with signals.
+    """
+    signal.signal(signal.SIGINT, ending.reactor.sigInt)
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            ending.begin()
+            ending.turn()
+            ending.stop()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = Thread(target=run)
+    thread.start()
+    thread.join(30)
+    assert errors == []
+    assert signal.getsignal(signal.SIGINT) == ending.reactor.sigInt
 
 
 def test_whatIsNotDoneWhenTheReactorStops(ending: Ending) -> None:

@@ -16,6 +16,7 @@ from zope.interface import implementer
 from asynqueue.interfaces import IConnectingWorker, IQueueObserver, ITask, IWorker
 from asynqueue.scheduling.dispatch import Dispatcher
 from asynqueue.scheduling.events import SilentObserver
+from asynqueue.scheduling.signals import hearSecondSignals
 from asynqueue.timers import later
 
 
@@ -97,15 +98,23 @@ class LastCalls:
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, reactor: Any, limit: float, hire: Callable[[IWorker], Any]
+        self,
+        dispatcher: Dispatcher,
+        reactor: Any,
+        limit: float,
+        hire: Callable[[IWorker], Any],
+        abandon: Callable[[str], None],
     ) -> None:
         """
         @param limit: the seconds that it may take to do what there is, each time.
         @param hire: attaches a worker.
+        @param abandon: ends the queue at once, for a reason.
         """
         self._dispatcher = dispatcher
         self._reactor = reactor
         self._hire = hire
+        self._abandon = abandon
+        self._ignoreSignals: Callable[[], None] | None = None
         self._stage = _Stage.SERVING
         self._limit = limit
         self._end = 0.0
@@ -122,8 +131,12 @@ class LastCalls:
         """
         assert self._done is not None
         done = self._done
+        self._ignoreSignals = hearSecondSignals(self._reactor, self._interrupted)
         self._drain()
         return done
+
+    def _interrupted(self, name: str) -> None:
+        self._abandon(f"{name} came while the reactor stopped")
 
     @property
     def isOver(self) -> bool:
@@ -156,7 +169,16 @@ class LastCalls:
             self._draining.stop()
         return self._left
 
-    def finish(self) -> None:
+    def ended(self) -> None:
+        """
+        The queue is gone.
+        """
+        self.close()
+        if self._ignoreSignals is not None:
+            self._ignoreSignals()
+        self._finish()
+
+    def _finish(self) -> None:
         """
         Have the reactor wait no more for this queue.
         """
@@ -200,10 +222,10 @@ class LastCalls:
             # Workers had to crash, and nobody knows whether they can be had again.
             self._stage = _Stage.OVER
             self._dispatcher.close()
-            self.finish()
+            self._finish()
         elif self._stage is _Stage.LEAVING:
             self._stage = _Stage.RESTING
-            self.finish()
+            self._finish()
         elif self._stage is _Stage.WANTED:
             self._return()
 

@@ -4,6 +4,7 @@ The same queue where C{asyncio.run} runs the program and no reactor is installed
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,46 @@ def test_theGraceOfAStoppingReactorEnds(timeout: float) -> None:
     What is not done within the time of the queue fails by name: at once, if that is 0.
     """
     assert run("-c", GRACE.format(timeout=timeout)) == (0, "", "")
+
+
+IMPATIENT = """
+import os, signal, sys, threading, time
+from asynqueue import ProcessQueue, ThreadQueue, TaskQueue, ProcessWorker, ThreadWorker
+if sys.argv[1] == "asyncio":
+    from twisted.internet import asyncioreactor
+    asyncioreactor.install()
+from twisted.internet import reactor
+queue, ended = TaskQueue(ThreadWorker(series=["t"]), ProcessWorker(series=["p"])), []
+def signalled():
+    os.kill(os.getpid(), signal.{signal})
+def begun(pid):
+    for call in (threading.Event().wait, "t"), (time.sleep, "p"):
+        queue.call(call[0], 600, series=call[1]).addErrback(lambda f: ended.append(str(f.value)))
+    # The second one when the first was heard.
+    reactor.addSystemEventTrigger("before", "shutdown", reactor.callLater, 0.1, signalled)
+    reactor.callLater(0.1, signalled)
+    ended.append(pid)
+queue.call(os.getpid, series="p").addCallback(begun)
+reactor.run()
+pid = ended.pop(0)
+assert len(ended) == 2 and all("{signal} came while" in text for text in ended), ended
+try:
+    os.kill(pid, 0)
+except ProcessLookupError:
+    print("gone")
+"""
+
+
+@pytest.mark.parametrize("reactor", ["default", "asyncio"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_secondSignalEndsTheProgram(name: str, reactor: str) -> None:
+    """
+    One more Ctrl-C, while calls that take their time keep the reactor from stopping, ends
+    them and what runs them.
+    """
+    code, said, _ = run("-c", IMPATIENT.format(signal=name), reactor)
+    # The reactor dies by the signal that has told it to stop, after all that.
+    assert (code, said) in ((0, "gone\n"), (-getattr(signal, name), "gone\n"))
 
 
 @pytest.mark.parametrize("kind", ["ThreadWorker", "AsyncWorker", "ProcessWorker", "TaskQueue"])
