@@ -14,7 +14,9 @@ from collections.abc import Awaitable, Coroutine, Generator
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
+from asynqueue.outcome import cannotSend
 from asynqueue.reactors import checkDrives, runningLoop
 
 T = TypeVar("T")
@@ -91,11 +93,30 @@ def bothWorlds(d: Deferred[T], reactor: Any = None) -> AwaitableDeferred[T]:
     return awaitable
 
 
-async def _withDeferreds(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
+async def _withDeferreds(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> Any:
     """
     Run a coroutine in an asyncio task, and let it await Deferreds as well.
+
+    @return: its result; or the failure of an exit, which asyncio would take for its own.
     """
-    value: T = await _Bridge(coroutine, loop)
+    try:
+        return await _Bridge(coroutine, loop)
+    except (KeyboardInterrupt, SystemExit):
+        return Failure()
+
+
+async def _carried(awaitable: Awaitable[T]) -> T:
+    """
+    Wait for the result of somebody's coroutine, and look whether a Deferred can carry it.
+
+    @raise MaybeEncodingError: it cannot: it does not say of what class it is.
+    """
+    value = await awaitable
+    try:
+        isinstance(value, Deferred)
+    except BaseException as error:
+        # Somebody's class, such as that of a proxy of what is gone.
+        raise cannotSend(error, value) from None
     return value
 
 
@@ -166,15 +187,17 @@ def deferAwaitable(awaitable: Awaitable[T]) -> Deferred[T]:
         return awaitable
     if asyncio.isfuture(awaitable):
         return Deferred.fromFuture(awaitable)
-    coroutine = awaitable if inspect.iscoroutine(awaitable) else _awaiting(awaitable)
+    coroutine = _carried(awaitable)
     loop = runningLoop()
     if loop is None:
         return Deferred.fromCoroutine(coroutine)
     task = loop.create_task(_withDeferreds(coroutine, loop))
-    # It may be cancelled before its first step.
-    task.add_done_callback(lambda _: coroutine.close())
+
+    def done(_: Any) -> None:
+        # It may have been cancelled before its first step.
+        coroutine.close()
+        if inspect.iscoroutine(awaitable):
+            awaitable.close()
+
+    task.add_done_callback(done)
     return Deferred.fromFuture(task)
-
-
-async def _awaiting(awaitable: Awaitable[T]) -> T:
-    return await awaitable

@@ -25,7 +25,7 @@ import mmap
 import os
 import pickle
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from itertools import count
 from threading import Lock
 from time import perf_counter
@@ -73,6 +73,18 @@ _LENGTH = struct.Struct("<I")
 
 # What cannot change, is copied by any pickle, and surely is no iterator.
 PLAIN = frozenset({bool, bytes, complex, float, int, str, type(None)})
+
+
+def arePlain(values: Iterable[Any]) -> bool:
+    """
+    Whether all values are of L{PLAIN} types.
+    """
+    try:
+        return PLAIN.issuperset(map(type, values))
+    except TypeError:
+        # Somebody's class, which has no hash.
+        return False
+
 
 _NONE = pickle.dumps(None, 5)
 _NONE_RECORD = _LENGTH.pack(len(_NONE) << 1) + _NONE
@@ -254,7 +266,7 @@ def pack(items: Sequence[Any]) -> tuple[bytes, bool, int]:
         are in it: those before the first that cannot be pickled.
     @raise Exception: whatever the pickling of the first one raises.
     """
-    if PLAIN.issuperset(map(type, items)):
+    if arePlain(items):
         together = pickle.dumps(items, 5)
         if len(together) <= _PACKED_BYTES or len(items) == 1:
             return together, True, len(items)

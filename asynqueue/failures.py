@@ -4,6 +4,11 @@ Failures of calls that were made elsewhere.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import repeat
+from operator import is_
+from typing import Any
+
 from twisted.python.failure import Failure
 
 from asynqueue.outcome import Raised
@@ -18,3 +23,11 @@ def failureOf(outcome: Raised) -> Failure:
     failure = Failure(outcome.localError())
     failure.frames = [(name, file, line, (), ()) for name, file, line in outcome.frames]
     return failure
+
+
+def anyFailure(values: Iterable[Any]) -> bool:
+    """
+    Whether there is a C{Failure} among values, which may be of any class: of somebody's
+    class neither the comparison nor the hash is asked for. A hot path.
+    """
+    return any(map(is_, map(type, values), repeat(Failure)))

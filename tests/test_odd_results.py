@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.task import deferLater
 
 from asynqueue.errors import MaybeEncodingError
 from asynqueue.iteration.deferator import Deferator
@@ -263,4 +264,58 @@ async def test_aFileComesAsItIs(kind: Callable[[], Any]) -> None:
     queue = TaskQueue(kind())
     file = await queue.call(io.BytesIO, b"a\nb\n").addTimeout(PATIENCE, theReactor())
     assert file.read() == b"a\nb\n"
+    await queue.shutdown().addTimeout(PATIENCE, theReactor())
+
+
+@pytest_twisted.ensureDeferred
+async def test_anOddResultOfACoroutine() -> None:
+    """
+    A coroutine that has waited fails its own call with what no Deferred can carry.
+    """
+
+    async def odd(make: Callable[[], Any]) -> Any:
+        await deferLater(theReactor(), 0)
+        return make()
+
+    queue = TaskQueue(AsyncWorker())
+    for make in ODD:
+        with pytest.raises((MaybeEncodingError, RuntimeError)):
+            await queue.call(odd, make).addTimeout(PATIENCE, theReactor())
+    assert await queue.call(abs, -1).addTimeout(PATIENCE, theReactor()) == 1
+    await queue.shutdown().addTimeout(PATIENCE, theReactor())
+
+
+@pytest.mark.parametrize("work", [lambda item: item, lambda item: iter([item])])
+@pytest.mark.parametrize("kind", [AsyncWorker, ThreadWorker])
+@pytest_twisted.ensureDeferred
+async def test_whatHasNoHashHarmsNothingBesideIt(
+    kind: Callable[[], Any], work: Callable[[Any], Any]
+) -> None:
+    """
+    A result or an item of a class without a hash comes, or fails alone.
+    """
+    queue = TaskQueue(kind())
+    came: list[Any] = []
+    for item in (1, Meta("Unhashable", (), {})(), 2):
+        result = queue.call(work, item).addTimeout(PATIENCE, theReactor())
+        try:
+            value = await result
+            came.append(await next(value) if type(value) is Deferator else value)
+        except (MaybeEncodingError, TypeError):
+            came.append("failed")
+    assert (came[0], came[2]) == (1, 2)
+    await queue.shutdown().addTimeout(PATIENCE, theReactor())
+
+
+@pytest.mark.parametrize("kind", [AsyncWorker, ThreadWorker])
+@pytest_twisted.ensureDeferred
+async def test_aMapOverWhatHasNoHash(kind: Callable[[], Any]) -> None:
+    """
+    Items may be of a class without a hash.
+    """
+    queue = TaskQueue(kind())
+    items = [Meta("Unhashable", (), {})() for _ in range(3)]
+    results = queue.map(id, iter(items))
+    for item in items:
+        assert await next(results).addTimeout(PATIENCE, theReactor()) == id(item)
     await queue.shutdown().addTimeout(PATIENCE, theReactor())

@@ -39,6 +39,10 @@ class _Life(Enum):
 _OPEN, _FINISHED, _STOPPED = _Life
 
 
+# What says that an iteration has ended.
+_ENDS = (StopIteration, StopAsyncIteration)
+
+
 class ItemDeferred(AwaitableDeferred[Any]):
     """
     The Deferred of one item, from which the iteration can be stopped, too.
@@ -132,6 +136,11 @@ class Inbox:
         """
         if self._life is not _OPEN:
             return
+        if failure.check(*_ENDS) is not None:
+            # Whoever waits for this item in a loop would take it for the end (PEP 479).
+            error = RuntimeError(f"an item of an iteration raised {type(failure.value).__name__}")
+            error.__cause__ = failure.value
+            failure = Failure(error)
         # It may come without a grant: from a connection that was lost.
         self._granted = max(0, self._granted - 1)
         self._received += 1
@@ -292,11 +301,12 @@ class Inbox:
         item = self._pop()
         try:
             item.__class__  # noqa: B018 -- a Deferred asks its result for it
-        except BaseException as error:
-            # Somebody's class, such as that of a proxy of what is gone.
-            d.errback(Failure(cannotSend(error, item)))
-        else:
             d.callback(item)
+        except BaseException as error:
+            # Somebody's class, such as that of a proxy of what is gone, or one without a hash.
+            if d.called:
+                raise
+            d.errback(Failure(cannotSend(error, item)))
 
     def _topUp(self) -> None:
         """

@@ -38,6 +38,15 @@ def isIterator(x: object) -> bool:
     return shapeOf(x) is ITERATOR and not issubclass(type(x), _NO_ITERATORS)
 
 
+def _isDeferred(item: object) -> bool:
+    try:
+        # Not of the item: somebody's __class__ may raise.
+        return issubclass(type(item), Deferred)
+    except Exception:
+        # Somebody's metaclass, such as one without a hash.
+        return False
+
+
 class _Phase(Enum):
     IDLE = auto()
     PUMPING = auto()
@@ -130,8 +139,7 @@ class IteratorSource:
             # The seam to the user's iterator: it is the consumer's failure, an exit too.
             self._end(Failure())
         else:
-            # Not of the item: somebody's __class__ may raise.
-            if issubclass(type(item), Deferred):
+            if _isDeferred(item):
                 self._awaited = item
                 item.addBoth(self._got)
                 if self._awaited is not None:

@@ -89,8 +89,11 @@ class Stream:
         self._batch = 1
         if shapeOf(value) is ITERATOR:
             self._next: Callable[[], Any] = value.__next__
+            # That of the other kind is no end, but a fault of the iterator.
+            self._end: type[Exception] = StopIteration
         else:
             self._next = lambda: run(value.__anext__())
+            self._end = StopAsyncIteration
 
     def open(self) -> bool:
         """
@@ -104,7 +107,7 @@ class Stream:
         try:
             items.append(self._perform(self._next))
             over = False
-        except (StopIteration, StopAsyncIteration):
+        except self._end:
             pass
         except BaseException as error:
             # The seam to user code: an exit is an outcome, too.
@@ -146,7 +149,7 @@ class Stream:
         while self.credit and not over and sent < _STEP_BYTES and perf_counter() < end:
             try:
                 self._perform(lambda: self._take(items, min(self._batch, self.credit), end))
-            except (StopIteration, StopAsyncIteration):
+            except self._end:
                 over = True
             except BaseException as error:
                 # The seam to user code, as above.

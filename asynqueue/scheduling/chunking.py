@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from asynqueue.chunks import PLAIN, Chunk, Journal, Outcome, Rest, Summary, outcomeOf, pack
+from asynqueue.chunks import Chunk, Journal, Outcome, Rest, Summary, arePlain, outcomeOf, pack
 from asynqueue.errors import QueueRunError, WorkerLost
 from asynqueue.failures import failureOf
 from asynqueue.iteration.deferator import Deferator
@@ -125,9 +125,7 @@ class Chunker:
         self._chunk: Chunk | None = None
         # Anything else is pickled again for each task, as it is then.
         self._constant = (
-            type(function) in _CONSTANT
-            and PLAIN.issuperset(map(type, args))
-            and PLAIN.issuperset(map(type, self._kw.values()))
+            type(function) in _CONSTANT and arePlain(args) and arePlain(self._kw.values())
         )
         self._mean = 0.0
         self._alone = False

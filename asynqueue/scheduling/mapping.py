@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from asynqueue.failures import anyFailure
 from asynqueue.interfaces import IItemSink, IItemSource
 from asynqueue.scheduling.chunking import Chunker, Portion
 
@@ -206,8 +207,9 @@ class MapSource:
             item = next(iterator)
         except StopIteration:
             return
-        except Exception:
-            # The seam to the user's iterable: it is an outcome like another.
+        except BaseException:
+            # The seam to the user's iterable: whatever it raises, an exit too, is an outcome
+            # like another.
             self._raised()
             return
         self._iterator = iterator
@@ -255,7 +257,7 @@ class MapSource:
                 items.append(step())
         except StopIteration:
             self._credit -= len(items)
-        except Exception:
+        except BaseException:
             # As above.
             self._credit -= len(items) + 1
             self._raised()
@@ -342,9 +344,9 @@ class MapSource:
         if not ready:
             return False
         start = 0
-        if Failure in set(map(type, ready)):
+        if anyFailure(ready):
             for place, result in enumerate(ready):
-                if isinstance(result, Failure):
+                if type(result) is Failure:
                     self._receive(ready[start:place])
                     if self._sink is not None:
                         self._sink.receiveFailure(result)

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from asynqueue.errors import RemoteProtocolError
+from asynqueue.failures import anyFailure
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.iteration.sources import AsyncIteratorSource
 from asynqueue.outcome import cannotSend, shortRepr
@@ -205,12 +206,12 @@ class Iteration:
         @return: about how many bytes they had.
         """
         self._credit -= len(items)
-        if Failure not in set(map(type, items)):
+        if not anyFailure(items):
             return self._sendItems(items)
         size = 0
         run: list[Any] = []
         for item in items:
-            if isinstance(item, Failure):
+            if type(item) is Failure:
                 size += self._sendItems(run)
                 run = []
                 self._fail(item)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from asynqueue.interfaces import IItemSource, ITask
@@ -51,7 +51,13 @@ class Deliveries:
         if consumer is None:
             outcome = deferator.deferUntilReady()
         else:
-            outcome = IterationProducer(deferator, consumer).run()
+            try:
+                outcome = IterationProducer(deferator, consumer).run()
+            except BaseException:
+                # Somebody's consumer, which does not want to be one: as its connection is
+                # lost, for instance.
+                deferator.stop()
+                outcome = fail(Failure())
         outcome.addBoth(self._ended, task)
         if task in self._deferators:
             task.d.addBoth(self._settled, task)

@@ -1,0 +1,275 @@
+"""
+Exits that user code raises, ends of iterations that are none, and consumers that want no
+items: each is the outcome of its own call, and the next call works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
+from zope.interface import implementer
+
+from asynqueue.awaitable import bothWorlds, deferAwaitable
+from asynqueue.iteration.deferator import Deferator
+from asynqueue.reactors import theReactor
+from asynqueue.taskqueue import TaskQueue
+from asynqueue.workers.asynchronous import AsyncWorker
+from asynqueue.workers.process import ProcessWorker
+from asynqueue.workers.thread import ThreadWorker
+
+# No wait here may be a hang.
+PATIENCE = 20
+
+KINDS = [AsyncWorker, ThreadWorker, ProcessWorker]
+
+
+def soon(d: Any) -> Deferred[Any]:
+    """
+    The same, but not for ever.
+    """
+    waited: Deferred[Any] = Deferred.fromCoroutine(d) if asyncio.iscoroutine(d) else d
+    return waited.addTimeout(PATIENCE, theReactor())
+
+
+def leaving(error: BaseException) -> Iterator[int]:
+    """
+    Iterate, and raise what ends programs.
+    """
+    yield from range(3)
+    raise error
+
+
+class Odd:
+    """
+    An iterator that ends by the wrong exception.
+    """
+
+    def __init__(self, error: type[Exception]) -> None:
+        self.error = error
+        self.left = 2
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> int:
+        self.left -= 1
+        if self.left < 0:
+            raise self.error
+        return self.left
+
+
+class OddAsynchronous(Odd):
+    """
+    The same, asynchronously.
+    """
+
+    __iter__ = None  # type: ignore[assignment]
+    __next__ = None  # type: ignore[assignment]
+
+    def __aiter__(self) -> Any:
+        return self
+
+    async def __anext__(self) -> int:
+        return Odd.__next__(self)
+
+
+def raises(error: type[BaseException]) -> Any:
+    """
+    Raise it.
+    """
+    raise error("of a call")
+
+
+async def allOf(items: AsyncIterator[Any]) -> list[Any]:
+    """
+    The items, and the type of what ended them, if that is an exception.
+    """
+    came: list[Any] = []
+    try:
+        async for item in items:
+            came += [item]
+    except BaseException as error:
+        came.append(type(error))
+    return came
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest_twisted.ensureDeferred
+async def test_theWrongEndIsAFailure(kind: Callable[[], Any]) -> None:
+    """
+    An asynchronous loop over an iterator that raises C{StopAsyncIteration} does not end as if
+    all had come; nor does one over what raises C{StopIteration} asynchronously.
+    """
+    queue = TaskQueue(kind())
+    items = await soon(queue.call(Odd, StopAsyncIteration))
+    assert await soon(allOf(items)) == [1, 0, RuntimeError]
+    if kind is ProcessWorker:
+        items = await soon(queue.call(OddAsynchronous, StopIteration))
+        assert await soon(allOf(items)) == [1, 0, RuntimeError]
+    await soon(queue.shutdown())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("error", [StopIteration, StopAsyncIteration])
+@pytest_twisted.ensureDeferred
+async def test_aMapGoesOnToTheEnd(kind: Callable[[], Any], error: type[Exception]) -> None:
+    """
+    A call of a map that raises what ends iterations is a call that failed.
+    """
+    queue = TaskQueue(kind())
+    results = queue.map(raises, [error])
+    assert await soon(allOf(results)) == [RuntimeError]
+    with pytest.raises((RuntimeError, error)):
+        await soon(queue.call(raises, error))
+    await soon(queue.shutdown())
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+@pytest_twisted.ensureDeferred
+async def test_anIterableThatExits(
+    kind: Callable[[], Any], error: type[BaseException], ordered: bool
+) -> None:
+    """
+    What the iterable of a map raises is its last item, whatever it is; without an order it
+    comes when it comes.
+    """
+    queue = TaskQueue(kind())
+    results = queue.map(abs, leaving(error("bad line")), ordered=ordered)
+    came = await soon(allOf(results))
+    assert came[-1] is error
+    assert came[:-1] == [0, 1, 2] if ordered else set(came[:-1]) <= {0, 1, 2}
+    assert await soon(queue.call(abs, -1)) == 1
+    await soon(queue.shutdown())
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_aCoroutineThatExitsUnderAsyncio(error: type[BaseException]) -> None:
+    """
+    It does not end the loop that runs it, but fails its own call.
+    """
+
+    async def leave() -> None:
+        await asyncio.sleep(0)
+        raise error(3)
+
+    async def main() -> str:
+        try:
+            await bothWorlds(deferAwaitable(leave()))
+        except error:
+            return "failed"
+        return "returned"
+
+    assert asyncio.run(asyncio.wait_for(main(), PATIENCE)) == "failed"
+
+
+def test_aCoroutineThatIsCancelledBeforeItRan() -> None:
+    """
+    Nobody complains that it was never awaited.
+    """
+
+    async def never() -> None:
+        raise AssertionError("it was to be cancelled")
+
+    async def main() -> None:
+        d = deferAwaitable(never())
+        d.cancel()
+        d.addErrback(lambda failure: None)
+        await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+@implementer(IConsumer)
+class Unwilling:
+    """
+    A consumer that fails, or stops, where it is to become one.
+    """
+
+    def __init__(self, behaviour: str) -> None:
+        self.behaviour = behaviour
+        self.written: list[Any] = []
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """
+        Refuse it.
+        """
+        match self.behaviour:
+            case "raises":
+                raise AttributeError("the client is gone")
+            case "exits":
+                sys.exit("the client is gone")
+            case "stops":
+                producer.stopProducing()
+
+    def unregisterProducer(self) -> None:
+        """
+        Let it go.
+        """
+        if self.behaviour == "fails at the end":
+            raise LookupError("there was none")
+
+    def write(self, data: Any) -> None:
+        """
+        Keep it.
+        """
+        if self.behaviour == "cannot write":
+            raise OSError("the disk is full")
+        self.written.append(data)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("behaviour", "error"),
+    [
+        ("raises", AttributeError),
+        ("exits", SystemExit),
+        ("fails at the end", LookupError),
+        ("cannot write", OSError),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_aConsumerThatFails(
+    kind: Callable[[], Any], behaviour: str, error: type[BaseException]
+) -> None:
+    """
+    Whatever it raises fails the call, and the worker goes on.
+    """
+    queue = TaskQueue(kind())
+    with pytest.raises(error):
+        await soon(queue.call(Odd, StopIteration, consumer=Unwilling(behaviour)))
+    assert await soon(queue.call(abs, -1)) == 1
+    await soon(queue.shutdown())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest_twisted.ensureDeferred
+async def test_aConsumerThatStopsAtOnce(kind: Callable[[], Any]) -> None:
+    """
+    It gets nothing, and the call ends with it.
+    """
+    queue = TaskQueue(kind())
+    consumer = Unwilling("stops")
+    assert await soon(queue.call(Odd, StopIteration, consumer=consumer)) is consumer
+    assert consumer.written == []
+    assert await soon(queue.call(abs, -1)) == 1
+    await soon(queue.shutdown())
+
+
+def test_endsInThePlainLoopAreFailuresToo() -> None:
+    """
+    The Deferred of the item fails, and another one tells the end.
+    """
+    failed = list(Deferator(Odd(StopAsyncIteration)))[-1]
+    failures: list[Any] = []
+    failed.addErrback(failures.append)
+    assert failures[0].check(RuntimeError)
+    assert isinstance(failures[0].value.__cause__, StopAsyncIteration)
