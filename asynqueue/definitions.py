@@ -12,6 +12,7 @@ its time.
 from __future__ import annotations
 
 import functools
+import pickle
 import typing
 from collections.abc import Callable
 from copyreg import __newobj__  # type: ignore[attr-defined]
@@ -43,6 +44,9 @@ PROTOCOL = 5
 # What cloudpickle has made here, and what of that has no attributes yet.
 _received: WeakSet[type] = WeakSet()
 _bare: WeakSet[type] = WeakSet()
+
+# What attributes have come for classes.
+_came: WeakKeyDictionary[type, dict[str, tuple[Any, Any]]] = WeakKeyDictionary()
 
 # Functions of this main module that were sent, and those that came from the parent's.
 _count = count(1)
@@ -312,11 +316,37 @@ def _made(make: Callable[..., type], args: Any) -> type:
 
 def _updated(cls: type, state: Any) -> type:
     """
-    Give a class its attributes, and those that it has, their new values.
+    Give a class its attributes. One that has come before, and is still the same where it
+    came from, stays as calls have made it here.
     """
     _bare.discard(cls)
-    made: type = internals._class_setstate(cls, state)
+    attributes, slots = state
+    known = _came.get(cls, {})
+    came = _came[cls] = {name: _mark(value) for name, value in attributes.items()}
+    for name in known:
+        if name not in came and name in vars(cls):
+            delattr(cls, name)
+    changed = {
+        name: value
+        for name, value in attributes.items()
+        if name not in known or known[name][0] != came[name][0]
+    }
+    made: type = internals._class_setstate(cls, (changed, slots))
     return made
+
+
+def _mark(value: Any) -> tuple[Any, Any]:
+    """
+    Return what tells an attribute that has come from another one, and what keeps it so.
+    """
+    if issubclass(type(value), (FunctionType, type)):
+        return id(value), value
+    try:
+        data = pickle.dumps(value, PROTOCOL)
+        return (len(data), hash(data)), None
+    except Exception:
+        # Somebody's objects; or a descriptor, which may be another one each time.
+        return id(value), value
 
 
 def _completed(cls: type, state: Any) -> type:

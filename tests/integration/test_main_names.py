@@ -43,6 +43,8 @@ WITHIN = [helper]
 class Base:
     registry = {}
     size = 1
+    pool = None
+    count = 0
     def __init_subclass__(cls): Base.registry[cls.__name__] = cls
     def get(self): return RATE
     @property
@@ -99,6 +101,8 @@ BAD = None
 def bad(): return BAD
 def worse(): return bad()
 def wrong(): return RATE.nothing
+def setSize(): Base.pool = Base.size = 5
+def sizes(): return getattr(Base, "pool", None), getattr(Base, "size", None)
 """
 
 CELL = """
@@ -317,3 +321,18 @@ def test_namesThatCannotBeMadeThere(main: dict[str, Any], other: Other) -> None:
         assert other.call(main["worse"]) == reason
         assert other.call(main["other"]) == "2"
         assert "nothing" in other.call(main["wrong"])
+
+
+def test_attributesOfClassesThatCallsSet(main: dict[str, Any], other: Other) -> None:
+    """
+    What calls set in a class of the main program stays in that process, until the same
+    attribute changes here.
+    """
+    assert other.call(main["sizes"]) == "(None, 1)"
+    other.call(main["setSize"])
+    main["Base"].count += 1
+    assert other.call(main["sizes"]) == "(5, 5)"
+    main["Base"].size = 2
+    assert other.call(main["sizes"]) == "(5, 2)"
+    del main["Base"].size
+    assert other.call(main["sizes"]) == "(5, None)"
