@@ -153,11 +153,14 @@ class Child:
             case Kind.SETUP:
                 self._setUp(pickle.loads(body))
             case Kind.SURROUNDINGS:
-                follow(pickle.loads(body))
+                news = pickle.loads(body)
+                follow(news)
+                if "levels" in news:
+                    self._reporter.follow(news["levels"])
 
     def _setUp(self, setup: dict[str, Any]) -> None:
         adopt(setup["main"])
-        self._reporter.start(setup["level"])
+        self._reporter.start()
         self._send(Kind.UP, os.getpid(), b"")
 
     # Calls

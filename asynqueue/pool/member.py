@@ -130,7 +130,7 @@ class Member:
             reader.add(self._channel.fileno(), self)
         hub.watch(self._spawned.stderr, self._stderrReadable)
         self._watchEnd()
-        self._send(Kind.SETUP, 0, pickle.dumps({"level": setup.level, "main": described()}))
+        self._send(Kind.SETUP, 0, pickle.dumps({"main": described()}))
         # By the numbers of their calls; those are not held.
         self._preparations: dict[int, CallTuple] = {}
         try:

@@ -34,20 +34,37 @@ class Reporter:
         @param report: sends what was reported; may be called in any thread.
         """
         self._report = report
-        self._level = 0
+        # Those that loggers of the parent have, by name.
+        self._levels: dict[str, int] = {}
+        # The module, once it is there.
+        self._logging: Any = None
 
-    def start(self, level: int) -> None:
+    def start(self) -> None:
         """
         Begin.
-
-        @param level: the level from which the parent wants records.
         """
-        self._level = level
         warnings.showwarning = self._warned
         if "logging" in sys.modules:
             self._listen(sys.modules["logging"])
         else:
             sys.meta_path.insert(0, self)
+
+    def follow(self, levels: dict[str, int]) -> None:
+        """
+        Loggers of the parent have other levels: those of this process, too, except
+        where a task has set one, and nothing has changed in the parent.
+
+        @param levels: those that are set, by the names of the loggers; the root has none.
+        """
+        before, self._levels = self._levels, levels
+        if self._logging is not None:
+            self._setLevels(before)
+
+    def _setLevels(self, before: dict[str, int]) -> None:
+        levels = self._levels
+        for name in {**before, **levels}:
+            if levels.get(name) != before.get(name):
+                self._logging.getLogger(name).setLevel(levels.get(name, 0))
 
     def forked(self) -> None:
         """
@@ -85,9 +102,9 @@ class Reporter:
                     # Somebody's arguments: logging has its own way with errors.
                     self.handleError(record)
 
-        root = logging.getLogger()
-        root.setLevel(self._level)
-        root.addHandler(Forwarder())
+        logging.getLogger().addHandler(Forwarder())
+        self._logging = logging
+        self._setLevels({})
 
     def _warned(
         self,

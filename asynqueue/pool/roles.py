@@ -30,12 +30,10 @@ class Setup:
     """
     How a child is to be.
 
-    @ivar level: the level from which on records of C{logging} are sent.
     @ivar limit: how many bytes the arguments or the result of a call may have.
     @ivar preparations: the calls that it makes before any other.
     """
 
-    level: int
     limit: int = LARGEST
     preparations: Sequence[CallTuple] = ()
 

@@ -5,7 +5,6 @@ before.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -263,8 +262,7 @@ class Seat:
 
     def _start(self) -> None:
         self._timers.pop("start", None)
-        level = logging.getLogger().getEffectiveLevel()
-        setup = Setup(level, self._largest, self.preparations)
+        setup = Setup(self._largest, self.preparations)
         try:
             member = Member(self._hub(), self._owner, self, setup, self._reader)
         except Exception as error:

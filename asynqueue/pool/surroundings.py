@@ -3,12 +3,13 @@ What a child must have of the process that it belongs to, beside what calls brin
 
 ::
 
-    sys.path, plugins, the key of multiprocessing, its resource tracker ─▶ has any changed?
-         ─▶ before the next call: a message, to this child alone
+    sys.path, plugins, levels of loggers, the key of multiprocessing, its resource tracker
+         ─▶ has any changed? ─▶ before the next call: a message, to this child alone
 
 A child starts before the program has all of that. None of it is in an argument of the
 program or in its environment, which others can read, and none goes to other hosts. This
-module imports no Twisted, and multiprocessing only where the parent has it.
+module imports no Twisted, logging only in the parent, and multiprocessing only where the
+parent has it.
 """
 
 from __future__ import annotations
@@ -96,7 +97,38 @@ def _fileOf(name: str) -> str | None:
         return None
 
 
+class _Levels:
+    """
+    The levels that loggers have, by name; that of the root has none.
+
+    @ivar known: another object when any has changed.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[str, int] = {}
+        # Whenever a level is set, those of all loggers are cleared.
+        self._cache: dict[int, bool] = {}
+
+    def look(self) -> dict[str, int]:
+        """
+        Return what is known, after a look whether any has changed. A hot path.
+        """
+        if not self._cache:
+            logging: Any = import_module("logging")
+            self._cache = logging.getLogger(__name__)._cache
+            # No record has this level. First this: another thread may set one now.
+            self._cache[-1] = False
+            known = {"": logging.root.level}
+            for name, logger in list(logging.root.manager.loggerDict.items()):
+                if isinstance(logger, logging.Logger) and logger.level:
+                    known[name] = logger.level
+            if known != self.known:
+                self.known = known
+        return self.known
+
+
 _loaded = _Loaded()
+_levels = _Levels()
 
 
 class Surroundings:
@@ -112,6 +144,7 @@ class Surroundings:
         self._key: bytes | None = None
         self._tracker: int | None = None
         self._files = 0
+        self._levels: dict[str, int] | None = None
 
     def news(self) -> dict[str, Any] | None:
         """
@@ -119,8 +152,9 @@ class Surroundings:
         nothing has. A hot path.
         """
         _loaded.look()
+        levels = _levels.look()
         isSame = sys.path == self._path and len(_loaded.files) == self._files
-        if isSame and _SHARED not in _modules:
+        if isSame and levels is self._levels and _SHARED not in _modules:
             return None
         told: dict[str, Any] = {}
         if len(_loaded.files) != self._files:
@@ -130,6 +164,8 @@ class Surroundings:
             told["before"] = self._path
             self._path = list(sys.path)
             told["path"] = importPath()
+        if levels is not self._levels:
+            self._levels = told["levels"] = levels
         if _MANAGERS in _modules:
             key = _modules["multiprocessing.process"].current_process().authkey
             if key != self._key:

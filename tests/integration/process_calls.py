@@ -476,6 +476,28 @@ def forkAndReturn() -> int:
     return os.fork()
 
 
+def logAt(*names: str) -> None:
+    """
+    Log at a low level.
+    """
+    for name in names:
+        logging.getLogger(name).debug("by %s", name)
+
+
+def setLevel(name: str, level: int) -> None:
+    """
+    Set the level of a logger.
+    """
+    logging.getLogger(name).setLevel(level)
+
+
+def levelsOf(*names: str) -> list[int]:
+    """
+    Return from which levels on loggers handle records.
+    """
+    return [logging.getLogger(name).getEffectiveLevel() for name in names]
+
+
 def logAll(name: str) -> None:
     """
     Log at some levels, and an exception.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -68,6 +69,42 @@ async def test_logging(caplog: pytest.LogCaptureFixture) -> None:
     assert "ValueError: invalid literal" in str(second.exc_text)
     assert third.getMessage().startswith("a lock: <unlocked")
     assert third.plain == 5  # type: ignore[attr-defined]
+    await queue.shutdown()
+
+
+@pytest.fixture
+def loggers() -> Iterator[tuple[logging.Logger, ...]]:
+    """
+    Some loggers, which have no levels.
+    """
+    loggers = tuple(logging.getLogger(f"reports.{name}") for name in ("a", "b", "c"))
+    yield loggers
+    for logger in loggers:
+        logger.setLevel(logging.NOTSET)
+
+
+@ensureDeferred
+async def test_loggersWithLevels(
+    loggers: tuple[logging.Logger, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """
+    A logger that is more verbose than the root is so in children, too, from the next call
+    on; one that is less, sends nothing; and what a task sets itself stays.
+    """
+    first, second, third = loggers
+    names = [logger.name for logger in loggers]
+    queue = ProcessQueue(1)
+    first.setLevel(logging.DEBUG)
+    await queue.call(calls.logAt, *names)
+    second.setLevel(logging.DEBUG)
+    first.setLevel(logging.NOTSET)
+    await queue.call(calls.logAt, *names)
+    assert [record.name for record in caplog.records] == [first.name, second.name]
+    await queue.call(calls.setLevel, third.name, logging.DEBUG)
+    second.setLevel(logging.WARNING)
+    assert await queue.call(calls.levelsOf, *names) == [30, 30, logging.DEBUG]
+    with caplog.at_level(logging.NOTSET):
+        assert await queue.call(calls.levelsOf, "some") == [0]
     await queue.shutdown()
 
 
