@@ -4,6 +4,7 @@ L{asynqueue.pool.surroundings}: what a child is told, and what it makes of that.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from importlib import import_module
@@ -29,9 +30,29 @@ def path(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_nothingNew(path: list[str]) -> None:
     """
-    As long as nothing has changed there is nothing to tell.
+    As long as nothing has changed, after the first time, there is nothing to tell.
     """
-    assert Surroundings().news() is None
+    surroundings = Surroundings()
+    surroundings.news()
+    assert surroundings.news() is None
+
+
+def test_levelsAreTold(path: list[str]) -> None:
+    """
+    The levels of loggers are told to each child, and again when one has been set.
+    """
+    logger = logging.getLogger("surroundings.of.tests")
+    surroundings = Surroundings()
+    first: Any = surroundings.news()
+    assert first["levels"][""] == logging.root.level
+    logger.setLevel(5)
+    second: Any = surroundings.news()
+    assert second["levels"][logger.name] == 5
+    logger.setLevel(5)
+    assert surroundings.news() is None
+    logger.setLevel(logging.NOTSET)
+    third: Any = surroundings.news()
+    assert logger.name not in third["levels"]
 
 
 def test_pathIsToldOnce(path: list[str]) -> None:
