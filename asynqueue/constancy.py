@@ -26,6 +26,10 @@ _UNBOUND = frozenset({ModuleType, NoneType})
 _REBINDING = frozenset({"STORE_DEREF", "DELETE_DEREF"})
 
 
+# What a decorator adds to a function is not for counting.
+_WRAPPED = {"__wrapped__"}
+
+
 class Constant:
     """
     The base of our own classes whose instances are called, and are not changed by that.
@@ -44,8 +48,8 @@ def isConstant(f: Callable[..., Any]) -> bool:
     Whether a callable that was unpickled stays what it is, whatever calls of it do.
 
     What is found by its name is: each process has one of it. So are classes; and other
-    functions, if they set no variable of those around them, and have in these and in their
-    defaults only what cannot change either.
+    functions, if they set no variable of those around them, nor an attribute, and have in
+    these and in their defaults only what cannot change either.
     """
     seen = set()
     left: list[Any] = [f]
@@ -60,8 +64,9 @@ def isConstant(f: Callable[..., Any]) -> bool:
             return False
         elif id(each) not in seen and not isImportable(each) and not isFromParent(each):
             seen.add(id(each))
-            if vars(each) or _rebinds(each.__code__):
+            if vars(each).keys() - _WRAPPED or _rebinds(each.__code__):
                 return False
+            left += vars(each).values()
             left += each.__defaults__ or ()
             left += (each.__kwdefaults__ or {}).values()
             try:
@@ -80,6 +85,10 @@ def _rebinds(code: CodeType) -> bool:
     if code.co_freevars:
         # A child needs it only for closures.
         for instruction in import_module("dis").get_instructions(code):
-            if instruction.opname in _REBINDING and instruction.argval in code.co_freevars:
+            name = instruction.opname
+            if name in _REBINDING and instruction.argval in code.co_freevars:
+                return True
+            if name == "STORE_ATTR":
+                # It may be one of a function around it, or of itself.
                 return True
     return any(map(_rebinds, inner))

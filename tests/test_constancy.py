@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache, partial, wraps
 from typing import Any
 
 import cloudpickle
@@ -130,6 +130,29 @@ def unset() -> Callable[[], Any]:
     return inner
 
 
+def selfNoting() -> Callable[[], None]:
+    """
+    A function that counts in an attribute of itself, when it is called.
+    """
+
+    def inner() -> None:
+        inner.calls = getattr(inner, "calls", 0) + 1  # type: ignore[attr-defined]
+
+    return inner
+
+
+def decorated(f: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    A function in another one, which tells of it.
+    """
+
+    @wraps(f)
+    def inner(*args: Any) -> Any:
+        return f(*args)
+
+    return inner
+
+
 def noted() -> Callable[[], None]:
     """
     A function that may count in an attribute of itself.
@@ -167,6 +190,7 @@ def again(f: Any) -> Any:
         again(closure(math)),
         again(closure((1, closure(2)))),
         again(factorial()),
+        again(decorated(closure(3))),
     ],
 )
 def test_whatNoCallChangesIsConstant(f: Callable[..., Any]) -> None:
@@ -190,6 +214,9 @@ def test_whatNoCallChangesIsConstant(f: Callable[..., Any]) -> None:
         again(deleting()),
         again(unset()),
         again(noted()),
+        again(selfNoting()),
+        again(decorated(noted())),
+        again(decorated(counting())),
         again(closure([])),
         again(closure(Thing())),
         again(closure(closure({}))),
