@@ -243,20 +243,31 @@ class SoftTimeLimitExceeded(WorkerError, TimeoutError):
         return f"the task ran for more than its soft limit of {self.seconds:g} s"
 
 
+_DEAF = (
+    "its soft limit did not reach it: it runs code in C that does not return to Python, or it"
+    " has blocked SIGUSR1, or has changed what that does"
+)
+
+
 class TimeLimitExceeded(WorkerError, TimeoutError):
     """
     A task ran for longer than its time limit, and its process was ended.
+
+    @ivar seconds: the limit.
+    @ivar isDeaf: whether its soft limit had passed, and the signal of that did not come there.
     """
 
-    def __init__(self, seconds: float) -> None:
-        """
-        @param seconds: the limit.
-        """
-        super().__init__(seconds)
+    def __init__(self, seconds: float, isDeaf: bool = False) -> None:
+        super().__init__(seconds, isDeaf)
         self.seconds = seconds
+        self.isDeaf = isDeaf
 
     def __str__(self) -> str:
-        return f"the task ran for more than its limit of {self.seconds:g} s; its process was ended"
+        why = f"; {_DEAF}" if self.isDeaf else ""
+        return (
+            f"the task ran for more than its limit of {self.seconds:g} s; its process was"
+            f" ended{why}"
+        )
 
 
 class TaskInterrupted(KeyboardInterrupt):

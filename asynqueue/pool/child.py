@@ -111,6 +111,7 @@ class Child:
                         continue
                 else:
                     _flush()
+                    performer.renew()
                 self._hear(self._channel.receive())
         except (EOFError, _ParentGone):
             pass

@@ -54,6 +54,8 @@ class Job:
         self.hard = hard
         self.number = 0
         self.exceeded = False
+        # Whether the signal of its soft limit has not come there.
+        self.isDeaf = False
         self.accepted = False
         self.timers: list[Timer] = []
 

@@ -256,6 +256,12 @@ class Member:
             self._words.interrupt(number, limit)
             self._spawned.signal(INTERRUPT_SIGNAL)
 
+    def isDeaf(self, number: int) -> bool:
+        """
+        Whether a call was to be interrupted, and the signal has not come there.
+        """
+        return self._life is not _Life.GONE and self._words.isUnheard(number)
+
     def measure(self) -> tuple[int, float]:
         """
         How many calls have ended since this was asked last, and how many seconds
@@ -387,6 +393,11 @@ class Member:
         code = spawned.exitCode
         while spawned.readStderr() > 0:
             pass
+        if code == -INTERRUPT_SIGNAL and not self._reason:
+            self._reason = (
+                f"limits and cancellations interrupt calls by {INTERRUPT_SIGNAL.name}, and a call"
+                " has changed what that does"
+            )
         begun = self._words.begun
         held = self.held
         ending = Ending(

@@ -8,14 +8,26 @@ from __future__ import annotations
 
 import signal
 import sys
+
+# Those of C{signal} make enumerations of all that they return: too slow for each call.
+from _signal import getsignal, pthread_sigmask  # type: ignore[import-not-found]  # in C
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from os import getpid
 from types import CoroutineType, FrameType, ModuleType
 from typing import Any
 
 from asynqueue.errors import SoftTimeLimitExceeded, TaskInterrupted
 from asynqueue.pool.protocol import INTERRUPT_SIGNAL, Words
+
+# Those that must not be blocked.
+_OURS = (INTERRUPT_SIGNAL,)
+
+_CHANGED = (
+    "A task in process %d has blocked %s, or has changed what it does. That is undone: by this"
+    " signal limits and cancellations interrupt tasks. Use another one."
+)
 
 # Where the code of Python's import system says that it stands.
 _IMPORTERS = ("<frozen importlib", "<frozen zipimport")
@@ -41,7 +53,8 @@ class Performer:
         self._wake: Callable[[], None] | None = None
         self._runner: Any = None
         self.hasInterrupted = False
-        signal.signal(INTERRUPT_SIGNAL, self._signalled)
+        self._handler = self._signalled
+        signal.signal(INTERRUPT_SIGNAL, self._handler)
 
     def perform(self, number: int, f: Callable[..., Any], args: Any, kw: Any) -> Any:
         """
@@ -49,9 +62,12 @@ class Performer:
 
         @raise BaseException: whatever the call raises.
         """
+        if getsignal(INTERRUPT_SIGNAL) is not self._handler:
+            self.renew()
         try:
             self._number = number
             if self._words.isInterrupted(number):
+                self._words.hear()
                 self._raise()
             value = f(*args, **kw)
             if type(value) is CoroutineType:
@@ -88,6 +104,18 @@ class Performer:
             # This may be in an import, too.
             signal.raise_signal(INTERRUPT_SIGNAL)
 
+    def renew(self) -> None:
+        """
+        Have the signal interrupt calls, whatever those before have made of it: what code
+        in C has done, cannot be seen.
+        """
+        isBlocked = INTERRUPT_SIGNAL in pthread_sigmask(signal.SIG_UNBLOCK, _OURS)
+        isOther = getsignal(INTERRUPT_SIGNAL) is not self._handler
+        signal.signal(INTERRUPT_SIGNAL, self._handler)
+        if isBlocked or isOther:
+            logging: Any = import_module("logging")
+            logging.getLogger("asynqueue").warning(_CHANGED, getpid(), INTERRUPT_SIGNAL.name)
+
     def close(self) -> None:
         """
         The child ends.
@@ -122,6 +150,7 @@ class Performer:
 
     def _signalled(self, signum: int, frame: FrameType | None) -> None:
         number = self._number
+        self._words.hear()
         if self._wake is not None:
             self._wake()
         elif number and self._words.isInterrupted(number):

@@ -496,12 +496,13 @@ class EventPool:
 
     def _hardLimit(self, member: Member, job: Job, seconds: float) -> None:
         job.exceeded = True
+        job.isDeaf = member.isDeaf(job.number)
         tell(job.callbacks.timedOut, False, seconds)
         member.kill(f"a call ran for more than its {seconds:g} s")
 
     def _lose(self, job: Job, ending: Ending) -> None:
         if job.exceeded and job.hard is not None:
-            self._fail(job, TimeLimitExceeded(job.hard))
+            self._fail(job, TimeLimitExceeded(job.hard, job.isDeaf))
         else:
             what = describeCall(*job.callTuple)
             self._fail(

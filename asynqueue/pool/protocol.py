@@ -90,8 +90,8 @@ SMALLEST = 1 << 17
 INTERRUPT_SIGNAL = signal.SIGUSR1
 
 # Where each of the shared words is.
-_BEGUN, _REVOKED, _INTERRUPTED, _ENDED = range(4)
-_SECONDS, _LIMIT = range(4, 6)
+_BEGUN, _REVOKED, _INTERRUPTED, _ENDED, _HEARD = range(5)
+_SECONDS, _LIMIT = range(5, 7)
 _SIZE = mmap.PAGESIZE
 
 
@@ -150,6 +150,12 @@ class Words:
         """
         return self.numbers[_INTERRUPTED] == number
 
+    def hear(self) -> None:
+        """
+        Note that the signal by which the parent interrupts a call has come.
+        """
+        self.numbers[_HEARD] = self.numbers[_INTERRUPTED]
+
     @property
     def softLimit(self) -> float:
         """
@@ -185,6 +191,12 @@ class Words:
         """
         self.floats[_LIMIT] = limit
         self.numbers[_INTERRUPTED] = number
+
+    def isUnheard(self, number: int) -> bool:
+        """
+        Whether the signal that was to interrupt a call has not come there.
+        """
+        return self.isInterrupted(number) and self.numbers[_HEARD] != number
 
     def measured(self) -> tuple[int, float]:
         """

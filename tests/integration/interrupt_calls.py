@@ -4,8 +4,11 @@ What the tests of interrupts have children do.
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 import sys
+import time
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -66,6 +69,31 @@ def importInSecret(gate: Token) -> None:
     module.__spec__ = spec
     sys.modules["secret"] = module
     gate.wait()
+
+
+def makeDeaf(how: str) -> int:
+    """
+    Have the signal of interrupts do nothing from now on.
+    """
+    match how:
+        case "ignored":
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        case "blocked":
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        case "in C":
+            faulthandler.register(signal.SIGUSR1)
+        case "reset":
+            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    return os.getpid()
+
+
+def deafLoop(how: str) -> None:
+    """
+    Go on for ever after that.
+    """
+    makeDeaf(how)
+    while True:
+        time.sleep(0.01)
 
 
 def writeWaiting(directory: Path) -> str:

@@ -4,6 +4,7 @@ Where calls in the processes of L{ProcessQueue} and L{TaskPool} may be interrupt
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError
 
 from asynqueue import ProcessQueue
-from asynqueue.pool import SoftTimeLimitExceeded, TaskPool
+from asynqueue.pool import SoftTimeLimitExceeded, TaskPool, TimeLimitExceeded, WorkerLostError
 from asynqueue.testing import Gate
 from tests.integration import interrupt_calls as calls
 from tests.integration.process_calls import pid
@@ -51,6 +52,66 @@ def test_importsInALoop() -> None:
     with pytest.raises(SoftTimeLimitExceeded):
         result.get(timeout=PATIENCE)
     assert pool.apply_async(pid).get(timeout=PATIENCE) == before
+    pool.stop()
+
+
+def test_interruptsThatCallsPrevent(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    Whatever earlier calls have made of the signal by which calls are interrupted, soft
+    limits interrupt those that come later, and a warning tells of it where that can be seen.
+    """
+    pool = TaskPool(1)
+    pool.start()
+    pids = set()
+    for how in ("ignored", "blocked", "in C", "reset"):
+        pids.add(pool.apply_async(calls.makeDeaf, (how,)).get(timeout=PATIENCE))
+        result = pool.apply_async(time.sleep, (PATIENCE,), soft_timeout=0.05, timeout=PATIENCE)
+        with pytest.raises(SoftTimeLimitExceeded):
+            result.get(timeout=PATIENCE)
+    pool.stop()
+    assert len(pids) == 1
+    told = [record.getMessage() for record in caplog.records if record.name == "asynqueue"]
+    assert len(told) == 3
+    assert all("has blocked SIGUSR1, or has changed what it does" in text for text in told)
+
+
+@pytest.mark.parametrize("how", ["ignored", "blocked", "in C"])
+def test_callsThatCannotBeInterrupted(how: str) -> None:
+    """
+    The error of a hard limit tells that the soft limit did not reach the call.
+    """
+    pool = TaskPool(1)
+    pool.start()
+    pool.apply_async(pid).get(timeout=PATIENCE)
+    result = pool.apply_async(calls.deafLoop, (how,), soft_timeout=0.2, timeout=0.4)
+    with pytest.raises(TimeLimitExceeded, match="its soft limit did not reach it") as raised:
+        result.get(timeout=PATIENCE)
+    assert raised.value.isDeaf
+    pool.stop()
+
+
+def test_limitsWithoutAnInterrupt() -> None:
+    """
+    The error of a hard limit tells nothing of a soft limit that had not passed.
+    """
+    pool = TaskPool(1)
+    pool.start()
+    result = pool.apply_async(time.sleep, (PATIENCE,), soft_timeout=PATIENCE, timeout=0.1)
+    with pytest.raises(TimeLimitExceeded, match=r"its process was ended$"):
+        result.get(timeout=PATIENCE)
+    pool.stop()
+
+
+def test_callsThatResetTheSignal() -> None:
+    """
+    Where the signal of a soft limit ends the process, the error says how that came.
+    """
+    pool = TaskPool(1)
+    pool.start()
+    pool.apply_async(pid).get(timeout=PATIENCE)
+    result = pool.apply_async(calls.deafLoop, ("reset",), soft_timeout=0.2, timeout=PATIENCE)
+    with pytest.raises(WorkerLostError, match="a call has changed what that does"):
+        result.get(timeout=PATIENCE)
     pool.stop()
 
 
