@@ -97,6 +97,16 @@ class Scope(Protocol):
         The other side needs a name of the main module.
         """
 
+    def named(self, path: str, obj: Any) -> None:
+        """
+        Something goes by its name.
+        """
+
+    def isTold(self, name: str) -> bool:
+        """
+        Whether the other side is told just now what a name stands for.
+        """
+
     def defined(self, obj: Any) -> None:
         """
         A function or class goes by value.
@@ -119,6 +129,12 @@ class Given:
 
     def needs(self, name: str) -> None:
         pass
+
+    def named(self, path: str, obj: Any) -> None:
+        pass
+
+    def isTold(self, name: str) -> bool:
+        return False
 
     def defined(self, obj: Any) -> None:
         pass
@@ -187,7 +203,10 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if not isThere(path, obj):
             return False
         self._scope.needs(root)
-        return self._scope.hasName(root)
+        if not self._scope.hasName(root):
+            return False
+        self._scope.named(path, obj)
+        return True
 
     def _class(self, obj: Any) -> Any:
         if obj.__module__ not in MAIN_NAMES:
@@ -203,7 +222,7 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if make is internals._make_skeleton_class and vars(obj).get("__slots__"):
             # They are slots only if they are there from the beginning.
             args[3]["__slots__"] = obj.__slots__
-        made = _made, (make, args)
+        made = _made, (make, args, self._nameOf(obj))
         scope = self._scope
         # A class that came here may have another state here by now, of which the process
         # that it came from shall know nothing.
@@ -238,7 +257,12 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
             for name in values:
                 scope.needs(name)
             slots["__globals__"] = {}
-            return _function, (_numberOf(obj), args[0], args[-1]), (attributes, slots), *rest
+            return (
+                _function,
+                (_numberOf(obj), args[0], args[-1], self._nameOf(obj)),
+                (attributes, slots),
+                *rest,
+            )
         if scope.goesBack:
             return reduced
         origin = originOf(obj.__globals__)
@@ -254,6 +278,16 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
         make = *where, _numberOf(obj), args[0], args[-1]
         state = (attributes, slots), versions, values
         return _functionOf, make, state, None, None, _functionSet
+
+    def _nameOf(self, obj: Any) -> str:
+        """
+        The name under which a function or class is there as soon as it is made, before
+        it has its attributes: another that is made may use it.
+        """
+        name: str = obj.__qualname__
+        if obj.__module__ in MAIN_NAMES and self._scope.isTold(name) and isThere(name, obj):
+            return name
+        return ""
 
     def _sentinel(self, obj: Any) -> Any:
         """
@@ -302,15 +336,18 @@ def globalNames(f: FunctionType) -> list[str]:
     return list(internals._extract_code_globals(f.__code__))
 
 
-def _made(make: Callable[..., type], args: Any) -> type:
+def _made(make: Callable[..., type], args: Any, name: str = "") -> type:
     """
     Return a class that has, or will be given, its attributes.
     """
-    known = internals._DYNAMIC_CLASS_TRACKER_BY_ID.get(args[-2])
-    cls = make(*args)
-    if cls is not known:
+    cls: type | None = internals._DYNAMIC_CLASS_TRACKER_BY_ID.get(args[-2])
+    if cls is None:
+        # Not for nothing: a base class may keep what is made.
+        cls = make(*args)
         _received.add(cls)
         _bare.add(cls)
+    if name:
+        namespace()[name] = cls
     return cls
 
 
@@ -409,11 +446,16 @@ def _sentinelOf(name: str, about: dict[str, Any], path: str) -> object:
     return originAt(name, about).namespace.setdefault(path, object())
 
 
-def _function(number: int, code: CodeType, cells: tuple[CellType, ...] | None) -> FunctionType:
+def _function(
+    number: int, code: CodeType, cells: tuple[CellType, ...] | None, name: str
+) -> FunctionType:
     """
     Return a function of the main module: the one that it was before, if it can be.
     """
-    return _same(_functions, namespace(), number, code, cells)
+    f = _same(_functions, namespace(), number, code, cells)
+    if name:
+        namespace()[name] = f
+    return f
 
 
 def _same(

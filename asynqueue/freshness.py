@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from functools import cache, cached_property, partial
 from hashlib import blake2b
 from importlib import import_module
+from io import BytesIO
 from logging import Logger
 from operator import is_
 from re import Pattern
@@ -27,6 +28,8 @@ from types import (
     WrapperDescriptorType,
 )
 from typing import Any, NewType, TypeVar
+
+from asynqueue.mainmodule import isThere
 
 # For what a name stands that is not there.
 ABSENT = object()
@@ -112,6 +115,28 @@ def _areKeysAndValues(items: Any, before: tuple[list[Any], list[Any]]) -> bool:
     )
 
 
+class _LeafPickler(pickle.Pickler):
+    """
+    A pickler that notes which functions and classes it names: under the same name there may
+    be another one.
+    """
+
+    def __init__(self, file: Any, protocol: int) -> None:
+        super().__init__(file, protocol)
+        self.named: list[Any] = []
+
+    def reducer_override(self, obj: Any) -> Any:
+        """
+        Look at each function, class and instance.
+        """
+        if issubclass(type(obj), (FunctionType, type)):
+            self.named.append(obj)
+        return NotImplemented
+
+
+_NO_LEAVES: tuple[int, int, list[Any]] = (0, 0, [])
+
+
 class Unit:
     """
     A name of the main program, or a function that has none there, with what it stood for
@@ -127,11 +152,14 @@ class Unit:
         self.version = 0
         self.needs: set[str] = set()
         self.digest = b""
+        # What it refers to by name, and these names.
+        self.named: list[Any] = []
+        self.paths: list[str] = []
         self.functions: list[tuple[FunctionType, CodeType, Any]] = []
         # Whether something has still these parts.
         self.fields: list[tuple[Callable[[Any, Any], bool], Any, Any]] = []
         self.leaves: list[Any] = []
-        self.pickledLeaves = (0, 0)
+        self.leavesBefore = _NO_LEAVES
 
     def look(self, main: dict[str, Any]) -> None:
         """
@@ -143,6 +171,8 @@ class Unit:
             return
         scope = Within(self.name)
         self.digest = _digest(definitions().pickled(self.value, None, scope))
+        self.named = scope.objectsNamed
+        self.paths = scope.paths
         self.needs = scope.needed - {self.name}
         self._note([self.value])
         for obj in scope.objects:
@@ -150,7 +180,7 @@ class Unit:
                 self._noteFunction(obj, main)
             else:
                 self._noteClass(obj)
-        self.pickledLeaves = self._pickledLeaves() if self.leaves else (0, 0)
+        self.leavesBefore = self._lookThrough() if self.leaves else _NO_LEAVES
 
     def _noteFunction(self, f: FunctionType, main: dict[str, Any]) -> None:
         self.functions.append((f, f.__code__, f.__defaults__))
@@ -189,15 +219,26 @@ class Unit:
             else:
                 self.leaves.append(value)
 
-    def _pickledLeaves(self) -> tuple[int, int]:
+    def _lookThrough(self) -> tuple[int, int, list[Any]]:
+        file = BytesIO()
+        pickler = _LeafPickler(file, 5)
         try:
-            pickled = pickle.dumps(self.leaves, 5)
+            pickler.dump(self.leaves)
+            pickled = file.getvalue()
+            named = pickler.named
         except Exception:
             # Code in them: it is slower, but it can be compared, too.
             scope = Within(self.name)
             pickled = definitions().pickled(self.leaves, None, scope)
+            named = scope.objectsNamed
         # A hash is faster than a digest, where nobody looks for two with the same.
-        return len(pickled), hash(pickled)
+        return len(pickled), hash(pickled), named
+
+    def isLike(self, other: Unit) -> bool:
+        """
+        Whether what this stands for is made in the same way, of the same objects.
+        """
+        return self.digest == other.digest and _areItems(self.named, other.named)
 
     def userOf(self, name: str) -> str:
         """
@@ -218,6 +259,9 @@ class Unit:
         for isSame, obj, before in self.fields:
             if not isSame(obj, before):
                 return False
+        if not all(map(isThere, self.paths, self.named)):
+            # It goes by this name no more.
+            return False
         return not self.leaves or self.leavesHold()
 
     def leavesHold(self) -> bool:
@@ -225,10 +269,12 @@ class Unit:
         Whether what can change within itself has not.
         """
         try:
-            return self._pickledLeaves() == self.pickledLeaves
+            size, value, named = self._lookThrough()
         except Exception:
             # Somebody's objects, in which there is something new.
             return False
+        before = self.leavesBefore
+        return size == before[0] and value == before[1] and _areItems(named, before[2])
 
 
 def _isMachinery(name: str) -> bool:
@@ -259,12 +305,21 @@ class Within:
         self._name = name
         self.needed: set[str] = set()
         self.objects: list[Any] = []
+        self.objectsNamed: list[Any] = []
+        self.paths: list[str] = []
 
     def hasName(self, root: str) -> bool:
         return root != self._name
 
     def needs(self, name: str) -> None:
         self.needed.add(name)
+
+    def isTold(self, name: str) -> bool:
+        return False
+
+    def named(self, path: str, obj: Any) -> None:
+        self.paths.append(path)
+        self.objectsNamed.append(obj)
 
     def defined(self, obj: Any) -> None:
         self.objects.append(obj)

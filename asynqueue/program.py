@@ -14,7 +14,7 @@ from __future__ import annotations
 import linecache
 import pickle
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from itertools import count
 from threading import RLock
@@ -145,17 +145,21 @@ class _Program:
 
         @param units: what has been looked at.
         """
-        users: dict[str, Unit | None] = dict.fromkeys(names)
-        for unit in units.values():
-            users.update(dict.fromkeys(unit.needs, unit))
-        left = list(users)
-        while left:
-            name = left.pop()
-            unit = units[name] = self._unit(name, users[name])
-            for other in unit.needs:
-                if other not in users:
-                    users[other] = unit
-                    left.append(other)
+        looked = set(units)
+        # What each needs is told before it: to make a class may be to call its functions.
+        path: list[tuple[Unit | None, Iterator[str]]] = [(None, iter(names))]
+        path += [(unit, iter(unit.needs)) for unit in units.values()]
+        while path:
+            user, needs = path[-1]
+            name = next(needs, None)
+            if name is None:
+                path.pop()
+                if user is not None:
+                    units[user.name] = user
+            elif name not in looked:
+                looked.add(name)
+                unit = self._unit(name, user)
+                path.append((unit, iter(unit.needs)))
         return Closure(self, units)
 
     def _unit(self, name: str, user: Unit | None) -> Unit:
@@ -178,7 +182,7 @@ class _Program:
             return known
         unit = Unit(name, value)
         unit.look(self.main)
-        if known is not None and unit.digest == known.digest and value is not ABSENT:
+        if known is not None and value is not ABSENT and unit.isLike(known):
             unit.version = known.version
         elif known is not None or value is not ABSENT:
             unit.version = next(_versions)
@@ -230,6 +234,12 @@ class _Elsewhere:
 
     def needs(self, name: str) -> None:
         pass
+
+    def named(self, path: str, obj: Any) -> None:
+        pass
+
+    def isTold(self, name: str) -> bool:
+        return False
 
     def defined(self, obj: Any) -> None:
         pass
@@ -417,3 +427,6 @@ class _Without(Within):
 
     def hasName(self, root: str) -> bool:
         return root not in self._changed
+
+    def isTold(self, name: str) -> bool:
+        return name in self._changed

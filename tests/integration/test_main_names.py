@@ -40,6 +40,7 @@ def helper(): return 1
 def other(): return 2
 CHOSEN = helper
 WITHIN = [helper]
+DEEP = {"f": [helper]}
 class Base:
     registry = {}
     size = 1
@@ -121,19 +122,22 @@ import pickle, sys
 from struct import Struct
 from asynqueue.mainmodule import adopt, learn, whyMissing
 
-def serve(take, give, length, learn, whyMissing, pickle):
+def serve(take, give, length, adopt, learn, whyMissing, pickle):
     while head := take.read(length.size):
-        isCall = take.read(1) == b"c"
+        kind = take.read(1)
         body = take.read(length.unpack(head)[0])
         try:
-            result = repr(pickle.loads(body)()) if isCall else learn(body)
+            if kind == b"c":
+                result = repr(pickle.loads(body)())
+            else:
+                result = learn(body) if kind == b"n" else adopt({"__name__": "__main__"})
         except BaseException as error:
             result = repr(whyMissing(error))
         answer = pickle.dumps(result)
         give.write(length.pack(len(answer)) + answer)
         give.flush()
 
-parts = serve, sys.stdin.buffer, sys.stdout.buffer, Struct("<Q"), learn, whyMissing, pickle
+parts = serve, sys.stdin.buffer, sys.stdout.buffer, Struct("<Q"), adopt, learn, whyMissing, pickle
 (lambda adopt, serve, *parts: (adopt({"__name__": "__main__"}), serve(*parts)))(adopt, *parts)
 """
 
@@ -174,6 +178,7 @@ class Other:
     def __init__(self, process: Process) -> None:
         self.told: list[bytes] = []
         self._process = process
+        process.ask(b"a", b"")
         self._defined: dict[int, bytes] = {}
         self._callables = Callables(
             self._defined.__setitem__, self._defined.__delitem__, Told(self._learn)
@@ -233,6 +238,11 @@ CHANGES = [
     ("helper()", "helper.__code__ = other.__code__"),
     ("CHOSEN()", "CHOSEN = other"),
     ("CHOSEN()", "helper.__code__ = other.__code__"),
+    ("CHOSEN()", "def helper(): return 2\nCHOSEN = helper"),
+    ("WITHIN[0]()", "helper.__code__ = other.__code__\ndef helper(): return 3"),
+    ("WITHIN[0]()", "def helper(): return 2\nWITHIN[0] = helper"),
+    ("DEEP['f'][0]()", "def helper(): return 2\nDEEP['f'][0] = helper"),
+    ("DEEP['f'][0] is helper", "def helper(): return 2"),
     ("WITHIN[0]()", "WITHIN[0] = other"),
     ("default()", "default.__defaults__ = (2,)"),
     ("keyword()", "keyword.__kwdefaults__['x'] = 2"),
