@@ -47,6 +47,9 @@ _RECEIVE_FLAGS = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
 _TRUNCATED = int(socket.MSG_CTRUNC)
 _POPULATE = getattr(mmap, "MAP_POPULATE", 0)
 
+# It stands in the place of a segment for which no descriptor was free.
+_LOST = -1
+
 # What the system says when it has too much to carry at the moment.
 _LATER = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ETOOMANYREFS})
 
@@ -234,8 +237,8 @@ class Channel:
         if ancillary:
             self._takeSegments(ancillary)
         if flags & _TRUNCATED:
-            # Those that come later would be taken for it.
-            raise FrameInvalid("a shared segment was lost: are too many files open?")
+            # One read has one segment at the most. Those that come later would be taken for it.
+            self._segments.append(_LOST)
         if not data:
             decoder.finish()
             raise EOFError("the other end is gone")
@@ -251,7 +254,9 @@ class Channel:
                 os.close(segment)
         self._waiting.clear()
         while self._segments:
-            os.close(self._segments.popleft())
+            descriptor = self._segments.popleft()
+            if descriptor != _LOST:
+                os.close(descriptor)
 
     def _takeSegments(self, ancillary: Sequence[tuple[int, int, bytes]]) -> None:
         for level, kind, data in ancillary:
@@ -263,10 +268,16 @@ class Channel:
     def _claim(self, size: int) -> memoryview:
         """
         The next segment, as memory.
+
+        @raise FrameInvalid: it is not what was announced.
+        @raise OSError: it was lost.
+        @raise MemoryError: there is no room for it.
         """
         if not self._segments:
             raise FrameInvalid("a shared segment was announced, and none has come")
         descriptor = self._segments.popleft()
+        if descriptor == _LOST:
+            raise OSError(errno.EMFILE, "it was lost on the way: too many files are open")
         try:
             there = os.fstat(descriptor).st_size
             if there != size:
@@ -276,7 +287,11 @@ class Channel:
             if len(_mapped) >= _MOST_MAPPED:
                 return _copied(descriptor, size)
             flags = mmap.MAP_SHARED | _POPULATE
-            memory = mmap.mmap(descriptor, size, flags=flags, **_MAP_OPTIONS)
+            try:
+                memory = mmap.mmap(descriptor, size, flags=flags, **_MAP_OPTIONS)
+            except OSError:
+                # No descriptor is free to go with it, or too much is mapped.
+                return _copied(descriptor, size)
             _mapped.add(memory)
             return memoryview(memory)
         finally:

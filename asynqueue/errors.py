@@ -9,6 +9,8 @@ also used where there is none.
 from __future__ import annotations
 
 import signal as signals
+from collections.abc import Sequence
+from typing import Any
 
 from zope.interface.exceptions import Invalid
 
@@ -122,7 +124,11 @@ class TaskTimedOut(AsynQueueError, TimeoutError):
 class FrameError(AsynQueueError):
     """
     Something is wrong with a message between two processes or hosts.
+
+    @ivar before: the messages that were complete before it, where a stream was read.
     """
+
+    before: Sequence[Any] = ()
 
 
 class FrameTooLarge(FrameError, ValueError):

@@ -18,12 +18,13 @@ This module imports no Twisted.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from struct import Struct
-from typing import Any
+from typing import Any, NoReturn
 
-from asynqueue.errors import FrameInvalid, FrameTooLarge, FrameTruncated
+from asynqueue.errors import FrameError, FrameInvalid, FrameTooLarge, FrameTruncated
 
 # A body and its buffers may have so many bytes together, if nothing else is said.
 LARGEST = 2 << 30
@@ -47,6 +48,33 @@ _LARGE = 1 << 16
 # The kind, the number, the body, the buffers. A tuple, not a class: there is one
 # for every result.
 Frame = tuple[int, int, Any, Sequence[Any]]
+
+
+class Unavailable(bytes):
+    """
+    The body of a message whose segment cannot be had here: a pickle that raises
+    C{OSError} as it is loaded, and says why. The messages beside it are unharmed.
+    """
+
+
+def _unavailable(error: BaseException) -> Unavailable:
+    return Unavailable(pickle.dumps(_Missing(f"a shared segment cannot be had: {error}")))
+
+
+class _Missing:
+    """
+    Pickled, it raises an error where it is loaded.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __reduce__(self) -> tuple[Callable[[str], NoReturn], tuple[str]]:
+        return _raiseMissing, (self._text,)
+
+
+def _raiseMissing(text: str) -> NoReturn:
+    raise OSError(text)
 
 
 def packed(kind: int, number: int, body: bytes) -> bytes:
@@ -126,7 +154,8 @@ class Decoder:
     ) -> None:
         """
         @param limit: how many bytes a body and its buffers may have together.
-        @param claim: gives the next shared segment, which has so many bytes.
+        @param claim: gives the next shared segment, which has so many bytes. If it raises
+            C{OSError} or C{MemoryError}, the frame has an L{Unavailable} body.
         """
         self._limit = limit
         self._claim = claim
@@ -149,41 +178,45 @@ class Decoder:
         @return: the frames that are complete with it.
         @raise FrameTooLarge: a frame is larger than it may be.
         @raise FrameInvalid: this is no stream of frames. After either, nothing
-            more can be had of it.
+            more can be had of it; C{before} of the error has the frames that came before.
         """
         frames: list[Frame] = []
         large = self._large
-        if large is not None:
-            wanted = self._whole - len(large)
-            large += data[:wanted]
-            if len(large) < self._whole:
-                return frames
-            self._large = None
-            number, _, count, kind, flags = _HEADER.unpack_from(large)
-            view = memoryview(large)[_HEADER_SIZE:]
-            frames.append(self._taken(number, count, kind, flags, view))
-            data = data[wanted:]
-        elif self._rest:
-            data = self._rest + data
-        limit = self._limit
-        start = 0
-        end = len(data)
-        while end - start >= _HEADER_SIZE:
-            number, size, count, kind, flags = _HEADER.unpack_from(data, start)
-            body = start + _HEADER_SIZE
-            stop = body + size
-            if stop > end:
-                self._expect(data[start:], size, count, flags)
-                return frames
-            if flags:
-                view = memoryview(bytearray(data[body:stop]))
+        try:
+            if large is not None:
+                wanted = self._whole - len(large)
+                large += data[:wanted]
+                if len(large) < self._whole:
+                    return frames
+                self._large = None
+                number, _, count, kind, flags = _HEADER.unpack_from(large)
+                view = memoryview(large)[_HEADER_SIZE:]
                 frames.append(self._taken(number, count, kind, flags, view))
-            elif size > limit:
-                raise FrameTooLarge(size, limit)
-            else:
-                frames.append((kind, number, data[body:stop], ()))
-            start = stop
-        self._rest = data[start:]
+                data = data[wanted:]
+            elif self._rest:
+                data = self._rest + data
+            limit = self._limit
+            start = 0
+            end = len(data)
+            while end - start >= _HEADER_SIZE:
+                number, size, count, kind, flags = _HEADER.unpack_from(data, start)
+                body = start + _HEADER_SIZE
+                stop = body + size
+                if stop > end:
+                    self._expect(data[start:], size, count, flags)
+                    return frames
+                if flags:
+                    view = memoryview(bytearray(data[body:stop]))
+                    frames.append(self._taken(number, count, kind, flags, view))
+                elif size > limit:
+                    raise FrameTooLarge(size, limit)
+                else:
+                    frames.append((kind, number, data[body:stop], ()))
+                start = stop
+            self._rest = data[start:]
+        except FrameError as error:
+            error.before = frames
+            raise
         return frames
 
     def finish(self) -> None:
@@ -226,7 +259,10 @@ class Decoder:
         checkSize(sum(lengths), self._limit)
         if flags & _SHARED:
             offsets, size = layout(lengths)
-            view = self._claim(size)
+            try:
+                view = self._claim(size)
+            except (OSError, MemoryError) as error:
+                return kind, number, _unavailable(error), ()
         else:
             view = inline[first:]
             *offsets, size = accumulate(lengths, initial=0)

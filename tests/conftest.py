@@ -1,10 +1,12 @@
 """
-How much hypothesis tries, and which tests are models.
+How much hypothesis tries, which tests are models, and what several tests use.
 """
 
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings
@@ -22,3 +24,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if hasattr(getattr(item, "obj", None), "_hypothesis_state_machine_class"):
             item.add_marker("model")
+
+
+@pytest.fixture
+def fewFiles() -> Iterator[Callable[[int], None]]:
+    """
+    Lets so many files more be open than are.
+    """
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def allow(more: int) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        free = [os.dup(0) for _ in range(more + 1)]
+        for descriptor in free:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], before[1]))
+
+    yield allow
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
+import pickle
 import socket
+from collections.abc import Callable
 from threading import Thread
 from typing import Any
 
@@ -334,25 +335,54 @@ def test_segmentOfNoFrameIsClosed(raw: Any) -> None:
     assert descriptors() == before - 2
 
 
-def test_lostSegmentIsNotTakenForAnother(raw: Any) -> None:
+def test_lostSegmentHarmsItsMessageOnly(raw: Any, fewFiles: Callable[[int], None]) -> None:
     """
-    When a segment cannot be received because too many files are open, that is
-    FrameInvalid: the next would be taken for it.
+    When a segment cannot be received because too many files are open, the body of its
+    message says so as it is loaded, and the next segment is not taken for it.
+    """
+    sender, channel = raw
+    segments = [anonymousFile() for _ in range(2)]
+    for number, segment in enumerate(segments):
+        os.pwrite(segment, bytes([number]) * 64, 0)
+        socket.send_fds(sender, [head(1, number, [64], shared=True)], [segment])
+    fewFiles(0)
+    ((_, number, body, buffers),) = channel.receive()
+    fewFiles(8)
+    assert (number, buffers) == (0, ())
+    with pytest.raises(OSError, match="too many files are open"):
+        pickle.loads(body)
+    ((_, number, body, _),) = channel.receive()
+    assert (number, bytes(body)) == (1, b"\1" * 64)
+    for segment in segments:
+        os.close(segment)
+
+
+def test_segmentThatCannotBeMappedIsCopied(raw: Any, fewFiles: Callable[[int], None]) -> None:
+    """
+    Where no descriptor is left to map a segment with, its contents are copied.
     """
     sender, channel = raw
     descriptor = anonymousFile()
     os.pwrite(descriptor, b"x" * 64, 0)
     socket.send_fds(sender, [head(1, 1, [64], shared=True)], [descriptor])
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = os.dup(descriptor)
-    os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
-    try:
-        with pytest.raises(FrameInvalid, match="too many files"):
-            channel.receive()
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        os.close(descriptor)
+    fewFiles(1)
+    ((_, _, body, _),) = channel.receive()
+    assert bytes(body) == b"x" * 64
+    os.close(descriptor)
+
+
+def test_lostSegmentIsNotClosed(raw: Any, fewFiles: Callable[[int], None]) -> None:
+    """
+    A channel can be closed when the last segment that came was lost, before its message
+    was complete.
+    """
+    sender, channel = raw
+    descriptor = anonymousFile()
+    fewFiles(0)
+    socket.send_fds(sender, [head(1, 1, [64], shared=True)[:8]], [descriptor])
+    assert channel.receive() == []
+    channel.close()
+    os.close(descriptor)
 
 
 def test_moreMayBeKeptThanFilesMayBeOpen(pair: Any) -> None:

@@ -462,3 +462,12 @@ def test_aLargeFrameSaysWhatIsMissing() -> None:
     assert decoder.missing == 1
     assert len(decoder.feed(data[-1:] + packed(1, 2, b""))) == 2
     assert decoder.missing == 0
+
+
+def test_messagesBeforeWhatIsNoneAreKept() -> None:
+    """
+    An error has the messages that were complete before it.
+    """
+    with pytest.raises(FrameInvalid) as caught:
+        Decoder().feed(packed(7, 1, b"good") + HEADER.pack(2, 4, 0, 7, 0xFF) + b"none")
+    assert caught.value.before == [(7, 1, b"good", ())]

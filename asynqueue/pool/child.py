@@ -34,7 +34,7 @@ from asynqueue.channels import Channel
 from asynqueue.codec import decode, encode
 from asynqueue.constancy import isConstant
 from asynqueue.descriptors import holdStandard
-from asynqueue.framing import LARGEST, Frame, checkSize
+from asynqueue.framing import LARGEST, Frame, Unavailable, checkSize
 from asynqueue.mainmodule import adopt, learn, whyMissing
 from asynqueue.outcome import cannotSend, complain, shapeOf
 from asynqueue.pool.performing import Performer, halfImported
@@ -126,6 +126,10 @@ class Child:
 
     def _heard(self, frame: Frame) -> None:
         kind, number, body, buffers = frame
+        if type(body) is Unavailable:
+            # Too many files are open here, or too much memory is in use: another child is
+            # to take what follows.
+            pickle.loads(body)
         match kind:
             case Kind.CALLS:
                 for name, packed, raw in marshal.loads(body):

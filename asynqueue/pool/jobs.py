@@ -7,13 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.logger import Logger
-
+from asynqueue.pool.guard import harmless
 from asynqueue.pool.hubs import Timer
 from asynqueue.pool.results import AsyncResult
 from asynqueue.pool.roles import CallTuple
-
-_log = Logger()
 
 
 class Callbacks:
@@ -81,9 +78,4 @@ def tell(f: Callable[..., Any] | None, *args: Any) -> None:
     Call a callback, if there is one.
     """
     if f is not None:
-        try:
-            f(*args)
-        except (Exception, SystemExit):
-            # The seam to other people's callbacks. An exit would end only the thread
-            # that drives the pool.
-            _log.failure("a callback of a pool")
+        harmless("a callback of a pool", f, *args)

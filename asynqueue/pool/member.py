@@ -16,8 +16,9 @@ import marshal
 import pickle
 import select
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from twisted.python.failure import Failure
@@ -28,8 +29,9 @@ from asynqueue.errors import FrameError
 from asynqueue.failures import failureOf
 from asynqueue.framing import Frame, checkSize
 from asynqueue.mainmodule import described
-from asynqueue.outcome import Raised, cannotDecode, describeCall
+from asynqueue.outcome import Raised, cannotDecode, describeCall, inWords
 from asynqueue.pool.callables import Callables
+from asynqueue.pool.guard import harmless, report
 from asynqueue.pool.hubs import Hub, Timer
 from asynqueue.pool.protocol import CALLS, INTERRUPT_SIGNAL, RETURNED, Kind
 from asynqueue.pool.reports import replay
@@ -68,6 +70,9 @@ class _Life(Enum):
 class Member:
     """
     One child.
+
+    What an event loop calls here raises nothing, except C{KeyboardInterrupt}: a fault of
+    what is called within, or of the system, is logged and is the loss of this child.
 
     @ivar pid: its process ID.
     @ivar held: the jobs without outcome, by the numbers of their calls, in order.
@@ -108,6 +113,8 @@ class Member:
         self._takenBack = 0
         self._life = _Life.WORKING
         self._reason = ""
+        # Whether what it sends can be read no more.
+        self._isSpoilt = False
         self._told = Told(self._tell)
         self._callables = Callables(
             lambda name, pickled: self._send(Kind.DEFINE, name, pickled),
@@ -128,7 +135,7 @@ class Member:
             hub.watch(self._channel.fileno(), self._readable)
         else:
             reader.add(self._channel.fileno(), self)
-        hub.watch(self._spawned.stderr, self._stderrReadable)
+        hub.watch(self._spawned.stderr, partial(self._guarded, self._stderrReadable))
         self._watchEnd()
         self._send(Kind.SETUP, 0, pickle.dumps({"main": described()}))
         # By the numbers of their calls; those are not held.
@@ -137,7 +144,7 @@ class Member:
             for callTuple in setup.preparations:
                 self._preparations[self.call(None, *callTuple)] = callTuple
         except BaseException:
-            self._abandon()
+            self.abandon()
             raise
         self.flush()
         self.held.clear()
@@ -197,7 +204,7 @@ class Member:
         if len(held) == 1 or len(batch) >= _BATCH or self._batchBytes > _BATCH_BYTES:
             self.flush()
         elif not self._collecting and self._flushing is None:
-            self._flushing = self._hub.callLater(0, self._flushLater)
+            self._flushing = self._hub.callLater(0, partial(self._guarded, self._flushLater))
         return number
 
     def _tell(self, names: bytes) -> None:
@@ -304,9 +311,9 @@ class Member:
         if self._life is not _Life.GONE:
             self._spawned.signal(number)
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
         """
-        It cannot be prepared, and nobody knows of it yet.
+        End the child now, and tell nobody: nobody knows of it yet, or any more.
         """
         self._life = _Life.GONE
         self._spawned.signal(signal.SIGKILL)
@@ -323,7 +330,7 @@ class Member:
 
     def _watchEnd(self) -> None:
         if self._spawned.pidfd != -1:
-            self._hub.watch(self._spawned.pidfd, self.checkEnded)
+            self._hub.watch(self._spawned.pidfd, partial(self._guarded, self.checkEnded))
 
     def _expectEnd(self) -> None:
         """
@@ -331,11 +338,11 @@ class Member:
         """
         if self._patience is not None:
             self._patience.cancel()
-        self._patience = self._hub.callLater(PATIENCE, self._outOfPatience)
+        self._patience = self._hub.callLater(PATIENCE, partial(self._guarded, self._outOfPatience))
         # Somebody may have taken all readers out of the reactor, as trial does after tests.
         self._watchEnd()
         if self._spawned.pidfd == -1 and self._look is None:
-            self._look = self._hub.callLater(_LOOK_SECONDS, self._lookAgain)
+            self._look = self._hub.callLater(_LOOK_SECONDS, partial(self._guarded, self._lookAgain))
 
     def _lookAgain(self) -> None:
         """
@@ -344,7 +351,7 @@ class Member:
         self._look = None
         self.checkEnded()
         if not self.isGone:
-            self._look = self._hub.callLater(_LOOK_SECONDS, self._lookAgain)
+            self._look = self._hub.callLater(_LOOK_SECONDS, partial(self._guarded, self._lookAgain))
 
     def _outOfPatience(self) -> None:
         self._patience = None
@@ -378,7 +385,7 @@ class Member:
         """
         The process has ended, or is given up. What it sent before is still there.
         """
-        while not self.isGone and _isReadable(self._channel):
+        while not (self.isGone or self._isSpoilt) and _isReadable(self._channel):
             try:
                 self.receive()
             except EOFError:
@@ -409,14 +416,16 @@ class Member:
             [job for number, job in held.items() if number <= begun],
             [job for number, job in held.items() if number > begun],
         )
-        self._close()
+        # Whatever fails here, all are told.
+        harmless("closing what led to a child", self._close)
         held.clear()
         streams, self.streams = self.streams, {}
         # First this: who hears of a failure may have the next call made at once.
-        self._lifeOwner.ended(self, ending)
+        harmless("the end of a child", self._lifeOwner.ended, self, ending)
         for source in streams.values():
-            source.failed(Failure(ending.lost("an iterator")))
-            source.ended()
+            failure = Failure(ending.lost("an iterator"))
+            harmless("the end of an iterator", source.failed, failure)
+            harmless("the end of an iterator", source.ended)
 
     # What comes
 
@@ -435,8 +444,8 @@ class Member:
         Take what is there, and tell it. A hot path.
 
         @return: the messages that were told.
-        @raise EOFError: the child has closed its end, or sent what is no message:
-            there is no more to come.
+        @raise EOFError: the child has closed its end, or what it sends can be read no
+            more: there is no more to come.
         """
         try:
             frames = self._channel.receive()
@@ -444,33 +453,84 @@ class Member:
             self._closed()
             raise
         except FrameError as error:
-            self._reason = f"it sent what is no message: {error}"
-            self._closed()
+            # What came before is as good as ever.
+            self._deliver(error.before)
+            self._spoil(f"it sent what is no message: {error}")
             raise EOFError(self._reason) from error
+        except BaseException as error:
+            # The system has no room for it, or refuses what it never should.
+            self._spoil(f"what it sent cannot be read: {inWords(error)}")
+            report(error, f"reading what process {self.pid} sends")
+            raise EOFError(self._reason) from error
+        self._deliver(frames)
+        return frames
+
+    def _deliver(self, frames: Sequence[Frame]) -> None:
+        """
+        Tell what has come. A hot path.
+        """
         held = self.held
         owner = self._owner
         self._collecting = True
         for frame in frames:
             kind, number, body, buffers = frame
-            if kind == RETURNED:
-                if number in held:
-                    job = held.pop(number)
-                    try:
-                        value = pickle.loads(body, buffers=buffers)
-                    except BaseException as error:
-                        # Somebody's objects: whatever their unpickling raises.
-                        owner.raised(self, job, cannotDecode(error))
-                    else:
-                        owner.returned(self, job, value)
-                elif self._preparations:
-                    self._prepared(number)
-            else:
-                self._heard(frame)
+            job = None
+            try:
+                if kind == RETURNED:
+                    if number in held:
+                        job = held.pop(number)
+                        try:
+                            value = pickle.loads(body, buffers=buffers)
+                        except BaseException as error:
+                            # Somebody's objects: whatever their unpickling raises.
+                            owner.raised(self, job, cannotDecode(error))
+                        else:
+                            owner.returned(self, job, value)
+                    elif self._preparations:
+                        self._prepared(number)
+                else:
+                    job = held.get(number)
+                    self._heard(frame)
+            except BaseException as error:
+                # The seam to all that follows from a message.
+                if job is not None:
+                    # It may not have been told: then it ends with this child.
+                    held.setdefault(number, job)
+                self._fault(error)
         self._collecting = False
         if self._life is not _Life.GONE:
-            owner.collected(self)
-            self.flush()
-        return frames
+            try:
+                owner.collected(self)
+                self.flush()
+            except BaseException as error:
+                # As above.
+                self._fault(error)
+
+    def _guarded(self, f: Callable[[], None]) -> None:
+        """
+        Do what an event loop calls.
+        """
+        try:
+            f()
+        except BaseException as error:
+            # As above.
+            self._fault(error)
+
+    def _fault(self, error: BaseException) -> None:
+        """
+        Something failed on this side, and nobody knows what it has left undone: the child
+        is lost.
+        """
+        self.kill(f"what it told could not be dealt with: {inWords(error)}")
+        report(error, f"dealing with what process {self.pid} tells")
+
+    def _spoil(self, reason: str) -> None:
+        """
+        What it sends can be read no more.
+        """
+        self._isSpoilt = True
+        self._reason = reason
+        self._closed()
 
     def _heard(self, frame: Frame) -> None:
         kind, number, body, buffers = frame
@@ -562,7 +622,7 @@ class Member:
             return
         try:
             if not self._channel.send(kind, number, body, buffers):
-                self._hub.awaitWritable(self._channel.fileno(), self._writable)
+                self._awaitWritable()
         except (BrokenPipeError, ConnectionResetError):
             # It is gone, and what it left there is read first.
             pass
@@ -571,10 +631,13 @@ class Member:
         if self._life is _Life.WORKING:
             try:
                 if not self._channel.flush():
-                    self._hub.awaitWritable(self._channel.fileno(), self._writable)
+                    self._awaitWritable()
             except (BrokenPipeError, ConnectionResetError):
                 # As above.
                 pass
+
+    def _awaitWritable(self) -> None:
+        self._hub.awaitWritable(self._channel.fileno(), partial(self._guarded, self._writable))
 
     def _flushLater(self) -> None:
         self._flushing = None

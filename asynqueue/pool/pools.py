@@ -18,8 +18,6 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from twisted.logger import Logger
-
 from asynqueue.checks import secondsOrNone, wholeNumber
 from asynqueue.cores import cores
 from asynqueue.errors import (
@@ -29,7 +27,8 @@ from asynqueue.errors import (
     WorkerError,
     WorkerLostError,
 )
-from asynqueue.outcome import Raised, cannotSend, describeCall
+from asynqueue.outcome import Raised, cannotSend, describeCall, inWords
+from asynqueue.pool.guard import harmless, report
 from asynqueue.pool.hubs import Timer, hubOf
 from asynqueue.pool.jobs import Callbacks, Job, tell
 from asynqueue.pool.member import Member
@@ -39,8 +38,6 @@ from asynqueue.pool.seat import Seat
 from asynqueue.pool.sources import MemberSource
 from asynqueue.pool.switchboard import Switchboard
 from asynqueue.pool.upkeep import Limits
-
-_log = Logger()
 
 # Without the guard so many calls may be sent to a process ahead of the one it runs.
 _AHEAD = 16
@@ -103,6 +100,8 @@ class EventPool:
         self._onExit = on_process_exit
         self._capacity = 1 if putlocks else _AHEAD
         self._life = _Life.RUNNING
+        # Why it is at its end, if what drives it has failed.
+        self._cause: BaseException | None = None
         self._board = Switchboard()
         self.fileno_to_outq: dict[int, Member] = {}
         self._results = ResultHandler(
@@ -160,7 +159,7 @@ class EventPool:
         """
         callTuple: CallTuple = (target, tuple(args), dict(kwargs or {}))
         if self._life is not _Life.RUNNING:
-            raise QueueRunError(describeCall(*callTuple))
+            raise QueueRunError(describeCall(*callTuple)) from self._cause
         job = Job(
             callTuple,
             AsyncResult(self._waitFor),
@@ -298,6 +297,27 @@ class EventPool:
         waiting, self._waiting = self._waiting, deque()
         for job in (*notBegun, *waiting):
             self._turnAway(job)
+
+    def breakDown(self, error: BaseException) -> None:
+        """
+        What drives the pool has failed: all calls fail because of that, and nothing is
+        left of the processes. To be called where that was caught.
+        """
+        self._life = _Life.TERMINATED
+        self._cause = error
+        members = self._members()
+        jobs = [job for member in members for job in member.held.values()]
+        jobs += self._waiting
+        self._waiting.clear()
+        self._seats, self._leaving = [], []
+        for member in members:
+            member.signal(signals.SIGKILL)
+        for member in members:
+            harmless("the end of a process", member.abandon)
+        self.fileno_to_outq.clear()
+        for job in jobs:
+            self._turnAway(job)
+        report(error, "driving a pool: it is at its end")
 
     # CallOwner
 
@@ -524,12 +544,21 @@ class EventPool:
         """
         Fail a call that nobody will make.
         """
-        self._fail(job, QueueRunError(describeCall(*job.callTuple)))
+        call = describeCall(*job.callTuple)
+        if self._cause is None:
+            self._fail(job, QueueRunError(call))
+            return
+        error = WorkerError(
+            f"{call} has no result: what drives its pool has failed: {inWords(self._cause)}"
+        )
+        error.__cause__ = self._cause
+        self._fail(job, error)
 
     def _fail(self, job: Job, error: BaseException) -> None:
         job.stopTimers()
-        job.result.fail(error)
-        tell(job.callbacks.failed, error)
+        if not job.result.ready():
+            job.result.fail(error)
+            tell(job.callbacks.failed, error)
 
     def _checkClosed(self) -> None:
         """

@@ -12,13 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from threading import TIMEOUT_MAX, Event
 from typing import Any, Protocol
 
-from twisted.logger import Logger
-
 from asynqueue.framing import Frame
+from asynqueue.pool.guard import harmless, report
 from asynqueue.pool.hubs import Hub, hubOf
 from asynqueue.pool.protocol import Kind
-
-_log = Logger()
 
 # The seconds between looks at whether workers have exited, where nothing tells.
 _JOIN_SECONDS = 0.1
@@ -168,29 +165,19 @@ class ResultHandler:
             for frame in outq.receive() or ():
                 count += 1
                 if frame[0] == Kind.UP:
-                    self._tellAlive(frame[1])
+                    harmless("telling that a process is up", self.on_process_alive, frame[1])
         except (EOFError, OSError):
             return None
-        except (Exception, SystemExit):
+        except BaseException as error:
             # The seam to other people's queues: an event loop calls this, and can do
             # nothing about it.
-            _log.failure("reading what a process has sent")
+            report(error, "reading what a process has sent")
         return count
-
-    def _tellAlive(self, pid: int) -> None:
-        try:
-            self.on_process_alive(pid)
-        except (Exception, SystemExit):
-            # The seam to other people's callbacks, which an event loop calls, too.
-            _log.failure("telling that a process is up")
 
     def _unwatch(self, fileno: int) -> None:
         if self._hub is not None:
-            try:
-                self._hub.unwatch(fileno)
-            except Exception:
-                # The seam to other people's loops: this one does not watch it.
-                _log.failure("ending the watch of what a process sends")
+            # Other people's loops may not watch it.
+            harmless("ending the watch of what a process sends", self._hub.unwatch, fileno)
 
 
 def _unread(fileno: int) -> int:
@@ -266,14 +253,18 @@ class AsyncResult:
 
     def succeed(self, value: Any) -> None:
         """
-        The call returned.
+        The call returned. What becomes of it later changes nothing.
         """
+        if self.ready():
+            return
         self._value = value
         self._event.set()
 
     def fail(self, error: BaseException) -> None:
         """
-        The call raised, or was lost.
+        The call raised, or was lost. What becomes of it later changes nothing.
         """
+        if self.ready():
+            return
         self._error = error
         self._event.set()

@@ -25,6 +25,7 @@ from asynqueue.channels import Channel, anonymousFile
 from asynqueue.descriptors import holdStandard
 from asynqueue.framing import LARGEST
 from asynqueue.pool.groups import killGroup, reap
+from asynqueue.pool.guard import report
 from asynqueue.pool.protocol import SMALLEST, Words
 from asynqueue.pool.surroundings import importPath
 
@@ -93,6 +94,7 @@ class Spawned:
         self.channel = Channel(here, max(limit, SMALLEST))
         os.set_blocking(self.stderr, False)
         self.tail = b""
+        self._hasComplained = False
         # A character may come in two pieces.
         self._text = getincrementaldecoder("utf-8")("replace")
         _living.add(self)
@@ -110,13 +112,21 @@ class Spawned:
             data = os.read(self.stderr, 1 << 16)
         except BlockingIOError:
             return -1
+        except OSError:
+            # It is of no use any more.
+            return 0
         self.tail = (self.tail + data)[-_TAIL_BYTES:]
-        if data and sys.stderr is not None:
+        if data and getattr(sys, "stderr", None) is not None:
             try:
                 sys.stderr.write(self._text.decode(data))
             except (OSError, ValueError):
                 # Nobody reads ours any more.
                 pass
+            except BaseException as error:
+                # The seam to whatever stands there, as the console of a window.
+                if not self._hasComplained or isinstance(error, KeyboardInterrupt):
+                    self._hasComplained = True
+                    report(error, "passing on what a child writes to standard error")
         return len(data)
 
     def signal(self, number: int) -> None:

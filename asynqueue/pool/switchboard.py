@@ -125,8 +125,7 @@ class Switchboard:
         @param timeout: how many seconds to wait for something; C{None}: for as long
             as it takes.
         """
-        for _ in range(len(self._calls)):
-            self._calls.popleft()()
+        if self.makeCalls():
             timeout = 0.0
         if self._delayed:
             left = max(0.0, min(call.due for call in self._delayed) - monotonic())
@@ -144,6 +143,17 @@ class Switchboard:
         now = monotonic()
         for call in sorted((c for c in self._delayed if c.due <= now), key=lambda c: c.due):
             call.run()
+
+    def makeCalls(self) -> int:
+        """
+        Do what other threads have asked for by now.
+
+        @return: how many calls that were.
+        """
+        count = len(self._calls)
+        for _ in range(count):
+            self._calls.popleft()()
+        return count
 
     def callFromThread(self, f: Callable[[], None]) -> bool:
         """

@@ -100,7 +100,12 @@ class ThreadedPool(EventPool):
         # Signals are the main thread's; and those of children that this thread has
         # started would come here first.
         signals.pthread_sigmask(signals.SIG_BLOCK, signals.valid_signals())
-        while not self._isOver:
-            self._board.turn(None)
+        try:
+            while not self._isOver:
+                self._board.turn(None)
+        except BaseException as error:
+            # Nobody else would ever know.
+            self.breakDown(error)
         self._board.closeWakeUp()
-        self._board.turn(0)
+        # Those who have asked for something wait for it.
+        self._board.makeCalls()

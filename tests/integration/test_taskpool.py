@@ -1399,3 +1399,76 @@ def test_aProgramNeedNotStopIt() -> None:
         said = program.communicate(timeout=PATIENCE)[0]
     assert program.returncode == 0
     Driven("nobody").until(lambda: all(isGone(int(pid)) for pid in said.split()))
+
+
+class BreakablePool(ThreadedPool):
+    """
+    A pool whose thread can be made to fail.
+    """
+
+    def breakThread(self, error: BaseException) -> None:
+        """
+        Have the thread raise something.
+        """
+
+        def fail() -> None:
+            raise error
+
+        self._board.callFromThread(fail)
+
+
+class BreakableTaskPool(TaskPool):
+    """
+    Those of these tests.
+    """
+
+    BlockingPool = BreakablePool
+
+
+@pytest.mark.parametrize("error", [OSError("no descriptors"), SystemExit(3)], ids=repr)
+def test_threadThatDiesFailsAll(error: BaseException) -> None:
+    """
+    If the thread that drives a pool dies of anything, all that wait are told why, nothing
+    is left of the processes, and the pool can be stopped and started again.
+    """
+    pool = BreakableTaskPool(1)
+    pool.start()
+    running = pool.apply_async(time.sleep, (LONG,))
+    waiting = pool.apply_async(pow, (2, 5))
+    broken = pool._pool
+    assert isinstance(broken, BreakablePool)
+    pids = broken.pids()
+    with readingLogs() as logs:
+        broken.breakThread(error)
+        for result in (running, waiting):
+            with pytest.raises(WorkerError, match="what drives its pool has failed") as caught:
+                result.get(PATIENCE)
+            assert caught.value.__cause__ is error
+        broken.join()
+    with pytest.raises(QueueRunError) as refused:
+        pool.apply_async(pow, (2, 5))
+    assert refused.value.__cause__ is error
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert logs.errors() == [error]
+    pool.stop()
+    pool.start()
+    assert pool.apply_async(pow, (2, 5)).get(PATIENCE) == 32
+    pool.stop()
+
+
+@pytest.mark.parametrize("kind", ["callback", "error_callback", "accept_callback"])
+def test_callbacksMayRaiseAnything(threads: Driven, kind: str) -> None:
+    """
+    What a callback raises is logged, and ends nothing, whatever it is.
+    """
+
+    def fail(*args: Any) -> None:
+        raise GeneratorExit(kind)
+
+    pool = threads.start()
+    exponent = -1 if kind == "error_callback" else 3
+    with readingLogs() as logs:
+        pool.apply_async(pow, (0, exponent), **{kind: fail}).wait(PATIENCE)
+        assert threads.get(pool.apply_async(pow, (2, 5))) == [32]
+        pool.stop()
+    assert [str(error) for error in logs.errors()] == [kind]
