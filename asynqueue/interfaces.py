@@ -153,6 +153,23 @@ class IPrefetchingWorker(IWorker):
         """
 
 
+class IFailingWorker(IWorker):
+    """
+    A worker that may be unable to run anything for a while, as one whose process cannot be
+    started. It tries again by itself.
+    """
+
+    def setReporter(callableObject: Callable[[str, Sequence[ITask], bool], None]) -> None:
+        """
+        Take what to call when it can run nothing for now, and when it can again.
+
+        The arguments are the reason, empty when it can run tasks again; the tasks that it
+        had accepted and has not begun; and whether there is no hope. Until it can again it
+        is given no tasks. Without hope, those that no other worker may run end with
+        C{WorkerLost}.
+        """
+
+
 class ICancellingWorker(IWorker):
     """
     A worker that can end the run of a task.

@@ -181,6 +181,9 @@ class House:
     def handedBack(self, seat: Seat, jobs: Any) -> None:
         self.told.append(("handedBack", *jobs))
 
+    def failing(self, seat: Seat, reason: str) -> None:
+        self.told.append(("failing", reason))
+
     def hopeless(self, seat: Seat, reason: str) -> None:
         self.told.append(("hopeless", reason))
 

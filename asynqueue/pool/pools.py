@@ -404,6 +404,11 @@ class EventPool:
         self._fill()
         self._dispatch()
 
+    def failing(self, seat: Seat, reason: str) -> None:
+        """
+        A process ended as it started: what waits is for any of them.
+        """
+
     def hopeless(self, seat: Seat, reason: str) -> None:
         """
         No process can be had.

@@ -19,6 +19,9 @@ from asynqueue.pool.upkeep import MEMORY_SECONDS, Backoff, Limits, residentBytes
 
 _log = Logger()
 
+# When a child could not be had, another one is tried by itself after so many seconds or more.
+_LEAST_PAUSE = 0.05
+
 
 class SeatOwner(CallOwner, Protocol):
     """
@@ -38,6 +41,11 @@ class SeatOwner(CallOwner, Protocol):
     def handedBack(self, seat: Seat, jobs: Sequence[Any]) -> None:
         """
         A child takes no more calls, and these have not begun.
+        """
+
+    def failing(self, seat: Seat, reason: str) -> None:
+        """
+        A child ended before it was of use. Another one is tried when that is wanted.
         """
 
     def hopeless(self, seat: Seat, reason: str) -> None:
@@ -118,6 +126,15 @@ class Seat:
                 self._sayHopeless()
             else:
                 self._timers["start"] = self._hub().callLater(pause, self._start)
+
+    def retry(self) -> None:
+        """
+        Try to have a child when the pause after the latest failure is over, though there may
+        be no hope.
+        """
+        if self.member is None and self._coming is None and "start" not in self._timers:
+            pause = max(self._backoff.pause, _LEAST_PAUSE)
+            self._timers["start"] = self._hub().callLater(pause, self._start)
 
     def given(self, member: Member) -> None:
         """
@@ -229,9 +246,10 @@ class Seat:
         """
         error = outcome.localError()
         reason = f"its process cannot prepare: {what} raised {inWords(error)}"
-        _log.error(
-            "{name}: {reason}\n{trace}", name=self._name(), reason=reason, trace=outcome.trace
-        )
+        if reason != self._despair:
+            _log.error(
+                "{name}: {reason}\n{trace}", name=self._name(), reason=reason, trace=outcome.trace
+            )
         self._despair = reason
         member.kill(reason)
         self._owner.hopeless(self, reason)
@@ -270,8 +288,10 @@ class Seat:
             # pickled: it is not this call that must fail.
             self.falseStarts += 1
             self._backoff.failed()
-            self._despair = f"no process can be started: {inWords(error)}"
-            _log.error("{name}: {reason}", name=self._name(), reason=self._despair)
+            reason = f"no process can be started: {inWords(error)}"
+            if reason != self._despair:
+                _log.error("{name}: {reason}", name=self._name(), reason=reason)
+            self._despair = reason
             self._sayHopeless()
             return
         self.started += 1
@@ -349,6 +369,8 @@ class Seat:
             self._despair = reason
         if self._despair:
             self._owner.hopeless(self, self._despair)
+        else:
+            self._owner.failing(self, reason)
 
     def _timedOut(self, member: Member) -> None:
         self._timers.pop("idle", None)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from enum import Enum
+from functools import partial
 from itertools import count
 from time import perf_counter
 from typing import Any
@@ -66,6 +67,11 @@ class Loop(Enum):
 # By names, for each task: see L{asynqueue.outcome.ITERATOR}.
 RESTING, SERVING, POSTPONED = Loop
 _SERVES = Post.SERVING
+
+# The posts of workers that choose from a lane, now or later; and of those that run what they
+# are given, now or soon.
+_CHOOSING = (Post.INDUCTED, Post.SERVING, Post.FAILING)
+_ABLE = (Post.INDUCTED, Post.SERVING)
 
 
 class Dispatcher:
@@ -309,6 +315,8 @@ class Dispatcher:
         self._tellOfWorker("workerHired", worker)
         if ledger.prefetching:
             ledger.worker.setReturner(lambda tasks: self._takeBack(ledger, tasks))
+        if ledger.failing:
+            ledger.worker.setReporter(partial(self._reported, ledger))
         worker.setResignator(lambda: self.resign(ledger))
         return self._induct(ledger, list(self.updates))
 
@@ -361,7 +369,7 @@ class Dispatcher:
         worker = ledger.worker
         if series not in worker.iQualified:
             worker.iQualified.append(series)
-        if ledger.post not in (Post.INDUCTED, Post.SERVING):
+        if ledger.post not in _CHOOSING:
             # It chooses from nothing any more.
             return
         old = ledger.lane
@@ -466,7 +474,7 @@ class Dispatcher:
         """
         A worker gets no more tasks.
         """
-        serving = ledger.post in (Post.INDUCTED, Post.SERVING)
+        serving = ledger.post in _CHOOSING
         # First this: what fails now may have callbacks that ask for it.
         ledger.post = post
         if serving:
@@ -516,6 +524,58 @@ class Dispatcher:
                 else:
                     task.errback(Failure(QueueRunError(task.describe())))
         self._resume()
+
+    def _reported(
+        self, ledger: Ledger, reason: str, tasks: Sequence[Any], isHopeless: bool
+    ) -> None:
+        """
+        A worker can run nothing for now, or can again.
+
+        @param reason: why it cannot; empty if it can.
+        @param tasks: those that it hands back.
+        @param isHopeless: whether tasks for it alone shall wait no longer.
+        """
+        ledger.fault = reason
+        if not reason:
+            if ledger.post is Post.FAILING:
+                ledger.post = Post.SERVING
+                if ledger.parked:
+                    ledger.parked = False
+                    self._ready.append(ledger)
+            self._resume()
+            return
+        if ledger.post is Post.SERVING:
+            ledger.post = Post.FAILING
+            if ledger.ready:
+                ledger.ready = False
+                ledger.parked = True
+                ledger.lane.idle.pop(ledger, None)
+        for task in reversed(tasks):
+            if task in ledger.tasks:
+                if self.open and ledger.post is Post.FAILING and not task.isUpdate:
+                    self._requeue(ledger, task)
+                else:
+                    task.errback(self._lostTo(ledger, task, reason))
+        if isHopeless and ledger.post is Post.FAILING:
+            self._endHopeless(ledger, reason)
+        self._resume()
+
+    def _endHopeless(self, ledger: Ledger, reason: str) -> None:
+        """
+        End the queued tasks that only workers could run that cannot.
+        """
+        able = [other for other in self.ledgers.values() if other.post in _ABLE]
+        for flow in list(self.scheduler.flows()):
+            if ledger.lane.serves(flow.series) and not any(
+                other.lane.serves(flow.series) for other in able
+            ):
+                for task in list(flow.tasks):
+                    # One may have ended another, and one that may be tried again waits again.
+                    if task.state is QUEUED:
+                        task.errback(self._lostTo(ledger, task, reason))
+
+    def _lostTo(self, ledger: Ledger, task: Task, reason: str) -> Failure:
+        return Failure(WorkerLost(task.describe(), ledger.name, begun=False, reason=reason))
 
     def _requeue(self, ledger: Ledger, task: Task, begun: bool = False) -> None:
         """
@@ -619,6 +679,8 @@ class Dispatcher:
             if ledger.updates and not ledger.tasks:
                 return ledger.updates.popleft()
             ledger.ready = True
+        elif post is Post.FAILING:
+            ledger.parked = True
         return None
 
     def _give(self, ledger: Ledger, task: Task, lane: Lane | None = None) -> None:

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 
 from asynqueue.interfaces import (
     ICancellingWorker,
+    IFailingWorker,
     ILingeringWorker,
     IPrefetchingWorker,
     IRemoteWorker,
@@ -28,6 +29,7 @@ class Post(Enum):
 
     INDUCTED = "is being updated"
     SERVING = "serves"
+    FAILING = "can run nothing for now"
     LEAVING = "ends what it has"
     LEFT = "is gone"
 
@@ -44,9 +46,12 @@ class Ledger:
     @ivar updates: calls that it must run before any other.
     @ivar waiters: those who wait until it is gone, for the tasks it did not end.
     @ivar ready: whether it waits to be assigned a task.
+    @ivar fault: why it can run nothing, while it is failing.
+    @ivar parked: whether it will be ready for a task when it is failing no more.
     @ivar done: how many tasks it has ended.
     @ivar prefetching: whether it takes tasks ahead of those it runs.
     @ivar cancelling: whether it can end the run of a task.
+    @ivar failing: whether it tells when it can run nothing for a while.
     @ivar lingering: whether something is left of it for a while after it has crashed.
     @ivar remote: whether its tasks run at the other end of a connection.
     """
@@ -55,8 +60,11 @@ class Ledger:
         "ID",
         "cancelling",
         "done",
+        "failing",
+        "fault",
         "lane",
         "lingering",
+        "parked",
         "post",
         "prefetching",
         "ready",
@@ -74,6 +82,8 @@ class Ledger:
         self.lane = lane
         self.post = Post.INDUCTED
         self.ready = False
+        self.fault = ""
+        self.parked = False
         self.done = 0
         self.tasks: dict[Task, Lane | None] = {}
         self.updates: deque[Task] = deque()
@@ -81,6 +91,7 @@ class Ledger:
         # Asked once: it is needed for every task.
         self.prefetching = IPrefetchingWorker.providedBy(worker)
         self.cancelling = ICancellingWorker.providedBy(worker)
+        self.failing = IFailingWorker.providedBy(worker)
         self.lingering = ILingeringWorker.providedBy(worker)
         self.remote = IRemoteWorker.providedBy(worker)
 

@@ -188,7 +188,11 @@ def _whyQueued(dispatcher: Dispatcher, task: Task) -> str:
     text = f"it is queued behind {before} of its series, and "
     if inducted == len(workers):
         return text + f"the {inducted} qualified workers are being updated"
-    text += f"the {len(workers)} qualified workers are busy"
+    failing = [ledger for ledger in workers if ledger.post is Post.FAILING]
+    if len(failing) == len(workers):
+        text += f"{failing[0].name} can run nothing for now: {failing[0].fault}"
+    else:
+        text += f"the {len(workers)} qualified workers are busy"
     return f"{text}; {dialing}" if dialing else text
 
 

@@ -25,6 +25,7 @@ from asynqueue.failures import failureOf
 from asynqueue.framing import LARGEST
 from asynqueue.interfaces import (
     ICancellingWorker,
+    IFailingWorker,
     ILingeringWorker,
     IPrefetchingWorker,
     IProcessWorker,
@@ -89,7 +90,12 @@ class ProcessStatistics:
 
 
 @implementer(
-    IPrefetchingWorker, ICancellingWorker, ILingeringWorker, IProcessWorker, ISlottedWorker
+    IPrefetchingWorker,
+    ICancellingWorker,
+    IFailingWorker,
+    ILingeringWorker,
+    IProcessWorker,
+    ISlottedWorker,
 )
 class ProcessWorker:
     """
@@ -172,6 +178,8 @@ class ProcessWorker:
         self._ready: Deferred[None] | None = None
         self._notBegun: list[ITask] = []
         self._returner: Callable[[Sequence[ITask]], None] | None = None
+        self._reporter: Callable[[str, Sequence[ITask], bool], None] | None = None
+        self._isFailing = False
         self._deliveries = Deliveries(self._checkStopped)
         self._stopped = Waiters()
         self._gone = Waiters()
@@ -194,6 +202,9 @@ class ProcessWorker:
 
     def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
         self._returner = callableObject
+
+    def setReporter(self, callableObject: Callable[[str, Sequence[ITask], bool], None]) -> None:
+        self._reporter = callableObject
 
     def run(self, task: ITask) -> Deferred[None]:
         held = self._held
@@ -392,6 +403,9 @@ class ProcessWorker:
         """
         waiting, self._waiting = self._waiting, {}
         self._lineUp(waiting)
+        if self._isFailing and self._reporter is not None:
+            self._isFailing = False
+            self._reporter("", (), False)
 
     def vacated(self, seat: Seat, ending: Ending) -> None:
         """
@@ -421,6 +435,8 @@ class ProcessWorker:
         """
         Nobody shall wait any longer.
         """
+        if self._reports(reason, isHopeless=True):
+            return
         waiting, self._waiting = self._waiting, {}
         for task in waiting:
             self._held.pop(task, None)
@@ -428,6 +444,30 @@ class ProcessWorker:
             task.errback(Failure(WorkerLost(call, self._name, False, reason=reason)))
         self._checkReady()
         self._checkStopped()
+
+    def failing(self, seat: Seat, reason: str) -> None:
+        """
+        Others shall have what waits, until there is a child.
+        """
+        self._reports(reason, isHopeless=False)
+
+    def _reports(self, reason: str, isHopeless: bool) -> bool:
+        """
+        Hand back what waits, be given nothing more, and try again to have a child.
+
+        @return: whether there is a queue that hears of it, and this serves it.
+        """
+        if self._reporter is None or self._life is not _Life.SERVING:
+            return False
+        waiting, self._waiting = self._waiting, {}
+        for task in waiting:
+            self._held.pop(task, None)
+        self._isFailing = True
+        self._seat.retry()
+        self._reporter(reason, [task for task in waiting if not task.ended], isHopeless)
+        self._checkReady()
+        self._checkStopped()
+        return True
 
     # Tasks
 

@@ -138,3 +138,21 @@ def test_tooFewDescriptors() -> None:
     leaks, and when there are enough the queue serves.
     """
     assert run("Few") == "WorkerLost done\n"
+
+
+def test_workersWithoutRoomKeepNoTasks() -> None:
+    """
+    Workers for which no process can be started leave the calls to one that has its own, and
+    have processes as soon as there is room.
+    """
+    ran = subprocess.run(
+        [sys.executable, str(PROGRAM.with_name("failing_program.py"))],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=PATIENCE,
+        check=True,
+    )
+    by, well, last = ran.stdout.splitlines()
+    assert by == well
+    assert last == "all"

@@ -1,0 +1,211 @@
+"""
+A worker that can run nothing for a while keeps no tasks from those that can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from asynqueue.errors import QueueRunError, WorkerLost
+from asynqueue.interfaces import IFailingWorker, ITask
+from asynqueue.taskqueue import TaskQueue
+from asynqueue.testing import MemoryPrefetcher
+
+
+@implementer(IFailingWorker)
+class Failing(MemoryPrefetcher):
+    """
+    Fails when it is told to.
+    """
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        super().__init__(*args, **kw)
+        self.report: Callable[[str, Sequence[ITask], bool], None] | None = None
+
+    def setReporter(self, callableObject: Callable[[str, Sequence[ITask], bool], None]) -> None:
+        self.report = callableObject
+
+    def breakDown(self, isHopeless: bool = False) -> None:
+        """
+        Hand back all, as nothing can be run.
+        """
+        tasks, self.tasks = self.tasks, []
+        assert self.report is not None
+        self.report("no room", tasks, isHopeless)
+        self.becomeReady()
+
+    def recover(self) -> None:
+        """
+        Be able to run tasks again.
+        """
+        assert self.report is not None
+        self.report("", (), False)
+
+
+def runAll(worker: MemoryPrefetcher) -> None:
+    """
+    Make all calls that it has, and that it gets meanwhile.
+    """
+    while worker.step() is not None:
+        pass
+
+
+def failed(d: Deferred[Any]) -> Any:
+    """
+    The error of a Deferred that has failed.
+    """
+    failures: list[Any] = []
+    d.addErrback(failures.append)
+    return failures[0].value if failures else None
+
+
+def test_othersHaveWhatItCannotRun() -> None:
+    """
+    What it has not begun goes to another worker, in the old order, and it is given nothing
+    more until it can run tasks again.
+    """
+    failing, well = Failing(window=2), MemoryPrefetcher(window=10)
+    queue = TaskQueue(failing, reactor=Clock())
+    calls = [queue.call(abs, -n) for n in range(4)]
+    assert len(failing.tasks) == 2
+    queue.attachWorker(well)
+    failing.breakDown()
+    assert failing.tasks == []
+    assert sorted(task.callTuple[1][0] for task in well.tasks) == [-3, -2, -1, 0]
+    queue.call(abs, -4)
+    assert failing.tasks == []
+    runAll(well)
+    assert all(d.called for d in calls)
+    failing.recover()
+    for n in range(20):
+        queue.call(abs, -n)
+    assert len(failing.tasks) == 2
+
+
+@pytest.mark.parametrize("hasRest", [True, False])
+def test_itIsReadyAgainOnce(hasRest: bool) -> None:
+    """
+    However it was when it began to fail: waiting for a task, or with as many as it takes.
+    """
+    failing = Failing(window=1)
+    queue = TaskQueue(failing, reactor=Clock())
+    if hasRest:
+        queue.call(abs, -1)
+    failing.breakDown()
+    failing.breakDown()
+    second = queue.call(abs, -2)
+    assert failing.tasks == []
+    failing.recover()
+    failing.recover()
+    assert len(failing.tasks) == 1
+    runAll(failing)
+    assert second.called
+
+
+def test_withoutHopeNobodyWaitsForIt() -> None:
+    """
+    What no other worker may run ends, and says why; what another may run waits for it.
+    """
+    failing, well = Failing(["disk"], window=2), MemoryPrefetcher(window=1)
+    queue = TaskQueue(failing, well, reactor=Clock())
+    queue.call(abs, -1)
+    kept = [queue.call(abs, -2) for _ in range(3)]
+    disk = [queue.call(abs, -3, series="disk") for _ in range(3)]
+    failing.breakDown(isHopeless=True)
+    for d in disk:
+        error = failed(d)
+        assert isinstance(error, WorkerLost)
+        assert not error.begun
+        assert "no room" in str(error)
+    assert not any(d.called for d in kept)
+    runAll(well)
+    assert all(d.called for d in kept)
+
+
+def test_twoThatFailAreNoHelpToEachOther() -> None:
+    """
+    Without hope for one of them nothing waits for the other.
+    """
+    one, other = Failing(window=1), Failing(window=1)
+    queue = TaskQueue(one, other, reactor=Clock())
+    calls = [queue.call(abs, -n) for n in range(4)]
+    one.breakDown(isHopeless=True)
+    assert not any(d.called for d in calls)
+    other.breakDown(isHopeless=True)
+    assert all(isinstance(failed(d), WorkerLost) for d in calls)
+
+
+def test_retriesAreSpent() -> None:
+    """
+    A call with retries waits again, as often as it may, and no longer.
+    """
+    failing = Failing(window=1)
+    queue = TaskQueue(failing, reactor=Clock())
+    d = queue.call(abs, -1, retries=2)
+    for _ in range(2):
+        failing.breakDown(isHopeless=True)
+        assert not d.called
+    failing.breakDown(isHopeless=True)
+    assert isinstance(failed(d), WorkerLost)
+
+
+def test_whySaysIt() -> None:
+    """
+    The reason is told while tasks wait for such a worker.
+    """
+    failing = Failing(window=1)
+    queue = TaskQueue(failing, reactor=Clock())
+    d = queue.call(abs, -1)
+    failing.breakDown()
+    assert queue.why(d).endswith("Failing 1 can run nothing for now: no room")
+    failing.recover()
+    assert "can run nothing" not in queue.why(d)
+    runAll(failing)
+
+
+def test_anUpdateOfOneThatFails() -> None:
+    """
+    A call that only this worker can make ends at once.
+    """
+    failing = Failing(window=1)
+    queue = TaskQueue(failing, reactor=Clock())
+    updated = queue.update(abs, -1)
+    failing.breakDown()
+    assert isinstance(failed(updated), WorkerLost)
+
+
+def test_shutdownWhileItFails() -> None:
+    """
+    What waits for it ends as for any other worker, and what it reports after that has no
+    effect.
+    """
+    failing = Failing(window=1)
+    queue = TaskQueue(failing, reactor=Clock())
+    d = queue.call(abs, -1)
+    failing.breakDown()
+    ended = queue.shutdown()
+    assert isinstance(failed(d), QueueRunError)
+    failing.breakDown(isHopeless=True)
+    failing.recover()
+    assert ended.called
+
+
+def test_detachedWhileItFails() -> None:
+    """
+    It goes at once, and another one does the work.
+    """
+    failing, well = Failing(window=1), MemoryPrefetcher()
+    queue = TaskQueue(failing, reactor=Clock())
+    d = queue.call(abs, -1)
+    failing.breakDown()
+    queue.qualifyWorker(failing, "disk")
+    queue.detachWorker(failing)
+    queue.attachWorker(well)
+    runAll(well)
+    assert d.called
