@@ -12,19 +12,18 @@ its time.
 from __future__ import annotations
 
 import functools
-import pickle
 import typing
-from collections.abc import Callable
 from copyreg import __newobj__  # type: ignore[attr-defined]
 from io import BytesIO
 from itertools import count
-from types import CellType, CodeType, FunctionType
+from types import CodeType, FunctionType
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
+from weakref import WeakKeyDictionary
 
 import cloudpickle
 from cloudpickle import cloudpickle as internals
 
+from asynqueue import making
 from asynqueue.mainmodule import (
     MAIN_NAMES,
     Named,
@@ -36,22 +35,14 @@ from asynqueue.mainmodule import (
     namespace,
 )
 from asynqueue.methods import pathTo
-from asynqueue.origins import classes, originAt, originOf, originWith, ownName
+from asynqueue.origins import classes, originOf, originWith, ownName
 from asynqueue.unsendable import refuse
 
 PROTOCOL = 5
 
-# What cloudpickle has made here, and what of that has no attributes yet.
-_received: WeakSet[type] = WeakSet()
-_bare: WeakSet[type] = WeakSet()
-
-# What attributes have come for classes.
-_came: WeakKeyDictionary[type, dict[str, tuple[Any, Any]]] = WeakKeyDictionary()
-
-# Functions of this main module that were sent, and those that came from the parent's.
+# Functions of this main module that were sent, by numbers.
 _count = count(1)
 _numbers: WeakKeyDictionary[FunctionType, int] = WeakKeyDictionary()
-_functions: WeakValueDictionary[int, FunctionType] = WeakValueDictionary()
 
 _CACHE = type(functools.cache(abs))
 
@@ -176,7 +167,7 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
             return self._sentinel(obj)
         if kind is CodeType:
             # Tracebacks tell where it stands.
-            return _code, (internals._code_reduce(obj), obj.co_filename)
+            return making.code, (internals._code_reduce(obj), obj.co_filename)
         if kind is Named:
             for name in obj.names:
                 self._scope.needs(name)
@@ -186,7 +177,7 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
             return WeakKeyDictionary, (dict(obj),)
         if kind is functools.cached_property:
             # Before Python 3.12 it has a lock.
-            return _cachedProperty, (obj.func, obj.attrname)
+            return making.cachedProperty, (obj.func, obj.attrname)
         if issubclass(kind, BaseException):
             return obj.__reduce_ex__(PROTOCOL)
         if kind in self.dispatch_table:
@@ -222,20 +213,20 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if make is internals._make_skeleton_class and vars(obj).get("__slots__"):
             # They are slots only if they are there from the beginning.
             args[3]["__slots__"] = obj.__slots__
-        made = _made, (make, args, self._nameOf(obj))
+        made = making.made, (make, args, self._nameOf(obj))
         scope = self._scope
         # A class that came here may have another state here by now, of which the process
         # that it came from shall know nothing.
-        if scope.goesBack or (obj in _received and not scope.own):
-            return *made, state, None, None, _completed
+        if scope.goesBack or (obj in making.received and not scope.own):
+            return *made, state, None, None, making.completed
         origin, version = classes.get(obj, (None, None))
         if origin is not None:
-            return *made, (state, origin.name, origin.about, version), None, None, _renewed
+            return *made, (state, origin.name, origin.about, version), None, None, making.renewed
         if obj.__module__ in MAIN_NAMES and isThere(obj.__qualname__, obj):
             version = scope.versionOf(obj.__qualname__.partition(".")[0])
             if version is not None:
-                return *made, (state, ownName(), described(), version), None, None, _renewed
-        return *made, state, None, None, _updated
+                return *made, (state, ownName(), described(), version), None, None, making.renewed
+        return *made, state, None, None, making.updated
 
     def _function(self, obj: Any) -> Any:
         if obj.__module__ not in MAIN_NAMES:
@@ -258,7 +249,7 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
                 scope.needs(name)
             slots["__globals__"] = {}
             return (
-                _function,
+                making.function,
                 (_numberOf(obj), args[0], args[-1], self._nameOf(obj)),
                 (attributes, slots),
                 *rest,
@@ -277,7 +268,7 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
         slots["__globals__"] = {}
         make = *where, _numberOf(obj), args[0], args[-1]
         state = (attributes, slots), versions, values
-        return _functionOf, make, state, None, None, _functionSet
+        return making.functionOf, make, state, None, None, making.functionSet
 
     def _nameOf(self, obj: Any) -> str:
         """
@@ -299,11 +290,11 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
             if self._scope.hasName(name):
                 return find, (name,)
             if self._scope.versionOf(name) is not None:
-                return _sentinelOf, (ownName(), described(), name)
+                return making.sentinelOf, (ownName(), described(), name)
         known = originWith(obj)
         if known is not None:
             origin, name = known
-            return _sentinelOf, (origin.name, origin.about, name)
+            return making.sentinelOf, (origin.name, origin.about, name)
         return NotImplemented
 
     def _rebuilt(self, obj: Any) -> Any:
@@ -312,7 +303,7 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
         """
         if type(obj) is _CACHE:
             parameters = obj.cache_parameters()
-            return _cached, (obj.__wrapped__, parameters["maxsize"], parameters["typed"])
+            return making.cached, (obj.__wrapped__, parameters["maxsize"], parameters["typed"])
         if isinstance(obj, _NAMED):
             return type(obj), (obj.__name__,)
         return __newobj__, (type(obj),), object.__getstate__(obj)
@@ -336,154 +327,8 @@ def globalNames(f: FunctionType) -> list[str]:
     return list(internals._extract_code_globals(f.__code__))
 
 
-def _made(make: Callable[..., type], args: Any, name: str = "") -> type:
-    """
-    Return a class that has, or will be given, its attributes.
-    """
-    cls: type | None = internals._DYNAMIC_CLASS_TRACKER_BY_ID.get(args[-2])
-    if cls is None:
-        # Not for nothing: a base class may keep what is made.
-        cls = make(*args)
-        _received.add(cls)
-        _bare.add(cls)
-    if name:
-        namespace()[name] = cls
-    return cls
-
-
-def _updated(cls: type, state: Any) -> type:
-    """
-    Give a class its attributes. One that has come before, and is still the same where it
-    came from, stays as calls have made it here.
-    """
-    _bare.discard(cls)
-    attributes, slots = state
-    known = _came.get(cls, {})
-    came = _came[cls] = {name: _mark(value) for name, value in attributes.items()}
-    for name in known:
-        if name not in came and name in vars(cls):
-            delattr(cls, name)
-    changed = {
-        name: value
-        for name, value in attributes.items()
-        if name not in known or known[name][0] != came[name][0]
-    }
-    made: type = internals._class_setstate(cls, (changed, slots))
-    return made
-
-
-def _mark(value: Any) -> tuple[Any, Any]:
-    """
-    Return what tells an attribute that has come from another one, and what keeps it so.
-    """
-    if issubclass(type(value), (FunctionType, type)):
-        return id(value), value
-    try:
-        data = pickle.dumps(value, PROTOCOL)
-        return (len(data), hash(data)), None
-    except Exception:
-        # Somebody's objects; or a descriptor, which may be another one each time.
-        return id(value), value
-
-
-def _completed(cls: type, state: Any) -> type:
-    """
-    Give a class its attributes, unless it has them.
-    """
-    return _updated(cls, state) if cls in _bare else cls
-
-
-def _renewed(cls: type, state: Any) -> type:
-    """
-    Give a class its attributes, if these are newer.
-    """
-    attributes, name, about, version = state
-    known = classes.get(cls)
-    if name == ownName() or (known is not None and known[1] >= version and cls not in _bare):
-        return cls
-    classes[cls] = originAt(name, about), version
-    return _updated(cls, attributes)
-
-
 def _numberOf(f: FunctionType) -> int:
     number = _numbers.get(f)
     if number is None:
         number = _numbers[f] = next(_count)
     return number
-
-
-def _functionOf(
-    name: str,
-    about: dict[str, Any],
-    number: int,
-    code: CodeType,
-    cells: tuple[CellType, ...] | None,
-) -> FunctionType:
-    """
-    Return a function of another program: the one that it was before, if it can be.
-    """
-    origin = originAt(name, about)
-    return _same(origin.functions, origin.namespace, number, code, cells)
-
-
-def _functionSet(f: FunctionType, state: Any) -> None:
-    """
-    Give a function of another program its attributes and globals.
-    """
-    usual, versions, values = state
-    internals._function_setstate(f, usual)
-    origin = originOf(f.__globals__)
-    if origin is not None:
-        origin.update(versions, values)
-
-
-def _sentinelOf(name: str, about: dict[str, Any], path: str) -> object:
-    """
-    Return what means something only as the value of a name.
-    """
-    if name == ownName():
-        return find(path)
-    return originAt(name, about).namespace.setdefault(path, object())
-
-
-def _function(
-    number: int, code: CodeType, cells: tuple[CellType, ...] | None, name: str
-) -> FunctionType:
-    """
-    Return a function of the main module: the one that it was before, if it can be.
-    """
-    f = _same(_functions, namespace(), number, code, cells)
-    if name:
-        namespace()[name] = f
-    return f
-
-
-def _same(
-    functions: WeakValueDictionary[int, FunctionType],
-    main: dict[str, Any],
-    number: int,
-    code: CodeType,
-    cells: tuple[CellType, ...] | None,
-) -> FunctionType:
-    known = functions.get(number)
-    if known is not None and len(known.__code__.co_freevars) == len(code.co_freevars):
-        known.__code__ = code
-        return known
-    f = functions[number] = FunctionType(code, main, closure=cells)
-    return f
-
-
-def _code(reduced: Any, filename: str) -> CodeType:
-    make, args = reduced
-    code: CodeType = make(*args)
-    return code.replace(co_filename=filename)
-
-
-def _cachedProperty(f: Callable[..., Any], name: str) -> Any:
-    made: Any = functools.cached_property(f)
-    made.__set_name__(None, name)
-    return made
-
-
-def _cached(f: Callable[..., Any], maxsize: int | None, typed: bool) -> Callable[..., Any]:
-    return functools.lru_cache(maxsize, typed)(f)
