@@ -85,6 +85,18 @@ def runningReactor(given: Any = None) -> Any:
     return installed if installed is not None and installed.running else None
 
 
+def presentReactor(given: Any = None) -> Any:
+    """
+    The reactor that was given, or runs, or is installed; or C{None}. It installs nothing.
+
+    @raise TypeError: C{given} is neither a reactor nor an asyncio loop.
+    @raise LoopError: it is a loop that is closed.
+    """
+    if given is None and asyncio._get_running_loop() is None:
+        return installedReactor()
+    return theReactor(given)
+
+
 def installedReactor() -> Any:
     """
     The reactor that is installed, or C{None}.

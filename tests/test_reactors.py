@@ -5,6 +5,7 @@ Which reactor drives a queue.
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -128,3 +129,65 @@ def test_anotherLibraryIsNamed(monkeypatch: pytest.MonkeyPatch) -> None:
     waiting: AwaitableDeferred[None] = AwaitableDeferred()
     with pytest.raises(LoopError, match="trio runs this code"):
         next(waiting.__await__())
+
+
+NOTHING_INSTALLED = """
+import os, sys, threading
+from asynqueue.iteration import Consumerator, Delay, Filerator, OrderedItemProducer
+from asynqueue.iteration.handover import Handover
+from asynqueue.pollers import ReactorPoller
+
+made = [Consumerator(), Delay(), Filerator(), Handover(), OrderedItemProducer(), ReactorPoller()]
+consumerator, delay, filerator, handover, ordered, poller = made
+got = []
+thread = threading.Thread(target=lambda: got.extend(filerator))
+thread.start()
+filerator.write("a line")
+filerator.close()
+thread.join()
+assert got == ["a line"], got
+consumerator.write(1)
+consumerator.unregisterProducer()
+assert list(consumerator) == [1]
+handover.drop()
+assert "twisted.internet.reactor" not in sys.modules
+
+import asyncio
+from twisted.internet import asyncioreactor, defer
+asyncioreactor.install(asyncio.new_event_loop())
+from twisted.internet import reactor
+
+def stop(result):
+    print(result)
+    reactor.stop()
+
+async def later():
+    for one in (filerator, consumerator, handover):
+        await one.deferUntilDone()
+    await ordered.start(got.extend)
+    await ordered.produceItem(str, 5)
+    await ordered.stop()
+    await delay(0.0)
+    assert await delay.untilEvent(bool, 1)
+    poller.add_channel(Channel())
+    watched = len(poller.connections)
+    poller.close()
+    return got, watched
+
+class Channel:
+    connected = True
+    descriptor = os.pipe()[0]
+
+reactor.callWhenRunning(lambda: defer.ensureDeferred(later()).addBoth(stop))
+reactor.callLater(20, reactor.stop)
+reactor.run()
+"""
+
+
+def test_makingBridgesAndDelaysInstallsNothing() -> None:
+    """
+    The program may choose its reactor after it has made them, and they use that one.
+    """
+    command = [sys.executable, "-c", NOTHING_INSTALLED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("(['a line', '5'], 1)\n", "")

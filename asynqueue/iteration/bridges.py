@@ -16,7 +16,6 @@ from zope.interface import implementer
 
 from asynqueue.awaitable import AwaitableDeferred
 from asynqueue.iteration.handover import Handover
-from asynqueue.reactors import theReactor
 
 # How many items a Consumerator holds before it lets its producer wait.
 _LIMIT = 64
@@ -48,9 +47,8 @@ class Consumerator:
         @param maxThreads: is taken from older programs, and does nothing: there
             is no thread here but the user's.
         """
-        self._reactor = theReactor(reactor)
         self._thread = threading.get_ident()
-        self._handover = Handover(self._reactor)
+        self._handover = Handover(reactor)
         self._producer: Any = None
         self._streaming = True
         self._flow = _Flow.FLOWING
@@ -104,7 +102,7 @@ class Consumerator:
         if threading.get_ident() == self._thread:
             self._stopProducer()
         else:
-            self._reactor.callFromThread(self._stopProducer)
+            self._handover.callInReactor(self._stopProducer)
 
     def deferUntilDone(self) -> AwaitableDeferred[None]:
         """

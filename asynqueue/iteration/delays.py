@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorCore
 
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
-from asynqueue.reactors import theReactor
+from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.timers import later
 
 _INTERVAL = 0.001
@@ -54,7 +54,7 @@ class Delay:
         self.timeout = timeout
         if not 1.0 <= self.backoff <= 1.3:
             raise ValueError(f"the backoff is to be between 1.0 and 1.3, not {self.backoff}")
-        self._reactor = theReactor(reactor)
+        self._reactor = checkedReactor(reactor)
         self._running = True
         # The delays that have not ended, and what ends them, with their timers.
         self._timers: dict[Deferred[None], Any] = {}
@@ -88,11 +88,10 @@ class Delay:
             d.callback(None)
             return d
         seconds = self.interval if delay is None else delay
-        self._timers[d] = later(self._reactor, seconds, self._end, d)
-        if self._trigger is None and IReactorCore.providedBy(self._reactor):
-            self._trigger = self._reactor.addSystemEventTrigger(
-                "before", "shutdown", self._reactorStops
-            )
+        reactor = self._reactor = theReactor(self._reactor)
+        self._timers[d] = later(reactor, seconds, self._end, d)
+        if self._trigger is None and IReactorCore.providedBy(reactor):
+            self._trigger = reactor.addSystemEventTrigger("before", "shutdown", self._reactorStops)
         return d
 
     def _end(self, d: Deferred[None]) -> None:
@@ -130,7 +129,8 @@ class Delay:
         return bothWorlds(Deferred.fromCoroutine(self._poll(lambda: check(*args, **kw))))
 
     async def _poll(self, check: Callable[[], object]) -> bool | None:
-        began = self._reactor.seconds()
+        reactor = self._reactor = theReactor(self._reactor)
+        began = reactor.seconds()
         interval = 0.0
         while self._running:
             try:
@@ -141,7 +141,7 @@ class Delay:
                 return None
             left = interval
             if self.timeout is not None:
-                left = self.timeout - (self._reactor.seconds() - began)
+                left = self.timeout - (reactor.seconds() - began)
                 if left <= 0:
                     return False
             await self(min(interval, left))

@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from asynqueue.awaitable import AwaitableDeferred
-from asynqueue.reactors import theReactor
+from asynqueue.reactors import presentReactor, theReactor
 
 
 class _Life(Enum):
@@ -27,12 +27,13 @@ class Handover:
     """
     Items that are put in here and taken out by a thread that waits for them.
 
-    It may be used from any thread, except for L{deferUntilDone}. What waits in
-    C{next} is released when the reactor shuts down, too.
+    It may be used from any thread, except for L{deferUntilDone} and L{useReactor}. What
+    waits in C{next} is released when the reactor shuts down, too. To make one installs no
+    reactor.
     """
 
     def __init__(self, reactor: Any = None) -> None:
-        self._reactor = theReactor(reactor)
+        self._reactor: Any = None
         self._condition = threading.Condition()
         self._items: deque[Any] = deque()
         self._life = _Life.OPEN
@@ -42,7 +43,7 @@ class Handover:
         self._done = False
         self._waiting: list[Deferred[None]] = []
         self._unwatch: weakref.finalize[[Any, Any], Handover] | None = None
-        self._reactor.callFromThread(self._watchReactor)
+        self._take(presentReactor(reactor))
 
     def __len__(self) -> int:
         """
@@ -71,7 +72,9 @@ class Handover:
                 return False
             self._items.append(item)
             self._condition.notify()
-            return True
+        if self._reactor is None:
+            self._take(presentReactor())
+        return True
 
     def end(self) -> None:
         """
@@ -93,7 +96,7 @@ class Handover:
             self._items.clear()
             self._condition.notify_all()
         if not seen:
-            self._reactor.callFromThread(self._finished)
+            self.callInReactor(self._finished)
 
     def callWhenLow(self, low: int, f: Callable[[], None]) -> None:
         """
@@ -104,7 +107,31 @@ class Handover:
             if len(self._items) > low:
                 self._low, self._whenLow = low, f
                 return
-        self._reactor.callFromThread(f)
+        self.callInReactor(f)
+
+    def useReactor(self) -> Any:
+        """
+        Find the reactor, if it is not known: the installed one, of which there is one then,
+        if no asyncio loop runs this.
+
+        @return: the reactor.
+        """
+        if self._reactor is None:
+            self._take(theReactor())
+        return self._reactor
+
+    def callInReactor(self, f: Callable[[], None]) -> None:
+        """
+        Call C{f()} in the reactor's thread; or at once, where there is no reactor yet.
+        """
+        with self._condition:
+            if self._reactor is None:
+                self._take(presentReactor())
+            reactor = self._reactor
+            if reactor is None:
+                f()
+                return
+        reactor.callFromThread(f)
 
     def __iter__(self) -> Handover:
         return self
@@ -113,6 +140,8 @@ class Handover:
         """
         Wait for the next item. Never in the reactor's thread.
         """
+        if self._reactor is None:
+            self._take(presentReactor())
         with self._condition:
             while not self._items and self._life is _Life.OPEN:
                 self._condition.wait()
@@ -127,7 +156,7 @@ class Handover:
                 self._life = _Life.SEEN
                 item = self
         if whenLow is not None:
-            self._reactor.callFromThread(whenLow)
+            self.callInReactor(whenLow)
         if item is self:
             raise StopIteration
         return item
@@ -137,12 +166,23 @@ class Handover:
         A Deferred that fires when the iteration has ended: when the thread was
         told that there are no more items, or they were dropped.
         """
+        self.useReactor()
         d: AwaitableDeferred[None] = AwaitableDeferred(self._waiting.remove)
         if self._done:
             d.callback(None)
         else:
             self._waiting.append(d)
         return d
+
+    def _take(self, reactor: Any) -> None:
+        """
+        Take a reactor, if there is one, unless another thread has found one.
+        """
+        with self._condition:
+            if reactor is None or self._reactor is not None:
+                return
+            self._reactor = reactor
+        reactor.callFromThread(self._watchReactor)
 
     def _finished(self) -> None:
         self._done = True

@@ -17,7 +17,6 @@ from twisted.python.failure import Failure
 from asynqueue.awaitable import AwaitableDeferred
 from asynqueue.errors import ImplementationError
 from asynqueue.iteration.handover import Handover
-from asynqueue.reactors import theReactor
 
 
 class _Stage(Enum):
@@ -69,9 +68,8 @@ class OrderedItemProducer:
         """
         if maxAhead < 1:
             raise ValueError(f"at least 1 item must be allowed ahead, not {maxAhead}")
-        self._reactor = theReactor(reactor)
         self._maxAhead = maxAhead
-        self.i = Handover(self._reactor)
+        self.i = Handover(reactor)
         self._stage = _Stage.NEW
         self._thread: threading.Thread | None = None
         self._slots: deque[_Slot] = deque()
@@ -96,16 +94,17 @@ class OrderedItemProducer:
             raise ImplementationError("an OrderedItemProducer is started once, before its stop")
         started: AwaitableDeferred[None] = AwaitableDeferred(lambda _: None)
         context = contextvars.copy_context()
+        reactor = self.i.useReactor()
 
         def run() -> None:
             outcome: Any
-            self._reactor.callFromThread(_fire, started)
+            reactor.callFromThread(_fire, started)
             try:
                 outcome = context.run(fb, self.i, *args, **kw)
             except BaseException:
                 # The seam to the user's function: this thread is only for it.
                 outcome = Failure()
-            self._reactor.callFromThread(self._over, outcome)
+            reactor.callFromThread(self._over, outcome)
 
         self._thread = threading.Thread(
             target=run, name=f"OrderedItemProducer {id(self):#x}", daemon=True

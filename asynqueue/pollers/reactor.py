@@ -66,6 +66,21 @@ class _Descriptor:
         os.close(duplicate)
 
 
+def _watching(reactor: Any) -> Any:
+    """
+    The reactor that is to watch descriptors.
+
+    @raise ImplementationError: it cannot.
+    """
+    reactor = theReactor(reactor)
+    if not IReactorFDSet.providedBy(reactor):
+        raise ImplementationError(
+            f"{reactor!r} cannot watch descriptors (IReactorFDSet):"
+            " use another reactor, or another poller"
+        )
+    return reactor
+
+
 class ReactorPoller(BasePoller):
     """
     Has the running reactor wait: its transports are called while it runs.
@@ -80,16 +95,12 @@ class ReactorPoller(BasePoller):
 
     def __init__(self, reactor: Any = None) -> None:
         """
-        @param reactor: the installed one if it is not given.
+        @param reactor: the one that is there when the first transport is added, if it is
+            not given.
         @raise ImplementationError: if it cannot watch descriptors.
         """
         super().__init__()
-        self._reactor = theReactor(reactor)
-        if not IReactorFDSet.providedBy(self._reactor):
-            raise ImplementationError(
-                f"{self._reactor!r} cannot watch descriptors (IReactorFDSet):"
-                " use another reactor, or another poller"
-            )
+        self._reactor: Any = None if reactor is None else _watching(reactor)
         self._watchers: dict[int, _Descriptor] = {}
 
     def poll(self, timeout: float | None = None) -> None:
@@ -148,6 +159,8 @@ class ReactorPoller(BasePoller):
             else:
                 self._reactor.removeWriter(watcher)
             return
+        if self._reactor is None:
+            self._reactor = _watching(None)
         watcher = self._watchers[fd] = _Descriptor(self, fd)
         try:
             self._reactor.addReader(watcher)
