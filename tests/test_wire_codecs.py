@@ -678,3 +678,13 @@ def test_whoHasAnOldCborIsToldHowToGetIt(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(cbor2, "CBORDecoder", OldDecoder)
     with pytest.raises(ImportError, match="version 6 or later"):
         codecNamed("cbor")
+
+
+def test_itemsAreInAList() -> None:
+    """
+    Items come in a list; anything else breaks the protocol.
+    """
+    for codec in (cbor, PickleCodec()):
+        assert codec.decodeItems(codec.encode([1, 2])[0], ()) == [[1, 2]]
+        with pytest.raises(RemoteProtocolError, match="items of an iterator came as dict"):
+            codec.decodeItems(codec.encode({"a": 1})[0], ())

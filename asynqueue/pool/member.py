@@ -40,6 +40,7 @@ from asynqueue.pool.sources import MemberSource
 from asynqueue.pool.spawn import Spawned
 from asynqueue.pool.surroundings import Surroundings
 from asynqueue.program import Told
+from asynqueue.salvage import Lost, loadItems
 
 # A call with more bytes travels by itself; the others in frames of about so many,
 # which need no shared memory.
@@ -603,12 +604,16 @@ class Member:
 
     def _items(self, source: MemberSource, body: Any, buffers: Any) -> None:
         try:
-            items = decode(body, buffers)
+            items = loadItems(body, buffers)
         except BaseException as error:
-            # Somebody's objects, as above.
+            # They are not here, or what came is something else.
             source.failed(failureOf(cannotDecode(error)))
         else:
-            source.receive(items)
+            for run in items:
+                if isinstance(run, Lost):
+                    source.failed(failureOf(cannotDecode(run.error)))
+                else:
+                    source.receive(run)
 
     def _stderrReadable(self) -> None:
         if not self._spawned.readStderr():

@@ -21,6 +21,7 @@ from asynqueue import errors
 from asynqueue.codec import located
 from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteProtocolError, Unsendable
 from asynqueue.outcome import Raised, nameOf, shortRepr, textOf
+from asynqueue.salvage import Lost
 from asynqueue.unsendable import refuse
 
 # Values may be nested so deep in CBOR. What reads and writes it is recursive, and was
@@ -166,6 +167,15 @@ class CborCodec:
         except self._AtEnd:
             return value
         raise ValueError("there is more than one value of CBOR")
+
+    def decodeItems(self, body: Any, buffers: Sequence[Any] = ()) -> list[list[Any] | Lost]:
+        """
+        They are plain: all can be read, or none.
+        """
+        items = self.decode(body, buffers)
+        if type(items) is not list:
+            raise RemoteProtocolError(f"items of an iterator came as {type(items).__name__}")
+        return [items]
 
     def encodeRaised(self, outcome: Raised) -> bytes:
         error = outcome.error

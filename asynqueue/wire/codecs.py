@@ -17,6 +17,7 @@ from asynqueue.codec import dumps, encode, encodeCall
 from asynqueue.errors import RemoteError, RemoteProtocolError
 from asynqueue.outcome import Raised, nameOf, portable, textOf
 from asynqueue.program import ELSEWHERE
+from asynqueue.salvage import Lost, NoList, loadItems
 from asynqueue.wire.cbor import CborCodec
 
 # So many bytes are not copied into a pickle.
@@ -66,6 +67,16 @@ class Codec(Protocol):
         Read a value.
 
         @raise Exception: that is none.
+        """
+
+    def decodeItems(self, body: Any, buffers: Sequence[Any]) -> list[list[Any] | Lost]:
+        """
+        Read a list, item by item.
+
+        @return: its items in order: runs of those that are there, and L{Lost} for each that
+            cannot be read.
+        @raise RemoteProtocolError: it is no list.
+        @raise Exception: that is no value.
         """
 
     def encodeRaised(self, outcome: Raised) -> bytes:
@@ -148,6 +159,16 @@ class PickleCodec:
         Unpickle it: this may run any code.
         """
         return pickle.loads(body, buffers=buffers)
+
+    @staticmethod
+    def decodeItems(body: Any, buffers: Sequence[Any] = ()) -> list[list[Any] | Lost]:
+        """
+        Unpickle them: this may run any code.
+        """
+        try:
+            return loadItems(body, buffers)
+        except NoList as error:
+            raise RemoteProtocolError(str(error)) from None
 
     @staticmethod
     def encodeRaised(outcome: Raised) -> bytes:

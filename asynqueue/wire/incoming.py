@@ -13,6 +13,7 @@ from asynqueue.errors import RemoteProtocolError
 from asynqueue.failures import failureOf
 from asynqueue.interfaces import ITask
 from asynqueue.outcome import cannotDecode
+from asynqueue.salvage import Lost
 from asynqueue.wire.codecs import Codec
 from asynqueue.wire.messages import Kind, packedCount
 from asynqueue.wire.sources import FarSource
@@ -144,11 +145,16 @@ class Incoming:
 
     def _items(self, source: FarSource, body: Any, buffers: Sequence[Any]) -> None:
         try:
-            items = self._codec.decode(body, buffers)
+            runs = self._codec.decodeItems(body, buffers)
+        except RemoteProtocolError:
+            raise
         except BaseException as error:
-            # Somebody's objects: whatever their unpickling raises.
+            # They are not here, or what came is something else.
             source.fail(failureOf(cannotDecode(error)))
             return
-        if type(items) is not list:
-            raise RemoteProtocolError(f"items of an iterator came as {type(items).__name__}")
-        source.receive(items, len(body) + sum(len(buffer) for buffer in buffers))
+        size = len(body) + sum(len(buffer) for buffer in buffers)
+        for run in runs:
+            if isinstance(run, Lost):
+                source.failed(failureOf(cannotDecode(run.error)))
+            else:
+                source.receive(run, size // len(runs))

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any, NoReturn
 
 from asynqueue.pool import child
@@ -102,3 +104,14 @@ def breakTheLoop() -> None:
         raise RuntimeError("a bug")
 
     child.Child._returned = fail  # type: ignore[method-assign]
+
+
+def onlyThere(bad: int, end: int) -> Iterator[Any]:
+    """
+    Numbers, and instead of one of them an object of a module that only this process has.
+    """
+    module = ModuleType("only_there")
+    exec("class Thing:\n    pass\n", vars(module))
+    sys.modules["only_there"] = module
+    for number in range(end):
+        yield (module.Thing(), number) if number == bad else number

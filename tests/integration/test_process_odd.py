@@ -58,3 +58,15 @@ async def test_faultOfTheChild(capfd: pytest.CaptureFixture[str]) -> None:
     assert await queue.call(pow, 2, 5) == 32
     await queue.shutdown()
     assert "RuntimeError: a bug" in capfd.readouterr().err
+
+
+@ensureDeferred
+async def test_itemsThatAreOnlyThere() -> None:
+    """
+    An item that cannot be made again here fails in its place, wherever that is in a batch.
+    """
+    queue = ProcessQueue(1)
+    for bad in (0, 1, 500, 999):
+        items = await outcomes(await queue.call(odd.onlyThere, bad, 1000))
+        assert items == [*range(bad), MaybeEncodingError, *range(bad + 1, 1000)]
+    await queue.shutdown()

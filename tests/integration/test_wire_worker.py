@@ -31,7 +31,7 @@ from asynqueue.testing import Gate, MemoryTask, RecordingObserver, WorkerCheck, 
 from asynqueue.wire.catalog import Catalog
 from asynqueue.wire.worker import WireWorker
 from tests.doubles import Heard
-from tests.integration import wire_calls as calls
+from tests.integration import odd_calls as odd, wire_calls as calls
 from tests.integration.process_checks import until
 from tests.integration.wire_hosts import HostProcess, Serving, Universe
 
@@ -591,6 +591,22 @@ async def test_itemsOfManySizes(folder: str) -> None:
     queue = TaskQueue(WireWorker(None, host.description))
     sizes = [len(item) async for item in await queue.call(calls.growing, 22)]
     assert sizes == [1 << number for number in range(22)]
+    await queue.shutdown()
+    host.kill()
+
+
+@ensureDeferred
+async def test_itemsThatAreOnlyThere(folder: str) -> None:
+    """
+    An item that cannot be made again here fails in its place, wherever that is in a batch.
+    """
+    host = HostProcess(f"unix:{folder}/socket")
+    queue = TaskQueue(WireWorker(None, host.description))
+    for bad in (0, 1, 500, 999):
+        items: list[Any] = []
+        for d in await queue.call(odd.onlyThere, bad, 1000):
+            items += [await d.addErrback(lambda failure: failure.trap(MaybeEncodingError))]
+        assert items == [*range(bad), MaybeEncodingError, *range(bad + 1, 1000)]
     await queue.shutdown()
     host.kill()
 
