@@ -1,12 +1,15 @@
 """
-Numbers that callers give: the checks that more than one module makes.
+Numbers and collections that callers give: the checks that more than one module makes.
 
 This module imports no Twisted.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
 
 
 def wholeNumber(value: Any, name: str, least: int = 1) -> int:
@@ -34,3 +37,19 @@ def secondsOrNone(value: Any, name: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise ValueError(f"{name} is a number of seconds above 0, or None, not {value!r}")
     return value
+
+
+def listOf(given: Iterable[_T], name: str) -> list[_T]:
+    """
+    Return what a caller gave as a collection.
+
+    @param name: what the argument is called, for the error.
+    @raise TypeError: it is a string, whose items would be its letters, or nothing that has
+        items.
+    """
+    if isinstance(given, str | bytes | bytearray):
+        shown = f'"{given}"' if isinstance(given, str) else repr(given)
+        raise TypeError(f"{name} is a string: give a list, [{shown}]")
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{name} is a list, not {given!r}")
+    return list(given)

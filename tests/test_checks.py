@@ -1,5 +1,5 @@
 """
-The checks of numbers that callers give.
+The checks of numbers and collections that callers give.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asynqueue.checks import secondsOrNone, wholeNumber
+from asynqueue.checks import listOf, secondsOrNone, wholeNumber
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 1.0, nan, "1", None])
@@ -44,3 +44,29 @@ def test_aTimeLimitIsReturned(value: Any) -> None:
     As it was given; it may be infinite, or none.
     """
     assert secondsOrNone(value, "timeout") == value
+
+
+@pytest.mark.parametrize("given", ["", "disk", b"disk", bytearray(b"disk")])
+def test_stringIsNoList(given: Any) -> None:
+    """
+    The letters of a string are not what its giver means.
+    """
+    with pytest.raises(TypeError, match="names is a string: give a list"):
+        listOf(given, "names")
+
+
+@pytest.mark.parametrize("given", [None, 5, print])
+def test_whatHasNoItemsIsNoList(given: Any) -> None:
+    """
+    What cannot be iterated over is refused with the name of the argument.
+    """
+    with pytest.raises(TypeError, match="names is a list, not"):
+        listOf(given, "names")
+
+
+@pytest.mark.parametrize("given", [["a", 1], ("a", 1), {"a": 2, 1: 3}, iter(["a", 1])])
+def test_collectionsAreLists(given: Any) -> None:
+    """
+    Any other collection is as good as a list.
+    """
+    assert listOf(given, "names") == ["a", 1]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from asynqueue.errors import ImplementationError
-from asynqueue.scheduling.options import DEFAULT, CallOptions, listOf, makeOptions
+from asynqueue.scheduling.options import DEFAULT, CallOptions, makeOptions
 from asynqueue.testing import RecordingConsumer
 
 
@@ -138,29 +138,3 @@ def test_optionsAreFrozen() -> None:
     """
     with pytest.raises(AttributeError):
         DEFAULT.niceness = 3  # type: ignore[misc]
-
-
-@pytest.mark.parametrize("given", ["", "disk", b"disk", bytearray(b"disk")])
-def test_stringIsNoList(given: Any) -> None:
-    """
-    The letters of a string are not what its giver means.
-    """
-    with pytest.raises(TypeError, match="names is a string: give a list"):
-        listOf(given, "names")
-
-
-@pytest.mark.parametrize("given", [None, 5, print])
-def test_whatHasNoItemsIsNoList(given: Any) -> None:
-    """
-    What cannot be iterated over is refused with the name of the argument.
-    """
-    with pytest.raises(TypeError, match="names is a list, not"):
-        listOf(given, "names")
-
-
-@pytest.mark.parametrize("given", [["a", 1], ("a", 1), {"a": 2, 1: 3}, iter(["a", 1])])
-def test_collectionsAreLists(given: Any) -> None:
-    """
-    Any other collection is as good as a list.
-    """
-    assert listOf(given, "names") == ["a", 1]

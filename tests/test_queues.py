@@ -21,6 +21,7 @@ from zope.interface.verify import verifyObject
 from asynqueue.cores import cores
 from asynqueue.errors import QueueRunError
 from asynqueue.interfaces import ISlottedWorker
+from asynqueue.pool.taskpool import TaskPool
 from asynqueue.queues import NullQueue, ProcessQueue, ThreadQueue, deferToThread
 from asynqueue.reactors import theReactor
 from asynqueue.taskqueue import TaskQueue
@@ -195,6 +196,7 @@ def test_seriesAreHashable(make: Callable[..., Any]) -> None:
         ("allow", lambda names: ServerManager(allow=names)),
         ("modules", lambda names: Catalog(None, names, "modules")),
         ("initargs", lambda args: ProcessWorker(initializer=print, initargs=args)),
+        ("initargs", lambda args: TaskPool(1, initializer=print, initargs=args).start()),
         ("initargs", lambda args: ProcessQueue(1, initializer=print, initargs=args)),
     ],
 )

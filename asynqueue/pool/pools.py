@@ -18,7 +18,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from asynqueue.checks import secondsOrNone, wholeNumber
+from asynqueue.checks import listOf, secondsOrNone, wholeNumber
 from asynqueue.cores import cores
 from asynqueue.errors import (
     MaybeEncodingError,
@@ -87,13 +87,14 @@ class EventPool:
             known, as where SIGCHLD is ignored.
         @param putlocks: whether a process gets a call only when it has none.
         @raise ValueError: a number is out of its range.
+        @raise TypeError: C{initargs} is a string.
         """
         count = cores() if processes is None else wholeNumber(processes, "processes")
         self.timeout = secondsOrNone(timeout, "timeout")
         self.soft_timeout = secondsOrNone(soft_timeout, "soft_timeout")
         self._initial: list[CallTuple] = []
         if initializer is not None:
-            self._initial.append((initializer, tuple(initargs), {}))
+            self._initial.append((initializer, tuple(listOf(initargs, "initargs")), {}))
         memory = None if max_memory_per_child is None else max_memory_per_child << 10
         self._limits = Limits(maxtasksperchild, memory, excess=None)
         self._aliveTimeout = secondsOrNone(proc_alive_timeout, "proc_alive_timeout")

@@ -6,15 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 from attrs import field, frozen
 from twisted.internet.interfaces import IConsumer
 
-from asynqueue.checks import secondsOrNone, wholeNumber
+from asynqueue.checks import listOf, secondsOrNone, wholeNumber
 from asynqueue.errors import ImplementationError
-
-_T = TypeVar("_T")
 
 
 @frozen
@@ -69,22 +67,6 @@ class CallOptions:
         if self.doNext and self.doLast:
             raise ValueError("a call cannot have both doNext and doLast")
         _checkSeries(self.series)
-
-
-def listOf(given: Iterable[_T], name: str) -> list[_T]:
-    """
-    Return what a caller gave as a collection.
-
-    @param name: what the argument is called, for the error.
-    @raise TypeError: it is a string, whose items would be its letters, or nothing that has
-        items.
-    """
-    if isinstance(given, str | bytes | bytearray):
-        shown = f'"{given}"' if isinstance(given, str) else repr(given)
-        raise TypeError(f"{name} is a string: give a list, [{shown}]")
-    if not isinstance(given, Iterable):
-        raise TypeError(f"{name} is a list, not {given!r}")
-    return list(given)
 
 
 def seriesOf(given: Iterable[Hashable]) -> list[Any]:

@@ -11,9 +11,9 @@ from importlib import import_module
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
+from asynqueue.checks import listOf
 from asynqueue.constancy import isConstant
 from asynqueue.errors import NoSuchCallable, RemoteProtocolError
-from asynqueue.scheduling.options import listOf
 
 #: What a host trusts those with who have proved themselves.
 TRUSTS = ("universe", "modules", "code")

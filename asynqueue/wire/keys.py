@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from asynqueue.scheduling.options import listOf
+from asynqueue.checks import listOf
 
 # So many random bytes are in a key.
 _KEY_BYTES = 32

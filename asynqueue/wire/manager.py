@@ -17,11 +17,11 @@ from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IReactorCore
 
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
+from asynqueue.checks import listOf
 from asynqueue.descriptors import holdStandard
 from asynqueue.errors import WireError
 from asynqueue.pool.hubs import Hub, hubOf
 from asynqueue.reactors import checkedReactor, theReactor
-from asynqueue.scheduling.options import listOf
 from asynqueue.wire.endpoints import clientEndpoint, forget, know
 from asynqueue.wire.keys import newKey, writeSecret
 from asynqueue.wire.spawned import SpawnedServer

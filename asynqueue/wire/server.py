@@ -21,10 +21,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
+from asynqueue.checks import listOf
 from asynqueue.errors import WireError
 from asynqueue.framing import LARGEST
 from asynqueue.reactors import checkedReactor, theReactor
-from asynqueue.scheduling.options import listOf, seriesOf
+from asynqueue.scheduling.options import seriesOf
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.timers import Timer, later
 from asynqueue.wire.codecs import codecNamed

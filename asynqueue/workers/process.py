@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from asynqueue.checks import listOf
 from asynqueue.errors import WorkerLost
 from asynqueue.failures import failureOf
 from asynqueue.framing import LARGEST
@@ -40,7 +41,7 @@ from asynqueue.pool.seat import Seat
 from asynqueue.pool.sources import MemberSource
 from asynqueue.pool.upkeep import Limits, residentBytes
 from asynqueue.reactors import checkedReactor, theReactor
-from asynqueue.scheduling.options import listOf, seriesOf
+from asynqueue.scheduling.options import seriesOf
 from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.waiters import Waiters
 from asynqueue.workers.window import AHEAD_SECONDS, Window
