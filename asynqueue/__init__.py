@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from asynqueue.errors import (
         AcknowledgementError as AcknowledgementError,
         AsynQueueError as AsynQueueError,
+        ForkError as ForkError,
         FrameError as FrameError,
         FrameInvalid as FrameInvalid,
         FrameTooLarge as FrameTooLarge,
@@ -104,6 +105,7 @@ _HOMES = {
     "asynqueue.errors": (
         "AcknowledgementError",
         "AsynQueueError",
+        "ForkError",
         "ImplementationError",
         "InvariantError",
         "LoopError",
@@ -183,6 +185,7 @@ __all__ = [
     "Exchange",
     "ExecutorWorker",
     "Filerator",
+    "ForkError",
     "FrameError",
     "FrameInvalid",
     "FrameTooLarge",

@@ -66,6 +66,27 @@ class LoopError(QueueRunError):
         return f"{self.call} cannot be done here: {self.reason}; make a queue in each loop"
 
 
+class ForkError(QueueRunError):
+    """
+    What was started in one process is used in a fork of it, where it does not run.
+    """
+
+    def __init__(self, call: str, what: str) -> None:
+        """
+        @param call: what was to be called, or waited for.
+        @param what: what was started.
+        """
+        super().__init__(call)
+        self.args = (call, what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return (
+            f"{self.call} cannot be done here: this process is a fork of that in which the"
+            f" {self.what} was started; start it again here"
+        )
+
+
 class ImplementationError(AsynQueueError, TypeError):
     """
     An object does not provide the interface that its place needs, or breaks it.

@@ -60,6 +60,12 @@ class Hub(Protocol):
         again.
         """
 
+    def letGo(self, descriptor: int) -> None:
+        """
+        This is a fork: watch the descriptor no more, without a change to that of the parent,
+        whose loop may have the same poller in the kernel. What it stands for is closed.
+        """
+
     def awaitWritable(self, descriptor: int, writable: Callable[[], None]) -> None:
         """
         Call C{writable} once, when something can be written. Asking again before
@@ -160,6 +166,15 @@ class ReactorHub:
             self._reactor.removeReader(watched)
             self._reactor.removeWriter(watched)
 
+    def letGo(self, descriptor: int) -> None:
+        if descriptor in self._descriptors:
+            _occupy(descriptor)
+            poller = getattr(self._reactor, "_poller", None)
+            if hasattr(select, "epoll") and isinstance(poller, select.epoll):
+                # This one must know it, to take it out.
+                poller.register(descriptor, 0)
+            self.unwatch(descriptor)
+
     def awaitWritable(self, descriptor: int, writable: Callable[[], None]) -> None:
         watched = self._descriptors[descriptor]
         if watched.writable is None:
@@ -202,6 +217,15 @@ class LoopHub:
                 raise
         self._stopWriting(descriptor)
 
+    def letGo(self, descriptor: int) -> None:
+        _occupy(descriptor)
+        try:
+            self.unwatch(descriptor)
+        except Exception:
+            # The seam to other people's loops: they may complain that the system does not
+            # know it, or that they are closed.
+            pass
+
     def awaitWritable(self, descriptor: int, writable: Callable[[], None]) -> None:
         if descriptor in self._writing:
             return
@@ -234,6 +258,16 @@ class LoopHub:
         else:
             self._loop.remove_reader(waiting.fileno())
             waiting.close()
+
+
+def _occupy(descriptor: int) -> None:
+    """
+    Have a descriptor stand for something else, that only this process has.
+    """
+    reading, writing = os.pipe()
+    os.dup2(reading, descriptor, inheritable=False)
+    os.close(reading)
+    os.close(writing)
 
 
 def _writabilityOf(descriptor: int) -> Any:

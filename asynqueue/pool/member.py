@@ -13,6 +13,7 @@ A hot path, plain on purpose; C{benchmarks/} guards it.
 from __future__ import annotations
 
 import marshal
+import os
 import pickle
 import select
 import signal
@@ -27,6 +28,7 @@ from asynqueue.channels import Channel
 from asynqueue.codec import decode, encodeCall
 from asynqueue.errors import FrameError
 from asynqueue.failures import failureOf
+from asynqueue.forks import tellForks
 from asynqueue.framing import Frame, checkSize
 from asynqueue.mainmodule import described
 from asynqueue.outcome import Raised, cannotDecode, describeCall, inWords
@@ -100,6 +102,7 @@ class Member:
         """
         self._hub = hub
         self._owner = owner
+        self._parent = os.getpid()
         self._lifeOwner = life
         self._spawned = Spawned(setup.limit)
         self._surroundings = Surroundings()
@@ -132,6 +135,7 @@ class Member:
         self._patience: Timer | None = None
         self._look: Timer | None = None
         self._measured = (0, 0.0)
+        tellForks(self)
         if reader is None:
             hub.watch(self._channel.fileno(), self._readable)
         else:
@@ -311,6 +315,26 @@ class Member:
         """
         if self._life is not _Life.GONE:
             self._spawned.signal(number)
+
+    def forked(self) -> None:
+        """
+        The child is the parent's, which has the outcomes of its calls. Here those that have
+        begun are lost, and the others are made by another child.
+        """
+        if self._life is _Life.GONE:
+            return
+        self._life = _Life.DYING
+        self._reason = (
+            f"it belongs to process {self._parent}, of which process {os.getpid()} is a fork"
+        )
+        self._words.detach()
+        try:
+            for descriptor in (self._channel.fileno(), self._spawned.stderr, self._spawned.pidfd):
+                if descriptor != -1:
+                    self._hub.letGo(descriptor)
+        finally:
+            self._spawned.forked()
+        self._hub.callLater(0, self._exited)
 
     def abandon(self) -> None:
         """

@@ -21,12 +21,14 @@ from typing import Any
 from asynqueue.checks import listOf, secondsOrNone, wholeNumber
 from asynqueue.cores import cores
 from asynqueue.errors import (
+    ForkError,
     MaybeEncodingError,
     QueueRunError,
     TimeLimitExceeded,
     WorkerError,
     WorkerLostError,
 )
+from asynqueue.forks import tellForks
 from asynqueue.outcome import Raised, cannotSend, describeCall, inWords
 from asynqueue.pool.guard import harmless, report
 from asynqueue.pool.hubs import Timer, hubOf
@@ -103,6 +105,8 @@ class EventPool:
         self._life = _Life.RUNNING
         # Why it is at its end, if what drives it has failed.
         self._cause: BaseException | None = None
+        # Whether this process is a fork, and its parent has the processes.
+        self._isParents = False
         self._board = Switchboard()
         self.fileno_to_outq: dict[int, Member] = {}
         self._results = ResultHandler(
@@ -119,6 +123,8 @@ class EventPool:
         for _ in range(count):
             self._addSeat()
         self._fill()
+
+        tellForks(self)
 
     # What a pool is asked
 
@@ -421,6 +427,15 @@ class EventPool:
 
     # Within
 
+    def forked(self) -> None:
+        """
+        The processes are the parent's: here the pool is gone, and nothing comes of its calls.
+        """
+        self._life = _Life.TERMINATED
+        self._isParents = True
+        self._board.forked()
+        self._waiting.clear()
+
     def add(self, descriptor: int, member: Member) -> None:
         """
         A process has come: its results are read by the handler.
@@ -581,13 +596,20 @@ class EventPool:
     def _waitFor(self, result: AsyncResult, timeout: float | None) -> None:
         """
         Drive the pool until a result is here.
+
+        @raise ForkError: it will not come here.
         """
+        self._checkNoFork()
         deadline = None if timeout is None else monotonic() + timeout
         while not result.ready():
             left = None if deadline is None else deadline - monotonic()
             if left is not None and left <= 0:
                 return
             self._board.turn(left)
+
+    def _checkNoFork(self) -> None:
+        if self._isParents:
+            raise ForkError("get()", "pool")
 
 
 def _nothing() -> None:

@@ -166,6 +166,18 @@ class Words:
 
     # The parent's.
 
+    def detach(self) -> None:
+        """
+        This is a fork of the parent: have a copy, which nobody else sees.
+        """
+        copy = bytearray(self._map)
+        self.close()
+        self.numbers = memoryview(copy).cast("Q")
+        self.floats = memoryview(copy).cast("d")
+        # Another thread of the parent may have been about to acquire it.
+        self._fence = Lock()
+        self._fence.acquire()
+
     @property
     def begun(self) -> int:
         """

@@ -227,6 +227,7 @@ class AsyncResult:
         Wait until it has ended, for so many seconds at the most.
 
         @return: whether it has.
+        @raise ForkError: this is a fork of the process in which the call was made.
         """
         if not self.ready():
             self._wait(self, timeout)
@@ -237,6 +238,7 @@ class AsyncResult:
         Wait for the value.
 
         @raise TimeoutError: it has not ended within so many seconds.
+        @raise ForkError: this is a fork of the process in which the call was made.
         @raise BaseException: what the call raised, or what became of it.
         """
         if not self.wait(timeout):

@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import weakref
 from codecs import getincrementaldecoder
 from contextlib import ExitStack
 from time import monotonic
@@ -97,7 +96,6 @@ class Spawned:
         self._hasComplained = False
         # A character may come in two pieces.
         self._text = getincrementaldecoder("utf-8")("replace")
-        _living.add(self)
 
     def readStderr(self) -> int:
         """
@@ -194,7 +192,6 @@ class Spawned:
         A process that has not ended in spite of SIGKILL is released when it has, as
         another one starts.
         """
-        _living.discard(self)
         if not self.hasEnded():
             _undead.append(self)
         self.channel.close()
@@ -204,9 +201,10 @@ class Spawned:
                 os.close(descriptor)
                 setattr(self, name, -1)
 
-    def disown(self) -> None:
+    def forked(self) -> None:
         """
-        This is a fork of the parent: the child is not ours, and cannot be waited for.
+        This is a fork of the parent: the child is not ours. It sees the end of its parent
+        by its pipe, which must be closed here for that, and it cannot be waited for.
         """
         self._end(None)
         self.close()
@@ -257,23 +255,11 @@ def _pidfdOf(pid: int) -> int:
         raise
 
 
-_living: weakref.WeakSet[Spawned] = weakref.WeakSet()
-
 # Those that have not ended in spite of SIGKILL: they hang in the kernel.
 _undead: list[Spawned] = []
 
 
-def _disownAll() -> None:
-    """
-    A fork of this process would keep its children alive: they see its end by their
-    pipes.
-    """
-    for spawned in list(_living):
-        spawned.disown()
-    _undead.clear()
-
-
-os.register_at_fork(after_in_child=_disownAll)
+os.register_at_fork(after_in_child=_undead.clear)
 
 
 def _flags() -> list[str]:

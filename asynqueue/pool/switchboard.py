@@ -196,6 +196,15 @@ class Switchboard:
                 os.close(reading)
                 os.close(writing)
 
+    def forked(self) -> None:
+        """
+        This is a fork, in which no other thread turns: leave the pipe to the parent's.
+        """
+        # Another thread of the parent may have been about to give it back.
+        self._lock = Lock()
+        self.closeWakeUp()
+        self._calls.clear()
+
     # Hub
 
     def watch(self, descriptor: int, readable: Callable[..., None], *args: Any) -> None:
@@ -212,6 +221,13 @@ class Switchboard:
         self._listen(descriptor)
         if self._hub is not None:
             self._hub.unwatch(descriptor)
+
+    def letGo(self, descriptor: int) -> None:
+        hub, self._hub = self._hub, None
+        self.unwatch(descriptor)
+        if hub is not None:
+            hub.letGo(descriptor)
+            self._hub = hub
 
     def awaitWritable(self, descriptor: int, writable: Callable[[], None]) -> None:
         if descriptor not in self._writable:

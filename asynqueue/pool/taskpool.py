@@ -10,7 +10,8 @@ from enum import Enum
 from typing import Any
 
 from asynqueue.checks import wholeNumber
-from asynqueue.errors import QueueRunError
+from asynqueue.errors import ForkError, QueueRunError
+from asynqueue.forks import tellForks
 from asynqueue.outcome import describeCall
 from asynqueue.pool.pools import EventPool
 from asynqueue.pool.results import AsyncResult
@@ -60,6 +61,9 @@ class TaskPool:
         self._threads = bool(options.get("threads", True))
         self._state = _State.NEW
         self._pool: EventPool | None = None
+        # Whether the parent of this process, which is a fork, has one.
+        self._isParents = False
+        tellForks(self)
 
     # Its life
 
@@ -157,6 +161,15 @@ class TaskPool:
         """
         self._running("restart()").restart().get()
 
+    def forked(self) -> None:
+        """
+        The processes are the parent's: here the pool is not started.
+        """
+        if self._pool is not None:
+            self._pool = None
+            self._state = _State.NEW
+            self._isParents = True
+
     # Calls
 
     def apply_async(
@@ -251,5 +264,5 @@ class TaskPool:
 
     def _running(self, what: str) -> EventPool:
         if self._pool is None:
-            raise QueueRunError(what)
+            raise ForkError(what, "pool") if self._isParents else QueueRunError(what)
         return self._pool

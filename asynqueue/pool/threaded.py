@@ -70,6 +70,7 @@ class ThreadedPool(EventPool):
         if current_thread() is self._thread:
             super()._waitFor(result, timeout)
         else:
+            self._checkNoFork()
             result.block(timeout)
 
     def _inThread(self, f: Callable[..., Any], *args: Any, wait: bool = True) -> Any:

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IReactorCore
@@ -20,6 +19,7 @@ from asynqueue.awaitable import AwaitableDeferred, bothWorlds
 from asynqueue.checks import listOf
 from asynqueue.descriptors import holdStandard
 from asynqueue.errors import WireError
+from asynqueue.forks import tellForks
 from asynqueue.pool.hubs import Hub, hubOf
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.wire.endpoints import clientEndpoint, forget, know
@@ -77,7 +77,7 @@ class _Folder:
         os.close(self._lifeline)
         self._janitor.wait()
 
-    def disown(self) -> None:
+    def forked(self) -> None:
         """
         This is a fork, which must not keep it.
         """
@@ -149,7 +149,7 @@ class ServerManager:
         self._servers: dict[int, SpawnedServer] = {}
         self._isOpen = True
         self._trigger: Any = None
-        _living.add(self)
+        tellForks(self)
 
     @property
     def pids(self) -> list[int]:
@@ -288,28 +288,14 @@ class ServerManager:
         self._trigger = None
         return self.shutdown()
 
-    def disown(self) -> None:
+    def forked(self) -> None:
         """
         This is a fork of the process that has the servers: they are not its own.
         """
         for server in self._servers.values():
-            server.disown()
+            server.forked()
         self._servers.clear()
         folder, self._folder = self._folder, None
         if folder is not None:
-            folder.disown()
+            folder.forked()
         self._isOpen = False
-
-
-_living: WeakSet[ServerManager] = WeakSet()
-
-
-def _disownAll() -> None:
-    """
-    A fork of this process would keep its servers alive.
-    """
-    for manager in list(_living):
-        manager.disown()
-
-
-os.register_at_fork(after_in_child=_disownAll)

@@ -26,7 +26,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from asynqueue.descriptors import holdStandard
-from asynqueue.errors import WorkerLostError
+from asynqueue.errors import ForkError, WorkerLostError
 from asynqueue.pool.groups import killGroup, reap
 from asynqueue.pool.hubs import Hub
 from asynqueue.timers import Timer
@@ -159,14 +159,26 @@ class SpawnedServer:
             self._watch()
             killGroup(self.pid)
 
-    def disown(self) -> None:
+    def forked(self) -> None:
         """
-        This is a fork of the process that has spawned it, and must not keep it alive.
+        This is a fork of the process that has spawned it: it must not keep it alive, nor
+        read what it says.
         """
-        os.close(self._lifeline)
         self._life = _Life.ENDED
+        self._timer.stop()
+        for descriptor in (self._report, self._stderr):
+            self._hub.letGo(descriptor)
+        self._close()
+        self._hub.callLater(0, self._saysNothing)
         # It cannot be waited for here, and nobody shall complain.
         self._process.returncode = 0
+
+    def _saysNothing(self) -> None:
+        """
+        Who waits for it in a fork waits for nothing.
+        """
+        if not self.ready.called:
+            self.ready.errback(ForkError(f"spawning {self.description}", "server"))
 
     # Reading
 

@@ -14,6 +14,7 @@ nothing but the deques' own atomic operations: a thread either has a job or has 
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from enum import Enum
@@ -28,9 +29,10 @@ from zope.interface import implementer
 
 from asynqueue.checks import wholeNumber
 from asynqueue.errors import WorkerLost
+from asynqueue.forks import tellForks
 from asynqueue.interfaces import IPrefetchingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import isIterator
-from asynqueue.outcome import shortRepr
+from asynqueue.outcome import describeCall, shortRepr
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.timers import later
@@ -194,6 +196,7 @@ class ThreadWorker:
         self._stalled = False
         self._ended = 0
         self._endedBefore = 0
+        tellForks(self)
 
     @property
     def slots(self) -> int:
@@ -307,6 +310,40 @@ class ThreadWorker:
         self._unstarted -= 1
         thread.start()
 
+    def forked(self) -> None:
+        """
+        The threads are the parent's. What they had begun is lost here, what they had done
+        is not; the rest is done by other threads.
+        """
+        if self._unstarted == self._threads:
+            return
+        # If one of them has forked, it ends when it comes back.
+        self._tokens.put(False)
+        self._tokens = SimpleQueue()
+        self._unstarted = self._threads
+        theReactor(self._reactor).callLater(0, self._beginAnew)
+
+    def _beginAnew(self) -> None:
+        """
+        Settle what was in the hands of threads when this process was forked, and have the
+        rest done.
+        """
+        waiting = [job for line in (self._urgent, self._jobs) for job in line]
+        queued = {job.task for job in waiting if type(job) is _Run}
+        reason = f"its threads belong to the process of which process {os.getpid()} is a fork"
+        for source in list(self._sources):
+            source.fail(self._lost(reason))
+        for task in [task for task in self._held if task not in queued]:
+            del self._held[task]
+            call = describeCall(*task.callTuple)
+            task.errback(Failure(WorkerLost(call, self._name, reason=reason)))
+        for _ in waiting:
+            if self._unstarted:
+                self._startThread()
+            self._tokens.put(True)
+        self._checkReady()
+        self._checkStopped()
+
     def _threadLeft(self, thread: Thread) -> None:
         # Saying so was the last thing it did: this takes no time.
         thread.join()
@@ -334,12 +371,15 @@ class ThreadWorker:
             self._window.measured(len(ended), seconds)
         for run in ended:
             self._end(run)
-        ready = self._ready
-        if ready is not None and len(held) < self._window.size:
-            self._ready = None
-            ready.callback(None)
+        self._checkReady()
         if self._life is not _Life.SERVING:
             self._checkStopped()
+
+    def _checkReady(self) -> None:
+        ready = self._ready
+        if ready is not None and len(self._held) < self._window.size:
+            self._ready = None
+            ready.callback(None)
 
     def _end(self, run: _Run) -> None:
         task = run.task
@@ -435,5 +475,8 @@ class ThreadWorker:
         self._checkStopped()
 
     def _lost(self, reason: str) -> Failure:
-        name = f"{type(self).__name__} {self.ID}"
-        return Failure(WorkerLost("an iterator", name, reason=reason))
+        return Failure(WorkerLost("an iterator", self._name, reason=reason))
+
+    @property
+    def _name(self) -> str:
+        return f"{type(self).__name__} {self.ID}"

@@ -1,0 +1,110 @@
+"""
+A program that forks while its queue, or its pool, works. The fork goes on, and ends; then its
+parent goes on. Both print what became of the calls.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+from twisted.internet.task import react
+
+from asynqueue import ProcessQueue, TaskPool, TaskQueue, ThreadQueue
+from asynqueue.testing import Gate
+from asynqueue.testing.calls import waitAt
+from tests.doubles import Heard
+
+# Seconds after which something does not happen.
+PATIENCE = 30
+
+_PARENT = os.getpid()
+
+
+def say(*words: Any) -> None:
+    """
+    Print a line, at once.
+    """
+    print(*(["fork"] if os.getpid() != _PARENT else []), *words, flush=True)
+
+
+def forkedHere() -> bool:
+    """
+    Fork, and wait in the parent until the fork has ended.
+
+    @return: whether this is the fork.
+    """
+    pid = os.fork()
+    if not pid:
+        return True
+    say("exit", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    return False
+
+
+def whatComes(function: Any, *args: Any) -> Any:
+    """
+    What a function returned, or the name of what it raised.
+    """
+    try:
+        return function(*args)
+    except Exception as error:
+        # Whatever it is, its name is printed.
+        return type(error).__name__
+
+
+async def fork(reactor: Any, queue: TaskQueue) -> None:
+    """
+    Fork while a call runs and another one waits.
+    """
+    gate = Gate()
+    runs = Heard(queue.call(waitAt, gate.token))
+    waits = Heard(queue.call(abs, -1))
+    await gate.arrivals(1)
+    isFork = forkedHere()
+    if not isFork:
+        gate.open()
+    say("next", await queue.call(abs, -2).addTimeout(PATIENCE, reactor))
+    say("waited", waits.result)
+    if isFork:
+        say("ran", type(runs.error).__name__)
+    else:
+        say("ran", await runs.d.addTimeout(PATIENCE, reactor))
+    await queue.shutdown().addTimeout(PATIENCE, reactor)
+    if isFork:
+        # The end of the reactor would be that of its parent's, with which it shares epoll.
+        os._exit(0)
+    await gate.close()
+
+
+def forkPool(threads: bool) -> None:
+    """
+    Fork while a pool makes a call, and another one waits.
+    """
+    pool = TaskPool(1, threads=threads)
+    pool.start()
+    assert pool.apply_async(abs, (-1,)).get(PATIENCE) == 1
+    runs, waits = pool.apply_async(time.sleep, (0.5,)), pool.apply_async(abs, (-1,))
+    if forkedHere():
+        say("runs", whatComes(runs.get))
+        say("waits", whatComes(waits.get))
+        say("next", whatComes(pool.apply_async, abs, (-2,)))
+        pool.stop()
+        pool.start()
+        say("anew", pool.apply_async(abs, (-3,)).get(PATIENCE))
+    else:
+        say("ran", runs.get(PATIENCE), waits.get(PATIENCE), pool.apply_async(abs, (-2,)).get())
+    pool.stop()
+
+
+if __name__ == "__main__":
+    match sys.argv[1]:
+        case "processes":
+            react(lambda reactor: fork(reactor, ProcessQueue(1)))
+        case "threads":
+            react(lambda reactor: fork(reactor, ThreadQueue()))
+        case "pool":
+            forkPool(True)
+        case "turned":
+            forkPool(False)
