@@ -32,6 +32,10 @@ class ITask(Interface):
     d: Deferred[Any] = Attribute("The caller's Deferred.")
     ended: bool = Attribute("Whether the task has its outcome.")
     watched: bool = Attribute("Whether L{begin} must be called as the run starts.")
+    tries: int = Attribute(
+        "How many processes have ended as they had only this task, before they began it."
+        " Its workers count them."
+    )
     lasting: bool = Attribute(
         "Whether the call prepares its worker for others: one that begins anew makes it again,"
         " before any other."

@@ -34,6 +34,8 @@ class Callbacks:
 class Job:
     """
     A call of a pool, from C{apply_async} to its end.
+
+    @ivar tries: how many processes have ended as they had only this, before they began it.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Job:
         self.soft = soft
         self.hard = hard
         self.number = 0
+        self.tries = 0
         self.exceeded = False
         # Whether the signal of its soft limit has not come there.
         self.isDeaf = False

@@ -440,6 +440,7 @@ class Member:
             spawned.tail.decode(errors="replace"),
             [job for number, job in held.items() if number <= begun],
             [job for number, job in held.items() if number > begun],
+            self.isUp,
         )
         # Whatever fails here, all are told.
         harmless("closing what led to a child", self._close)

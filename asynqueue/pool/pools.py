@@ -116,6 +116,8 @@ class EventPool:
         )
         self._results.attach(self._board)
         self._aliveTimers: dict[int, Timer] = {}
+        # Whether a process is given no call behind another: until one of them has an outcome.
+        self._oneByOne = False
         self._waiting: deque[Job] = deque()
         self._seats: list[Seat] = []
         # Those that were taken away, and still end what they have.
@@ -332,6 +334,7 @@ class EventPool:
         """
         A call returned.
         """
+        self._oneByOne = False
         self._accept(member, job)
         job.stopTimers()
         job.result.succeed(value)
@@ -341,6 +344,7 @@ class EventPool:
         """
         A call raised.
         """
+        self._oneByOne = False
         self._accept(member, job)
         self._fail(job, outcome.localError())
 
@@ -394,7 +398,7 @@ class EventPool:
                 del self.fileno_to_outq[descriptor]
         for job in ending.begun:
             self._lose(job, ending)
-        self._waitAgain(ending.notBegun)
+        self._waitAgain(self._triedAgain(ending))
         if seat in self._leaving and not seat.members:
             self._leaving.remove(seat)
         code = ending.exitCode if ending.signal is None else -ending.signal
@@ -495,7 +499,7 @@ class EventPool:
         """
         if self._life is _Life.TERMINATED:
             return
-        for most in range(1, self._capacity + 1):
+        for most in range(1, (1 if self._oneByOne else self._capacity) + 1):
             for seat in self._seats:
                 while self._waiting and (member := seat.member) is not None:
                     if not member.isUp or len(member.held) >= most:
@@ -550,6 +554,23 @@ class EventPool:
                 job,
                 WorkerLostError(ending.pid, ending.exitCode, ending.signal, what, ending.why),
             )
+
+    def _triedAgain(self, ending: Ending) -> list[Job]:
+        """
+        Those that a process had not begun, without one that none is to try any more.
+        """
+        jobs: list[Job] = ending.notBegun
+        if jobs and not ending.begun:
+            # One of them may be the cause: each is given alone, to find out.
+            self._oneByOne = True
+            if ending.tried(jobs[0]):
+                lost = ending.neverBegun(describeCall(*jobs[0].callTuple))
+                error = WorkerLostError(
+                    ending.pid, lost.exitCode, lost.signal, reason=f"{lost.call}: {lost.reason}"
+                )
+                self._fail(jobs[0], error)
+                return []
+        return jobs
 
     def _waitAgain(self, jobs: Sequence[Job]) -> None:
         """

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 CallTuple = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
+# A call is given to so many children that end before they begin it.
+MOST_TRIES = 3
+
 _UNKNOWN = (
     "how it ended is not known: SIGCHLD is ignored, or something else in this program has"
     " waited for it"
@@ -51,6 +54,7 @@ class Ending:
     @ivar lastWords: the last that it wrote to standard error.
     @ivar begun: the jobs that it had begun, and not ended.
     @ivar notBegun: those that it surely had not begun, in their order.
+    @ivar wasUp: whether it was set up and prepared.
     """
 
     pid: int
@@ -60,12 +64,34 @@ class Ending:
     lastWords: str
     begun: list[Any]
     notBegun: list[Any]
+    wasUp: bool = True
 
     def lost(self, call: str) -> WorkerLost:
         """
         The error for a call that it had begun.
         """
         return WorkerLost(call, f"process {self.pid}", True, self.exitCode, self.signal, self.why)
+
+    def tried(self, job: Any) -> bool:
+        """
+        Count a try for a call that may be what ended the child: one that was all it had,
+        and that it had not begun.
+
+        @param job: a job that has C{tries}.
+        @return: whether that were enough tries.
+        """
+        if self.begun or not self.wasUp or len(self.notBegun) != 1:
+            return False
+        job.tries += 1
+        return bool(job.tries >= MOST_TRIES)
+
+    def neverBegun(self, call: str) -> WorkerLost:
+        """
+        The error for a call that it had not begun, as others before it had not.
+        """
+        reason = f"{MOST_TRIES} processes ended before they began it, the last: {self.inWords()}"
+        name = f"process {self.pid}"
+        return WorkerLost(call, name, False, self.exitCode, self.signal, reason)
 
     @property
     def why(self) -> str:

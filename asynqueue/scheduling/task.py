@@ -118,6 +118,7 @@ class Task:
     @ivar number: tells in which order calls were made; a new attempt keeps it.
     @ivar state: see L{State}.
     @ivar holder: the ledger of the worker that has the task, if one has.
+    @ivar tries: how many processes have ended as they had only this, before they began it.
     @cvar isUpdate: whether this is a call of C{TaskQueue.update}, made to one
         worker and not queued.
     @cvar lasting: whether it is one that later workers must make, too.
@@ -141,6 +142,7 @@ class Task:
         "options",
         "owner",
         "state",
+        "tries",
     )
 
     def __init__(
@@ -162,6 +164,7 @@ class Task:
         self.holder: Any = None
         self._timer: Any = None
         self._attemptsLeft = options.retries
+        self.tries = 0
         self.d = TaskDeferred(_cancelTask)
         self.d.task = self
 

@@ -62,6 +62,7 @@ class MemoryTask:
         self.d: Deferred[Any] = Deferred()
         self.watched = watched
         self.lasting = False
+        self.tries = 0
         self.begun = False
         self.ends = 0
 

@@ -420,7 +420,7 @@ class ProcessWorker:
             if task in self._held:
                 del self._held[task]
                 task.errback(Failure(ending.lost(describeCall(*task.callTuple))))
-        self._handBack(ending.notBegun)
+        self._handBack(self._triedAgain(ending))
         if self._waiting:
             seat.fill()
         self._checkReady()
@@ -514,6 +514,21 @@ class ProcessWorker:
                 self._give(member, task)
         if self._waiting:
             self._seat.fill()
+
+    def _triedAgain(self, ending: Ending) -> list[ITask]:
+        """
+        Those that a child had not begun, without one that nobody is to try any more.
+        """
+        tasks = ending.notBegun
+        if tasks and not ending.begun:
+            # One of them may be the cause: the next is given alone, to find out.
+            self._window.close()
+            if ending.tried(tasks[0]):
+                task = tasks[0]
+                self._held.pop(task, None)
+                task.errback(Failure(ending.neverBegun(describeCall(*task.callTuple))))
+                return []
+        return tasks
 
     def _cannotSend(self, task: ITask, error: Exception) -> None:
         if task in self._held:

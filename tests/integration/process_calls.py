@@ -13,6 +13,7 @@ import logging
 import mmap
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ import warnings
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from typing import Any, NoReturn
+
+import psutil
 
 from asynqueue.testing.calls import Token
 
@@ -764,3 +767,11 @@ def makeGarbage(number: int) -> int:
     """
     Garbage()
     return number
+
+
+def limitMemory(more: int) -> None:
+    """
+    Allow this process so many bytes of address space more than it has.
+    """
+    size = psutil.Process().memory_info().vms + more
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
