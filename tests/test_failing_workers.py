@@ -180,6 +180,19 @@ def test_anUpdateOfOneThatFails() -> None:
     assert isinstance(failed(updated), WorkerLost)
 
 
+def test_updatesBehindOneThatFails() -> None:
+    """
+    Without hope no update waits for a worker, also one that is made while it fails.
+    """
+    failing = Failing(window=1)
+    queue = TaskQueue(failing, reactor=Clock())
+    failing.breakDown()
+    updated = queue.update(abs, -1)
+    assert not updated.called
+    failing.breakDown(isHopeless=True)
+    assert isinstance(failed(updated), WorkerLost)
+
+
 def test_shutdownWhileItFails() -> None:
     """
     What waits for it ends as for any other worker, and what it reports after that has no

@@ -562,8 +562,11 @@ class Dispatcher:
 
     def _endHopeless(self, ledger: Ledger, reason: str) -> None:
         """
-        End the queued tasks that only workers could run that cannot.
+        End the queued tasks that only workers could run that cannot, and what was to prepare
+        this one.
         """
+        for task in list(ledger.updates):
+            task.errback(self._lostTo(ledger, task, reason))
         able = [other for other in self.ledgers.values() if other.post in _ABLE]
         for flow in list(self.scheduler.flows()):
             if ledger.lane.serves(flow.series) and not any(
