@@ -553,6 +553,7 @@ boxes = st.dictionaries(
 )
 
 
+# No state machine, and quick: whatever the profile, it tries more than most.
 @settings(max_examples=300)
 @given(st.booleans(), st.lists(boxes, max_size=8))
 def test_noBoxRaisesAnythingElse(isItOpen: bool, some: list[Box]) -> None:

@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-from codecs import getincrementaldecoder
 from contextlib import ExitStack
 from time import monotonic
 from typing import Any
@@ -24,12 +23,9 @@ from asynqueue.channels import Channel, anonymousFile
 from asynqueue.descriptors import holdStandard
 from asynqueue.framing import LARGEST
 from asynqueue.pool.groups import killGroup, reap
-from asynqueue.pool.guard import report
+from asynqueue.pool.passing import Errors
 from asynqueue.pool.protocol import SMALLEST, Words
 from asynqueue.pool.surroundings import importPath
-
-# So much of what a child wrote to standard error is kept, to say why it died.
-_TAIL_BYTES = 4096
 
 # The seconds between looks at a process whose end nothing tells.
 _LOOK_SECONDS = 0.01
@@ -49,7 +45,6 @@ class Spawned:
         not block.
     @ivar pidfd: a descriptor that is readable when the process has ended, where the
         system has such; or -1.
-    @ivar tail: the last that it wrote to standard error.
     @ivar exitCode: its exit code, or minus the number of the signal that ended it.
         C{None} while it lives, and if it cannot be known: something else in this
         program has waited for it, or SIGCHLD is ignored.
@@ -92,10 +87,14 @@ class Spawned:
         here.setblocking(False)
         self.channel = Channel(here, max(limit, SMALLEST))
         os.set_blocking(self.stderr, False)
-        self.tail = b""
-        self._hasComplained = False
-        # A character may come in two pieces.
-        self._text = getincrementaldecoder("utf-8")("replace")
+        self._errors = Errors()
+
+    @property
+    def tail(self) -> bytes:
+        """
+        The last that it wrote to standard error.
+        """
+        return self._errors.tail
 
     def readStderr(self) -> int:
         """
@@ -106,26 +105,7 @@ class Spawned:
         """
         if self.stderr == -1:
             return 0
-        try:
-            data = os.read(self.stderr, 1 << 16)
-        except BlockingIOError:
-            return -1
-        except OSError:
-            # It is of no use any more.
-            return 0
-        self.tail = (self.tail + data)[-_TAIL_BYTES:]
-        if data and getattr(sys, "stderr", None) is not None:
-            try:
-                sys.stderr.write(self._text.decode(data))
-            except (OSError, ValueError):
-                # Nobody reads ours any more.
-                pass
-            except BaseException as error:
-                # The seam to whatever stands there, as the console of a window.
-                if not self._hasComplained or isinstance(error, KeyboardInterrupt):
-                    self._hasComplained = True
-                    report(error, "passing on what a child writes to standard error")
-        return len(data)
+        return self._errors.passOn(self.stderr)
 
     def signal(self, number: int) -> None:
         """

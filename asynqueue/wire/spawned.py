@@ -16,7 +16,6 @@ import signal
 import socket
 import subprocess
 import sys
-from codecs import getincrementaldecoder
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from enum import Enum
@@ -29,14 +28,12 @@ from asynqueue.descriptors import holdStandard
 from asynqueue.errors import ForkError, WorkerLostError
 from asynqueue.pool.groups import killGroup, reap
 from asynqueue.pool.hubs import Hub
+from asynqueue.pool.passing import Errors
 from asynqueue.timers import Timer
 from asynqueue.wire.stdio import StdioServer
 from asynqueue.workers.waiters import Waiters
 
 _log = Logger()
-
-# So much of what a server wrote to standard error is kept, to say why it died.
-_TAIL_BYTES = 4096
 
 _PIECE = 1 << 16
 
@@ -83,10 +80,8 @@ class SpawnedServer:
         self._ended = ended
         self._life = _Life.STARTING
         self._line = b""
-        self._tail = b""
+        self._errors = Errors()
         self._reason = ""
-        # A character may come in two pieces.
-        self._text = getincrementaldecoder("utf-8")("replace")
         self._timer = Timer(hub.callLater)
         self._gone = Waiters()
         holdStandard()
@@ -212,28 +207,8 @@ class SpawnedServer:
         """
         There is something, or an end, for which nobody has to wait.
         """
-        if self._passOn() == b"":
+        if not self._errors.passOn(self._stderr):
             self._hub.unwatch(self._stderr)
-
-    def _passOn(self) -> bytes | None:
-        """
-        Keep the end of what it writes to standard error, and pass all of it on to that of
-        this process.
-
-        @return: what there was, empty at the end; C{None} if there is nothing now.
-        """
-        try:
-            data = os.read(self._stderr, _PIECE)
-        except BlockingIOError:
-            return None
-        self._tail = (self._tail + data)[-_TAIL_BYTES:]
-        if sys.stderr is not None:
-            try:
-                sys.stderr.write(self._text.decode(data))
-            except (OSError, ValueError):
-                # Nobody reads ours any more.
-                pass
-        return data
 
     # The end
 
@@ -251,7 +226,7 @@ class SpawnedServer:
             # Something else in this program has waited for it, or ignores SIGCHLD.
             pass
         status = self._process.wait()
-        while self._passOn():
+        while self._errors.passOn(self._stderr) > 0:
             pass
         self._hub.unwatch(self._stderr)
         self._timer.stop()
@@ -267,7 +242,7 @@ class SpawnedServer:
         self._gone.fire()
 
     def _error(self, status: int) -> WorkerLostError:
-        tail = self._tail.decode(errors="replace").strip()
+        tail = self._errors.tail.decode(errors="replace").strip()
         return WorkerLostError(
             self.pid,
             exitCode=status if status >= 0 else None,
