@@ -20,7 +20,7 @@ from zope.interface.verify import verifyObject
 
 from asynqueue.cores import cores
 from asynqueue.errors import QueueRunError
-from asynqueue.interfaces import ISlottedWorker
+from asynqueue.interfaces import ILingeringWorker, ISlottedWorker
 from asynqueue.pool.taskpool import TaskPool
 from asynqueue.queues import NullQueue, ProcessQueue, ThreadQueue, deferToThread
 from asynqueue.reactors import theReactor
@@ -417,6 +417,24 @@ async def test_workersCanBeHiredAgain(make: Callable[[], Any]) -> None:
         assert worker.stats().pids == ()
         assert worker._seat.started == 3
         assert worker._seat.preparations == [(len, ("",), {}), (abs, (-1,), {})]
+    await queue.shutdown()
+
+
+@pytest.mark.parametrize("make", [AsyncWorker, ThreadWorker, ProcessWorker])
+@awaiting
+async def test_workersThatCrashedCanBeHiredAgain(make: Callable[[], Any]) -> None:
+    """
+    So can one that has crashed, when nothing is left of it; and it can leave.
+    """
+    worker, queue = make(), TaskQueue(timeout=30)
+    for _ in range(3):
+        await queue.attachWorker(worker)
+        assert await queue.call(abs, -1).addTimeout(20, theReactor()) == 1
+        assert await queue.detachWorker(worker, crash=True) == []
+        if ILingeringWorker.providedBy(worker):
+            await worker.gone()
+    await queue.attachWorker(worker)
+    assert await queue.detachWorker(worker).addTimeout(20, theReactor()) == []
     await queue.shutdown()
 
 

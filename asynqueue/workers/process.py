@@ -195,10 +195,13 @@ class ProcessWorker:
 
     def setResignator(self, callableObject: Callable[[], None]) -> None:
         """
-        Never resigns: a child that dies is replaced. One that has stopped begins anew.
+        Never resigns: a child that dies is replaced. One that has stopped begins anew, and
+        so does one that has crashed, when nothing is left of it.
         """
-        if self._life is _Life.STOPPING:
+        crashed = self._life is _Life.CRASHED and not self._seat.members
+        if crashed or self._life is _Life.STOPPING:
             self._life = _Life.SERVING
+            self._stalled = False
             self._seat.preparations[:] = self._initial
 
     def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:

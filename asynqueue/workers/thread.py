@@ -207,9 +207,16 @@ class ThreadWorker:
 
     def setResignator(self, callableObject: Any) -> None:
         """
-        Never resigns: its threads are its own. One that has stopped begins anew.
+        Never resigns: its threads are its own. One that has stopped or
+        crashed begins anew.
         """
-        if self._life is _Life.LEAVING and self._unstarted == self._threads:
+        if self._life is _Life.CRASHED:
+            # The threads of the life before end when they can, and count no more.
+            self._urgent, self._jobs, self._tokens = deque(), deque(), SimpleQueue()
+            self._unstarted = self._threads
+            self._stalled = False
+            self._life = _Life.SERVING
+        elif self._life is _Life.LEAVING and self._unstarted == self._threads:
             self._life = _Life.SERVING
 
     def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
@@ -295,6 +302,7 @@ class ThreadWorker:
         reactor = self._reactor = theReactor(self._reactor)
         if self._outbox is None:
             self._outbox = Outbox(reactor, self._collect)
+        tokens = self._tokens
         thread: Thread = Thread(
             target=_work,
             args=(
@@ -302,7 +310,7 @@ class ThreadWorker:
                 self._jobs,
                 self._tokens,
                 self._outbox.put,
-                lambda: reactor.callFromThread(self._threadLeft, thread),
+                lambda: reactor.callFromThread(self._threadLeft, thread, tokens),
             ),
             name=f"asynqueue worker {self.ID} thread {self._threads - self._unstarted + 1}",
             daemon=True,
@@ -344,10 +352,11 @@ class ThreadWorker:
         self._checkReady()
         self._checkStopped()
 
-    def _threadLeft(self, thread: Thread) -> None:
+    def _threadLeft(self, thread: Thread, tokens: SimpleQueue[bool]) -> None:
         # Saying so was the last thing it did: this takes no time.
         thread.join()
-        self._unstarted += 1
+        if tokens is self._tokens:
+            self._unstarted += 1
         self._checkStopped()
 
     def _collect(self, items: list[Any]) -> None:
