@@ -25,7 +25,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from io import TextIOWrapper
 from threading import RLock, current_thread, main_thread
 from time import perf_counter
 from typing import Any
@@ -38,12 +37,19 @@ from asynqueue.framing import LARGEST, Frame, Unavailable, checkSize
 from asynqueue.mainmodule import adopt, learn, whyMissing
 from asynqueue.outcome import cannotSend, complain, shapeOf
 from asynqueue.pool.performing import Performer, halfImported
+from asynqueue.pool.printing import install
 from asynqueue.pool.protocol import RETURNED, SKIPPED, SMALLEST, Kind, Words
 from asynqueue.pool.reporting import Reporter
 from asynqueue.pool.streaming import Stream, sendRaised, sizeOf
 from asynqueue.pool.surroundings import Latecomers, follow
 
 _NONE = pickle.dumps(None, 5)
+
+# What may come at any time, and from any thread.
+_REPORTS = (Kind.LOGGED, Kind.WARNED, Kind.PRINTED)
+
+# Of those that come up while others are sent, so many are sent, too.
+_MOST_LATE = 100
 
 # Python itself ignores these.
 _IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}
@@ -87,6 +93,7 @@ class Child:
         self._active: deque[Stream] = deque()
         self._performer = Performer(words)
         self._reporter = Reporter(self._report)
+        self._output = install(self._print)
 
     def serve(self) -> None:
         """
@@ -110,13 +117,13 @@ class Child:
                     if not select.select([self._channel], [], [], 0)[0]:
                         continue
                 else:
-                    _flush()
+                    self._flush()
                     performer.renew()
                 self._hear(self._channel.receive())
         except (EOFError, _ParentGone):
             pass
         finally:
-            _flush()
+            self._flush()
             self._performer.close()
 
     def _hear(self, frames: list[Frame]) -> None:
@@ -162,6 +169,9 @@ class Child:
                 follow(news)
                 if "levels" in news:
                     self._reporter.follow(news["levels"])
+                if "redirected" in news:
+                    self._flush()
+                    self._output.isRedirected = news["redirected"]
 
     def _setUp(self, setup: dict[str, Any]) -> None:
         adopt(setup["main"])
@@ -287,18 +297,39 @@ class Child:
     # Sending
 
     def _send(self, kind: int, number: int, body: Any, buffers: Sequence[Any] = ()) -> None:
+        if self._output.isRedirected and kind not in _REPORTS:
+            # What a call has printed comes before its result.
+            self._flush()
         with self._lock:
+            self._write(kind, number, body, buffers)
+        if self._late:
+            self._sendLate()
+
+    def _sendLate(self) -> None:
+        """
+        Send what came up in the meantime, unless another thread is sending, which does it
+        then. It is not all, if a thread prints without end.
+        """
+        for _ in range(len(self._late) + _MOST_LATE):
+            if not self._late or not self._lock.acquire(blocking=False):
+                return
             try:
-                self._channel.send(kind, number, body, buffers)
-            except (BrokenPipeError, ConnectionResetError):
-                raise _ParentGone from None
-            except OSError:
-                if self._channel.fileno() >= 0:
-                    raise
-                # This is a fork.
-                raise _ParentGone from None
-        while self._late:
-            self._report(*self._late.popleft())
+                if self._late:
+                    kind, body = self._late.popleft()
+                    self._write(kind, 0, body, ())
+            finally:
+                self._lock.release()
+
+    def _write(self, kind: int, number: int, body: Any, buffers: Sequence[Any]) -> None:
+        try:
+            self._channel.send(kind, number, body, buffers)
+        except (BrokenPipeError, ConnectionResetError):
+            raise _ParentGone from None
+        except OSError:
+            if self._channel.fileno() >= 0:
+                raise
+            # This is a fork.
+            raise _ParentGone from None
 
     def _report(self, kind: Kind, body: bytes) -> None:
         """
@@ -312,6 +343,30 @@ class Child:
         else:
             self._send(kind, 0, body)
 
+    def _print(self, text: bytes) -> None:
+        """
+        Have the parent print something. This waits for no other thread that is sending: that
+        one may wait until it can print.
+        """
+        self._late.append((Kind.PRINTED, text))
+        if not self._lock._is_owned():  # type: ignore[attr-defined]
+            self._sendLate()
+
+    def _flush(self) -> None:
+        """
+        What tasks have printed is not kept while nothing happens.
+        """
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except _ParentGone:
+                raise
+            except BaseException:
+                # A task has closed it, or has put something of its own there; or there is
+                # none.
+                pass
+        self._output.finish()
+
     def forked(self) -> None:
         """
         This is a fork that a task has made: it is not the child, and must not speak
@@ -320,28 +375,7 @@ class Child:
         self._lock = RLock()
         self._channel.close()
         self._reporter.forked()
-
-
-def _flush() -> None:
-    """
-    What tasks have printed is not kept while nothing happens.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):
-            # A task has closed it, or there is none.
-            pass
-
-
-def _printWholeLines() -> None:
-    """
-    Where Python was told not to buffer, a line and its end are written apart, and those
-    of several children would be mixed: write by the line.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper) and stream.write_through:
-            stream.reconfigure(line_buffering=True, write_through=False)
+        self._output.forget()
 
 
 def _dieWithParent(lifeline: int, parent: int) -> None:
@@ -380,7 +414,6 @@ def main(connection: int, words: int, lifeline: int, parent: int, limit: int) ->
             signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, lambda signum, frame: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    _printWholeLines()
     sys.meta_path.append(Latecomers)
     _dieWithParent(lifeline, parent)
     os.set_inheritable(connection, False)

@@ -587,7 +587,7 @@ class Member:
                     source.ended()
             case Kind.UP:
                 self._prepared(0)
-            case Kind.LOGGED | Kind.WARNED:
+            case Kind.LOGGED | Kind.WARNED | Kind.PRINTED:
                 replay(kind, body)
             case _:
                 self._reason = f"it sent a frame of the unknown kind {kind}"

@@ -19,6 +19,7 @@ from types import CoroutineType, FrameType, ModuleType
 from typing import Any
 
 from asynqueue.errors import SoftTimeLimitExceeded, TaskInterrupted
+from asynqueue.pool import printing
 from asynqueue.pool.protocol import INTERRUPT_SIGNAL, Words
 
 # Those that must not be blocked.
@@ -29,8 +30,9 @@ _CHANGED = (
     " signal limits and cancellations interrupt tasks. Use another one."
 )
 
-# Where the code of Python's import system says that it stands.
-_IMPORTERS = ("<frozen importlib", "<frozen zipimport")
+# Where the code of Python's import system says that it stands, and that below C{print}, which
+# would print again what it has printed.
+_WHOLE = ("<frozen importlib", "<frozen zipimport", printing.__file__)
 
 
 class Performer:
@@ -154,27 +156,25 @@ class Performer:
         if self._wake is not None:
             self._wake()
         elif number and self._words.isInterrupted(number):
-            importing = _outermostImport(frame)
-            if importing is None:
+            waiting = _waitingFrame(frame)
+            if waiting is None:
                 self._interrupt()
             else:
-                self._interruptAfter(importing, number)
+                self._interruptAt(waiting, number)
 
-    def _interruptAfter(self, importing: FrameType, number: int) -> None:
+    def _interruptAt(self, waiting: FrameType, number: int) -> None:
         """
-        Interrupt a call as soon as a frame returns.
+        Interrupt a call as soon as a frame goes on.
         """
         others = sys.gettrace()
 
         def trace(frame: FrameType, event: str, arg: Any) -> Any:
-            if event == "return":
-                sys.settrace(others)
-                if self._number == number:
-                    self._interrupt()
-            return trace
+            sys.settrace(others)
+            frame.f_trace = None
+            if self._number == number:
+                self._interrupt()
 
-        importing.f_trace = trace
-        importing.f_trace_lines = False
+        waiting.f_trace = trace
         # Without this no frame is traced; those that begin are not.
         sys.settrace(_traceNothing)
 
@@ -191,14 +191,15 @@ class Performer:
         raise TaskInterrupted
 
 
-def _outermostImport(frame: FrameType | None) -> FrameType | None:
+def _waitingFrame(frame: FrameType | None) -> FrameType | None:
     """
-    The frame with which the import began that a frame is part of, if it is part of one.
+    The frame that waits until an import is done, or until something is printed, if a frame
+    is part of that.
     """
     found = None
     while frame is not None:
-        if frame.f_code.co_filename.startswith(_IMPORTERS):
-            found = frame
+        if frame.f_code.co_filename.startswith(_WHOLE):
+            found = frame.f_back or frame
         frame = frame.f_back
     return found
 

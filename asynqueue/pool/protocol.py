@@ -5,7 +5,7 @@ What a pool and its children say to each other.
 
     parent ── SETUP, SURROUNDINGS, NAMES, DEFINE, FORGET, CALLS, CALL, CREDIT, STOP ──▶ child
            ◀── UP, RETURNED, RAISED, SKIPPED, ITERATOR, ITEMS, ITEM_FAILED, END,
-               LOGGED, WARNED ──
+               LOGGED, WARNED, PRINTED ──
 
 Besides, both look at a few words of shared memory. There the child notes, without
 a system call, which call it begins, and the parent, up to which number it has taken
@@ -75,6 +75,9 @@ class Kind(IntEnum):
     """A record of C{logging}: its attributes, pickled."""
     WARNED = 25
     """A warning: message, category, file name and line, pickled."""
+    PRINTED = 26
+    """What calls have printed while C{sys.stdout} of the parent is redirected: text in
+    UTF-8."""
 
 
 # For hot paths: members of an enumeration are slow to look up and to compare.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import sys
 import warnings
 from typing import Any
 
@@ -15,14 +16,17 @@ from asynqueue.pool.protocol import Kind
 
 def replay(kind: int, body: Any) -> None:
     """
-    Log a record, or give a warning, that a child has sent.
+    Log a record, give a warning, or print a text, that a child has sent.
     """
     # Somebody's objects, handlers and filters: whatever they raise harms nobody.
     harmless("a report of a child process", _replayed, kind, body)
 
 
 def _replayed(kind: int, body: Any) -> None:
-    if kind == Kind.LOGGED:
+    if kind == Kind.PRINTED:
+        if sys.stdout is not None:
+            sys.stdout.write(str(body, "utf-8", "surrogatepass"))
+    elif kind == Kind.LOGGED:
         record = logging.makeLogRecord(pickle.loads(body))
         logger = logging.getLogger(record.name)
         if logger.isEnabledFor(record.levelno):

@@ -3,7 +3,8 @@ What a child must have of the process that it belongs to, beside what calls brin
 
 ::
 
-    sys.path, plugins, levels of loggers, the key of multiprocessing, its resource tracker
+    sys.path, plugins, levels of loggers, whether sys.stdout is redirected, the key of
+    multiprocessing, its resource tracker
          ─▶ has any changed? ─▶ before the next call: a message, to this child alone
 
 A child starts before the program has all of that. None of it is in an argument of the
@@ -145,6 +146,7 @@ class Surroundings:
         self._tracker: int | None = None
         self._files = 0
         self._levels: dict[str, int] | None = None
+        self._isRedirected = False
 
     def news(self) -> dict[str, Any] | None:
         """
@@ -153,8 +155,10 @@ class Surroundings:
         """
         _loaded.look()
         levels = _levels.look()
+        isRedirected = sys.stdout is not sys.__stdout__
         isSame = sys.path == self._path and len(_loaded.files) == self._files
-        if isSame and levels is self._levels and _SHARED not in _modules:
+        isSame = isSame and levels is self._levels and isRedirected is self._isRedirected
+        if isSame and _SHARED not in _modules:
             return None
         told: dict[str, Any] = {}
         if len(_loaded.files) != self._files:
@@ -166,6 +170,8 @@ class Surroundings:
             told["path"] = importPath()
         if levels is not self._levels:
             self._levels = told["levels"] = levels
+        if isRedirected is not self._isRedirected:
+            self._isRedirected = told["redirected"] = isRedirected
         if _MANAGERS in _modules:
             key = _modules["multiprocessing.process"].current_process().authkey
             if key != self._key:

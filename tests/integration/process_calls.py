@@ -479,6 +479,78 @@ def forkAndReturn() -> int:
     return os.fork()
 
 
+def printBoth(text: str) -> None:
+    """
+    Print text, and bytes after it.
+    """
+    print(text, end="", flush=True)
+    sys.stdout.buffer.write("ä\n".encode())
+
+
+def printLines(count: int, text: str) -> None:
+    """
+    Print lines in pieces.
+    """
+    for _ in range(count):
+        print(text, end="", flush=True)
+        print(text)
+
+
+def printItems(count: int) -> Iterator[int]:
+    """
+    Print each item that is given.
+    """
+    for number in range(count):
+        print(number)
+        yield number
+    print("end")
+
+
+def printInAFork() -> None:
+    """
+    Print in a process of its own, with what was printed before it.
+    """
+    if os.fork() == 0:
+        print("fork", flush=True)
+        os._exit(0)
+    os.wait()
+    print("child")
+
+
+def printForever() -> None:
+    """
+    Print numbers, until this is interrupted.
+    """
+    for number in count():
+        print(number)
+
+
+class FlushExits:
+    """
+    A stream of somebody's.
+    """
+
+    def write(self, text: str) -> int:
+        """
+        Write nothing.
+        """
+        return len(text)
+
+    def flush(self) -> NoReturn:
+        """
+        Exit.
+        """
+        sys.exit(3)
+
+
+def replaceOutput() -> int:
+    """
+    Have such a standard output.
+    """
+    sys.stdout = FlushExits()  # type: ignore[assignment]
+    return os.getpid()
+
+
 def logAt(*names: str) -> None:
     """
     Log at a low level.

@@ -7,6 +7,8 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from typing import Any
 
 import pytest
@@ -14,9 +16,10 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import gatherResults
 
 from asynqueue import ProcessQueue
+from asynqueue.pool import SoftTimeLimitExceeded, TaskPool
 from asynqueue.testing import Gate
 from tests.integration import process_calls as calls
-from tests.integration.process_checks import until
+from tests.integration.process_checks import PATIENCE, until
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
@@ -36,6 +39,72 @@ async def test_printing(
     out, err = capfd.readouterr()
     assert sorted(out.splitlines()) == sorted(f"out {word}" for word in words)
     assert sorted(err.splitlines()) == sorted(f"err {word}" for word in words)
+
+
+@ensureDeferred
+async def test_printingIsRedirected(capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    While C{sys.stdout} is redirected, what calls print goes there before their results do,
+    text and bytes, however much; and no line is broken by another child's.
+    """
+    queue = ProcessQueue(2)
+    await queue.call(calls.printBoth, "before")
+    assert capsys.readouterr().out == "beforeä\n"
+    here = StringIO()
+    with redirect_stdout(here):
+        await queue.call(print, "no end", end="")
+        assert here.getvalue() == "no end"
+        assert [n async for n in await queue.call(calls.printItems, 3)] == [0, 1, 2]
+        assert here.getvalue() == "no end0\n1\n2\nend\n"
+        await queue.call(print, "x" * 100_000)
+        await gatherResults([queue.call(calls.printLines, 300, letter * 40) for letter in "abcd"])
+    lines = here.getvalue().splitlines()[4:]
+    assert lines.pop(0) == "x" * 100_000
+    assert sorted(lines) == [letter * 80 for letter in "abcd" for _ in range(300)]
+    await queue.shutdown()
+
+
+@ensureDeferred
+async def test_printingInAFork() -> None:
+    """
+    What a fork of a call prints goes to the descriptor: it must not speak for the child.
+    """
+    queue, here = ProcessQueue(1), StringIO()
+    with redirect_stdout(here):
+        await queue.call(calls.printInAFork)
+        assert await queue.call(pow, 2, 5) == 32
+    assert here.getvalue() == "child\n"
+    await queue.shutdown()
+
+
+def test_printingThatIsInterrupted() -> None:
+    """
+    What was printed before an interrupt is printed once.
+    """
+    pool, here = TaskPool(1), StringIO()
+    pool.start()
+    with redirect_stdout(here):
+        for _ in range(10):
+            result = pool.apply_async(calls.printForever, soft_timeout=0.02, timeout=PATIENCE)
+            with pytest.raises(SoftTimeLimitExceeded):
+                result.get(timeout=PATIENCE)
+            numbers = [int(word) for word in here.getvalue().split()]
+            assert numbers == list(range(len(numbers)))
+            here.seek(0)
+            here.truncate()
+    pool.stop()
+
+
+@ensureDeferred
+async def test_outputThatRaises() -> None:
+    """
+    A standard output that a call has put there, and that raises, harms no other call.
+    """
+    queue = ProcessQueue(1)
+    first = await queue.call(calls.replaceOutput)
+    for _ in range(3):
+        assert await queue.call(calls.pid) == first
+    await queue.shutdown()
 
 
 @ensureDeferred
