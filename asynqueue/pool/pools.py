@@ -276,6 +276,13 @@ class EventPool:
             self._life = _Life.CLOSED
             self._checkClosed()
 
+    def leave(self) -> None:
+        """
+        Nobody has this pool any more: take no more calls, and wait for nothing. Called by a
+        collector of garbage, too.
+        """
+        self.close()
+
     def leaveLoop(self) -> None:
         """
         Have no event loop do anything any more: it may be closed already. What is

@@ -12,7 +12,7 @@ import select
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from threading import Lock
+from threading import RLock
 from time import monotonic
 from typing import Any
 
@@ -92,7 +92,8 @@ class Switchboard:
         self._delayed: dict[_Delayed, None] = {}
         self._calls: deque[Callable[[], None]] = deque()
         self._wakeUp: tuple[int, int] | None = None
-        self._lock = Lock()
+        # A collector of garbage may ask for something in the middle of that.
+        self._lock = RLock()
 
     def register(self, hub: Hub) -> None:
         """
@@ -201,7 +202,7 @@ class Switchboard:
         This is a fork, in which no other thread turns: leave the pipe to the parent's.
         """
         # Another thread of the parent may have been about to give it back.
-        self._lock = Lock()
+        self._lock = RLock()
         self.closeWakeUp()
         self._calls.clear()
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any
+from warnings import warn
+from weakref import finalize
 
 from asynqueue.checks import wholeNumber
 from asynqueue.errors import ForkError, QueueRunError
@@ -61,6 +63,8 @@ class TaskPool:
         self._threads = bool(options.get("threads", True))
         self._state = _State.NEW
         self._pool: EventPool | None = None
+        # Ends the processes of one that was dropped.
+        self._dropped: finalize[[EventPool], TaskPool] | None = None
         # Whether the parent of this process, which is a fork, has one.
         self._isParents = False
         tellForks(self)
@@ -107,6 +111,10 @@ class TaskPool:
         kind = self.BlockingPool if self._threads else self.Pool
         self._pool = kind(self.limit, **options)
 
+        self._dropped = finalize(self, _leave, self._pool)
+        # At the end of the program they end with it.
+        self._dropped.atexit = False
+
     def on_stop(self) -> None:
         """
         What L{stop} does: take no more calls, finish those that were made, and wait
@@ -118,7 +126,7 @@ class TaskPool:
             pool.close()
             pool.join()
             # Not before: who is interrupted here may still want to terminate it.
-            self._pool = None
+            self._forget()
 
     def on_terminate(self) -> None:
         """
@@ -129,7 +137,7 @@ class TaskPool:
             pool.leaveLoop()
             pool.terminate()
             pool.join()
-            self._pool = None
+            self._forget()
 
     def on_close(self) -> None:
         """
@@ -166,7 +174,7 @@ class TaskPool:
         The processes are the parent's: here the pool is not started.
         """
         if self._pool is not None:
-            self._pool = None
+            self._forget()
             self._state = _State.NEW
             self._isParents = True
 
@@ -262,7 +270,24 @@ class TaskPool:
             "writes": "N/A" if self.write_stats is None else self.write_stats(),
         }
 
+    def _forget(self) -> None:
+        self._pool = None
+        if self._dropped is not None:
+            self._dropped.detach()
+
     def _running(self, what: str) -> EventPool:
         if self._pool is None:
             raise ForkError(what, "pool") if self._isParents else QueueRunError(what)
         return self._pool
+
+
+def _leave(pool: EventPool) -> None:
+    """
+    Let the processes of a pool go that was dropped, when they have ended their calls.
+    """
+    pool.leave()
+    warn(
+        "a TaskPool was dropped without stop(): its processes end when its calls have ended",
+        ResourceWarning,
+        stacklevel=2,
+    )

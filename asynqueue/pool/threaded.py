@@ -59,6 +59,9 @@ class ThreadedPool(EventPool):
     def terminate(self) -> None:
         self._inThread(super().terminate)
 
+    def leave(self) -> None:
+        self._inThread(super().close, wait=False)
+
     def join(self) -> None:
         if current_thread() is not self._thread:
             self._thread.join()

@@ -1472,3 +1472,21 @@ def test_callbacksMayRaiseAnything(threads: Driven, kind: str) -> None:
         assert threads.get(pool.apply_async(pow, (2, 5))) == [32]
         pool.stop()
     assert [str(error) for error in logs.errors()] == [kind]
+
+
+def test_droppedPool() -> None:
+    """
+    A pool that is dropped without C{stop()} is named in a warning, makes the calls that it
+    has, and leaves no process.
+    """
+    pool = TaskPool(1)
+    pool.start()
+    result = pool.apply_async(abs, (-1,))
+    (pid,) = pool.info["processes"]
+    with pytest.warns(ResourceWarning, match="without stop"):
+        del pool
+    assert result.get(PATIENCE) == 1
+    (thread,) = [each for each in threading.enumerate() if each.name == "asynqueue pool"]
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert not psutil.pid_exists(pid)
