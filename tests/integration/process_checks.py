@@ -5,6 +5,7 @@ What the tests of processes look at, and wait for.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ PATIENCE = 60
 
 _INTERVAL = 0.01
 
+_SLOW = re.compile(r"Executing <.*> took [0-9.]+ seconds$")
+
 
 def until(condition: Callable[[], Any]) -> Deferred[Any]:
     """
@@ -27,6 +30,15 @@ def until(condition: Callable[[], Any]) -> Deferred[Any]:
     """
     waiting = LoopingCall(lambda: condition() and waiting.stop())
     return waiting.start(_INTERVAL).addTimeout(PATIENCE, theReactor())
+
+
+def complaints(errors: str) -> str:
+    """
+    What a program wrote to its standard error in the development mode of Python, without
+    what asyncio says there of slow callbacks: that depends on what else the machine does.
+    """
+    lines = errors.splitlines(keepends=True)
+    return "".join(line for line in lines if not _SLOW.match(line))
 
 
 def children() -> set[int]:

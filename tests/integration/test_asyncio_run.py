@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from asynqueue.wire.keys import makeKeys
+from tests.integration.process_checks import complaints
 
 PROGRAM = Path(__file__).with_name("loop_program.py")
 
@@ -36,7 +37,7 @@ def run(*arguments: str, warnings: str = "error") -> tuple[int, str, str]:
         timeout=PATIENCE,
         check=False,
     )
-    return ran.returncode, ran.stdout, ran.stderr
+    return ran.returncode, ran.stdout, complaints(ran.stderr)
 
 
 @pytest.mark.parametrize("part", PARTS)
