@@ -157,6 +157,14 @@ class IPrefetchingWorker(IWorker):
         """
 
 
+class IResigningWorker(IWorker):
+    """
+    A worker that tells why it has resigned.
+    """
+
+    loss: str = Attribute("Why it has resigned, in words; empty if it has not.")
+
+
 class IFailingWorker(IWorker):
     """
     A worker that may be unable to run anything for a while, as one whose process cannot be

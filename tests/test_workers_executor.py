@@ -23,7 +23,7 @@ from asynqueue.errors import Unsendable
 from asynqueue.outcome import Returned
 from asynqueue.testing import MemoryTask, WorkerCheck, workerChecks
 from asynqueue.workers.executor import executorWorkers
-from tests.doubles import errorOf, resultOf
+from tests.doubles import errorOf, readingLogs, resultOf
 
 ONE = ThreadPoolExecutor(1)
 THREE = ThreadPoolExecutor(3)
@@ -223,10 +223,26 @@ def test_broken() -> None:
     clock.advance(0)
     assert isinstance(errorOf(lost), WorkerLost)
     assert len(queue) == 0
+    assert "ExecutorWorker 1 has resigned: its executor broke" in queue.why(again)
     queue.attachWorker(ExecutorWorker(other, reactor=clock))
     other.step()
     clock.advance(0)
     assert resultOf(again) == 7
+
+
+def test_aBrokenExecutorIsLoggedOnce() -> None:
+    """
+    That an executor broke is said once, however many calls it had.
+    """
+    broken = ManualExecutor(2)
+    queue, clock = makeQueue(broken)
+    heard = [queue.call(int), queue.call(int)]
+    with readingLogs() as logs:
+        for _ in range(2):
+            broken.fail(BrokenExecutor("a process died"))
+        clock.advance(0)
+    assert all(isinstance(errorOf(d), WorkerLost) for d in heard)
+    assert sum("its executor broke" in text for text in logs.said()) == 1
 
 
 async def increased(number: int) -> int:

@@ -28,7 +28,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from asynqueue.errors import ImplementationError, QueueRunError, WorkerLost
-from asynqueue.interfaces import IConnectingWorker, ITask, IWorker
+from asynqueue.interfaces import IConnectingWorker, IResigningWorker, ITask, IWorker
 from asynqueue.reactors import theReactor
 from asynqueue.scheduling.arrivals import Arrivals
 from asynqueue.scheduling.events import Announcer
@@ -88,6 +88,7 @@ class Dispatcher:
     @ivar observed: whether anybody listens.
     @ivar updates: the calls that a worker makes when it is hired.
     @ivar arrivals: the workers that are hired when they have a connection.
+    @ivar resigned: which worker was the last that can serve no more, and why, in words.
     @ivar watchers: are called when a worker was hired or is gone.
     """
 
@@ -104,6 +105,7 @@ class Dispatcher:
         self.done = 0
         self.failed = 0
         self.open = True
+        self.resigned = ""
         self._numbers = count(1)
         self._IDs = count(1)
         self._ready: deque[Ledger] = deque()
@@ -466,7 +468,10 @@ class Dispatcher:
         if ledger.post is Post.LEFT:
             return
         worker = ledger.worker
-        self.fire(ledger, (worker.loss if ledger.remote else "") or "it resigned")
+        loss = worker.loss if ledger.remote or IResigningWorker.providedBy(worker) else ""
+        if loss and not ledger.remote:
+            self.resigned = f"{ledger.name} has resigned: {loss}"
+        self.fire(ledger, loss or "it resigned")
         if self.open and IConnectingWorker.providedBy(worker):
             self.arrivals.resigned(worker)
 

@@ -173,11 +173,12 @@ def _whyQueued(dispatcher: Dispatcher, task: Task) -> str:
             refusal = dispatcher.arrivals.refusal
             text = "it is queued, and no worker takes calls by name: there is no host"
             return f"{text} ({refusal})" if refusal else text
+        last = f"; {dispatcher.resigned}" if dispatcher.resigned else ""
         if task.series is None:
-            return "it is queued, and there is no worker"
+            return f"it is queued, and there is no worker{last}"
         return (
             f"it is queued, and none of {len(dispatcher.ledgers)} workers is qualified"
-            f" for its series {task.series!r}"
+            f" for its series {task.series!r}{last}"
         )
     before = sum(
         1

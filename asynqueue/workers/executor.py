@@ -14,13 +14,20 @@ from typing import Any
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.codec import dumps, located
 from asynqueue.errors import Unsendable, WorkerError, WorkerLost
 from asynqueue.failures import failureOf
-from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, ISlottedWorker, ITask
+from asynqueue.interfaces import (
+    ICancellingWorker,
+    IPrefetchingWorker,
+    IResigningWorker,
+    ISlottedWorker,
+    ITask,
+)
 from asynqueue.iteration.sources import isIterator
 from asynqueue.outcome import Raised, Returned, describeCall, inWords, perform, settled, shortRepr
 from asynqueue.program import ELSEWHERE, keptElsewhere
@@ -30,6 +37,8 @@ from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.outbox import Outbox
 from asynqueue.workers.steps import Close, Step, ThreadSource
 from asynqueue.workers.waiters import Waiters
+
+_log = Logger()
 
 # So many items of an iterator may be under way at once.
 _ITEM_WINDOW = 64
@@ -119,7 +128,7 @@ class _Ended:
         self._worker.ended(self._task, self._future)
 
 
-@implementer(IPrefetchingWorker, ICancellingWorker, ISlottedWorker)
+@implementer(IPrefetchingWorker, ICancellingWorker, IResigningWorker, ISlottedWorker)
 class ExecutorWorker:
     """
     Runs tasks in any C{concurrent.futures.Executor}: threads, processes, loky's
@@ -141,6 +150,7 @@ class ExecutorWorker:
     The executor is its owner's: it is shut down with the worker only if so asked.
 
     @ivar ID: the number that a queue gave to this worker.
+    @ivar loss: why it has resigned, in words.
     """
 
     cQualified: list[Any] = ["executor", "local"]
@@ -170,6 +180,7 @@ class ExecutorWorker:
             raise TypeError(f"{executor!r} is no concurrent.futures.Executor")
         self.iQualified: list[Any] = seriesOf(series)
         self.ID: int | None = None
+        self.loss = ""
         self._executor = executor
         self._here = isinstance(executor, ThreadPoolExecutor)
         # Dask's futures can be cancelled at any time, so that says nothing.
@@ -204,6 +215,7 @@ class ExecutorWorker:
         """
         if self._life is _Life.STOPPING:
             self._life = _Life.SERVING
+        self.loss = ""
         self._resignator = callableObject
 
     def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
@@ -228,8 +240,9 @@ class ExecutorWorker:
             return succeed(None)
         try:
             future = self._executor.submit(call, *args)
-        except Exception:
+        except Exception as error:
             # It is shut down, broken, or has no connection, and took nothing.
+            self._noteLoss(f"its executor takes no calls: {inWords(error)}")
             return self._refuse(task)
         self._futures[task] = future
         if not self._here:
@@ -339,6 +352,15 @@ class ExecutorWorker:
         self._resign()
         return Deferred()
 
+    def _noteLoss(self, reason: str) -> None:
+        """
+        Say once why this worker can run no more tasks.
+        """
+        if not self.loss and self._life in (_Life.SERVING, _Life.BROKEN):
+            self.loss = reason
+            name = f"{type(self).__name__} {self.ID}"
+            _log.error("{name} resigns: {reason}", name=name, reason=reason)
+
     def _resign(self) -> None:
         if self._life is _Life.SERVING:
             self._life = _Life.BROKEN
@@ -367,6 +389,7 @@ class ExecutorWorker:
             # By us, if the task has ended, or else by who shut the executor down.
             if not task.ended:
                 self._futures[task] = future
+                self._noteLoss("its executor cancelled a call: somebody has shut it down")
                 self._resign()
             return
         error = future.exception()
@@ -379,6 +402,8 @@ class ExecutorWorker:
             self._life = _Life.BROKEN
         name = f"{type(self).__name__} {self.ID}"
         reason = inWords(error)
+        if broken:
+            self._noteLoss(f"its executor broke: {reason}")
         task.errback(Failure(WorkerLost(describeCall(*task.callTuple), name, reason=reason)))
         if broken:
             self._resign()
