@@ -441,7 +441,7 @@ def startHelperAndHold(gate: Token, path: str) -> None:
     """
     startHelper(path)
     forkForever(path)
-    lockForever(gate)
+    swallowForever(gate)
 
 
 def startHelperAndExit(path: str, code: int) -> NoReturn:
