@@ -98,7 +98,8 @@ class _Pickler(pickle.Pickler):
         """
         kind = type(obj)
         if kind is MethodType:
-            return NotImplemented if isFoundIn(obj) else (bound, (obj.__func__, obj.__self__))
+            # Its own, as twisted.persisted.styles registers another one for all methods.
+            return obj.__reduce__() if isFoundIn(obj) else (bound, (obj.__func__, obj.__self__))
         if kind is FunctionType or issubclass(kind, type):
             if isImportable(obj) or (self.goesBack and isFromParent(obj)):
                 return NotImplemented
@@ -233,21 +234,25 @@ def _pickled(value: Any, isInBand: Any, again: Callable[[], None], names: Names 
     pickler = _Pickler(file, _PROTOCOL, buffer_callback=isInBand)
     pickler.goesBack = names is None
     try:
-        pickler.dump(value)
-        pickled = file.getvalue()
-        if names is not None and _MAIN in pickled:
-            # Not all that goes by its name is a function or a class.
-            raise _NamesOnlyThis
-    except RecursionError:
-        # With what sends code it would be nested even deeper.
-        raise
-    except Exception:
-        # Somebody's objects, or code that must travel: what sends code can do more, and
-        # what it raises is the answer.
-        again()
-        if names is not None:
-            return names.pickled(value, isInBand)
-        definitions = import_module("asynqueue.definitions")
-        byValue: bytes = definitions.pickled(value, isInBand, definitions.Given())
-        return byValue
+        try:
+            pickler.dump(value)
+            pickled = file.getvalue()
+            if names is not None and _MAIN in pickled:
+                # Not all that goes by its name is a function or a class.
+                raise _NamesOnlyThis
+        except RecursionError:
+            # With what sends code it would be nested even deeper.
+            raise
+        except Exception:
+            # Somebody's objects, or code that must travel: what sends code can do more, and
+            # what it raises is the answer.
+            again()
+            if names is not None:
+                return names.pickled(value, isInBand)
+            definitions = import_module("asynqueue.definitions")
+            byValue: bytes = definitions.pickled(value, isInBand, definitions.Given())
+            return byValue
+    except (GeneratorExit, SystemExit) as error:
+        # Somebody's __reduce__: it concerns this value, and no program.
+        raise pickle.PicklingError(f"pickling it raised {type(error).__name__}") from error
     return pickled

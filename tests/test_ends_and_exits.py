@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from pickle import PicklingError
 from typing import Any
 
 import pytest
@@ -273,3 +274,30 @@ def test_endsInThePlainLoopAreFailuresToo() -> None:
     failed.addErrback(failures.append)
     assert failures[0].check(RuntimeError)
     assert isinstance(failures[0].value.__cause__, StopAsyncIteration)
+
+
+class Leaver:
+    """
+    An argument that ends programs where it is pickled.
+    """
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error = error
+
+    def __reduce__(self) -> Any:
+        raise self.error(3)
+
+
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit])
+@pytest_twisted.ensureDeferred
+async def test_anArgumentThatExits(error: type[BaseException]) -> None:
+    """
+    It fails its own call, and the worker goes on.
+    """
+    queue = TaskQueue(ProcessWorker())
+    with pytest.raises(PicklingError, match=f"pickling it raised {error.__name__}"):
+        await soon(queue.call(id, Leaver(error)))
+    assert await soon(queue.call(abs, -1)) == 1
+    assert await soon(allOf(queue.map(id, [Leaver(error)]))) != []
+    assert await soon(queue.call(abs, -1)) == 1
+    await soon(queue.shutdown())
