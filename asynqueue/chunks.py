@@ -277,7 +277,7 @@ def pack(items: Sequence[Any]) -> tuple[bytes, bool, int]:
     for item in items:
         try:
             pickled = named(item)
-        except Exception as error:
+        except (Exception, GeneratorExit, SystemExit) as error:
             # Somebody's objects: whatever their pickling raises.
             if packed:
                 break

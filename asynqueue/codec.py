@@ -234,25 +234,21 @@ def _pickled(value: Any, isInBand: Any, again: Callable[[], None], names: Names 
     pickler = _Pickler(file, _PROTOCOL, buffer_callback=isInBand)
     pickler.goesBack = names is None
     try:
-        try:
-            pickler.dump(value)
-            pickled = file.getvalue()
-            if names is not None and _MAIN in pickled:
-                # Not all that goes by its name is a function or a class.
-                raise _NamesOnlyThis
-        except RecursionError:
-            # With what sends code it would be nested even deeper.
-            raise
-        except Exception:
-            # Somebody's objects, or code that must travel: what sends code can do more, and
-            # what it raises is the answer.
-            again()
-            if names is not None:
-                return names.pickled(value, isInBand)
-            definitions = import_module("asynqueue.definitions")
-            byValue: bytes = definitions.pickled(value, isInBand, definitions.Given())
-            return byValue
-    except (GeneratorExit, SystemExit) as error:
-        # Somebody's __reduce__: it concerns this value, and no program.
-        raise pickle.PicklingError(f"pickling it raised {type(error).__name__}") from error
+        pickler.dump(value)
+        pickled = file.getvalue()
+        if names is not None and _MAIN in pickled:
+            # Not all that goes by its name is a function or a class.
+            raise _NamesOnlyThis
+    except RecursionError:
+        # With what sends code it would be nested even deeper.
+        raise
+    except Exception:
+        # Somebody's objects, or code that must travel: what sends code can do more, and
+        # what it raises is the answer.
+        again()
+        if names is not None:
+            return names.pickled(value, isInBand)
+        definitions = import_module("asynqueue.definitions")
+        byValue: bytes = definitions.pickled(value, isInBand, definitions.Given())
+        return byValue
     return pickled

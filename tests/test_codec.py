@@ -17,7 +17,7 @@ from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from threading import Lock
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import Any, NoReturn
 
 import pytest
@@ -162,7 +162,8 @@ def test_whatHasANameTravelsByIt(value: Any) -> None:
     """
     pickled = dumps(value)
     assert len(pickled) < 120
-    assert pickled == pickle.dumps(value, 5)
+    # Programs may register another way for methods: Twisted does.
+    assert type(value) is MethodType or pickled == pickle.dumps(value, 5)
 
 
 @pytest.mark.parametrize("value", [double, Outer, Outer.Inner, Outer.method, dict, Numbers])

@@ -12,9 +12,6 @@ from typing import Any
 
 import pytest
 
-# It registers another pickling of methods, for all of them.
-import twisted.persisted.styles  # noqa: F401
-
 from asynqueue.codec import dumps
 
 

@@ -519,7 +519,7 @@ class EventPool:
         isFirst = not member.held
         try:
             job.number = member.call(job, *job.callTuple)
-        except Exception as error:
+        except (Exception, GeneratorExit, SystemExit) as error:
             # Somebody's objects: whatever their pickling raises.
             self._fail(job, cannotSend(error, job.callTuple, "call"))
             return

@@ -158,7 +158,7 @@ class Chunker:
             return False
         try:
             packed, together, count = pack(portion.items)
-        except Exception:
+        except (Exception, GeneratorExit, SystemExit):
             # Somebody's objects: whatever their pickling raises is the outcome.
             portion.slot = slot
             self._settle(portion, [Failure()], portion.items[1:])

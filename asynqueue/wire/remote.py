@@ -501,13 +501,13 @@ class RemoteWorker:
         except LocalProtocolError:
             # The connection is about to be lost.
             self._waiting[task] = None
-        except Exception as error:
+        except (Exception, GeneratorExit, SystemExit) as error:
             # Somebody's objects: whatever their pickling raises. A worker does not
             # end a task within run(): chains of calls would recurse.
             self._held[task] = 0
             later(self._theReactor(), 0, self._cannotSend, task, error)
 
-    def _cannotSend(self, task: ITask, error: Exception) -> None:
+    def _cannotSend(self, task: ITask, error: BaseException) -> None:
         if self._held.get(task) == 0:
             del self._held[task]
             task.errback(Failure(error))

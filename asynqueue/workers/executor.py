@@ -233,7 +233,7 @@ class ExecutorWorker:
         outbox = self._outbox
         try:
             call, args = self._callOf(task, outbox)
-        except Exception:
+        except (Exception, GeneratorExit, SystemExit):
             # Pickling runs other people's code, and may raise anything: the task
             # cannot be sent, and that is its outcome.
             task.errback(Failure())

@@ -485,7 +485,7 @@ class ProcessWorker:
             task.begin()
         try:
             self._held[task] = member.call(task, f, args, kw, self._raw if raw is None else raw)
-        except Exception as error:
+        except (Exception, GeneratorExit, SystemExit) as error:
             # Somebody's objects: whatever their pickling raises. A worker does not
             # end a task within run(): chains of calls would recurse.
             self._theHub().callLater(0, partial(self._cannotSend, task, error))
@@ -533,7 +533,7 @@ class ProcessWorker:
                 return []
         return tasks
 
-    def _cannotSend(self, task: ITask, error: Exception) -> None:
+    def _cannotSend(self, task: ITask, error: BaseException) -> None:
         if task in self._held:
             del self._held[task]
             task.errback(Failure(error))
