@@ -2,8 +2,8 @@
 Functions and classes by value: how they get to a process that cannot import them.
 
 What belongs to the main program goes by its name, where the other side has that name or
-is given it (L{Scope}); everything else as cloudpickle has it. A class that came from
-elsewhere, and goes back, leaves that which is there as it is.
+is given it (L{Scope<asynqueue.mainmodule.Scope>}); everything else as cloudpickle has it.
+A class that came from elsewhere, and goes back, leaves that which is there as it is.
 
 This module imports no Twisted. It is imported when it is needed first: cloudpickle takes
 its time.
@@ -17,7 +17,7 @@ from copyreg import __newobj__  # type: ignore[attr-defined]
 from io import BytesIO
 from itertools import count
 from types import CodeType, FunctionType
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import cloudpickle
@@ -27,6 +27,7 @@ from asynqueue import making
 from asynqueue.mainmodule import (
     MAIN_NAMES,
     Named,
+    Scope,
     described,
     find,
     isGiven,
@@ -54,81 +55,15 @@ _NAMED = tuple(
 )
 
 
-class Scope(Protocol):
-    """
-    What goes by name, and who is told of it.
-    """
-
-    @property
-    def goesBack(self) -> bool:
-        """
-        Whether classes that the other side has stay there as they are.
-        """
-
-    @property
-    def own(self) -> bool:
-        """
-        Whether functions of the main program find their globals in the main module of the
-        other side; else they bring them along.
-        """
-
-    def versionOf(self, name: str) -> int | None:
-        """
-        The version of what a name of the main module stands for, where the other side keeps
-        a namespace for this program; else C{None}.
-        """
-
-    def hasName(self, root: str) -> bool:
-        """
-        Whether a name of the main module is sent as such.
-        """
-
-    def needs(self, name: str) -> None:
-        """
-        The other side needs a name of the main module.
-        """
-
-    def named(self, path: str, obj: Any) -> None:
-        """
-        Something goes by its name.
-        """
-
-    def isTold(self, name: str) -> bool:
-        """
-        Whether the other side is told just now what a name stands for.
-        """
-
-    def defined(self, obj: Any) -> None:
-        """
-        A function or class goes by value.
-        """
-
-
-class Given:
+class Given(Scope):
     """
     The scope of what goes back: the names that the parent has given, it has itself.
     """
 
     goesBack = True
-    own = False
-
-    def versionOf(self, name: str) -> int | None:
-        return None
 
     def hasName(self, root: str) -> bool:
         return isGiven(root)
-
-    def needs(self, name: str) -> None:
-        pass
-
-    def named(self, path: str, obj: Any) -> None:
-        pass
-
-    def isTold(self, name: str) -> bool:
-        return False
-
-    def defined(self, obj: Any) -> None:
-        pass
 
 
 class Shared(Given):

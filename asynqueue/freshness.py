@@ -29,7 +29,7 @@ from types import (
 )
 from typing import Any, NewType, TypeVar
 
-from asynqueue.mainmodule import isThere
+from asynqueue.mainmodule import Scope, isThere
 
 # For what a name stands that is not there.
 ABSENT = object()
@@ -290,16 +290,12 @@ def definitions() -> Any:
     return import_module("asynqueue.definitions")
 
 
-class Within:
+class Within(Scope):
     """
     The scope of a unit alone: everything else goes by name.
     """
 
-    goesBack = False
     own = True
-
-    def versionOf(self, name: str) -> int | None:
-        return None
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -313,9 +309,6 @@ class Within:
 
     def needs(self, name: str) -> None:
         self.needed.add(name)
-
-    def isTold(self, name: str) -> bool:
-        return False
 
     def named(self, path: str, obj: Any) -> None:
         self.paths.append(path)

@@ -31,6 +31,54 @@ class Named(bytes):
     names: frozenset[str] = frozenset()
 
 
+class Scope:
+    """
+    What goes by name as a value is pickled, and who is told of it. By itself this one has no
+    names, and notes nothing.
+
+    @cvar goesBack: whether classes that the other side has stay there as they are.
+    @cvar own: whether functions of the main program find their globals in the main module
+        of the other side; else they bring them along.
+    """
+
+    goesBack = False
+    own = False
+
+    def versionOf(self, name: str) -> int | None:
+        """
+        Return the version of what a name of the main module stands for, where the other side
+        keeps a namespace for this program; else C{None}.
+        """
+        return None
+
+    def hasName(self, root: str) -> bool:
+        """
+        Tell whether a name of the main module is sent as such.
+        """
+        return False
+
+    def needs(self, name: str) -> None:
+        """
+        Note that the other side needs a name of the main module.
+        """
+
+    def named(self, path: str, obj: Any) -> None:
+        """
+        Note that something goes by its name.
+        """
+
+    def isTold(self, name: str) -> bool:
+        """
+        Tell whether the other side is told just now what a name stands for.
+        """
+        return False
+
+    def defined(self, obj: Any) -> None:
+        """
+        Note that a function or class goes by value.
+        """
+
+
 # The names that this process was given by its parent ...
 _given: set[str] = set()
 

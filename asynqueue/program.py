@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary
 
 from asynqueue.codec import dumps, isImportable
 from asynqueue.freshness import ABSENT, Unit, Within, definitions
-from asynqueue.mainmodule import MAIN_NAMES, Named, isThere
+from asynqueue.mainmodule import MAIN_NAMES, Named, Scope, isThere
 from asynqueue.outcome import inWords
 
 _modules = sys.modules
@@ -216,33 +216,15 @@ def closureOf(f: Any, known: Closure | None) -> Closure:
         return _theProgram().closureOf(f, known)
 
 
-class _Elsewhere:
+class _Elsewhere(Scope):
     """
     The other side has no names of this program: it is sent what they stand for. It keeps
     them for this program, so they have versions.
     """
 
-    goesBack = False
-    own = False
-
     def versionOf(self, name: str) -> int | None:
         with _lock:
             return _theProgram().version(name)
-
-    def hasName(self, root: str) -> bool:
-        return False
-
-    def needs(self, name: str) -> None:
-        pass
-
-    def named(self, path: str, obj: Any) -> None:
-        pass
-
-    def isTold(self, name: str) -> bool:
-        return False
-
-    def defined(self, obj: Any) -> None:
-        pass
 
     def pickled(self, value: Any, isInBand: Any = None) -> bytes:
         pickled: bytes = definitions().pickled(value, isInBand, self)
