@@ -32,7 +32,7 @@ from time import perf_counter
 from types import CoroutineType
 from typing import Any, NamedTuple
 
-from asynqueue.codec import dumps
+from asynqueue.codec import PICKLING_ERRORS, PLAIN, dumps
 from asynqueue.constancy import Constant, isConstant
 from asynqueue.descriptors import holdStandard
 from asynqueue.errors import TaskInterrupted, Unsendable
@@ -70,21 +70,6 @@ _SLOT_WORDS = _SLOT_BYTES // _WORD_BYTES
 
 # A record is its length, doubled, plus 1 if it is of a failure, and a pickle.
 _LENGTH = struct.Struct("<I")
-
-# What cannot change, is copied by any pickle, and surely is no iterator.
-PLAIN = frozenset({bool, bytes, complex, float, int, str, type(None)})
-
-
-def arePlain(values: Iterable[Any]) -> bool:
-    """
-    Whether all values are of L{PLAIN} types.
-    """
-    try:
-        return PLAIN.issuperset(map(type, values))
-    except TypeError:
-        # Somebody's class, which has no hash.
-        return False
-
 
 _NONE = pickle.dumps(None, 5)
 _NONE_RECORD = _LENGTH.pack(len(_NONE) << 1) + _NONE
@@ -257,6 +242,17 @@ def outcomeOf(failed: bool, pickled: Any) -> Outcome:
     return Returned(value)
 
 
+def arePlain(values: Iterable[Any]) -> bool:
+    """
+    Tell whether all values are of C{PLAIN} types.
+    """
+    try:
+        return PLAIN.issuperset(map(type, values))
+    except TypeError:
+        # Somebody's class, which has no hash.
+        return False
+
+
 def pack(items: Sequence[Any]) -> tuple[bytes, bool, int]:
     """
     Pickle items for a chunk: together if nothing can be told of that, and else
@@ -277,7 +273,7 @@ def pack(items: Sequence[Any]) -> tuple[bytes, bool, int]:
     for item in items:
         try:
             pickled = named(item)
-        except (Exception, GeneratorExit, SystemExit) as error:
+        except PICKLING_ERRORS as error:
             # Somebody's objects: whatever their pickling raises.
             if packed:
                 break

@@ -30,8 +30,13 @@ _OUT_OF_BAND = 1 << 14
 
 _PROTOCOL = 5
 
-# What pickles of these types can hold is only what every Python has.
-_PLAIN = frozenset({bool, bytes, complex, float, int, str, type(None)})
+# What cannot change, is copied by any pickle of it, and surely is no iterator: what such
+# pickles hold is only what every Python has.
+PLAIN = frozenset({bool, bytes, complex, float, int, str, type(None)})
+
+# What somebody's objects raise as they are pickled, and what is the outcome of their call: an
+# exit, too. KeyboardInterrupt is the program's, and what interrupts a call is not for it.
+PICKLING_ERRORS = (Exception, GeneratorExit, SystemExit)
 
 # What says nothing of itself: it may be there by a name of the main module.
 _UNNAMED = frozenset({Named, object})
@@ -147,7 +152,7 @@ def encode(value: Any, names: Names | None = None) -> tuple[bytes, list[pickle.P
     @return: the pickle, and the buffers that belong to it and are not in it.
     @raise Exception: whatever the pickling of somebody's objects raises.
     """
-    if type(value) in _PLAIN:
+    if type(value) in PLAIN:
         return pickle.dumps(value, _PROTOCOL), []
     buffers: list[pickle.PickleBuffer] = []
 
@@ -175,7 +180,7 @@ def encodeCall(
         if not args:
             return None, ()
         for arg in args:
-            if type(arg) not in _PLAIN:
+            if type(arg) not in PLAIN:
                 break
         else:
             return pickle.dumps((args, kw), _PROTOCOL), ()
@@ -214,7 +219,7 @@ def dumps(value: Any, names: Names | None = None) -> bytes:
     @param names: as with L{encode}.
     @raise Exception: whatever the pickling of somebody's objects raises.
     """
-    if type(value) in _PLAIN:
+    if type(value) in PLAIN:
         return pickle.dumps(value, _PROTOCOL)
     return _pickled(value, None, lambda: None, names)
 

@@ -19,6 +19,7 @@ from time import monotonic
 from typing import Any
 
 from asynqueue.checks import listOf, secondsOrNone, wholeNumber
+from asynqueue.codec import PICKLING_ERRORS
 from asynqueue.cores import cores
 from asynqueue.errors import (
     ForkError,
@@ -519,7 +520,7 @@ class EventPool:
         isFirst = not member.held
         try:
             job.number = member.call(job, *job.callTuple)
-        except (Exception, GeneratorExit, SystemExit) as error:
+        except PICKLING_ERRORS as error:
             # Somebody's objects: whatever their pickling raises.
             self._fail(job, cannotSend(error, job.callTuple, "call"))
             return

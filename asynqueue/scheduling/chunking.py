@@ -18,6 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from asynqueue.chunks import Chunk, Journal, Outcome, Rest, Summary, arePlain, outcomeOf, pack
+from asynqueue.codec import PICKLING_ERRORS
 from asynqueue.errors import QueueRunError, WorkerLost
 from asynqueue.failures import failureOf
 from asynqueue.iteration.deferator import Deferator
@@ -158,7 +159,7 @@ class Chunker:
             return False
         try:
             packed, together, count = pack(portion.items)
-        except (Exception, GeneratorExit, SystemExit):
+        except PICKLING_ERRORS:
             # Somebody's objects: whatever their pickling raises is the outcome.
             portion.slot = slot
             self._settle(portion, [Failure()], portion.items[1:])

@@ -28,6 +28,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from asynqueue.codec import PICKLING_ERRORS
 from asynqueue.errors import LocalProtocolError, RemoteProtocolError, WorkerLost
 from asynqueue.failures import failureOf
 from asynqueue.interfaces import (
@@ -501,7 +502,7 @@ class RemoteWorker:
         except LocalProtocolError:
             # The connection is about to be lost.
             self._waiting[task] = None
-        except (Exception, GeneratorExit, SystemExit) as error:
+        except PICKLING_ERRORS as error:
             # Somebody's objects: whatever their pickling raises. A worker does not
             # end a task within run(): chains of calls would recurse.
             self._held[task] = 0

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from asynqueue.codec import dumps, located
+from asynqueue.codec import PICKLING_ERRORS, dumps, located
 from asynqueue.errors import Unsendable, WorkerError, WorkerLost
 from asynqueue.failures import failureOf
 from asynqueue.interfaces import (
@@ -233,7 +233,7 @@ class ExecutorWorker:
         outbox = self._outbox
         try:
             call, args = self._callOf(task, outbox)
-        except (Exception, GeneratorExit, SystemExit):
+        except PICKLING_ERRORS:
             # Pickling runs other people's code, and may raise anything: the task
             # cannot be sent, and that is its outcome.
             task.errback(Failure())

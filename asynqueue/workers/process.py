@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.checks import listOf
+from asynqueue.codec import PICKLING_ERRORS
 from asynqueue.errors import WorkerLost
 from asynqueue.failures import failureOf
 from asynqueue.framing import LARGEST
@@ -485,7 +486,7 @@ class ProcessWorker:
             task.begin()
         try:
             self._held[task] = member.call(task, f, args, kw, self._raw if raw is None else raw)
-        except (Exception, GeneratorExit, SystemExit) as error:
+        except PICKLING_ERRORS as error:
             # Somebody's objects: whatever their pickling raises. A worker does not
             # end a task within run(): chains of calls would recurse.
             self._theHub().callLater(0, partial(self._cannotSend, task, error))
