@@ -5,8 +5,6 @@ What is kept of other programs, whose code runs here.
 from __future__ import annotations
 
 import pickle
-import sys
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ import pytest
 from asynqueue.codec import dumps
 from asynqueue.origins import Origin, originAt, originOf, originWith
 from asynqueue.program import ELSEWHERE
+from tests.mains import mainOf
 
 PROGRAM = """
 RATE = 1
@@ -36,10 +35,7 @@ def main(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """
     The names of a program.
     """
-    module = ModuleType("__main__")
-    monkeypatch.setitem(sys.modules, "__main__", module)
-    exec(PROGRAM, vars(module))
-    return vars(module)
+    return mainOf(PROGRAM, monkeypatch)
 
 
 def there(value: Any) -> Any:

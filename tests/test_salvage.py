@@ -64,7 +64,7 @@ class Unhashable(Plain):
     """
 
     def __hash__(self) -> int:
-        if not hasattr(self, "parts"):
+        if "parts" not in vars(self):
             raise LookupError("not here")
         return 1
 

@@ -9,9 +9,10 @@ import resource
 from typing import Any
 
 from twisted.internet.defer import DeferredList
-from twisted.internet.task import deferLater, react
+from twisted.internet.task import react
 
 from asynqueue import ProcessQueue
+from tests.integration.process_checks import until
 
 
 async def main(reactor: Any) -> None:
@@ -35,8 +36,7 @@ async def main(reactor: Any) -> None:
     for descriptor in kept:
         os.close(descriptor)
     # The others try again by themselves.
-    while sum(len(worker.pids) for worker in queue.workers()) < 3:
-        await deferLater(reactor, 0.01)
+    await until(lambda: sum(len(worker.pids) for worker in queue.workers()) == 3)
     print("all", flush=True)
     await queue.shutdown()
 

@@ -11,13 +11,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from struct import Struct
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from asynqueue.pool.callables import Callables
 from asynqueue.program import Told
+from tests.mains import mainOf
 
 LENGTH = Struct("<Q")
 
@@ -220,10 +220,7 @@ def main(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """
     The names of a program.
     """
-    module = ModuleType("__main__")
-    monkeypatch.setitem(sys.modules, "__main__", module)
-    exec(PROGRAM, vars(module))
-    return vars(module)
+    return mainOf(PROGRAM, monkeypatch)
 
 
 CHANGES = [
