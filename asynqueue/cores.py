@@ -40,11 +40,10 @@ def _quotas(root: Path) -> Iterator[float]:
                 yield from _quota(quota, period)
         elif "cpu" in controllers.split(","):
             for folder in _around(mounted / controllers, path):
-                quota, period = (_read(folder / f"cpu.cfs_{name}_us") for name in _PARTS)
+                quota, period = (
+                    _read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")
+                )
                 yield from _quota(quota, period)
-
-
-_PARTS = ("quota", "period")
 
 
 def _around(mounted: Path, path: str) -> Iterator[Path]:

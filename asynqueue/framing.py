@@ -154,7 +154,7 @@ class Decoder:
     ) -> None:
         """
         @param limit: how many bytes a body and its buffers may have together.
-        @param claim: gives the next shared segment, which has so many bytes. If it raises
+        @param claim: gives the next shared segment, of a size in bytes. If it raises
             C{OSError} or C{MemoryError}, the frame has an L{Unavailable} body.
         """
         self._limit = limit

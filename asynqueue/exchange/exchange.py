@@ -25,7 +25,7 @@ from asynqueue.exchange.watching import Watching
 # What the system says when there is no room for a process, or its descriptors.
 _NO_ROOM = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
-# A process that waits for its channel, which is closed, has so many seconds to end.
+# How many seconds a process has to end that waits for its channel, which is closed.
 _REMOVAL_SECONDS = 0.1
 
 

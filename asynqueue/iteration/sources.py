@@ -180,10 +180,6 @@ class _Drive(Enum):
     OVER = auto()
 
 
-# By names, for each item: see L{asynqueue.outcome.ITERATOR}.
-_IDLE, _PUMPING, _WAITING, _OVER = _Phase
-
-
 @implementer(IItemSource)
 class AsyncIteratorSource:
     """

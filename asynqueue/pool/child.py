@@ -48,7 +48,7 @@ _NONE = pickle.dumps(None, 5)
 # What may come at any time, and from any thread.
 _REPORTS = (Kind.LOGGED, Kind.WARNED, Kind.PRINTED)
 
-# Of those that come up while others are sent, so many are sent, too.
+# How many of those that come up while others are sent are sent, too.
 _MOST_LATE = 100
 
 # Python itself ignores these.

@@ -525,12 +525,11 @@ class Member:
                 self._fault(error)
         self._collecting = False
         if self._life is not _Life.GONE:
-            try:
-                owner.collected(self)
-                self.flush()
-            except BaseException as error:
-                # As above.
-                self._fault(error)
+            self._guarded(self._collected)
+
+    def _collected(self) -> None:
+        self._owner.collected(self)
+        self.flush()
 
     def _guarded(self, f: Callable[[], None]) -> None:
         """
@@ -539,7 +538,7 @@ class Member:
         try:
             f()
         except BaseException as error:
-            # As above.
+            # The seam to all that follows from it.
             self._fault(error)
 
     def _fault(self, error: BaseException) -> None:

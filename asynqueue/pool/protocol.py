@@ -51,7 +51,7 @@ class Kind(IntEnum):
     L{learn<asynqueue.mainmodule.learn>} takes them."""
     SURROUNDINGS = 9
     """What has changed around the program, pickled: as
-    L{adopt<asynqueue.pool.surroundings.follow>} takes it."""
+    L{follow<asynqueue.pool.surroundings.follow>} takes it."""
 
     # From the child.
     UP = 16

@@ -486,7 +486,7 @@ class Dispatcher:
             ledger.lane.idle.pop(ledger, None)
             self.scheduler.leave(ledger.lane)
             for task in list(ledger.updates):
-                task.errback(Failure(WorkerLost(task.describe(), ledger.name, begun=False)))
+                task.errback(self._lostTo(ledger, task))
 
     def _depart(
         self, ledger: Ledger, again: Sequence[ITask], reason: str, reassign: bool = False
@@ -582,7 +582,7 @@ class Dispatcher:
                     if task.state is QUEUED:
                         task.errback(self._lostTo(ledger, task, reason))
 
-    def _lostTo(self, ledger: Ledger, task: Task, reason: str) -> Failure:
+    def _lostTo(self, ledger: Ledger, task: Task, reason: str = "") -> Failure:
         return Failure(WorkerLost(task.describe(), ledger.name, begun=False, reason=reason))
 
     def _requeue(self, ledger: Ledger, task: Task, begun: bool = False) -> None:

@@ -97,8 +97,8 @@ class AsyncWorker:
         """
         Never resigns: the reactor does not go away. One that has stopped begins anew.
         """
-        if self._life is _Life.STOPPING:
-            self._life = _Life.SERVING
+        if self._life is _STOPPING:
+            self._life = _SERVING
 
     def run(self, task: ITask) -> Deferred[None]:
         """
