@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.errors import QueueRunError, WorkerLost
@@ -277,6 +278,34 @@ def test_noMoreCallsAfterTheGrace() -> None:
     assert not ending.queue.isRunning()
     with pytest.raises(QueueRunError):
         ending.queue.call(abs, -1)
+    assert Heard(ending.queue.shutdown()).result is None
+    ending.stop()
+    assert ending.isQuiet
+
+
+def test_shutdownAtTheEndOfTheGrace() -> None:
+    """
+    Whoever shuts the queue down because a call was not done in time is told when its
+    worker is gone, and not before.
+    """
+    worker = Worker()
+    ending = Ending(worker, timeout=3)
+    ended: list[Heard] = []
+    gone: list[bool] = []
+
+    def shutdown(failure: Failure) -> None:
+        d = ending.queue.shutdown()
+        d.addCallback(lambda _: gone.append(not ending.queue.workers()))
+        ended.append(Heard(d))
+
+    # One fails when the queue is closed, the other when its worker crashes.
+    for series in ("rare", None):
+        ending.queue.call(abs, -1, series=series).addErrback(shutdown)
+    held = ending.begin()
+    ending.reactor.advance(3)
+    ending.turn()
+    assert [each.result for each in (held, *ended)] == [None] * 3
+    assert gone == [True, True]
     ending.stop()
     assert ending.isQuiet
 

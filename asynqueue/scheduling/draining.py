@@ -212,17 +212,20 @@ class LastCalls:
         self._workers += dispatcher.arrivals.workers()
         self._stage = _Stage.LEAVING
         limit = self.remaining
+        # First this: what fails now may have callbacks that ask for the end of the queue.
+        left = self._left = Deferred()
+        left.addCallback(self._areGone)
         dispatcher.close()
-        self._left = gatherResults([dispatcher.dismiss(ledger, limit) for ledger in ledgers])
-        self._left.addCallback(lambda _: dispatcher.lingered())
-        self._left.addCallback(self._areGone)
+        leaving = gatherResults([dispatcher.dismiss(ledger, limit) for ledger in ledgers])
+        leaving.addCallback(lambda _: dispatcher.lingered())
+        leaving.addCallback(lambda _: left.callback(None))
 
     def _areGone(self, _: Any) -> None:
+        if self._stage is _Stage.OVER:
+            return
         if not self.remaining:
             # Workers had to crash, and nobody knows whether they can be had again.
-            self._stage = _Stage.OVER
-            self._dispatcher.close()
-            self._finish()
+            self._abandon("its time is over")
         elif self._stage is _Stage.LEAVING:
             self._stage = _Stage.RESTING
             self._finish()
