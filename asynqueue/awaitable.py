@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Coroutine, Generator
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from asynqueue.outcome import cannotSend
+from asynqueue.outcome import cannotSend, raisable
 from asynqueue.reactors import checkDrives, runningLoop
 
 T = TypeVar("T")
@@ -33,6 +33,9 @@ class AwaitableDeferred(Deferred[T]):
     When an asyncio task that awaits it is cancelled, so is the Deferred. Where nobody
     would ever drive it, awaiting raises L{LoopError<asynqueue.errors.LoopError>}.
 
+    A failure raises its exception where it is awaited, unless that would not be taken for
+    a failure there: see L{raisable<asynqueue.outcome.raisable>}. Errbacks get it as it is.
+
     @ivar reactor: the reactor that its result comes from, where that is known.
     """
 
@@ -47,17 +50,60 @@ class AwaitableDeferred(Deferred[T]):
     def __await__(self) -> Generator[Any, None, T]:
         if not self.called:
             checkDrives(self.drivenBy(), "waiting for a result")
-        if _insideAsyncioTask():
-            return self._awaitInTask()
-        return super().__await__()
+        return self._await(_insideAsyncioTask())
 
-    def _awaitInTask(self) -> Generator[Any, None, T]:
+    def asFuture(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[T]:
         """
-        Wait on a future until there is a result, then take it.
+        Hand the result on to a future of asyncio, which cannot have every exception.
+        """
+
+        def toRaise(failure: Failure) -> Any:
+            value: Any = failure.value
+            error = self._toRaise(value, True)
+            return failure if error is value else Failure(error)
+
+        self.addErrback(toRaise)
+        return super().asFuture(loop)
+
+    def _toRaise(self, error: BaseException, exits: bool) -> BaseException:
+        """
+        See L{raisable<asynqueue.outcome.raisable>}.
+        """
+        return raisable(error, "a call", exits=exits)
+
+    def _await(self, isInTask: bool) -> Generator[Any, None, T]:
+        """
+        Wait until there is a result, then take it. A hot path.
+        """
+        if isInTask and (not self.called or self.paused):
+            isInTask = yield from self._waitInTask()
+        try:
+            while not self.called or self.paused:
+                yield self
+            result: T = self.result  # type: ignore[assignment]
+            # Not of the result: somebody's __class__ may raise.
+            if not issubclass(type(result), Failure):
+                return result
+            return (yield from super().__await__())
+        except BaseException as raised:
+            failure = getattr(self, "result", None)
+            value: Any = failure.value if type(failure) is Failure else None
+            # What is no failure of this comes from who drives the coroutine.
+            if value is not None and any(each is value for each in (raised, raised.__cause__)):
+                error = self._toRaise(value, isInTask)
+                if error is not value:
+                    raise error from value
+            raise
+
+    def _waitInTask(self) -> Generator[Any, None, bool]:
+        """
+        Wait on a future until there is a result.
 
         Twisted may drive a coroutine from within an asyncio task. It then hands
         the future straight back, which a future answers with a RuntimeError: the
         sign to go on with the Deferred alone.
+
+        @return: whether it is asyncio that drives the coroutine.
         """
         while not self.called or self.paused:
             future = asyncio.get_running_loop().create_future()
@@ -76,8 +122,21 @@ class AwaitableDeferred(Deferred[T]):
                 raise
             except RuntimeError:
                 future.cancel()
-                break
-        return (yield from super().__await__())
+                return False
+        return True
+
+
+def raiseHere(failure: Failure, what: str) -> NoReturn:
+    """
+    Raise the exception of a failure in the coroutine that runs now.
+
+    @param what: what has failed, in words.
+    """
+    value: Any = failure.value
+    error = raisable(value, what, exits=_insideAsyncioTask())
+    if error is value:
+        failure.raiseException()
+    raise error
 
 
 def bothWorlds(d: Deferred[T], reactor: Any = None) -> AwaitableDeferred[T]:

@@ -102,6 +102,34 @@ def traceOf(error: BaseException, trace: TracebackType | None = None) -> str:
     return f"Traceback (most recent call last):\n{frames}{inWords(error)}\n"
 
 
+# What says that an iteration has ended, and what ends who runs it: a generator, a program.
+_ENDS = (StopIteration, StopAsyncIteration)
+_EXITS = (GeneratorExit, KeyboardInterrupt, SystemExit)
+
+
+def raisable(error: BaseException, what: str, *, exits: bool) -> BaseException:
+    """
+    What to raise for the failure of something that ran elsewhere: the exception itself, unless
+    it would end an iteration, or who awaits it, as if it were meant for them. Then it is the
+    cause of a C{RuntimeError} (as PEP 479 has it).
+
+    @param what: what has raised it, in words.
+    @param exits: whether it is raised where an exit ends the program or its loop, and a
+        cancellation the task that hears of it.
+    """
+    if not isinstance(error, _ENDS) and not (exits and _endsOthers(error)):
+        return error
+    told = RuntimeError(f"{what} raised {inWords(error)}, which is the cause of this error")
+    told.__cause__ = error
+    return told
+
+
+def _endsOthers(error: BaseException) -> bool:
+    # Where asyncio was not imported, there is no such cancellation.
+    cancelled: Any = getattr(sys.modules.get("asyncio"), "CancelledError", GeneratorExit)
+    return isinstance(error, (*_EXITS, cancelled))
+
+
 def complain(error: BaseException) -> None:
     """
     Write an exception that nobody else is told of to the standard error, if there is one.

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
-from asynqueue.awaitable import bothWorlds, deferAwaitable
+from asynqueue.awaitable import AwaitableDeferred, bothWorlds, deferAwaitable
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.reactors import theReactor
 from asynqueue.taskqueue import TaskQueue
@@ -161,14 +161,137 @@ def test_aCoroutineThatExitsUnderAsyncio(error: type[BaseException]) -> None:
         await asyncio.sleep(0)
         raise error(3)
 
-    async def main() -> str:
-        try:
-            await bothWorlds(deferAwaitable(leave()))
-        except error:
-            return "failed"
-        return "returned"
+    async def main() -> Any:
+        return type((await thrown(bothWorlds(deferAwaitable(leave())))).__cause__)
 
-    assert asyncio.run(asyncio.wait_for(main(), PATIENCE)) == "failed"
+    assert asyncio.run(asyncio.wait_for(main(), PATIENCE)) is error
+
+
+ENDS = [StopIteration, StopAsyncIteration]
+EXITS = [GeneratorExit, asyncio.CancelledError, SystemExit, KeyboardInterrupt]
+
+
+async def thrown(d: Any) -> BaseException:
+    """
+    What awaiting a Deferred raises; the next turn of whatever runs this comes.
+    """
+    try:
+        await d
+    except BaseException as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def failing(error: type[BaseException], *, later: bool) -> AwaitableDeferred[Any]:
+    """
+    A Deferred that has failed, or fails in the next turn of the running loop.
+    """
+    d: AwaitableDeferred[Any] = AwaitableDeferred()
+    if later:
+        asyncio.get_running_loop().call_soon(d.errback, error("of a call"))
+    else:
+        d.errback(error("of a call"))
+    return d
+
+
+@pytest.mark.parametrize("later", [True, False])
+@pytest.mark.parametrize("error", [*ENDS, *EXITS])
+def test_whatIsAwaitedInAsyncioEndsNothing(error: type[BaseException], later: bool) -> None:
+    """
+    A call that raised what ends iterations, tasks or loops of asyncio raises a RuntimeError
+    in who awaits it, which names that and has it as its cause.
+    """
+
+    async def main() -> BaseException:
+        return await thrown(failing(error, later=later))
+
+    told = asyncio.run(asyncio.wait_for(main(), PATIENCE))
+    assert type(told) is RuntimeError
+    assert error.__name__ in str(told)
+    assert type(told.__cause__) is error
+
+
+@pytest.mark.parametrize("later", [True, False])
+@pytest.mark.parametrize("error", [*ENDS, *EXITS])
+def test_whatTwistedAwaitsEndsNoIteration(error: type[BaseException], later: bool) -> None:
+    """
+    What ends iterations is the cause of a RuntimeError in a coroutine of Twisted; exits,
+    which end nothing there, come as they are.
+    """
+    d: AwaitableDeferred[Any] = AwaitableDeferred()
+    if not later:
+        d.errback(error("of a call"))
+    told = Deferred.fromCoroutine(thrown(d))
+    if later:
+        d.errback(error("of a call"))
+    raised: Any = told.result
+    assert type(raised) is (RuntimeError if error in ENDS else error)
+    assert error in (type(raised), type(raised.__cause__))
+
+
+@pytest.mark.parametrize("error", [*ENDS, *EXITS])
+def test_anErrbackGetsWhatWasRaised(error: type[BaseException]) -> None:
+    """
+    The failure has the type of what the call raised, whatever that is.
+    """
+    failures: list[Any] = []
+    failing(error, later=False).addErrback(failures.append)
+    assert failures[0].type is error
+
+
+def test_aCoroutineMayBeClosedWhileItWaits() -> None:
+    """
+    The end of a coroutine is no failure of what it awaits.
+    """
+    waiting = thrown(AwaitableDeferred())
+    waiting.send(None)
+    with pytest.raises(StopIteration) as ended:
+        waiting.throw(GeneratorExit())
+    assert type(ended.value.value) is GeneratorExit
+
+
+@pytest.mark.parametrize("error", [*ENDS, *EXITS])
+def test_aFutureOfAResultEndsNothing(error: type[BaseException]) -> None:
+    """
+    A future of asyncio fires, and raises nothing that ends who awaits it.
+    """
+
+    async def main() -> BaseException:
+        return await thrown(failing(error, later=True).asFuture(asyncio.get_running_loop()))
+
+    told = asyncio.run(asyncio.wait_for(main(), PATIENCE))
+    assert (type(told), type(told.__cause__)) == (RuntimeError, error)
+
+
+@pytest.mark.parametrize("error", [*ENDS, *EXITS])
+@pytest.mark.parametrize("isHere", [True, False])
+def test_itemsInAsyncioEndNothing(error: type[BaseException], isHere: bool) -> None:
+    """
+    An item that failed with what ends tasks or loops raises a RuntimeError in the
+    asynchronous loop, and the items after it come.
+    """
+
+    def give(n: int) -> Deferred[int]:
+        d: Deferred[int] = Deferred()
+        ready = (d.callback, n) if n != 1 else (d.errback, error("of an item"))
+        if isHere:
+            ready[0](ready[1])  # type: ignore[operator]
+        else:
+            asyncio.get_running_loop().call_soon(*ready)  # type: ignore[arg-type]
+        return d
+
+    async def main() -> list[Any]:
+        came: list[Any] = []
+        items = Deferator(map(give, range(3)))
+        while True:
+            try:
+                came.append(await anext(items))
+            except StopAsyncIteration:
+                return came
+            except RuntimeError as told:
+                came.append(type(told.__cause__))
+
+    assert asyncio.run(asyncio.wait_for(main(), PATIENCE)) == [0, error, 2]
 
 
 def test_aCoroutineThatIsCancelledBeforeItRan() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from asyncio import CancelledError
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -570,6 +571,18 @@ def test_anErrorIsRaised() -> None:
     assert result.wait()
     with pytest.raises(LookupError, match="of a test"):
         result.get()
+
+
+@pytest.mark.parametrize("error", [StopIteration, GeneratorExit, CancelledError, SystemExit])
+def test_whoGetsIsNotEnded(error: type[BaseException]) -> None:
+    """
+    What would end a loop over results, or the program, is the cause of an error.
+    """
+    result = AsyncResult(never)
+    result.fail(error("of a test"))
+    with pytest.raises(RuntimeError, match=f"a call raised {error.__name__}: of a test") as told:
+        result.get()
+    assert type(told.value.__cause__) is error
 
 
 def test_whoWaitsIsServed() -> None:

@@ -15,6 +15,7 @@ from asynqueue.errors import FrameError, MaybeEncodingError
 from asynqueue.exchange.channel import Delivery, valueOf
 from asynqueue.exchange.creating import ToCreator
 from asynqueue.exchange.exchange import Exchange
+from asynqueue.outcome import raisable
 
 
 class MakeParallel:
@@ -90,7 +91,7 @@ def _sane(give: Callable[[], Any]) -> Any:
     try:
         return give()
     except StopIteration as error:
-        raise RuntimeError("a computation raised StopIteration") from error
+        raise raisable(error, "a computation", exits=False) from error
 
 
 class Map(Exchange):

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.python.reflect import safe_repr
 
-from asynqueue.awaitable import AwaitableDeferred
+from asynqueue.awaitable import AwaitableDeferred, raiseHere
 from asynqueue.interfaces import IItemSource
 from asynqueue.iteration.inbox import NOTHING, Inbox, ItemDeferred
 from asynqueue.iteration.prefetch import Prefetcherator
@@ -156,7 +156,7 @@ class Deferator:
             # Somebody's class: it fails here, too, as it does where a Deferred must carry it.
             raise cannotSend(error, item) from None
         if isFailure:
-            item.raiseException()
+            raiseHere(item, "an item of an iteration")
         return item
 
     def deferUntilReady(self) -> Deferred[Deferator]:

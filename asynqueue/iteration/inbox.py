@@ -23,10 +23,12 @@ from zope.interface import implementer
 from asynqueue.awaitable import AwaitableDeferred
 from asynqueue.errors import ImplementationError, NotReadyError
 from asynqueue.interfaces import IItemSink, IItemSource
-from asynqueue.outcome import cannotSend
+from asynqueue.outcome import cannotSend, raisable
 
 #: What L{Inbox.take} returns when no item is there to be taken.
 NOTHING: Any = object()
+
+_ITEM = "an item of an iteration"
 
 
 class _Life(Enum):
@@ -37,10 +39,6 @@ class _Life(Enum):
 
 # By names, for each item: see L{asynqueue.outcome.ITERATOR}.
 _OPEN, _FINISHED, _STOPPED = _Life
-
-
-# What says that an iteration has ended.
-_ENDS = (StopIteration, StopAsyncIteration)
 
 
 class ItemDeferred(AwaitableDeferred[Any]):
@@ -59,6 +57,11 @@ class ItemDeferred(AwaitableDeferred[Any]):
         Stop the whole iteration, as C{Deferator.stop} does.
         """
         self._inbox.stop()
+
+    def _toRaise(self, error: BaseException, exits: bool) -> BaseException:
+        # This is the end: the failure of an item has come as another one.
+        isEnd = type(error) is StopAsyncIteration
+        return error if isEnd else raisable(error, _ITEM, exits=exits)
 
 
 @implementer(IItemSink)
@@ -136,10 +139,10 @@ class Inbox:
         """
         if self._life is not _OPEN:
             return
-        if failure.check(*_ENDS) is not None:
-            # Whoever waits for this item in a loop would take it for the end (PEP 479).
-            error = RuntimeError(f"an item of an iteration raised {type(failure.value).__name__}")
-            error.__cause__ = failure.value
+        # Who waits for this item in a loop would take some for the end.
+        value: Any = failure.value
+        error = raisable(value, _ITEM, exits=False)
+        if error is not value:
             failure = Failure(error)
         # It may come without a grant: from a connection that was lost.
         self._granted = max(0, self._granted - 1)

@@ -13,6 +13,7 @@ from threading import TIMEOUT_MAX, Event
 from typing import Any, Protocol
 
 from asynqueue.framing import Frame
+from asynqueue.outcome import raisable
 from asynqueue.pool.guard import harmless, report
 from asynqueue.pool.hubs import Hub, hubOf
 from asynqueue.pool.protocol import Kind
@@ -239,12 +240,14 @@ class AsyncResult:
 
         @raise TimeoutError: it has not ended within so many seconds.
         @raise ForkError: this is a fork of the process in which the call was made.
+        @raise RuntimeError: the call raised what would end more than this call: its cause is
+            that. See L{raisable<asynqueue.outcome.raisable>}.
         @raise BaseException: what the call raised, or what became of it.
         """
         if not self.wait(timeout):
             raise TimeoutError(f"no result within {timeout:g} s")
         if self._error is not None:
-            raise self._error
+            raise raisable(self._error, "a call", exits=True)
         return self._value
 
     def block(self, timeout: float | None) -> None:
