@@ -260,8 +260,8 @@ class IConnectingWorker(IRemoteWorker):
 
 class IQueueObserver(Interface):
     """
-    Is told what happens in a queue. What an observer raises is logged and
-    harms nobody. The methods are called in the middle of the queue's work:
+    Is told what happens in a queue. What an observer raises, an exit too, is logged
+    and harms nobody. The methods are called in the middle of the queue's work:
     they must be quick, and must not call the queue, but for ending a task.
     """
 

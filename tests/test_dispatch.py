@@ -165,8 +165,13 @@ def raising(task: ITask) -> Any:
     raise KeyError("run")
 
 
+def exiting(task: ITask) -> Any:
+    raise SystemExit(1)
+
+
 BREAKS = [
     pytest.param(raising, "raised KeyError", id="raises"),
+    pytest.param(exiting, "raised SystemExit", id="exits"),
     pytest.param(lambda task: None, "returned None", id="returns nothing"),
     pytest.param(lambda task: fail(KeyError("run")), "failed", id="returns a failure"),
 ]
@@ -285,15 +290,15 @@ def test_readinessMayComeWithAValue() -> None:
 
 def test_workerThatFailsToCrashIsGoneAllTheSame() -> None:
     """
-    What crash() raises is logged, and the tasks are settled.
+    What crash() raises, an exit too, is logged, and the tasks are settled.
     """
 
     class Stubborn(MemoryPrefetcher):
         def crash(self) -> list[ITask]:
-            raise KeyError("crash")
+            raise SystemExit("crash")
 
         def takeBack(self) -> Any:
-            raise KeyError("takeBack")
+            raise KeyboardInterrupt("takeBack")
 
     queue = queueOf(Stubborn())
     heard = Heard(queue.call(f))
@@ -691,9 +696,9 @@ def test_cancelBeforeItHasBegunIsToldToTheWorker() -> None:
 
 def test_workerThatFailsToCancelHarmsNobody() -> None:
     """
-    What cancel() raises is logged; the task has ended anyway.
+    What cancel() raises, an exit too, is logged; the task has ended anyway.
     """
-    queue = queueOf(Canceller(KeyError("cancel")))
+    queue = queueOf(Canceller(SystemExit("cancel")))
     heard = Heard(queue.call(f))
     with readingLogs() as logs:
         heard.d.cancel()

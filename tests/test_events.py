@@ -242,25 +242,55 @@ def test_observerMayCancelWhatItHearsOf(how: str, event: str) -> None:
 
 class Clumsy(SilentObserver):
     """
-    Raises whenever it hears of a task.
+    Raises whenever it hears of anything.
     """
 
-    def taskQueued(self, task: Any) -> None:
-        raise KeyError("clumsy")
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+        self.raised = 0
+
+    def _raise(self, *told: Any) -> None:
+        self.raised += 1
+        raise self._error
+
+    taskQueued = taskBegun = taskDone = taskLost = workerHired = workerLeft = _raise
 
 
-def test_observerThatRaisesHarmsNobody() -> None:
+ERRORS = [KeyError("clumsy"), SystemExit(1), KeyboardInterrupt(), GeneratorExit()]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+def test_observerThatRaisesHarmsNobody(error: BaseException) -> None:
     """
-    What an observer raises is logged, and the next one hears all the same.
+    What an observer raises, an exit too, is logged, and the next one hears all the same.
     """
     announcer = Announcer()
     other = RecordingObserver()
-    announcer.add(Clumsy())
+    announcer.add(Clumsy(error))
     announcer.add(other)
     with readingLogs() as logs:
         announcer.announce("taskQueued", "a task")
-    assert [type(error) for error in logs.errors()] == [KeyError]
+    assert [type(each) for each in logs.errors()] == [type(error)]
     assert other.events == [("queued", "a task")]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+def test_queueGoesOnWithAnObserverThatRaises(error: BaseException) -> None:
+    """
+    Whatever it raises at each event, each call has its outcome, and the queue ends.
+    """
+    queue = MemoryQueue()
+    clumsy = Clumsy(error)
+    queue.addObserver(clumsy)
+    with readingLogs() as logs:
+        first = Heard(queue.call(abs, -1, retries=1))
+        queue.workers()[0].resign()
+        withAnother(queue)
+        second = Heard(queue.call(abs, -2))
+        queue.finish()
+        assert (first.result, second.result) == (1, 2)
+        assert queue.shutdown().called
+    assert len(logs.errors()) == clumsy.raised == 11
 
 
 def test_silentObserverHearsAndDoesNothing() -> None:
@@ -352,20 +382,21 @@ def test_consumerIsLetGoAtTheEnd() -> None:
     assert stopped == [loads]
 
 
-def test_consumerThatRaisesAtTheEndHarmsNobody() -> None:
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+def test_consumerThatRaisesAtTheEndHarmsNobody(error: BaseException) -> None:
     """
     A consumer that cannot let go of its producer does not hold the queue up.
     """
 
     class Sticky(RecordingConsumer):
         def unregisterProducer(self) -> None:
-            raise KeyError("sticky")
+            raise error
 
     queue = MemoryQueue()
     queue.subscribe(Sticky())
     with readingLogs() as logs:
         assert queue.shutdown().called
-    assert [type(error) for error in logs.errors()] == [KeyError]
+    assert [type(each) for each in logs.errors()] == [type(error)]
 
 
 def test_loadIsForConsumersOnly() -> None:

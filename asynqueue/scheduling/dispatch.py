@@ -256,7 +256,7 @@ class Dispatcher:
         if ledger.cancelling and ledger.post is not Post.LEFT:
             try:
                 ledger.worker.cancel(task)
-            except Exception:
+            except BaseException:
                 # The seam to other people's workers: the task has ended anyway.
                 _log.failure("{worker} failed to cancel a task", worker=ledger.name)
 
@@ -432,11 +432,11 @@ class Dispatcher:
         self._retire(ledger, Post.LEFT)
         try:
             ledger.worker.crash()
-        except Exception:
+        except BaseException:
             # The seam to other people's workers: it is gone all the same.
             _log.failure("{worker} failed to crash", worker=ledger.name)
         if ledger.lingering:
-            gone = ledger.worker.gone()
+            gone = maybeDeferred(ledger.worker.gone)
             self._lingering[gone] = None
             gone.addBoth(lambda _: self._lingering.pop(gone))
         notBegun = self._handedOver(ledger) if ledger.prefetching else ()
@@ -454,7 +454,7 @@ class Dispatcher:
         """
         try:
             tasks: Sequence[ITask] = ledger.worker.takeBack()
-        except Exception:
+        except BaseException:
             # The seam to other people's workers: what it does not hand over may
             # have begun.
             _log.failure("{worker} failed to hand over its tasks", worker=ledger.name)
@@ -709,9 +709,9 @@ class Dispatcher:
                 return
         try:
             ready = ledger.worker.run(task)
-        except Exception as error:
+        except BaseException as error:
             # The seam to other people's workers: the fault is the worker's, not
-            # the queue's.
+            # the queue's, an exit too.
             self._broken(ledger, task, f"run() raised {type(error).__name__}", Failure())
             return
         if not isinstance(ready, Deferred):

@@ -56,9 +56,9 @@ class Announcer:
         for observer in list(self._observers):
             try:
                 getattr(observer, event)(*args)
-            except Exception:
-                # The seam to other people's observers: what one raises is its own
-                # fault, and harms neither the queue nor the next observer.
+            except BaseException:
+                # The seam to other people's observers: what one raises, an exit too, is its
+                # own fault, and harms neither the queue nor the next observer.
                 _log.failure("{observer!r} failed at {event}", observer=observer, event=event)
 
 
@@ -134,7 +134,7 @@ class LoadProducer(SilentObserver):
         self._stopped(self)
         try:
             self._consumer.unregisterProducer()
-        except Exception:
+        except BaseException:
             # The seam to other people's consumers: the queue ends all the same.
             _log.failure("{consumer!r} failed at the end", consumer=self._consumer)
 
