@@ -13,9 +13,9 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from asynqueue.errors import QueueRunError, WorkerLost
-from asynqueue.interfaces import IFailingWorker, ITask
+from asynqueue.interfaces import IConnectingWorker, IFailingWorker, ITask
 from asynqueue.taskqueue import TaskQueue
-from asynqueue.testing import MemoryPrefetcher
+from asynqueue.testing import MemoryPrefetcher, MemoryWorker
 
 
 @implementer(IFailingWorker)
@@ -139,6 +139,42 @@ def test_twoThatFailAreNoHelpToEachOther() -> None:
     assert not any(d.called for d in calls)
     other.breakDown(isHopeless=True)
     assert all(isinstance(failed(d), WorkerLost) for d in calls)
+
+
+@implementer(IConnectingWorker)
+class Dialing(MemoryWorker):
+    """
+    Never has a connection.
+    """
+
+    host = "the host"
+    loss = ""
+    dialing = "dialing the host"
+
+    def whenConnected(self) -> Deferred[None]:
+        """
+        Fires when the test says so.
+        """
+        self.attempt: Deferred[None] = Deferred()
+        return self.attempt
+
+
+def test_whatOneThatDialsMayRunWaitsForIt() -> None:
+    """
+    Without hope for a worker only those calls end that none could run that tries to connect.
+    """
+    failing, dialing = Failing(["disk"], window=1), Dialing()
+    queue = TaskQueue(failing, reactor=Clock())
+    hired = queue.attachWorker(dialing)
+    kept, disk = queue.call(abs, -1), queue.call(abs, -2, series="disk")
+    failing.breakDown(isHopeless=True)
+    assert isinstance(failed(disk), WorkerLost)
+    assert not kept.called
+    assert queue.why(kept).endswith("no room; dialing the host")
+    dialing.attempt.callback(None)
+    dialing.step()
+    assert hired.called
+    assert kept.called
 
 
 def test_retriesAreSpent() -> None:

@@ -5,7 +5,7 @@ connection to serve over.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -43,11 +43,16 @@ class Arrivals:
         """
         return worker in self._waiting or worker in self._connecting
 
-    def workers(self) -> list[IConnectingWorker]:
+    def workers(self, series: Hashable = None) -> list[IConnectingWorker]:
         """
-        Those that have no connection.
+        Those that have no connection and may run tasks of a series, as far as they know:
+        a host may say more.
         """
-        return list(self._connecting)
+        return [
+            worker
+            for worker in self._connecting
+            if series is None or series in (*worker.cQualified, *worker.iQualified)
+        ]
 
     def attach(self, worker: IConnectingWorker) -> AwaitableDeferred[int]:
         """

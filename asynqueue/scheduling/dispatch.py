@@ -568,14 +568,16 @@ class Dispatcher:
     def _endHopeless(self, ledger: Ledger, reason: str) -> None:
         """
         End the queued tasks that only workers could run that cannot, and what was to prepare
-        this one.
+        this one. One that dials may be there soon: what it could run waits.
         """
         for task in list(ledger.updates):
             task.errback(self._lostTo(ledger, task, reason))
         able = [other for other in self.ledgers.values() if other.post in _ABLE]
         for flow in list(self.scheduler.flows()):
-            if ledger.lane.serves(flow.series) and not any(
-                other.lane.serves(flow.series) for other in able
+            if (
+                ledger.lane.serves(flow.series)
+                and not any(other.lane.serves(flow.series) for other in able)
+                and not self.arrivals.workers(flow.series)
             ):
                 for task in list(flow.tasks):
                     # One may have ended another, and one that may be tried again waits again.

@@ -201,11 +201,7 @@ def _dialing(dispatcher: Dispatcher, task: Task) -> str:
     """
     What the workers do to get a connection that could then run a task, in words.
     """
-    workers = [
-        worker.dialing
-        for worker in dispatcher.arrivals.workers()
-        if task.series is None or task.series in (*worker.cQualified, *worker.iQualified)
-    ]
+    workers = [worker.dialing for worker in dispatcher.arrivals.workers(task.series)]
     more = len(workers) - _MOST_DIALING
     if more > 0:
         workers[_MOST_DIALING:] = [f"and {more} others"]
