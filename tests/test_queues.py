@@ -420,21 +420,27 @@ async def test_workersCanBeHiredAgain(make: Callable[[], Any]) -> None:
     await queue.shutdown()
 
 
+@pytest.mark.parametrize("waits", [True, False])
 @pytest.mark.parametrize("make", [AsyncWorker, ThreadWorker, ProcessWorker])
 @awaiting
-async def test_workersThatCrashedCanBeHiredAgain(make: Callable[[], Any]) -> None:
+async def test_workersThatCrashedCanBeHiredAgain(make: Callable[[], Any], waits: bool) -> None:
     """
-    So can one that has crashed, when nothing is left of it; and it can leave.
+    So can one that has crashed, whether or not something is left of it; and it can leave.
     """
     worker, queue = make(), TaskQueue(timeout=30)
     for _ in range(3):
         await queue.attachWorker(worker)
         assert await queue.call(abs, -1).addTimeout(20, theReactor()) == 1
         assert await queue.detachWorker(worker, crash=True) == []
-        if ILingeringWorker.providedBy(worker):
+        if waits and ILingeringWorker.providedBy(worker):
             await worker.gone()
     await queue.attachWorker(worker)
-    assert await queue.detachWorker(worker).addTimeout(20, theReactor()) == []
+    assert await queue.call(abs, -1).addTimeout(20, theReactor()) == 1
+    await (queue.detachWorker(worker) if waits else queue.shutdown()).addTimeout(20, theReactor())
+    if isinstance(worker, ProcessWorker):
+        assert worker.stats().pids == ()
+        assert worker.stats().started == 4
+        await worker.gone().addTimeout(20, theReactor())
     await queue.shutdown()
 
 

@@ -162,7 +162,7 @@ class ProcessWorker:
         self._initial: list[CallTuple] = (
             [] if initializer is None else [(initializer, tuple(listOf(initargs, "initargs")), {})]
         )
-        self._seat = Seat(
+        self._newSeat: Callable[[], Seat] = lambda: Seat(
             self,
             self._theHub,
             Limits(maxTasks, maxMemory, idleTimeout),
@@ -170,6 +170,9 @@ class ProcessWorker:
             largest,
             lambda: self._name,
         )
+        self._seat = self._newSeat()
+        # Those whose children were killed, and are not all gone.
+        self._crashed: dict[Seat, None] = {}
         self._life = _Life.SERVING
         # The tasks that wait for a child ...
         self._waiting: dict[ITask, None] = {}
@@ -196,14 +199,17 @@ class ProcessWorker:
 
     def setResignator(self, callableObject: Callable[[], None]) -> None:
         """
-        Never resigns: a child that dies is replaced. One that has stopped begins anew, and
-        so does one that has crashed, when nothing is left of it.
+        Never resigns: a child that dies is replaced. One that has stopped or crashed begins
+        anew, with another child, also while the last one still dies.
         """
-        crashed = self._life is _Life.CRASHED and not self._seat.members
-        if crashed or self._life is _Life.STOPPING:
-            self._life = _Life.SERVING
-            self._stalled = False
-            self._seat.preparations[:] = self._initial
+        if self._life is _Life.SERVING:
+            return
+        self._life = _Life.SERVING
+        self._stalled = self._isFailing = False
+        if self._seat in self._crashed:
+            before, self._seat = self._seat, self._newSeat()
+            self._seat.started, self._seat.lost = before.started, before.lost
+        self._seat.preparations[:] = self._initial
 
     def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
         self._returner = callableObject
@@ -262,12 +268,14 @@ class ProcessWorker:
         self._held.clear()
         self._life = _Life.CRASHED
         self._stopTimers()
+        if self._seat.members:
+            self._crashed[self._seat] = None
         self._seat.crash("its worker crashed")
         self._stopped.fire()
         return left
 
     def gone(self) -> Deferred[None]:
-        return self._gone.wait() if self._seat.members else succeed(None)
+        return self._gone.wait() if self._crashed else succeed(None)
 
     def takeBack(self) -> Sequence[ITask]:
         if self._life is _Life.CRASHED:
@@ -416,9 +424,11 @@ class ProcessWorker:
         """
         A child is gone: settle what it leaves.
         """
-        if not seat.members:
-            self._gone.fire()
-        if self._life is _Life.CRASHED:
+        if seat in self._crashed:
+            if not seat.members:
+                del self._crashed[seat]
+                if not self._crashed:
+                    self._gone.fire()
             return
         for task in ending.begun:
             if task in self._held:
