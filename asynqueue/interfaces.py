@@ -304,6 +304,11 @@ class IItemSink(Interface):
     The near end of an iteration: takes what an L{IItemSource} produces.
     """
 
+    consumed: int = Attribute("How many items were taken from it by now.")
+    isAwaited: bool = Attribute(
+        "Whether somebody waits for an item now, or takes all of them, if at times slowly."
+    )
+
     def receive(items: Sequence[Any], moreLeft: bool = False) -> None:
         """
         Take items, in order, and no more of them than were granted.

@@ -115,11 +115,15 @@ class Sink:
     Notes all that it hears.
 
     @ivar heard: items, failures by their text, and C{END}.
+    @ivar consumed: how many items the test says it has taken.
+    @ivar isAwaited: whether the test says that it waits for one.
     """
 
     END = "the end"
 
     def __init__(self) -> None:
+        self.consumed = 0
+        self.isAwaited = False
         self.heard: list[Any] = []
 
     def receive(self, items: Sequence[Any], moreLeft: bool = False) -> None:

@@ -146,16 +146,3 @@ def test_failEndsTheIteration() -> None:
     far.source.receive([2])
     assert far.heard == [1, "of a test", Sink.END]
     assert far.told == [2, "close"]
-
-
-def test_whetherItemsAreTaken() -> None:
-    """
-    It can be seen whether anybody has asked for items since one has looked.
-    """
-    far = Far()
-    assert far.source.taken
-    far.source.taken = False
-    far.source.receive([1])
-    assert not far.source.taken
-    far.source.grant(1)
-    assert far.source.taken

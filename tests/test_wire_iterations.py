@@ -583,6 +583,19 @@ def test_whoLeavesTakesTheItemsFirst() -> None:
     assert station.line.closed == 1
 
 
+def test_aFarReaderMayBeSlow() -> None:
+    """
+    A host knows nothing of the reader but the credit: to the workers of the host an iterator
+    that is open over a connection is read, until it is closed there.
+    """
+    station, _, universe = begun("scripted")
+    (source,) = universe.sources
+    assert source.granted
+    assert source.sink.isAwaited
+    station.host.lost(station.line, ConnectionError())
+    assert source.stops == 1
+
+
 def test_aClosedIteratorIsTheLast() -> None:
     """
     The connection is also closed when the last iterator is.

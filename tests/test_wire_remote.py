@@ -30,6 +30,7 @@ from asynqueue.testing import (
 )
 from asynqueue.wire.messages import Flag, Kind
 from asynqueue.wire.remote import RemoteWorker
+from asynqueue.workers.held import IDLE_SECONDS
 from tests.connections import MemoryConnection, failed, items, returned
 from tests.doubles import Heard, errorOf, resultOf
 
@@ -807,18 +808,17 @@ def test_stoppingDoesNotWaitForEver() -> None:
 
 def test_stoppingWaitsForIterators() -> None:
     """
-    Iterators may be taken from until they end; one that nobody takes from is closed after
-    a minute, with an error.
+    Iterators may be read to their ends; one that nobody reads is closed soon, with an error.
     """
     stage = Stage()
     deferator = resultOf(started(stage, *range(2)))
     stage.worker.stop()
     assert resultOf(next(deferator)) == 0
     assert stage.connection.acts == []
-    stage.clock.advance(61)
-    assert stage.connection.acts == []
+    stage.clock.advance(IDLE_SECONDS)
+    assert stage.connection.told(Kind.CLOSE) == []
     stage.worker.stop()
-    stage.clock.advance(61)
+    stage.clock.advance(IDLE_SECONDS)
     assert stage.connection.told(Kind.CLOSE) == [1]
     stage.connection.say((Kind.END, 1))
     assert stage.connection.acts == ["goodbye", "close"]
@@ -842,7 +842,42 @@ def test_stoppingTwice(crash: bool) -> None:
     assert [first.result, second.result, third.result] == [None] * 3
 
 
+def test_crashWhileIteratorsAreWaitedFor() -> None:
+    """
+    Of a worker that crashes while it waits for those who read iterators nothing is left.
+    """
+    stage = Stage()
+    deferator = resultOf(started(stage, 0))
+    reading = next(deferator)
+    stopped = Heard(stage.worker.stop())
+    stage.clock.advance(IDLE_SECONDS)
+    stage.worker.crash()
+    assert stopped.result is None
+    assert resultOf(reading) == 0
+    assert stage.clock.getDelayedCalls() == []
+
+
 # A host that leaves
+
+
+def test_aHostThatLeavesClosesWhatNobodyReads() -> None:
+    """
+    An iterator that nobody reads does not keep a host from leaving: it is closed, and says
+    why. One that is read does.
+    """
+    stage = Stage(slots=2)
+    held, read = [resultOf(started(stage, 0, 1)) for _ in range(2)]
+    reading = [next(read), next(read)]
+    stage.worker.leaving(stage.connection, "to be updated")
+    stage.clock.advance(IDLE_SECONDS)
+    assert stage.connection.told(Kind.CLOSE) == [1]
+    stage.connection.say((Kind.END, 1))
+    assert stage.connection.acts == []
+    stage.connection.say(items(2, 2), (Kind.END, 2))
+    assert stage.connection.acts == ["close"]
+    assert [resultOf(d) for d in [*reading, next(read)]] == [0, 1, 2]
+    assert [resultOf(next(held)) for _ in range(2)] == [0, 1]
+    assert "its host leaves" in str(errorOf(next(held)))
 
 
 def test_aHostThatLeaves() -> None:

@@ -268,15 +268,3 @@ def test_aDeferatorOfThousands() -> None:
         next(deferator).addCallback(got.append)
         assert deferator.unconsumed <= 64
     assert got == list(range(30_000))
-
-
-def test_noticesWhetherItemsAreTaken() -> None:
-    """
-    It tells whether anybody has asked for items since somebody looked.
-    """
-    far = Far().connect()
-    far.source.taken = False
-    far.give(1)
-    assert not far.source.taken
-    far.source.grant(1)
-    assert far.source.taken

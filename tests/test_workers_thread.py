@@ -17,7 +17,14 @@ from twisted.python.failure import Failure
 
 from asynqueue import TaskQueue, ThreadWorker, WorkerLost
 from asynqueue.scheduling.options import CallOptions
-from asynqueue.testing import MemoryTask, WorkerCheck, advanceUntil, workerChecks
+from asynqueue.testing import (
+    MemoryTask,
+    RecordingConsumer,
+    WorkerCheck,
+    advanceUntil,
+    workerChecks,
+)
+from asynqueue.workers.held import IDLE_SECONDS
 from tests.doubles import readingLogs
 
 # Seconds after which a test has failed. None waits so long.
@@ -336,8 +343,8 @@ def test_stopWaitsForOpenIterators(clock: ThreadClock) -> None:
 
 def test_stopClosesIdleIterators(clock: ThreadClock) -> None:
     """
-    An iterator that nobody takes from for a minute is closed when its worker
-    stops, and tells that it was lost.
+    An iterator that nobody reads is closed soon when its worker stops, and tells that it
+    was lost.
     """
     closed = Event()
 
@@ -349,7 +356,7 @@ def test_stopClosesIdleIterators(clock: ThreadClock) -> None:
 
     worker, deferator = openIterator(clock, numbers())
     stopped = worker.stop()
-    clock.advance(60)
+    clock.advance(IDLE_SECONDS)
     clock.turnUntil(lambda: stopped.called)
     assert closed.wait(PATIENCE)
     *_, last = deferator
@@ -366,6 +373,110 @@ def test_crashClosesOpenIterators(clock: ThreadClock) -> None:
     *_, last = deferator
     last.addErrback(lambda failure: failure.check(WorkerLost))
     assert last.result is WorkerLost
+
+
+class Numbers:
+    """
+    A generator that tells of its end, and whose items may take their time.
+
+    @ivar closed: is set when it was closed.
+    @ivar closedIn: the thread that has closed it.
+    """
+
+    def __init__(self, slow: Hold | None = None) -> None:
+        self.closed = Event()
+        self.closedIn: Thread | None = None
+        self._slow = slow
+
+    def __call__(self) -> Iterator[int]:
+        try:
+            yield 0
+            if self._slow is not None:
+                self._slow()
+            yield from range(1, 1000)
+        finally:
+            self.closedIn = threading.current_thread()
+            self.closed.set()
+
+
+def test_crashClosesGenerators(clock: ThreadClock) -> None:
+    """
+    A crash closes open generators, in the thread that they ran in.
+    """
+    numbers = Numbers()
+    worker, _deferator = openIterator(clock, numbers())
+    (thread,) = threadsOf(worker)
+    worker.crash()
+    assert numbers.closed.wait(PATIENCE)
+    assert numbers.closedIn is thread
+
+
+def test_crashClosesGeneratorsThoughAllThreadsHang(clock: ThreadClock, hold: Hold) -> None:
+    """
+    A crash closes an open generator also where every thread of the worker is busy with
+    something else.
+    """
+    numbers = Numbers()
+    worker, _deferator = openIterator(clock, numbers())
+    worker.run(MemoryTask(hold))
+    assert hold.begun.wait(PATIENCE)
+    worker.crash()
+    assert numbers.closed.wait(PATIENCE)
+    assert not hold.released.is_set()
+
+
+def test_crashInTheCodeOfAGenerator(clock: ThreadClock, hold: Hold) -> None:
+    """
+    A generator whose code runs in a thread as the worker crashes is closed as soon as it
+    comes to its C{yield}, in that thread.
+    """
+    numbers, worker = Numbers(slow=hold), ThreadWorker(reactor=clock)
+    task = MemoryTask(numbers)
+    worker.run(task)
+    clock.turn()
+    assert hold.begun.wait(PATIENCE)
+    # The item before that has not to wait.
+    clock.advance(1)
+    assert task.ended
+    (thread,) = threadsOf(worker)
+    worker.crash()
+    assert not numbers.closed.is_set()
+    hold.released.set()
+    assert numbers.closed.wait(PATIENCE)
+    assert numbers.closedIn is thread
+
+
+def test_crashClosesWhatATaskWaitsFor(clock: ThreadClock, hold: Hold) -> None:
+    """
+    A crash closes a generator whose items go to a consumer, too.
+    """
+    numbers, consumer = Numbers(slow=hold), RecordingConsumer()
+    worker = ThreadWorker(reactor=clock)
+    task = MemoryTask(numbers, options=CallOptions(consumer=consumer))
+    worker.run(task)
+    clock.turn()
+    assert hold.begun.wait(PATIENCE)
+    assert worker.crash() == [task]
+    hold.released.set()
+    assert numbers.closed.wait(PATIENCE)
+
+
+def test_threadsEndAfterACrash(clock: ThreadClock, hold: Hold) -> None:
+    """
+    No thread is left of a worker that has crashed and closed its iterators, nor of that
+    which closed them.
+    """
+    numbers = Numbers()
+    worker, _deferator = openIterator(clock, numbers())
+    worker.ID = 54321
+    worker.run(MemoryTask(hold))
+    assert hold.begun.wait(PATIENCE)
+    worker.crash()
+    threads = threadsOf(worker)
+    hold.released.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 def test_generatorThatRaisesAsItIsClosed(clock: ThreadClock) -> None:

@@ -188,6 +188,13 @@ class Deferator:
         """
         return self._inbox.takeReady(most)
 
+    def follow(self) -> None:
+        """
+        Promise to take all items, or to L{stop}, though there may be long pauses: a worker
+        that stops waits for that, where it would close an iterator that nobody reads.
+        """
+        self._inbox.follow()
+
     def stop(self) -> None:
         """
         End the iteration: stop its source and drop what was not consumed. A

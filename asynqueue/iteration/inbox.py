@@ -97,6 +97,7 @@ class Inbox:
         self._pending: ItemDeferred | None = None
         self._pendingNeeds = 2
         self._watchers: list[Deferred[None]] = []
+        self._isFollowed = False
 
     def open(self) -> None:
         """
@@ -166,7 +167,29 @@ class Inbox:
             self._resolve()
         self._settle()
 
+    # What a worker asks ------------------------------------------------------
+
+    @property
+    def consumed(self) -> int:
+        """
+        How many items were taken from here.
+        """
+        return self._received - len(self._buffer)
+
+    @property
+    def isAwaited(self) -> bool:
+        """
+        Whether somebody waits for an item now, or takes all of them.
+        """
+        return self._isFollowed or self._pending is not None or bool(self._watchers)
+
     # What the Deferator calls ------------------------------------------------
+
+    def follow(self) -> None:
+        """
+        Hear that all items will be taken, until the end or L{stop}.
+        """
+        self._isFollowed = True
 
     @property
     def unconsumed(self) -> int:

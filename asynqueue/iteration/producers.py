@@ -100,6 +100,7 @@ class IterationProducer:
             raise ImplementationError("register a consumer before the run")
         if self._life is _Life.IDLE:
             self._life = _Life.RUNNING
+            self.dr.follow()
             Deferred.fromCoroutine(self._produce()).addBoth(self._done)
         return self._wait(stopsIt=True)
 

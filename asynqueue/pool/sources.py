@@ -25,7 +25,7 @@ class MemberSource:
 
     @ivar window: how many of its items may be unconsumed.
     @ivar over: whether the child has closed it, or given its last item.
-    @ivar taken: whether items were asked for since this was set to false.
+    @ivar sink: where its items go; C{None} once nobody wants any.
     """
 
     def __init__(
@@ -43,22 +43,20 @@ class MemberSource:
         """
         self.window = max(2, min(_MOST_ITEMS, _MOST_BYTES // max(1, size)))
         self.over = False
-        self.taken = True
+        self.sink: IItemSink | None = None
         self._credit = credit
         self._close = close
         self._early: list[Any] = list(first)
         self._events: list[Callable[[], None]] = []
-        self._sink: IItemSink | None = None
         self._stopped = False
 
     def connect(self, sink: IItemSink) -> None:
-        self._sink = sink
+        self.sink = sink
 
     def grant(self, count: int) -> None:
-        self.taken = True
         early, self._early = self._early, []
-        if self._sink is not None and early:
-            self._sink.receive(early)
+        if self.sink is not None and early:
+            self.sink.receive(early)
             count -= len(early)
         events, self._events = self._events, []
         for event in events:
@@ -70,7 +68,7 @@ class MemberSource:
         """
         It may also be called by a collector of garbage, in the reactor's thread.
         """
-        self._sink = None
+        self.sink = None
         if not self._stopped and not self.over:
             self._stopped = True
             self._close()
@@ -79,7 +77,7 @@ class MemberSource:
         """
         End the iteration from this side.
         """
-        sink = self._sink
+        sink = self.sink
         self.stop()
         if sink is not None:
             sink.receiveFailure(failure)
@@ -91,8 +89,8 @@ class MemberSource:
         """
         Items have come.
         """
-        if self._sink is not None:
-            self._sink.receive(items)
+        if self.sink is not None:
+            self.sink.receive(items)
 
     def failed(self, failure: Failure) -> None:
         """
@@ -100,8 +98,8 @@ class MemberSource:
         """
         if self._early:
             self._events.append(lambda: self.failed(failure))
-        elif self._sink is not None:
-            self._sink.receiveFailure(failure)
+        elif self.sink is not None:
+            self.sink.receiveFailure(failure)
 
     def ended(self) -> None:
         """
@@ -111,6 +109,6 @@ class MemberSource:
         if self._early or self._events:
             self._events.append(self.ended)
             return
-        sink, self._sink = self._sink, None
+        sink, self.sink = self.sink, None
         if sink is not None:
             sink.finish()

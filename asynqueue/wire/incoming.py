@@ -7,8 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.python.failure import Failure
-
 from asynqueue.errors import RemoteProtocolError
 from asynqueue.failures import failureOf
 from asynqueue.interfaces import ITask
@@ -116,9 +114,10 @@ class Incoming:
 
         @return: the iterators, to be told so.
         """
-        sources, self.sources = self.sources, {}
+        sources = list(self.sources.values())
+        self.sources.clear()
         self._openings.clear()
-        return list(sources.values())
+        return sources
 
     def crash(self) -> list[ITask]:
         """
@@ -127,21 +126,6 @@ class Incoming:
         @return: those for which something came.
         """
         return self._deliveries.crash()
-
-    def watch(self) -> None:
-        """
-        From now on see which iterators are taken from.
-        """
-        for source in self.sources.values():
-            source.taken = False
-
-    def closeIdle(self, failure: Failure) -> None:
-        """
-        End those that nobody has taken from since.
-        """
-        for source in list(self.sources.values()):
-            if not source.taken:
-                source.fail(failure)
 
     def _items(self, source: FarSource, body: Any, buffers: Sequence[Any]) -> None:
         try:

@@ -106,6 +106,8 @@ class Iteration:
         self._credit = 0
         self._batch = 1
         self._state = _State.IDLE
+        # Whether anybody reads it is seen at the other side only, which closes it.
+        deferator.follow()
 
     def grant(self, count: int) -> None:
         """

@@ -50,6 +50,7 @@ from asynqueue.wire.incoming import Incoming
 from asynqueue.wire.messages import Flag, Kind
 from asynqueue.wire.sources import FarSource
 from asynqueue.wire.window import MOST, RoundTripWindow
+from asynqueue.workers.held import HeldIterators
 from asynqueue.workers.waiters import Waiters
 
 _log = Logger()
@@ -71,10 +72,7 @@ _READING_SECONDS = 0.001
 # A host that gave back all that it had is sent a call again after so long.
 _RETRY_SECONDS = 0.02
 
-# When a worker stops, an iterator that nobody takes from for so long is closed ...
-_IDLE_SECONDS = 60.0
-
-# ... and the host has so long to close the connection.
+# When a worker stops, the host has so long to close the connection.
 _PATIENCE = 5.0
 
 _READY: Deferred[None] = succeed(None)
@@ -196,7 +194,12 @@ class RemoteWorker:
         self._stopped = Waiters()
         self._stale = Timer(self._later)
         self._retry = Timer(self._later)
-        self._idle = Timer(self._later)
+        self._iterators = HeldIterators(
+            self._incoming.sources.values,
+            lambda: self._name,
+            self._later,
+            self._checkEmpty,
+        )
         self._patience = Timer(self._later)
         self._ended = 0
         self._endedBefore = 0
@@ -239,8 +242,8 @@ class RemoteWorker:
 
     def stop(self) -> Deferred[None]:
         """
-        Iterators may be taken from until they end; one that nobody takes from for a
-        minute is closed. Then the connection is closed.
+        Iterators may be read to their ends; one that nobody reads is closed. Then the
+        connection is closed.
         """
         d = self._stopped.wait()
         if self._life is _Life.SERVING:
@@ -638,11 +641,11 @@ class RemoteWorker:
         stopping = self._life is _Life.STOPPING
         if not (stopping or self._isFarewell) or self._held or self._waiting:
             return
-        if self._incoming.isDelivering or self._incoming.sources:
-            if stopping and not self._incoming.isDelivering and not self._idle.isRunning:
-                self._incoming.watch()
-                self._idle.start(_IDLE_SECONDS, self._closeIdle)
-        elif self._far is None:
+        if self._incoming.isDelivering:
+            return
+        if self._iterators.wait("it stops" if stopping else "its host leaves"):
+            return
+        if self._far is None:
             self._disconnect()
             self._stopped.fire()
         elif not self._patience.isRunning:
@@ -651,15 +654,6 @@ class RemoteWorker:
                 connection.goodbye("the worker stops")
             connection.close()
             self._patience.start(_PATIENCE, connection.abort)
-
-    def _closeIdle(self) -> None:
-        """
-        Close the iterators that nobody has taken from for a while.
-        """
-        reason = f"it stops, and nobody took an item for {_IDLE_SECONDS:g} s"
-        lost = WorkerLost("an iterator", self._name, reason=reason)
-        self._incoming.closeIdle(Failure(lost))
-        self._checkEmpty()
 
     def _failHeld(self) -> None:
         """
@@ -679,8 +673,9 @@ class RemoteWorker:
             source.lost(Failure(WorkerLost("an iterator", self._name, reason=reason)))
 
     def _stopTimers(self) -> None:
-        for timer in (self._stale, self._retry, self._idle, self._patience):
+        for timer in (self._stale, self._retry, self._patience):
             timer.stop()
+        self._iterators.stop()
 
     # Within
 

@@ -56,7 +56,7 @@ class FarSource:
     size, which may change; what has come and is not wanted yet waits here, and counts.
 
     @ivar over: whether the host has closed it, or given its last item.
-    @ivar taken: whether items were asked for since this was set to false.
+    @ivar sink: where its items go; C{None} once nobody wants any.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class FarSource:
         @param rtt: tells the least round trip to it, in seconds.
         """
         self.over = False
-        self.taken = True
+        self.sink: IItemSink | None = None
         self._credit = credit
         self._close = close
         self._rtt = rtt
@@ -78,7 +78,6 @@ class FarSource:
         self._waiting: deque[Any] = deque()
         self._failures = 0
         self._wanted = 0
-        self._sink: IItemSink | None = None
         self._stopped = False
         self._granted = _LEAST
         credit(_LEAST)
@@ -91,10 +90,9 @@ class FarSource:
         return max(_LEAST, min(_NEAR, self._room))
 
     def connect(self, sink: IItemSink) -> None:
-        self._sink = sink
+        self.sink = sink
 
     def grant(self, count: int) -> None:
-        self.taken = True
         self._wanted += count
         self._deliver()
 
@@ -102,7 +100,7 @@ class FarSource:
         """
         It may also be called by a collector of garbage, in the reactor's thread.
         """
-        self._sink = None
+        self.sink = None
         self._waiting.clear()
         if not self._stopped and not self.over:
             self._stopped = True
@@ -177,9 +175,9 @@ class FarSource:
         Give on what is wanted; then let the host give as much more.
         """
         waiting = self._waiting
-        while self._wanted and waiting and self._sink is not None:
+        while self._wanted and waiting and self.sink is not None:
             if self._failures:
-                self._deliverOne(self._sink)
+                self._deliverOne(self.sink)
             else:
                 count = min(self._wanted, len(waiting))
                 self._wanted -= count
@@ -190,11 +188,11 @@ class FarSource:
                     items = list(islice(waiting, count))
                     for _ in range(count):
                         waiting.popleft()
-                self._sink.receive(items)
+                self.sink.receive(items)
         if not self.over:
             self._topUp()
-        elif not waiting and self._sink is not None:
-            sink, self._sink = self._sink, None
+        elif not waiting and self.sink is not None:
+            sink, self.sink = self.sink, None
             sink.finish()
 
     def _deliverOne(self, sink: IItemSink) -> None:

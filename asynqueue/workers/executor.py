@@ -33,7 +33,9 @@ from asynqueue.outcome import Raised, Returned, describeCall, inWords, perform, 
 from asynqueue.program import ELSEWHERE, keptElsewhere
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
+from asynqueue.timers import later
 from asynqueue.workers.delivery import Deliveries
+from asynqueue.workers.held import HeldIterators
 from asynqueue.workers.outbox import Outbox
 from asynqueue.workers.steps import Close, Step, ThreadSource
 from asynqueue.workers.waiters import Waiters
@@ -196,6 +198,12 @@ class ExecutorWorker:
         self._numbers = count()
         self._deliveries = Deliveries(self._checkStopped)
         self._sources: dict[ThreadSource, None] = {}
+        self._iterators = HeldIterators(
+            lambda: self._sources,
+            lambda: f"{type(self).__name__} {self.ID}",
+            lambda seconds, f: later(theReactor(self._reactor), seconds, f),
+            self._checkStopped,
+        )
         self._notBegun: list[ITask] = []
         self._ready: Deferred[None] | None = None
         self._stopped = Waiters()
@@ -277,7 +285,9 @@ class ExecutorWorker:
 
     def stop(self) -> Deferred[None]:
         """
-        Iterators of a thread executor may be taken from for as long as it lives.
+        Iterators of a thread executor may be read for as long as it lives. If it is shut
+        down with this worker, they may be read to their ends; one that nobody reads is
+        closed.
         """
         d = self._stopped.wait()
         if self._life in (_Life.SERVING, _Life.BROKEN):
@@ -298,9 +308,8 @@ class ExecutorWorker:
         cancelled = [task for task in left if futures[task].cancel()]
         self._notBegun = cancelled if self._tellsBegun else []
         left += self._deliveries.crash()
-        lost = WorkerLost("an iterator", f"{type(self).__name__} {self.ID}", reason="it crashed")
-        for source in list(self._sources):
-            source.fail(Failure(lost))
+        self._iterators.stop()
+        self._iterators.fail("it crashed")
         self._checkStopped()
         return left
 
@@ -423,7 +432,7 @@ class ExecutorWorker:
             case Raised(error, trace):
                 task.errback(failureOf(outcome) if trace else Failure(error))
             case Returned(value) if self._isToStream(task, value):
-                source = ThreadSource(self, task.context, value)
+                source = ThreadSource(self, task.context, value, theReactor(self._reactor))
                 self._sources[source] = None
                 self._deliveries.begin(task, source, shortRepr(value), _ITEM_WINDOW)
             case Returned(value):
@@ -442,5 +451,7 @@ class ExecutorWorker:
         if not crashed and (self._life is not _Life.STOPPING or busy):
             return
         if self._shutdown:
+            if not crashed and self._iterators.wait("it stops"):
+                return
             self._executor.shutdown(wait=False)
         self._stopped.fire()

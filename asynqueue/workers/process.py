@@ -44,6 +44,7 @@ from asynqueue.pool.upkeep import Limits, residentBytes
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.workers.delivery import Deliveries
+from asynqueue.workers.held import HeldIterators
 from asynqueue.workers.waiters import Waiters
 from asynqueue.workers.window import AHEAD_SECONDS, Window
 
@@ -55,9 +56,6 @@ _STALE_SECONDS = 2 * AHEAD_SECONDS
 
 # An urgent task does not wait behind more work than this, besides what runs.
 _SHORT_SECONDS = 0.0005
-
-# When a worker stops, an iterator that nobody takes from for so long is closed.
-_IDLE_SECONDS = 60.0
 
 _READY: Deferred[None] = succeed(None)
 
@@ -186,10 +184,16 @@ class ProcessWorker:
         self._reporter: Callable[[str, Sequence[ITask], bool], None] | None = None
         self._isFailing = False
         self._deliveries = Deliveries(self._checkStopped)
+        self._iterators = HeldIterators(
+            self._sources,
+            lambda: self._name,
+            lambda seconds, f: self._theHub().callLater(seconds, f),
+            self._checkStopped,
+            self._endSource,
+        )
         self._stopped = Waiters()
         self._gone = Waiters()
         self._staleCheck: Timer | None = None
-        self._idleCheck: Timer | None = None
         self._stalled = False
         self._ended = 0
         self._endedBefore = 0
@@ -245,8 +249,7 @@ class ProcessWorker:
 
     def stop(self) -> Deferred[None]:
         """
-        Iterators may be taken from until they end; one that nobody takes from for a
-        minute is closed.
+        Iterators may be read to their ends; one that nobody reads is closed.
         """
         if self._life is _Life.CRASHED:
             return self.gone()
@@ -583,12 +586,12 @@ class ProcessWorker:
             return
         self._lineUp(tasks)
 
-    def _interrupt(self, member: Member, number: int) -> None:
+    def _interrupt(self, member: Member, number: int, what: str = "a cancelled task") -> None:
         member.interrupt(number)
 
         def checkEnded() -> None:
             if number in member.held or number in member.streams:
-                member.kill(f"a cancelled task did not end within {self._grace:g} s")
+                member.kill(f"{what} did not end within {self._grace:g} s")
 
         self._theHub().callLater(self._grace, checkEnded)
 
@@ -645,36 +648,27 @@ class ProcessWorker:
         """
         if self._life is not _Life.STOPPING or self._held or self._deliveries:
             return
-        if self._streams():
-            self._watchStreams()
+        if self._iterators.wait("it stops"):
             return
         self._seat.finish()
         if not self._seat.members:
             self._stopTimers()
             self._stopped.fire()
 
-    def _streams(self) -> list[MemberSource]:
+    def _sources(self) -> list[MemberSource]:
         return [source for member in self._seat.members for source in member.streams.values()]
 
-    def _watchStreams(self) -> None:
-        if self._idleCheck is None:
-            for source in self._streams():
-                source.taken = False
-            self._idleCheck = self._theHub().callLater(_IDLE_SECONDS, self._closeIdle)
-
-    def _closeIdle(self) -> None:
+    def _endSource(self, source: MemberSource) -> None:
         """
-        Close the iterators that nobody has taken from for a while.
+        Have the child end an iterator, whose code it is in.
         """
-        self._idleCheck = None
-        reason = f"it stops, and nobody took an item for {_IDLE_SECONDS:g} s"
-        for source in self._streams():
-            if not source.taken:
-                source.fail(Failure(WorkerLost("an iterator", self._name, reason=reason)))
-        self._checkStopped()
+        for member in self._seat.members:
+            for number, other in list(member.streams.items()):
+                if other is source:
+                    self._interrupt(member, number, "an iterator that nobody reads")
 
     def _stopTimers(self) -> None:
-        for timer in (self._staleCheck, self._idleCheck):
-            if timer is not None:
-                timer.cancel()
-        self._staleCheck = self._idleCheck = None
+        self._iterators.stop()
+        if self._staleCheck is not None:
+            self._staleCheck.cancel()
+            self._staleCheck = None

@@ -6,8 +6,9 @@ items go to the reactor in batches.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextvars import Context
+from threading import Lock
 from time import perf_counter
 from types import GeneratorType
 from typing import Any, Protocol
@@ -17,7 +18,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.interfaces import IItemSink, IItemSource
-from asynqueue.reactors import theReactor
 from asynqueue.timers import later
 from asynqueue.workers.window import AHEAD_SECONDS
 
@@ -62,9 +62,7 @@ class Step:
         """
         Advance the iterator. Runs in a thread.
         """
-        iterator = self._source.iterator
-        if iterator is not None:
-            self._source.context.run(self._take, iterator)
+        self._source.advance(self._take)
         put(self)
 
     def _take(self, iterator: Iterator[Any]) -> None:
@@ -109,26 +107,22 @@ class Close:
     A generator to be closed by a thread, as it ran there.
     """
 
-    __slots__ = ("_context", "_generator")
+    __slots__ = ("_source",)
 
-    def __init__(self, generator: Generator[Any, Any, Any], context: Context) -> None:
-        self._generator = generator
-        self._context = context
+    def __init__(self, source: ThreadSource) -> None:
+        self._source = source
 
     def do(self, put: Callable[[Any], None]) -> None:
         """
         Close it. Runs in a thread.
         """
-        try:
-            self._context.run(self._generator.close)
-        except BaseException:
-            # The seam to user code: nobody is left who could be told.
-            _log.failure("closing an iterator failed")
+        self._source.close()
 
     def refused(self, failure: Failure) -> None:
         """
         No thread will do it: the collector of garbage closes it.
         """
+        self._source.iterator = None
 
 
 @implementer(IItemSource)
@@ -136,42 +130,81 @@ class ThreadSource:
     """
     An iterator that threads advance, one at a time, as far as it has credit.
 
-    @ivar iterator: C{None} once it has ended.
-    @ivar context: the context variables that it runs with.
-    @ivar taken: whether items were asked for since this was set to false.
+    @ivar iterator: C{None} once it has ended, or was closed.
+    @ivar sink: where its items go; C{None} once nobody wants any.
+    @ivar isStepping: whether a thread advances the iterator, or is to.
     """
 
-    def __init__(self, runner: StepRunner, context: Context, iterator: Iterator[Any]) -> None:
+    def __init__(
+        self, runner: StepRunner, context: Context, iterator: Iterator[Any], reactor: Any
+    ) -> None:
+        """
+        @param context: the context variables that the iterator runs with.
+        @param reactor: the reactor of the runner.
+        """
         self._runner = runner
-        self.context = context
+        self._reactor = reactor
+        self._context = context
         self.iterator: Iterator[Any] | None = iterator
-        self.taken = True
-        self._sink: IItemSink | None = None
+        self.sink: IItemSink | None = None
+        self.isStepping = False
+        self._isStopped = False
+        # Is held by the thread that is in the code of the iterator.
+        self._inUse = Lock()
         self._credit = 0
-        self._stepping = False
         self._early: Any = None
 
     def connect(self, sink: IItemSink) -> None:
-        self._sink = sink
+        self.sink = sink
 
     def grant(self, count: int) -> None:
         self._credit += count
-        self.taken = True
         self._step()
 
     def stop(self) -> None:
         """
         May be called in any thread: a collector of garbage calls it, too.
         """
-        self._sink = None
-        if not self._stepping:
-            self._close()
+        self.sink = None
+        self._isStopped = True
+        if self.iterator is not None:
+            self._runner.submit(Close(self))
+            if not self.isStepping:
+                self._runner.sourceEnded(self)
+
+    def advance(self, take: Callable[[Iterator[Any]], None]) -> None:
+        """
+        Have items taken from the iterator. Runs in a thread.
+        """
+        with self._inUse:
+            iterator = self.iterator
+            if iterator is not None and not self._isStopped:
+                self._context.run(take, iterator)
+        if self._isStopped:
+            self.close()
+
+    def close(self) -> None:
+        """
+        Close the iterator, if it is a generator, and nobody will have it advanced any more.
+        Runs in a thread; if another one advances it at this moment, that one closes it.
+        """
+        if not self._inUse.acquire(blocking=False):
+            return
+        try:
+            iterator, self.iterator = self.iterator, None
+            if type(iterator) is GeneratorType:
+                self._context.run(iterator.close)
+        except BaseException:
+            # The seam to user code: nobody is left who could be told.
+            _log.failure("closing an iterator failed")
+        finally:
+            self._inUse.release()
 
     def fail(self, failure: Failure) -> None:
         """
         End the iteration from this side.
         """
-        sink = self._sink
+        sink = self.sink
         self.stop()
         if sink is not None:
             sink.receiveFailure(failure)
@@ -181,7 +214,7 @@ class ThreadSource:
         """
         A step is done: hand the items on, and go on if there is credit.
         """
-        self._stepping = False
+        self.isStepping = False
         if self._early is not None:
             self._early.cancel()
             self._early = None
@@ -189,10 +222,10 @@ class ThreadSource:
         self._credit -= len(items)
         if step.finished:
             self.iterator = None
+        if step.finished or self._isStopped:
             self._runner.sourceEnded(self)
-        sink = self._sink
+        sink = self.sink
         if sink is None:
-            self._close()
             return
         if items:
             sink.receive(items)
@@ -204,15 +237,14 @@ class ThreadSource:
             self._step()
 
     def _step(self) -> None:
-        if self._credit > 0 and not self._stepping and self.iterator is not None:
-            self._stepping = True
+        if self._credit > 0 and not self.isStepping and self.iterator is not None:
+            self.isStepping = True
             step = Step(self, self._credit)
             self._runner.submit(step)
             # An item that comes later than this ends the step; those before it
             # must not wait until it comes.
-            if self._stepping:
-                reactor = theReactor()
-                self._early = later(reactor, 2 * _STEP_SECONDS, self._takeEarly, step)
+            if self.isStepping:
+                self._early = later(self._reactor, 2 * _STEP_SECONDS, self._takeEarly, step)
 
     def _takeEarly(self, step: Step) -> None:
         """
@@ -221,12 +253,5 @@ class ThreadSource:
         self._early = None
         items = step.taken()
         self._credit -= len(items)
-        if items and self._sink is not None:
-            self._sink.receive(items)
-
-    def _close(self) -> None:
-        iterator, self.iterator = self.iterator, None
-        if iterator is not None:
-            if type(iterator) is GeneratorType:
-                self._runner.submit(Close(iterator, self.context))
-            self._runner.sourceEnded(self)
+        if items and self.sink is not None:
+            self.sink.receive(items)

@@ -37,6 +37,7 @@ from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.timers import later
 from asynqueue.workers.delivery import Deliveries
+from asynqueue.workers.held import HeldIterators
 from asynqueue.workers.outbox import Outbox
 from asynqueue.workers.steps import Close, Step, ThreadSource
 from asynqueue.workers.waiters import Waiters
@@ -50,9 +51,6 @@ _STALE_SECONDS = 2 * AHEAD_SECONDS
 
 # So many items of an iterator may be under way at once.
 _ITEM_WINDOW = 64
-
-# When a worker stops, an iterator that nobody takes from for so long is closed.
-_IDLE_SECONDS = 60.0
 
 _READY: Deferred[None] = succeed(None)
 
@@ -191,8 +189,13 @@ class ThreadWorker:
         self._returner: Callable[[Sequence[ITask]], None] | None = None
         self._sources: dict[ThreadSource, None] = {}
         self._deliveries = Deliveries(self._checkStopped)
+        self._iterators = HeldIterators(
+            lambda: self._sources,
+            lambda: self._name,
+            lambda seconds, f: later(theReactor(self._reactor), seconds, f),
+            self._checkStopped,
+        )
         self._check: Any = None
-        self._idleCheck: Any = None
         self._stalled = False
         self._ended = 0
         self._endedBefore = 0
@@ -248,8 +251,7 @@ class ThreadWorker:
 
     def stop(self) -> Deferred[None]:
         """
-        Iterators may be taken from until they end; one that nobody takes from for a
-        minute is closed.
+        Iterators may be read to their ends; one that nobody reads is closed.
         """
         d = self._stopped.wait()
         if self._life is _Life.SERVING:
@@ -259,19 +261,34 @@ class ThreadWorker:
 
     def crash(self) -> list[ITask]:
         """
-        Functions that run are left to run; what comes of them is dropped.
+        Functions that run are left to run; what comes of them is dropped. Open generators
+        are closed in a thread, one whose code is running as soon as it comes to a C{yield}.
         """
         if self._life is _Life.CRASHED:
             return []
-        self._notBegun = [task for task in self._unbegun() if not task.ended]
+        unbegun = self._unbegun()
+        self._notBegun = [task for task in unbegun if not task.ended]
         left = [task for task in self._held if not task.ended]
-        left += self._deliveries.crash()
+        if self._sources and self._areBusy(len(self._held) - len(unbegun)):
+            # One that ends by itself, for what is to be closed.
+            self._startThread()
         self._held.clear()
-        self._letGo(_Life.CRASHED)
-        for source in list(self._sources):
-            source.fail(self._lost("it crashed"))
+        self._life = _Life.CRASHED
+        self._stopTimers()
+        tokens, threads = self._tokens, self._threads - self._unstarted
+        left += self._deliveries.crash()
+        # Who hears of this may have the worker begin anew, with other tokens.
+        self._iterators.fail("it crashed")
+        self._letGo(tokens, threads)
         self._checkStopped()
         return left
+
+    def _areBusy(self, running: int) -> bool:
+        """
+        Whether it may be that all threads are in code of users, of which so many tasks are.
+        """
+        stepping = sum(source.isStepping for source in self._sources)
+        return running + stepping >= self._threads - self._unstarted
 
     def takeBack(self) -> Sequence[ITask]:
         if self._life is _Life.CRASHED:
@@ -339,8 +356,7 @@ class ThreadWorker:
         waiting = [job for line in (self._urgent, self._jobs) for job in line]
         queued = {job.task for job in waiting if type(job) is _Run}
         reason = f"its threads belong to the process of which process {os.getpid()} is a fork"
-        for source in list(self._sources):
-            source.fail(self._lost(reason))
+        self._iterators.fail(reason)
         for task in [task for task in self._held if task not in queued]:
             del self._held[task]
             call = describeCall(*task.callTuple)
@@ -402,7 +418,7 @@ class ThreadWorker:
             return
         if task.ended:
             return
-        source = ThreadSource(self, task.context, value)
+        source = ThreadSource(self, task.context, value, theReactor(self._reactor))
         self._sources[source] = None
         self._deliveries.begin(task, source, shortRepr(value), _ITEM_WINDOW)
 
@@ -445,46 +461,28 @@ class ThreadWorker:
         say so.
         """
         if self._life is _Life.STOPPING and not self._held and not self._deliveries:
-            if self._sources:
-                self._watchSources()
+            if self._iterators.wait("it stops"):
                 return
-            self._letGo(_Life.LEAVING)
+            self._life = _Life.LEAVING
+            self._stopTimers()
+            self._letGo(self._tokens, self._threads - self._unstarted)
         if self._life is _Life.CRASHED or (
             self._life is _Life.LEAVING and self._unstarted == self._threads
         ):
             self._stopped.fire()
 
-    def _letGo(self, life: _Life) -> None:
+    def _letGo(self, tokens: SimpleQueue[bool], threads: int) -> None:
         """
-        The threads end, each when it comes to it.
+        Have so many threads end, each when it comes to it.
         """
-        self._life = life
-        for check in (self._check, self._idleCheck):
-            if check is not None:
-                check.cancel()
-        self._check = self._idleCheck = None
-        for _ in range(self._threads - self._unstarted):
-            self._tokens.put(False)
+        for _ in range(threads):
+            tokens.put(False)
 
-    def _watchSources(self) -> None:
-        if self._idleCheck is None:
-            for source in self._sources:
-                source.taken = False
-            self._idleCheck = later(theReactor(self._reactor), _IDLE_SECONDS, self._closeIdle)
-
-    def _closeIdle(self) -> None:
-        """
-        Close the iterators that nobody has taken from for a while.
-        """
-        self._idleCheck = None
-        reason = f"it stops, and nobody took an item for {_IDLE_SECONDS:g} s"
-        for source in list(self._sources):
-            if not source.taken:
-                source.fail(self._lost(reason))
-        self._checkStopped()
-
-    def _lost(self, reason: str) -> Failure:
-        return Failure(WorkerLost("an iterator", self._name, reason=reason))
+    def _stopTimers(self) -> None:
+        self._iterators.stop()
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
 
     @property
     def _name(self) -> str:

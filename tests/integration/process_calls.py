@@ -847,3 +847,12 @@ def limitMemory(more: int) -> None:
     """
     size = psutil.Process().memory_info().vms + more
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+def numbersBehind(gate: Token, end: int) -> Iterator[int]:
+    """
+    An iterator of so many numbers, of which all but the first are behind a gate.
+    """
+    yield 0
+    gate.wait()
+    yield from range(1, end)
