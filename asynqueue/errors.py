@@ -206,6 +206,10 @@ class WorkerError(AsynQueueError):
     """
 
 
+#: What a worker ran that is lost with the rest of an iterator. No retry brings that again.
+OPEN_ITERATOR = "an open iterator"
+
+
 class WorkerLost(WorkerError):
     """
     The worker that ran a task is gone, and the task may have begun.
@@ -246,9 +250,10 @@ class WorkerLost(WorkerError):
         else:
             how = ""
         if self.begun:
+            repeat = "call again" if self.call == OPEN_ITERATOR else "give retries=N"
             return (
                 f"{self.worker} was lost{how} while it ran {self.call};"
-                " give retries=N if the call may safely be repeated"
+                f" {repeat} if the call may safely be repeated"
             )
         return f"{self.worker} was lost{how} before it began {self.call}"
 

@@ -148,6 +148,17 @@ def test_whoReadsItAfterwards(worker: StoppingWorker) -> None:
     assert "it stops, and nobody took an item for 2 s" in str(error)
 
 
+def test_noRetryIsAdvised(worker: StoppingWorker) -> None:
+    """
+    Where the rest of an iterator is lost, the error does not advise retries, which a call
+    that has given its result does not have.
+    """
+    _source, deferator = worker.open()
+    waiting = Heard(next(deferator))
+    worker.held.fail("it crashed")
+    assert str(waiting.error).endswith("; call again if the call may safely be repeated")
+
+
 @pytest.mark.parametrize(
     "waits",
     [

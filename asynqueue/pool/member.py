@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 
 from asynqueue.channels import Channel
 from asynqueue.codec import decode, encodeCall
-from asynqueue.errors import FrameError
+from asynqueue.errors import OPEN_ITERATOR, FrameError
 from asynqueue.failures import failureOf
 from asynqueue.forks import tellForks
 from asynqueue.framing import Frame, checkSize
@@ -449,7 +449,7 @@ class Member:
         # First this: who hears of a failure may have the next call made at once.
         harmless("the end of a child", self._lifeOwner.ended, self, ending)
         for source in streams.values():
-            failure = Failure(ending.lost("an iterator"))
+            failure = Failure(ending.lost(OPEN_ITERATOR))
             harmless("the end of an iterator", source.failed, failure)
             harmless("the end of an iterator", source.ended)
 

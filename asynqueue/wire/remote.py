@@ -29,7 +29,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.codec import PICKLING_ERRORS
-from asynqueue.errors import LocalProtocolError, RemoteProtocolError, WorkerLost
+from asynqueue.errors import (
+    OPEN_ITERATOR,
+    LocalProtocolError,
+    RemoteProtocolError,
+    WorkerLost,
+)
 from asynqueue.failures import failureOf
 from asynqueue.interfaces import (
     ICancellingWorker,
@@ -670,7 +675,7 @@ class RemoteWorker:
 
     def _failSources(self, sources: Iterable[FarSource], reason: str) -> None:
         for source in sources:
-            source.lost(Failure(WorkerLost("an iterator", self._name, reason=reason)))
+            source.lost(Failure(WorkerLost(OPEN_ITERATOR, self._name, reason=reason)))
 
     def _stopTimers(self) -> None:
         for timer in (self._stale, self._retry, self._patience):

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from twisted.python.failure import Failure
 
-from asynqueue.errors import WorkerLost
+from asynqueue.errors import OPEN_ITERATOR, WorkerLost
 from asynqueue.interfaces import IItemSink
 from asynqueue.timers import Timer
 
@@ -128,7 +128,7 @@ class HeldIterators:
         ]
 
     def _lost(self, reason: str) -> Failure:
-        return Failure(WorkerLost("an iterator", self._name(), reason=reason))
+        return Failure(WorkerLost(OPEN_ITERATOR, self._name(), reason=reason))
 
 
 def _taken(source: HeldSource) -> int:
