@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from asynqueue.outcome import cannotSend, raisable
+from asynqueue.outcome import cannotSend, presented, raisable
 from asynqueue.reactors import checkDrives, runningLoop
 
 T = TypeVar("T")
@@ -170,7 +170,7 @@ async def _carried(awaitable: Awaitable[T]) -> T:
 
     @raise MaybeEncodingError: it cannot: it does not say of what class it is.
     """
-    value = await awaitable
+    value: T = await presented(awaitable)
     try:
         isinstance(value, Deferred)
     except BaseException as error:

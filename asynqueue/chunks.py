@@ -32,7 +32,7 @@ from time import perf_counter
 from types import CoroutineType
 from typing import Any, NamedTuple
 
-from asynqueue.codec import PICKLING_ERRORS, PLAIN, dumps
+from asynqueue.codec import PLAIN, dumps
 from asynqueue.constancy import Constant, isConstant
 from asynqueue.descriptors import holdStandard
 from asynqueue.errors import TaskInterrupted, Unsendable
@@ -273,7 +273,7 @@ def pack(items: Sequence[Any]) -> tuple[bytes, bool, int]:
     for item in items:
         try:
             pickled = named(item)
-        except PICKLING_ERRORS as error:
+        except BaseException as error:
             # Somebody's objects: whatever their pickling raises.
             if packed:
                 break
@@ -453,8 +453,11 @@ def _pickled(value: Any) -> tuple[bool, bytes]:
     """
     try:
         return False, dumps(value)
-    except Exception as error:
-        # Somebody's objects: whatever their pickling raises.
+    except TaskInterrupted:
+        # Nobody waits for any of this.
+        raise
+    except BaseException as error:
+        # Somebody's objects: whatever their pickling raises, an exit too.
         return True, dumps(raised(cannotSend(error, value)))
 
 

@@ -34,10 +34,6 @@ _PROTOCOL = 5
 # pickles hold is only what every Python has.
 PLAIN = frozenset({bool, bytes, complex, float, int, str, type(None)})
 
-# What somebody's objects raise as they are pickled, and what is the outcome of their call: an
-# exit, too. KeyboardInterrupt is the program's, and what interrupts a call is not for it.
-PICKLING_ERRORS = (Exception, GeneratorExit, SystemExit)
-
 # What says nothing of itself: it may be there by a name of the main module.
 _UNNAMED = frozenset({Named, object})
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from asynqueue.outcome import Raised
+from asynqueue.outcome import Raised, presentable
 
 
 def failureOf(outcome: Raised) -> Failure:
@@ -23,6 +23,13 @@ def failureOf(outcome: Raised) -> Failure:
     failure = Failure(outcome.localError())
     failure.frames = [(name, file, line, (), ()) for name, file, line in outcome.frames]
     return failure
+
+
+def caught(error: BaseException) -> Failure:
+    """
+    The failure of what somebody's code has raised here. To be called where that was caught.
+    """
+    return Failure(presentable(error))
 
 
 def anyFailure(values: Iterable[Any]) -> bool:

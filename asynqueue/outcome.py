@@ -17,7 +17,7 @@ import pickle
 import reprlib
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from enum import Enum
 from importlib import import_module
 from types import CoroutineType, TracebackType
@@ -26,6 +26,10 @@ from weakref import ProxyTypes
 
 from asynqueue.codec import dumps
 from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteTraceback
+
+# What exceptions hold, whatever their classes make of that.
+_cause: Any = vars(BaseException)["__cause__"]
+_traceback: Any = vars(BaseException)["__traceback__"]
 
 # What an exception says is told so far, where it is only a part of a message.
 _LONGEST_TEXT = 10_000
@@ -87,7 +91,7 @@ def traceOf(error: BaseException, trace: TracebackType | None = None) -> str:
 
     @param trace: where to begin, if not at the beginning.
     """
-    trace = trace or error.__traceback__
+    trace = trace or _traceback.__get__(error)
     try:
         return "".join(traceback.format_exception(type(error), error, trace))
     except BaseException:
@@ -167,9 +171,6 @@ def describeCall(f: Callable[..., Any] | str, args: tuple[Any, ...], kw: dict[st
     text = f"{name}({', '.join(words[:8])}{', ...' if len(words) > 8 else ''})"
     text = text.replace("\n", " ")
     return text if len(text) <= 300 else text[:297] + "..."
-
-
-_cause: Any = vars(BaseException)["__cause__"]
 
 
 class Shape(Enum):
@@ -265,9 +266,10 @@ class Raised(NamedTuple):
         The exception to fail with here: its C{__cause__} tells where it was
         raised.
         """
+        error = presentable(self.error)
         # Not by an assignment: some exceptions allow none.
-        _cause.__set__(self.error, RemoteTraceback(self.trace))
-        return self.error
+        _cause.__set__(error, RemoteTraceback(self.trace))
+        return error
 
 
 def raised(error: BaseException) -> Raised:
@@ -276,7 +278,7 @@ def raised(error: BaseException) -> Raised:
     """
     frames = tuple(
         (frame.f_code.co_name, frame.f_code.co_filename, line)
-        for frame, line in traceback.walk_tb(error.__traceback__)
+        for frame, line in traceback.walk_tb(_traceback.__get__(error))
     )
     return Raised(portable(error), traceOf(error), frames)
 
@@ -302,6 +304,38 @@ def cannotSend(error: BaseException, value: Any, what: str = "result") -> MaybeE
     return MaybeEncodingError(reason, text, what)
 
 
+def presentable(error: BaseException) -> BaseException:
+    """
+    The exception itself, unless it raises when it is asked for what those who handle
+    exceptions want to know: then a L{RemoteError} that says the same.
+    """
+    kind = type(error)
+    try:
+        _ = error.__traceback__, error.__cause__, error.__context__
+        _ = kind.__module__, hash(kind)
+        isWhole = error.__class__ is kind
+    except BaseException:
+        # Somebody's class or metaclass.
+        isWhole = False
+    if isWhole:
+        return error
+    return RemoteError(nameOf(error), textOf(error)).with_traceback(_traceback.__get__(error))
+
+
+async def presented(awaitable: Awaitable[Any]) -> Any:
+    """
+    Wait for the result of somebody's coroutine, where an event loop or a Deferred carries what
+    it raises: see L{presentable}.
+    """
+    try:
+        return await awaitable
+    except BaseException as error:
+        whole = presentable(error)
+        if whole is error:
+            raise
+        raise whole from None
+
+
 def portable(error: BaseException) -> BaseException:
     """
     The exception itself, if it survives the journey, or a L{RemoteError}.
@@ -325,7 +359,7 @@ def settled(value: Any) -> Any:
     @raise BaseException: whatever the coroutine raises.
     """
     if type(value) is CoroutineType:
-        return import_module("asyncio").run(value)
+        return import_module("asyncio").run(presented(value))
     return value
 
 
@@ -355,6 +389,6 @@ def _packed(value: Any) -> bytes:
         raise MaybeEncodingError(reason, shortRepr(value))
     try:
         return dumps(Returned(value))
-    except Exception as error:
-        # Pickling runs other people's code, and may raise anything.
+    except BaseException as error:
+        # Pickling runs other people's code, and may raise anything, an exit too.
         raise cannotSend(error, value) from None

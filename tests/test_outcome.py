@@ -23,6 +23,7 @@ from asynqueue.outcome import (
     inWords,
     perform,
     portable,
+    presentable,
     raised,
     shortRepr,
 )
@@ -452,3 +453,50 @@ def test_exitsInRepresentationsAreNoExits() -> None:
     told = portable(Leaving(threading.Lock()))
     assert type(told) is RemoteError
     assert told.message == ""
+
+
+class Meta(type):
+    """
+    A metaclass whose classes have no hash.
+    """
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Hashless(Exception, metaclass=Meta):
+    """
+    An exception of a class that no table can have.
+    """
+
+
+class Pretending(Exception):
+    """
+    An exception that says it is of another class.
+    """
+
+    @property
+    def __class__(self) -> Any:
+        return dict
+
+
+@pytest.mark.parametrize("kind", [Hashless, Pretending])
+def test_anExceptionThatCannotBeHandledIsTold(kind: type[Exception]) -> None:
+    """
+    A RemoteError stands for it, with its name, its text and its traceback.
+    """
+    try:
+        raise kind("a bad day")
+    except BaseException as error:
+        told = presentable(error)
+        trace = told.__traceback__
+    assert type(told) is RemoteError
+    assert str(told).endswith(f"{kind.__qualname__}: a bad day")
+    assert trace is not None
+
+
+def test_anExceptionThatCanBeHandledStays() -> None:
+    """
+    It is the exception itself.
+    """
+    error = LookupError("a bad day")
+    assert presentable(error) is error

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from asynqueue.awaitable import AwaitableDeferred
 from asynqueue.errors import ImplementationError
+from asynqueue.failures import caught
 from asynqueue.iteration.handover import Handover
 
 
@@ -101,9 +102,9 @@ class OrderedItemProducer:
             reactor.callFromThread(_fire, started)
             try:
                 outcome = context.run(fb, self.i, *args, **kw)
-            except BaseException:
+            except BaseException as error:
                 # The seam to the user's function: this thread is only for it.
-                outcome = Failure()
+                outcome = caught(error)
             reactor.callFromThread(self._over, outcome)
 
         self._thread = threading.Thread(

@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from asynqueue.awaitable import deferAwaitable
 from asynqueue.errors import ImplementationError
+from asynqueue.failures import caught
 from asynqueue.interfaces import IItemSink, IItemSource
 from asynqueue.outcome import ITERATOR, shapeOf
 
@@ -135,9 +136,9 @@ class IteratorSource:
             item = next(self._iterator)
         except StopIteration:
             self._end(None)
-        except BaseException:
+        except BaseException as error:
             # The seam to the user's iterator: it is the consumer's failure, an exit too.
-            self._end(Failure())
+            self._end(caught(error))
         else:
             if _isDeferred(item):
                 self._awaited = item
@@ -262,10 +263,10 @@ class AsyncIteratorSource:
             except GeneratorExit:
                 # Nobody holds any of this, and no coroutine may wait as it goes.
                 raise
-            except BaseException:
+            except BaseException as error:
                 # The seam to the user's iterator. Also asyncio's CancelledError
                 # must be heard: nothing would ever end the wait.
-                self._end(sink, Failure())
+                self._end(sink, caught(error))
             else:
                 if self._state is _Drive.RUNNING:
                     sink.receive((item,))

@@ -13,6 +13,14 @@ from twisted.logger import Logger
 _log = Logger()
 
 
+def isInterrupt(error: BaseException) -> bool:
+    """
+    Whether an exception may come from Ctrl-C: a C{KeyboardInterrupt} in the thread in which
+    that is raised.
+    """
+    return isinstance(error, KeyboardInterrupt) and current_thread() is main_thread()
+
+
 def report(error: BaseException, what: str) -> None:
     """
     Log an exception with its traceback. To be called where it was caught.
@@ -20,7 +28,7 @@ def report(error: BaseException, what: str) -> None:
     @param what: what was being done.
     @raise KeyboardInterrupt: it is one, in the thread that Ctrl-C interrupts.
     """
-    if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
+    if isInterrupt(error):
         raise error
     try:
         _log.failure("{what}", what=what)

@@ -19,7 +19,6 @@ from time import monotonic
 from typing import Any
 
 from asynqueue.checks import listOf, secondsOrNone, wholeNumber
-from asynqueue.codec import PICKLING_ERRORS
 from asynqueue.cores import cores
 from asynqueue.errors import (
     ForkError,
@@ -31,7 +30,7 @@ from asynqueue.errors import (
 )
 from asynqueue.forks import tellForks
 from asynqueue.outcome import Raised, cannotSend, describeCall, inWords
-from asynqueue.pool.guard import harmless, report
+from asynqueue.pool.guard import harmless, isInterrupt, report
 from asynqueue.pool.hubs import Timer, hubOf
 from asynqueue.pool.jobs import Callbacks, Job, tell
 from asynqueue.pool.member import Member
@@ -520,9 +519,12 @@ class EventPool:
         isFirst = not member.held
         try:
             job.number = member.call(job, *job.callTuple)
-        except PICKLING_ERRORS as error:
-            # Somebody's objects: whatever their pickling raises.
+        except BaseException as error:
+            # Somebody's objects: whatever their pickling raises. Or who runs the program ends
+            # it, and must be heard: here no reactor sees to that.
             self._fail(job, cannotSend(error, job.callTuple, "call"))
+            if isInterrupt(error):
+                raise
             return
         if isFirst:
             self._accept(member, job)

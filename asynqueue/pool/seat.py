@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from asynqueue.framing import LARGEST
 from asynqueue.outcome import Raised, inWords
+from asynqueue.pool.guard import isInterrupt
 from asynqueue.pool.hubs import Hub, Timer
 from asynqueue.pool.member import Member
 from asynqueue.pool.roles import CallOwner, CallTuple, Ending, Reader, Setup
@@ -283,9 +284,9 @@ class Seat:
         setup = Setup(self._largest, self.preparations)
         try:
             member = Member(self._hub(), self._owner, self, setup, self._reader)
-        except Exception as error:
+        except BaseException as error:
             # No room for another process, or somebody's preparations that cannot be
-            # pickled: it is not this call that must fail.
+            # pickled, whatever that raises: it is not this call that must fail.
             self.falseStarts += 1
             self._backoff.failed()
             reason = f"no process can be started: {inWords(error)}"
@@ -293,6 +294,8 @@ class Seat:
                 _log.error("{name}: {reason}", name=self._name(), reason=reason)
             self._despair = reason
             self._sayHopeless()
+            if isInterrupt(error):
+                raise
             return
         self.started += 1
         self._members[member] = None

@@ -18,9 +18,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from asynqueue.chunks import Chunk, Journal, Outcome, Rest, Summary, arePlain, outcomeOf, pack
-from asynqueue.codec import PICKLING_ERRORS
 from asynqueue.errors import QueueRunError, WorkerLost
-from asynqueue.failures import failureOf
+from asynqueue.failures import caught, failureOf
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.outcome import Returned, describeCall
 
@@ -147,7 +146,7 @@ class Chunker:
             if self._journal is None:
                 self._journal = Journal()
             chunk = self._theChunk()
-        except Exception:
+        except BaseException:
             # No memory, or a function that cannot be pickled: who calls it with
             # each item will hear what is wrong.
             self.works = False
@@ -159,10 +158,10 @@ class Chunker:
             return False
         try:
             packed, together, count = pack(portion.items)
-        except PICKLING_ERRORS:
+        except BaseException as error:
             # Somebody's objects: whatever their pickling raises is the outcome.
             portion.slot = slot
-            self._settle(portion, [Failure()], portion.items[1:])
+            self._settle(portion, [caught(error)], portion.items[1:])
             return True
         rest = portion.items[count:]
         del portion.items[count:]

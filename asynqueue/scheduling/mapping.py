@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from asynqueue.failures import anyFailure
+from asynqueue.failures import anyFailure, caught
 from asynqueue.interfaces import IItemSink, IItemSource
 from asynqueue.scheduling.chunking import Chunker, Portion
 
@@ -207,10 +207,10 @@ class MapSource:
             item = next(iterator)
         except StopIteration:
             return
-        except BaseException:
+        except BaseException as error:
             # The seam to the user's iterable: whatever it raises, an exit too, is an outcome
             # like another.
-            self._raised()
+            self._raised(error)
             return
         self._iterator = iterator
         if self._sink is None:
@@ -221,14 +221,14 @@ class MapSource:
             self._order.append(portion)
         self._sendSingle(portion)
 
-    def _raised(self) -> None:
+    def _raised(self, error: BaseException) -> None:
         """
         The iterable has raised: that is the last item.
         """
         last = _Single([])
         if self._ordered:
             self._order.append(last)
-        self._filled(last, [Failure()])
+        self._filled(last, [caught(error)])
 
     def _next(self, count: int) -> Portion:
         """
@@ -257,10 +257,10 @@ class MapSource:
                 items.append(step())
         except StopIteration:
             self._credit -= len(items)
-        except BaseException:
-            # As above.
+        except BaseException as error:
+            # Here, too.
             self._credit -= len(items) + 1
-            self._raised()
+            self._raised(error)
         else:
             self._credit -= len(items)
             self._iterator = iterator
@@ -273,8 +273,8 @@ class MapSource:
         try:
             if chunker.send(portion):
                 return True
-        except Exception:
-            failure = Failure()
+        except Exception as error:
+            failure = caught(error)
             self._refused(portion, [chunker.explain(failure, item) for item in portion.items])
             return True
         self._left.appendleft(portion)
@@ -287,9 +287,9 @@ class MapSource:
         self._pending[portion] = None
         try:
             d = portion.d = self._call(portion.items[0])
-        except Exception:
+        except Exception as error:
             del self._pending[portion]
-            self._refused(portion, [Failure()])
+            self._refused(portion, [caught(error)])
             return
         d.addBoth(self._ended, portion)
         if self._sink is None and portion.d is not None:

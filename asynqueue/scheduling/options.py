@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IConsumer
 
 from asynqueue.checks import listOf, secondsOrNone, wholeNumber
 from asynqueue.errors import ImplementationError
+from asynqueue.outcome import inWords, shortRepr
 
 
 @frozen
@@ -60,8 +61,15 @@ class CallOptions:
 
     @consumer.validator
     def _checkConsumer(self, attribute: Any, value: Any) -> None:
-        if value is not None and not IConsumer.providedBy(value):
-            raise ImplementationError(f"{value!r} is no IConsumer")
+        if value is None:
+            return
+        try:
+            why = "" if IConsumer.providedBy(value) else "it does not provide that"
+        except BaseException as error:
+            # Somebody's class, which is asked for what it provides.
+            why = f"to ask it raised {inWords(error)}"
+        if why:
+            raise ImplementationError(f"{shortRepr(value)} is no IConsumer: {why}")
 
     def __attrs_post_init__(self) -> None:
         if self.doNext and self.doLast:

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from asynqueue.errors import RemoteProtocolError
-from asynqueue.failures import anyFailure
+from asynqueue.failures import anyFailure, caught
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.iteration.sources import AsyncIteratorSource
 from asynqueue.outcome import cannotSend, shortRepr
@@ -175,11 +175,11 @@ class Iteration:
             more = False
             try:
                 more = self._take(items, min(self._batch, self._credit), end)
-            except BaseException:
+            except BaseException as error:
                 # The seam to user code: an exit is an outcome, too.
                 self._give(items)
                 self.close()
-                self._fail(Failure())
+                self._fail(caught(error))
                 return True
             sent += self._give(items)
             if not more:

@@ -28,14 +28,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from asynqueue.codec import PICKLING_ERRORS
 from asynqueue.errors import (
     OPEN_ITERATOR,
     LocalProtocolError,
     RemoteProtocolError,
     WorkerLost,
 )
-from asynqueue.failures import failureOf
+from asynqueue.failures import caught, failureOf
 from asynqueue.interfaces import (
     ICancellingWorker,
     IPrefetchingWorker,
@@ -510,7 +509,7 @@ class RemoteWorker:
         except LocalProtocolError:
             # The connection is about to be lost.
             self._waiting[task] = None
-        except PICKLING_ERRORS as error:
+        except BaseException as error:
             # Somebody's objects: whatever their pickling raises. A worker does not
             # end a task within run(): chains of calls would recurse.
             self._held[task] = 0
@@ -519,7 +518,7 @@ class RemoteWorker:
     def _cannotSend(self, task: ITask, error: BaseException) -> None:
         if self._held.get(task) == 0:
             del self._held[task]
-            task.errback(Failure(error))
+            task.errback(caught(error))
             self._checkReady()
             self._checkEmpty()
 

@@ -25,6 +25,7 @@ from asynqueue.errors import (
     QueueRunError,
     RemoteProtocolError,
 )
+from asynqueue.failures import caught
 from asynqueue.framing import Frame
 from asynqueue.outcome import cannotSend
 from asynqueue.scheduling.options import CallOptions
@@ -292,7 +293,7 @@ class Host:
         if isinstance(error, QueueRunError) and not self._queue.isRunning():
             self._say(Kind.GIVEN_BACK, number)
         else:
-            sendRaised(self._say, self._codec, RAISED, number, Failure(error))
+            sendRaised(self._say, self._codec, RAISED, number, caught(error))
 
     def _checkThreads(self, name: str) -> None:
         workers = self._queue.workers(dialing=False)

@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from asynqueue.awaitable import deferAwaitable
 from asynqueue.checks import wholeNumber
+from asynqueue.failures import caught
 from asynqueue.interfaces import ICancellingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import AsyncIteratorSource, IteratorSource, isIterator
 from asynqueue.outcome import shortRepr
@@ -170,10 +171,10 @@ class AsyncWorker:
                 if inspect.isawaitable(value):
                     self._await(task, task.context.run(deferAwaitable, value))
                     return
-            except BaseException:
+            except BaseException as error:
                 # The seam to user code: an exit or an interrupt that a task
                 # raises is its outcome, and does not concern the reactor.
-                value = Failure()
+                value = caught(error)
             self._over(value, task)
         else:
             self._freed()

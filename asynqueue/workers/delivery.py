@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
+from asynqueue.failures import caught
 from asynqueue.interfaces import IItemSource, ITask
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.iteration.producers import IterationProducer
@@ -53,11 +54,11 @@ class Deliveries:
         else:
             try:
                 outcome = IterationProducer(deferator, consumer).run()
-            except BaseException:
+            except BaseException as error:
                 # Somebody's consumer, which does not want to be one: as its connection is
                 # lost, for instance.
                 deferator.stop()
-                outcome = fail(Failure())
+                outcome = fail(caught(error))
         outcome.addBoth(self._ended, task)
         if task in self._deferators:
             task.d.addBoth(self._settled, task)

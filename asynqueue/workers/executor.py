@@ -18,9 +18,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from asynqueue.codec import PICKLING_ERRORS, dumps, located
+from asynqueue.codec import dumps, located
 from asynqueue.errors import Unsendable, WorkerError, WorkerLost
-from asynqueue.failures import failureOf
+from asynqueue.failures import caught, failureOf
 from asynqueue.interfaces import (
     ICancellingWorker,
     IPrefetchingWorker,
@@ -29,7 +29,15 @@ from asynqueue.interfaces import (
     ITask,
 )
 from asynqueue.iteration.sources import isIterator
-from asynqueue.outcome import Raised, Returned, describeCall, inWords, perform, settled, shortRepr
+from asynqueue.outcome import (
+    Raised,
+    Returned,
+    describeCall,
+    inWords,
+    perform,
+    settled,
+    shortRepr,
+)
 from asynqueue.program import ELSEWHERE, keptElsewhere
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
@@ -241,10 +249,10 @@ class ExecutorWorker:
         outbox = self._outbox
         try:
             call, args = self._callOf(task, outbox)
-        except PICKLING_ERRORS:
+        except BaseException as error:
             # Pickling runs other people's code, and may raise anything: the task
             # cannot be sent, and that is its outcome.
-            task.errback(Failure())
+            task.errback(caught(error))
             return succeed(None)
         try:
             future = self._executor.submit(call, *args)
@@ -424,13 +432,13 @@ class ExecutorWorker:
         try:
             if isinstance(outcome, bytes):
                 outcome = pickle.loads(outcome)
-        except Exception:
+        except BaseException as unreadable:
             # Unpickling runs other people's code, and may raise anything.
-            task.errback(Failure())
+            task.errback(caught(unreadable))
             return
         match outcome:
             case Raised(error, trace):
-                task.errback(failureOf(outcome) if trace else Failure(error))
+                task.errback(failureOf(outcome) if trace else caught(error))
             case Returned(value) if self._isToStream(task, value):
                 source = ThreadSource(self, task.context, value, theReactor(self._reactor))
                 self._sources[source] = None

@@ -21,9 +21,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.checks import listOf
-from asynqueue.codec import PICKLING_ERRORS
 from asynqueue.errors import WorkerLost
-from asynqueue.failures import failureOf
+from asynqueue.failures import caught, failureOf
 from asynqueue.framing import LARGEST
 from asynqueue.interfaces import (
     ICancellingWorker,
@@ -499,7 +498,7 @@ class ProcessWorker:
             task.begin()
         try:
             self._held[task] = member.call(task, f, args, kw, self._raw if raw is None else raw)
-        except PICKLING_ERRORS as error:
+        except BaseException as error:
             # Somebody's objects: whatever their pickling raises. A worker does not
             # end a task within run(): chains of calls would recurse.
             self._theHub().callLater(0, partial(self._cannotSend, task, error))
@@ -550,7 +549,7 @@ class ProcessWorker:
     def _cannotSend(self, task: ITask, error: BaseException) -> None:
         if task in self._held:
             del self._held[task]
-            task.errback(Failure(error))
+            task.errback(caught(error))
             self._checkReady()
             self._checkStopped()
 

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from asynqueue.failures import caught
 from asynqueue.interfaces import IItemSink, IItemSource
 from asynqueue.timers import later
 from asynqueue.workers.window import AHEAD_SECONDS
@@ -74,9 +75,9 @@ class Step:
                     break
         except StopIteration:
             self.finished = True
-        except BaseException:
+        except BaseException as error:
             # The seam to user code, as for a task: an exit is an outcome.
-            self.failure = Failure()
+            self.failure = caught(error)
             self.finished = True
 
     def taken(self) -> list[Any]:

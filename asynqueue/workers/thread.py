@@ -29,6 +29,7 @@ from zope.interface import implementer
 
 from asynqueue.checks import wholeNumber
 from asynqueue.errors import WorkerLost
+from asynqueue.failures import caught
 from asynqueue.forks import tellForks
 from asynqueue.interfaces import IPrefetchingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import isIterator
@@ -88,10 +89,10 @@ class _Run:
             start = perf_counter()
             try:
                 self.value = task.context.run(f, *args, **kw)
-            except BaseException:
+            except BaseException as error:
                 # The seam to user code: an exit or an interrupt that a task
                 # raises is its outcome, and does not end the thread.
-                self.failure = Failure()
+                self.failure = caught(error)
             self.seconds = perf_counter() - start
         put(self)
 
