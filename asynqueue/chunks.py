@@ -280,13 +280,14 @@ def pack(items: Sequence[Any]) -> tuple[bytes, bool, int]:
             if isinstance(error, Unsendable):
                 raise Unsendable(error.what, error.advice, "argument 1") from None
             raise
+        size += len(pickled)
+        if packed and size > _PACKED_BYTES:
+            # One that its process may not live to read is in no chunk with others.
+            break
         if type(pickled) is Named:
             names |= pickled.names
             pickled = bytes(pickled)
         packed.append(pickled)
-        size += len(pickled)
-        if size > _PACKED_BYTES:
-            break
     together = pickle.dumps(packed, 5)
     return withNames(together, names) if names else together, False, len(packed)
 

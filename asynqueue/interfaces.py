@@ -33,8 +33,8 @@ class ITask(Interface):
     ended: bool = Attribute("Whether the task has its outcome.")
     watched: bool = Attribute("Whether L{begin} must be called as the run starts.")
     tries: int = Attribute(
-        "How many processes have ended as they had only this task, before they began it."
-        " Its workers count them."
+        "How many processes have ended that had this task and had begun nothing that they had."
+        " Its workers count them, and give such a task to a process alone."
     )
     lasting: bool = Attribute(
         "Whether the call prepares its worker for others: one that begins anew makes it again,"

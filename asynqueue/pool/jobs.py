@@ -35,7 +35,7 @@ class Job:
     """
     A call of a pool, from C{apply_async} to its end.
 
-    @ivar tries: how many processes have ended as they had only this, before they began it.
+    @ivar tries: how many processes have ended that had this and had begun nothing that they had.
     """
 
     def __init__(

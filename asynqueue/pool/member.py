@@ -251,6 +251,14 @@ class Member:
         self._takenBack += len(jobs)
         return jobs
 
+    @property
+    def begun(self) -> int:
+        """
+        The number of the last call that has begun, or may have. Of one that is gone it is
+        not to be asked.
+        """
+        return self._words.begun
+
     def hasBegun(self, number: int) -> bool:
         """
         Whether a call has begun, or may have.

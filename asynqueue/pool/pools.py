@@ -35,7 +35,7 @@ from asynqueue.pool.hubs import Timer, hubOf
 from asynqueue.pool.jobs import Callbacks, Job, tell
 from asynqueue.pool.member import Member
 from asynqueue.pool.results import AsyncResult, ResultHandler
-from asynqueue.pool.roles import CallTuple, Ending
+from asynqueue.pool.roles import CallTuple, Ending, mayJoin
 from asynqueue.pool.seat import Seat
 from asynqueue.pool.sources import MemberSource
 from asynqueue.pool.switchboard import Switchboard
@@ -116,8 +116,6 @@ class EventPool:
         )
         self._results.attach(self._board)
         self._aliveTimers: dict[int, Timer] = {}
-        # Whether a process is given no call behind another: until one of them has an outcome.
-        self._oneByOne = False
         self._waiting: deque[Job] = deque()
         self._seats: list[Seat] = []
         # Those that were taken away, and still end what they have.
@@ -341,7 +339,6 @@ class EventPool:
         """
         A call returned.
         """
-        self._oneByOne = False
         self._accept(member, job)
         job.stopTimers()
         job.result.succeed(value)
@@ -351,7 +348,6 @@ class EventPool:
         """
         A call raised.
         """
-        self._oneByOne = False
         self._accept(member, job)
         self._fail(job, outcome.localError())
 
@@ -506,10 +502,13 @@ class EventPool:
         """
         if self._life is _Life.TERMINATED:
             return
-        for most in range(1, (1 if self._oneByOne else self._capacity) + 1):
+        for most in range(1, self._capacity + 1):
             for seat in self._seats:
                 while self._waiting and (member := seat.member) is not None:
-                    if not member.isUp or len(member.held) >= most:
+                    held = member.held
+                    if not member.isUp or len(held) >= most:
+                        break
+                    if held and not mayJoin(self._waiting[0], held):
                         break
                     self._give(seat, member, self._waiting.popleft())
             if not self._waiting:
@@ -569,18 +568,15 @@ class EventPool:
         """
         Those that a process had not begun, without one that none is to try any more.
         """
-        jobs: list[Job] = ending.notBegun
-        if jobs and not ending.begun:
-            # One of them may be the cause: each is given alone, to find out.
-            self._oneByOne = True
-            if ending.tried(jobs[0]):
-                lost = ending.neverBegun(describeCall(*jobs[0].callTuple))
-                error = WorkerLostError(
-                    ending.pid, lost.exitCode, lost.signal, reason=f"{lost.call}: {lost.reason}"
-                )
-                self._fail(jobs[0], error)
-                return []
-        return jobs
+        poison: Job | None = ending.tried()
+        if poison is None:
+            return ending.notBegun
+        lost = ending.neverBegun(describeCall(*poison.callTuple), poison.tries)
+        error = WorkerLostError(
+            ending.pid, lost.exitCode, lost.signal, reason=f"{lost.call}: {lost.reason}"
+        )
+        self._fail(poison, error)
+        return []
 
     def _waitAgain(self, jobs: Sequence[Job]) -> None:
         """

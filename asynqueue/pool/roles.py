@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CallTuple = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
-# A call is given to so many children that end before they begin it.
+# A call is given to so many children that end before they begin it, the last time alone.
 MOST_TRIES = 3
 
 _UNKNOWN = (
@@ -72,24 +72,27 @@ class Ending:
         """
         return WorkerLost(call, f"process {self.pid}", True, self.exitCode, self.signal, self.why)
 
-    def tried(self, job: Any) -> bool:
+    def tried(self) -> Any:
         """
-        Count a try for a call that may be what ended the child: one that was all it had,
-        and that it had not begun.
+        Count a try for each call that may be what ended the child: it had begun none of
+        them. From then on they are given alone: see L{mayJoin}.
 
-        @param job: a job that has C{tries}.
-        @return: whether that were enough tries.
+        @return: the job that was alone here and has had enough tries; C{None} if there is
+            none. All have C{tries}.
         """
-        if self.begun or not self.wasUp or len(self.notBegun) != 1:
-            return False
-        job.tries += 1
-        return bool(job.tries >= MOST_TRIES)
+        if self.begun or not self.wasUp:
+            return None
+        for job in self.notBegun:
+            job.tries += 1
+        if len(self.notBegun) != 1 or self.notBegun[0].tries < MOST_TRIES:
+            return None
+        return self.notBegun[0]
 
-    def neverBegun(self, call: str) -> WorkerLost:
+    def neverBegun(self, call: str, tries: int) -> WorkerLost:
         """
         The error for a call that it had not begun, as others before it had not.
         """
-        reason = f"{MOST_TRIES} processes ended before they began it, the last: {self.inWords()}"
+        reason = f"{tries} processes ended before they began it, the last: {self.inWords()}"
         name = f"process {self.pid}"
         return WorkerLost(call, name, False, self.exitCode, self.signal, reason)
 
@@ -119,6 +122,16 @@ class Ending:
         if self.signal is not None:
             return f"killed by {signalName(self.signal)}"
         return f"exit code {self.exitCode}"
+
+
+def mayJoin(job: Any, held: dict[int, Any]) -> bool:
+    """
+    Whether a child may be given a job beside those that it has. One that may have ended
+    another child has a child for itself, until it has ended.
+
+    @param held: what the child has, by numbers.
+    """
+    return not held or not (job.tries or next(iter(held.values())).tries)
 
 
 class CallOwner(Protocol):

@@ -118,7 +118,7 @@ class Task:
     @ivar number: tells in which order calls were made; a new attempt keeps it.
     @ivar state: see L{State}.
     @ivar holder: the ledger of the worker that has the task, if one has.
-    @ivar tries: how many processes have ended as they had only this, before they began it.
+    @ivar tries: how many processes have ended that had this and had begun nothing that they had.
     @cvar isUpdate: whether this is a call of C{TaskQueue.update}, made to one
         worker and not queued.
     @cvar lasting: whether it is one that later workers must make, too.
@@ -308,6 +308,7 @@ class Task:
         again = Task(self.owner, self.callTuple, self.options, self.number)
         again._caller = self._caller
         again._attemptsLeft = self._attemptsLeft - spent
+        again.tries = self.tries
         again.d = self.d
         again.d.task = again
         if self._timer is not None:

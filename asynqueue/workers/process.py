@@ -36,7 +36,7 @@ from asynqueue.interfaces import (
 from asynqueue.outcome import Raised, describeCall
 from asynqueue.pool.hubs import Hub, Timer, hubOf
 from asynqueue.pool.member import Member
-from asynqueue.pool.roles import CallTuple, Ending
+from asynqueue.pool.roles import CallTuple, Ending, mayJoin
 from asynqueue.pool.seat import Seat
 from asynqueue.pool.sources import MemberSource
 from asynqueue.pool.upkeep import Limits, residentBytes
@@ -55,6 +55,9 @@ _STALE_SECONDS = 2 * AHEAD_SECONDS
 
 # An urgent task does not wait behind more work than this, besides what runs.
 _SHORT_SECONDS = 0.0005
+
+# What a child has begun none of is left to it for so many looks.
+_MOST_LOOKS = 100
 
 _READY: Deferred[None] = succeed(None)
 
@@ -182,6 +185,8 @@ class ProcessWorker:
         self._returner: Callable[[Sequence[ITask]], None] | None = None
         self._reporter: Callable[[str, Sequence[ITask], bool], None] | None = None
         self._isFailing = False
+        # Whether it may hold a task that must be alone in its child.
+        self._isWary = False
         self._deliveries = Deliveries(self._checkStopped)
         self._iterators = HeldIterators(
             self._sources,
@@ -194,8 +199,9 @@ class ProcessWorker:
         self._gone = Waiters()
         self._staleCheck: Timer | None = None
         self._stalled = False
+        self._looks = 0
         self._ended = 0
-        self._endedBefore = 0
+        self._before = (0, 0)
         self._seconds = 0.0
 
     # IWorker
@@ -237,6 +243,8 @@ class ProcessWorker:
         elif member is None:
             self._waiting[task] = None
             self._seat.fill()
+        elif task.tries or self._isWary:
+            self._lineUp((task,))
         else:
             self._give(member, task)
         if self._staleCheck is None and len(held) > 1:
@@ -519,11 +527,14 @@ class ProcessWorker:
 
     def _lineUp(self, tasks: Iterable[ITask]) -> None:
         """
-        Give tasks to a child while one takes them; the others wait for the next one.
+        Give tasks to a child while one takes them; the others wait for the next one, or
+        until what is alone there has ended.
         """
         for task in tasks:
+            if task.tries:
+                self._isWary = True
             member = self._seat.member
-            if member is None:
+            if member is None or self._waiting or not mayJoin(task, member.held):
                 self._held[task] = 0
                 self._waiting[task] = None
             else:
@@ -531,20 +542,25 @@ class ProcessWorker:
         if self._waiting:
             self._seat.fill()
 
+    def _goOn(self) -> None:
+        """
+        What was alone in a child may have ended.
+        """
+        waiting, self._waiting = self._waiting, {}
+        self._isWary = any(task.tries for task in self._held)
+        self._lineUp(waiting)
+
     def _triedAgain(self, ending: Ending) -> list[ITask]:
         """
         Those that a child had not begun, without one that nobody is to try any more.
         """
-        tasks = ending.notBegun
-        if tasks and not ending.begun:
-            # One of them may be the cause: the next is given alone, to find out.
-            self._window.close()
-            if ending.tried(tasks[0]):
-                task = tasks[0]
-                self._held.pop(task, None)
-                task.errback(Failure(ending.neverBegun(describeCall(*task.callTuple))))
-                return []
-        return tasks
+        poison: ITask | None = ending.tried()
+        if poison is None:
+            return ending.notBegun
+        self._held.pop(poison, None)
+        call = describeCall(*poison.callTuple)
+        poison.errback(Failure(ending.neverBegun(call, poison.tries)))
+        return []
 
     def _cannotSend(self, task: ITask, error: BaseException) -> None:
         if task in self._held:
@@ -605,6 +621,8 @@ class ProcessWorker:
             self._window.measured(tasks, seconds)
 
     def _checkReady(self) -> None:
+        if self._isWary:
+            self._goOn()
         ready = self._ready
         if ready is not None and len(self._held) < self._window.size:
             self._ready = None
@@ -613,22 +631,49 @@ class ProcessWorker:
     # Freshness
 
     def _startStaleCheck(self) -> None:
-        self._endedBefore = self._ended
+        self._before = self._progress()
         self._staleCheck = self._theHub().callLater(_STALE_SECONDS, self._checkStale)
 
     def _checkStale(self) -> None:
         """
-        While tasks are lined up: if none has ended since the last look, others
+        While tasks are lined up: if nothing has moved since the last look, others
         shall have them, and this worker no more until one has (G6).
         """
         self._staleCheck = None
-        if self._ended == self._endedBefore and self._returner is not None:
+        if self._progress() != self._before or self._returner is None:
+            self._looks = 0
+            if len(self._held) > 1:
+                self._startStaleCheck()
+        elif self._looks < _MOST_LOOKS and self._isBetween():
+            # It may be about to end by one of them, and must have them all as it does.
+            self._looks += 1
+            self._startStaleCheck()
+        else:
+            self._looks = 0
             self._stalled = True
             self._window.close()
             self._handBack(self._unbegun())
             self._checkReady()
-        elif len(self._held) > 1:
-            self._startStaleCheck()
+
+    def _progress(self) -> tuple[int, int]:
+        """
+        How far the tasks have come. That one has begun is known before its child, or those
+        before it, are heard of: this program may have been busy.
+        """
+        member = self._seat.member
+        return self._ended, 0 if member is None else member.begun
+
+    def _isBetween(self) -> bool:
+        """
+        Whether the child has calls, and has begun none of them.
+        """
+        member = self._seat.member
+        return (
+            member is not None
+            and member.isUp
+            and bool(member.held)
+            and not member.hasBegun(next(iter(member.held)))
+        )
 
     # Within
 

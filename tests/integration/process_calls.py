@@ -856,3 +856,19 @@ def numbersBehind(gate: Token, end: int) -> Iterator[int]:
     yield 0
     gate.wait()
     yield from range(1, end)
+
+
+class Sized:
+    """
+    Has so many bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.content = bytes(size)
+
+
+def sizeOf(sized: Sized) -> int:
+    """
+    How many it has.
+    """
+    return len(sized.content)

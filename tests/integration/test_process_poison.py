@@ -21,25 +21,44 @@ _TOO_LARGE = 1 << 26
 _ALLOWED = 1 << 24
 
 
+@pytest.mark.parametrize(("count", "retries"), [(1, 0), (3, 0), (2, 2)])
 @ensureDeferred
-async def test_aCallThatNoProcessLivesToBegin() -> None:
+async def test_aCallThatNoProcessLivesToBegin(count: int, retries: int) -> None:
     """
-    A call that is too large for its process is given to three alone, and fails; those
-    that were lined up with it are made.
+    A call that is too large for its process ends three of them, however many there are, and
+    one more for each of its retries; then it fails. Those that were lined up with it are
+    made.
     """
-    queue = ProcessQueue(1, initializer=calls.limitMemory, initargs=[_ALLOWED])
-    await gatherResults([queue.call(abs, number) for number in range(50)])
+    queue = ProcessQueue(count, initializer=calls.limitMemory, initargs=[_ALLOWED])
+    await gatherResults([queue.call(abs, number) for number in range(200)])
     before: list[Any] = [Heard(queue.call(abs, number)) for number in range(20)]
-    poison = Heard(queue.call(len, bytes(_TOO_LARGE)))
+    poison = Heard(queue.call(len, bytes(_TOO_LARGE), retries=retries))
     after: list[Any] = [Heard(queue.call(abs, number)) for number in range(20)]
     heard = [*before, poison, *after]
     await DeferredList([each.d for each in heard]).addTimeout(60, theReactor(None))
     assert isinstance(poison.error, WorkerLost)
     assert not poison.error.begun
-    assert "3 processes ended before they began it" in str(poison.error)
+    assert f"{3 + retries} processes ended before they began it" in str(poison.error)
     assert [each.result for each in (*before, *after)] == 2 * list(range(20))
-    # The first may die with others lined up, which tells nothing of any.
-    assert queue.stats()[0].lost in (3, 4)
+    assert sum(each.lost for each in queue.stats()) == 3 + retries
+    await queue.shutdown()
+
+
+@ensureDeferred
+async def test_anItemThatNoProcessLivesToBegin() -> None:
+    """
+    In a map, too, only the item that is too large is lost.
+    """
+    queue = ProcessQueue(1, initializer=calls.limitMemory, initargs=[_ALLOWED])
+    sizes = [*range(50), _TOO_LARGE, *range(50)]
+    results: list[Any] = []
+    for d in queue.map(calls.sizeOf, map(calls.Sized, sizes)):
+        try:
+            results.append(await d)
+        except WorkerLost as error:
+            results.append(error.begun)
+    sizes[50] = False
+    assert results == sizes
     await queue.shutdown()
 
 

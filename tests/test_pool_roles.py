@@ -1,0 +1,56 @@
+"""
+What L{asynqueue.pool.roles} promises of the ends of children.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from asynqueue.pool.roles import MOST_TRIES, Ending, mayJoin
+from asynqueue.testing import MemoryTask
+
+
+def ended(begun: list[Any], notBegun: list[Any], wasUp: bool = True) -> Ending:
+    """
+    The end of a child that had these tasks.
+    """
+    return Ending(1, None, 9, "", "", begun, notBegun, wasUp)
+
+
+def test_oneThatWasAloneIsGivenUpAfterSomeTries() -> None:
+    """
+    Each child that has ended with a call counts, the last one if it had only that.
+    """
+    poison, other = MemoryTask(abs), MemoryTask(abs)
+    assert ended([], [poison, other]).tried() is None
+    for _ in range(MOST_TRIES - 2):
+        assert ended([], [poison]).tried() is None
+    assert ended([], [other, poison]).tried() is None
+    assert ended([], [poison]).tried() is poison
+    assert (poison.tries, other.tries) == (MOST_TRIES + 1, 2)
+
+
+@pytest.mark.parametrize("how", ["another had begun", "it was not up"])
+def test_whatTheChildDidNotComeToCountsNot(how: str) -> None:
+    """
+    A child that had begun a call died of that, and one that was not up of something else.
+    """
+    task = MemoryTask(abs)
+    begun = [MemoryTask(abs)] if how == "another had begun" else []
+    for _ in range(MOST_TRIES + 1):
+        assert ended(begun, [task], wasUp=bool(begun)).tried() is None
+    assert task.tries == 0
+
+
+def test_oneThatMayHaveEndedAChildIsAlone() -> None:
+    """
+    It joins no other, and no other joins it.
+    """
+    suspect, other, third = (MemoryTask(abs) for _ in range(3))
+    suspect.tries = 1
+    assert mayJoin(suspect, {})
+    assert mayJoin(other, {1: third})
+    assert not mayJoin(suspect, {1: other})
+    assert not mayJoin(other, {1: suspect})
