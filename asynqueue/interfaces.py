@@ -167,8 +167,8 @@ class IResigningWorker(IWorker):
 
 class IFailingWorker(IWorker):
     """
-    A worker that may be unable to run anything for a while, as one whose process cannot be
-    started. It tries again by itself.
+    A worker that may be unable to run anything for a while, as one whose process or thread
+    cannot be started. It tries again by itself.
     """
 
     def setReporter(callableObject: Callable[[str, Sequence[ITask], bool], None]) -> None:

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from asynqueue import TaskQueue, ThreadWorker, WorkerLost
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.testing import (
+    MemoryPrefetcher,
     MemoryTask,
     RecordingConsumer,
     WorkerCheck,
@@ -25,7 +26,7 @@ from asynqueue.testing import (
     workerChecks,
 )
 from asynqueue.workers.held import IDLE_SECONDS
-from tests.doubles import readingLogs
+from tests.doubles import Heard, readingLogs
 
 # Seconds after which a test has failed. None waits so long.
 PATIENCE = 30
@@ -501,3 +502,95 @@ def test_generatorThatRaisesAsItIsClosed(clock: ThreadClock) -> None:
         clock.turnUntil(lambda: after.ended)
     assert logs.said() == ["closing an iterator failed"]
     worker.crash()
+
+
+class Room:
+    """
+    Says whether the system has room for another thread.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.isThere = False
+        self.asked = 0
+        start = Thread.start
+
+        def startIf(thread: Thread) -> None:
+            self.asked += 1
+            if not self.isThere:
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(Thread, "start", startIf)
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Room:
+    """
+    There is none at first.
+    """
+    return Room(monkeypatch)
+
+
+def test_withoutAThreadOthersHaveTheCalls(clock: ThreadClock, room: Room) -> None:
+    """
+    A worker whose thread cannot be started is given nothing until it can: others have what it
+    was given, and C{why} says what it fails by. It tries again by itself.
+    """
+    worker = ThreadWorker(["disk"], reactor=clock)
+    other = MemoryPrefetcher(window=10)
+    queue = TaskQueue(worker, other, reactor=clock)
+    with readingLogs() as logs:
+        calls = [Heard(queue.call(abs, -n)) for n in range(5)]
+        disk = [Heard(queue.call(abs, -n, series="disk")) for n in range(2)]
+    while other.step() is not None:
+        pass
+    assert [each.result for each in calls] == [*range(5)]
+    assert logs.said() == [
+        "ThreadWorker 1: no thread can be started: RuntimeError: can't start new thread"
+    ]
+    assert "ThreadWorker 1 can run nothing for now: no thread can" in queue.why(disk[1].d)
+    clock.advance(1)
+    assert disk[0].results == []
+    room.isThere = True
+    clock.advance(1)
+    clock.turnUntil(lambda: all(each.results for each in disk))
+    assert [each.result for each in disk] == [0, 1]
+    ended = Heard(queue.shutdown())
+    clock.turnUntil(lambda: ended.results)
+
+
+def test_withoutHopeOfAThread(clock: ThreadClock, room: Room) -> None:
+    """
+    After half a minute calls that no other worker may run fail, and say why; without a queue
+    the tasks do.
+    """
+    queue = TaskQueue(ThreadWorker(reactor=clock), reactor=clock)
+    alone, task = ThreadWorker(reactor=clock), MemoryTask(abs, -1)
+    with readingLogs():
+        heard = [Heard(queue.call(abs, -1)), Heard(task.d)]
+        alone.run(task)
+        for _ in range(60):
+            clock.advance(1)
+    for each in heard:
+        assert isinstance(each.error, WorkerLost)
+        assert not each.error.begun
+        assert "no thread can be started" in str(each.error)
+    assert Heard(queue.shutdown()).results
+    assert Heard(alone.stop()).results
+    assert clock.getDelayedCalls() == []
+
+
+def test_fewerThreadsThanItMayHave(clock: ThreadClock, room: Room) -> None:
+    """
+    With one thread it runs its tasks, though there is no room for another.
+    """
+    queue = TaskQueue(ThreadWorker(threads=3, reactor=clock), reactor=clock)
+    room.isThere = True
+    calls = [Heard(queue.call(abs, -1))]
+    room.isThere = False
+    calls += [Heard(queue.call(abs, -1)) for _ in range(9)]
+    clock.turnUntil(lambda: all(each.results for each in calls))
+    assert [each.result for each in calls] == 10 * [1]
+    assert room.asked > 1
+    ended = Heard(queue.shutdown())
+    clock.turnUntil(lambda: ended.results)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import suppress
 from enum import Enum
 from queue import SimpleQueue
 from threading import Thread
@@ -31,13 +32,14 @@ from asynqueue.checks import wholeNumber
 from asynqueue.errors import WorkerLost
 from asynqueue.failures import caught
 from asynqueue.forks import tellForks
-from asynqueue.interfaces import IPrefetchingWorker, ISlottedWorker, ITask
+from asynqueue.interfaces import IFailingWorker, IPrefetchingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import isIterator
-from asynqueue.outcome import describeCall, shortRepr
+from asynqueue.outcome import describeCall, inWords, shortRepr
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.timers import later
 from asynqueue.workers.delivery import Deliveries
+from asynqueue.workers.failing import Fault
 from asynqueue.workers.held import HeldIterators
 from asynqueue.workers.outbox import Outbox
 from asynqueue.workers.steps import Close, Step, ThreadSource
@@ -138,7 +140,7 @@ def _work(
     left()
 
 
-@implementer(IPrefetchingWorker, ISlottedWorker)
+@implementer(IPrefetchingWorker, IFailingWorker, ISlottedWorker)
 class ThreadWorker:
     """
     Runs blocking functions in threads of its own, which end with it.
@@ -196,6 +198,7 @@ class ThreadWorker:
             lambda seconds, f: later(theReactor(self._reactor), seconds, f),
             self._checkStopped,
         )
+        self._fault = Fault(lambda: self._name, lambda: theReactor(self._reactor), self._tryAgain)
         self._check: Any = None
         self._stalled = False
         self._ended = 0
@@ -226,6 +229,9 @@ class ThreadWorker:
     def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
         self._returner = callableObject
 
+    def setReporter(self, callableObject: Callable[[str, Sequence[ITask], bool], None]) -> None:
+        self._fault.reporter = callableObject
+
     def run(self, task: ITask) -> Deferred[None]:
         held = self._held
         if self._stalled and len(held) >= self._window.size:
@@ -241,7 +247,7 @@ class ThreadWorker:
         else:
             self._jobs.append(run)
         if self._unstarted and self._threads - self._unstarted < len(held):
-            self._startThread()
+            self._needThread()
         self._tokens.put(True)
         if self._check is None and len(held) > self._threads:
             self._startCheck()
@@ -271,8 +277,10 @@ class ThreadWorker:
         self._notBegun = [task for task in unbegun if not task.ended]
         left = [task for task in self._held if not task.ended]
         if self._sources and self._areBusy(len(self._held) - len(unbegun)):
-            # One that ends by itself, for what is to be closed.
-            self._startThread()
+            # One that ends by itself, for what is to be closed; without room for it that
+            # waits for a thread that is busy.
+            with suppress(Exception):
+                self._startThread()
         self._held.clear()
         self._life = _Life.CRASHED
         self._stopTimers()
@@ -315,7 +323,52 @@ class ThreadWorker:
         if self._life is not _Life.SERVING:
             theReactor(self._reactor).callFromThread(self._checkStopped)
 
+    def _needThread(self) -> None:
+        """
+        Have another thread for what is held. If there is none at all, the queue gives that
+        to others until there is one.
+        """
+        if self._fault.reason:
+            return
+        try:
+            self._startThread()
+        except Exception as error:
+            # The system has no room for it.
+            if self._unstarted == self._threads:
+                self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """
+        There is no thread, and there will be none for a while.
+        """
+        tasks = self.takeBack() if self._fault.reporter is not None else ()
+        self._fault.strike(f"no thread can be started: {inWords(error)}", tasks)
+        if self._fault.reporter is None and self._fault.isHopeless:
+            for task in self.takeBack():
+                call = describeCall(*task.callTuple)
+                lost = WorkerLost(call, self._name, begun=False, reason=self._fault.reason)
+                task.errback(Failure(lost))
+        self._checkStopped()
+
+    def _tryAgain(self) -> None:
+        """
+        There may be room for a thread now.
+        """
+        try:
+            self._startThread()
+        except Exception as error:
+            # There is none.
+            self._fail(error)
+        else:
+            self._fault.end()
+            self._checkReady()
+
     def _startThread(self) -> None:
+        """
+        Start a thread.
+
+        @raise Exception: the system has no room for it.
+        """
         # Kept, since threads ask for it, too.
         reactor = self._reactor = theReactor(self._reactor)
         if self._outbox is None:
@@ -333,8 +386,8 @@ class ThreadWorker:
             name=f"asynqueue worker {self.ID} thread {self._threads - self._unstarted + 1}",
             daemon=True,
         )
-        self._unstarted -= 1
         thread.start()
+        self._unstarted -= 1
 
     def forked(self) -> None:
         """
@@ -364,7 +417,7 @@ class ThreadWorker:
             task.errback(Failure(WorkerLost(call, self._name, reason=reason)))
         for _ in waiting:
             if self._unstarted:
-                self._startThread()
+                self._needThread()
             self._tokens.put(True)
         self._checkReady()
         self._checkStopped()
@@ -481,6 +534,7 @@ class ThreadWorker:
 
     def _stopTimers(self) -> None:
         self._iterators.stop()
+        self._fault.stop()
         if self._check is not None:
             self._check.cancel()
             self._check = None
