@@ -447,6 +447,25 @@ def test_crashInTheCodeOfAGenerator(clock: ThreadClock, hold: Hold) -> None:
     assert numbers.closedIn is thread
 
 
+def test_itemsOfAStepThatBeganLate(clock: ThreadClock, hold: Hold) -> None:
+    """
+    An item does not wait for the next one, also where all threads were busy for a while
+    before one of them came to make it.
+    """
+    numbers, worker, before = Numbers(slow=hold), ThreadWorker(reactor=clock), Hold()
+    task = MemoryTask(numbers)
+    worker.run(task)
+    worker.run(MemoryTask(before))
+    assert before.begun.wait(PATIENCE)
+    clock.turn()
+    clock.advance(0.1)
+    before.released.set()
+    assert hold.begun.wait(PATIENCE)
+    clock.advance(1)
+    assert task.ended
+    worker.crash()
+
+
 def test_crashClosesWhatATaskWaitsFor(clock: ThreadClock, hold: Hold) -> None:
     """
     A crash closes a generator whose items go to a consumer, too.

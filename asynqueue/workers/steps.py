@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import Context
+from math import inf
 from threading import Lock
 from time import perf_counter
 from types import GeneratorType
@@ -50,11 +51,13 @@ class Step:
     An iterator in the hands of a thread, for some items.
     """
 
-    __slots__ = ("_count", "_source", "failure", "finished", "items")
+    __slots__ = ("_count", "_end", "_source", "failure", "finished", "items")
 
     def __init__(self, source: ThreadSource, count: int) -> None:
         self._source = source
         self._count = count
+        # When a thread hands over what it has; it has not begun as long as this is infinite.
+        self._end = inf
         self.items: deque[Any] = deque()
         self.finished = False
         self.failure: Failure | None = None
@@ -67,7 +70,7 @@ class Step:
         put(self)
 
     def _take(self, iterator: Iterator[Any]) -> None:
-        end = perf_counter() + _STEP_SECONDS
+        end = self._end = perf_counter() + _STEP_SECONDS
         try:
             for _ in range(self._count):
                 self.items.append(next(iterator))
@@ -79,6 +82,13 @@ class Step:
             # The seam to user code, as for a task: an exit is an outcome.
             self.failure = caught(error)
             self.finished = True
+
+    @property
+    def isLate(self) -> bool:
+        """
+        Whether the next item that is made ends the step.
+        """
+        return perf_counter() > self._end
 
     def taken(self) -> list[Any]:
         """
@@ -245,14 +255,22 @@ class ThreadSource:
             # An item that comes later than this ends the step; those before it
             # must not wait until it comes.
             if self.isStepping:
-                self._early = later(self._reactor, 2 * _STEP_SECONDS, self._takeEarly, step)
+                self._lookLater(step, 2 * _STEP_SECONDS)
 
-    def _takeEarly(self, step: Step) -> None:
+    def _lookLater(self, step: Step, seconds: float) -> None:
+        self._early = later(self._reactor, seconds, self._takeEarly, step, seconds)
+
+    def _takeEarly(self, step: Step, seconds: float) -> None:
         """
-        A step takes its time: hand on what it has so far.
+        A step takes its time: hand on what it has so far. If the thread came to it late, or
+        has not come to it yet, look again later.
         """
         self._early = None
+        # First this: what is made between the two is not lost.
+        isLate = step.isLate
         items = step.taken()
+        if self.sink is not None and not isLate:
+            self._lookLater(step, 2 * seconds)
         self._credit -= len(items)
         if items and self.sink is not None:
             self.sink.receive(items)

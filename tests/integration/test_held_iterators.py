@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import wraps
 from typing import Any
 
 import pytest
-from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 
 from asynqueue import (
@@ -70,11 +70,16 @@ KINDS: dict[str, Callable[[], Any]] = {
 inEachPlace = pytest.mark.parametrize("kind", KINDS)
 
 
-def soon(d: Deferred[Any]) -> Deferred[Any]:
+def bounded(test: Callable[..., Any]) -> Callable[..., Deferred[Any]]:
     """
-    A Deferred that fails if it does not fire.
+    A test as a function that returns a Deferred, which fails if it does not fire.
     """
-    return d.addTimeout(PATIENCE, theReactor())
+
+    @wraps(test)
+    def run(*args: Any, **kw: Any) -> Deferred[Any]:
+        return Deferred.fromCoroutine(test(*args, **kw)).addTimeout(PATIENCE, theReactor())
+
+    return run
 
 
 async def takenFrom(deferator: Deferator) -> list[Any]:
@@ -117,8 +122,8 @@ async def shutDownInEachState(kind: str) -> None:
         failed = await queue.call(numbersThenRaise, 3, "in the middle")
         with pytest.raises(CheckedError):
             await takenFrom(failed)
-        await soon(queue.shutdown())
-        await soon(end.arrivals(2))
+        await queue.shutdown()
+        await end.arrivals(2)
         for deferator, first in ((unread, 0), (begun, 3)):
             items = await takenUntilLost(deferator)
             assert items[:1] == [first], kind
@@ -127,17 +132,18 @@ async def shutDownInEachState(kind: str) -> None:
         await gatherResults([each.close(), end.close()])
 
 
-def test_shutdownInEachStateOfAnIterator() -> Deferred[Any]:
+@bounded
+async def test_shutdownInEachStateOfAnIterator() -> None:
     """
     A queue that is shut down closes the iterators that nobody reads, and who reads them
     afterwards gets what had come, and a C{WorkerLost}. Those that have ended, or failed, are
     as they were. That takes its time: all kinds of workers have it at once.
     """
-    return gatherResults([Deferred.fromCoroutine(shutDownInEachState(kind)) for kind in KINDS])
+    await gatherResults([Deferred.fromCoroutine(shutDownInEachState(kind)) for kind in KINDS])
 
 
 @inEachPlace
-@ensureDeferred
+@bounded
 async def test_shutdownWaitsForReaders(kind: str) -> None:
     """
     A queue that is shut down waits for those who read an iterator: one who goes on and on,
@@ -147,19 +153,19 @@ async def test_shutdownWaitsForReaders(kind: str) -> None:
         queue = TaskQueue(workers())
         consumer = RecordingConsumer(pauseAfter=10)
         consumed = queue.call(numbersTo, 2000, consumer=consumer)
-        await soon(consumer.written(10))
+        await consumer.written(10)
         reading = await queue.call(numbersTo, 2000)
         down = Heard(queue.shutdown())
         assert await takenFrom(reading) == list(range(2000))
         assert down.results == []
         consumer.producer.resumeProducing()
-        assert await soon(consumed) is consumer
+        assert await consumed is consumer
         assert consumer.items == list(range(2000))
-        await soon(down.d)
+        await down.d
 
 
 @inEachPlace
-@ensureDeferred
+@bounded
 async def test_shutdownWaitsForAnItem(kind: str) -> None:
     """
     A queue that is shut down waits for an item that somebody waits for, and then for those
@@ -170,16 +176,16 @@ async def test_shutdownWaitsForAnItem(kind: str) -> None:
         waiting = await queue.call(calls.numbersBehind, gate.token, 2000)
         assert await anext(waiting) == 0
         waited = Deferred.fromCoroutine(takenFrom(waiting))
-        await soon(gate.arrivals())
+        await gate.arrivals()
         down = Heard(queue.shutdown())
         gate.open()
-        assert await soon(waited) == list(range(1, 2000))
-        await soon(down.d)
+        assert await waited == list(range(1, 2000))
+        await down.d
         await gate.close()
 
 
 @inEachPlace
-@ensureDeferred
+@bounded
 async def test_crashWithOpenIterators(kind: str) -> None:
     """
     When a worker crashes, who waits for an item of its iterator has a C{WorkerLost}, and
@@ -192,19 +198,19 @@ async def test_crashWithOpenIterators(kind: str) -> None:
         waiting = await queue.call(calls.numbersBehind, gate.token, 2000)
         assert await anext(waiting) == 0
         waited = Deferred.fromCoroutine(takenUntilLost(waiting))
-        await soon(gate.arrivals())
+        await gate.arrivals()
         queue.detachWorker(worker, crash=True)
-        assert await soon(waited) == []
+        assert await waited == []
         items = await takenUntilLost(held)
         assert items == list(range(len(items)))
         gate.open()
         if kind != "process":
-            await soon(end.arrivals())
-        await soon(queue.shutdown())
+            await end.arrivals()
+        await queue.shutdown()
         await gatherResults([gate.close(), each.close(), end.close()])
 
 
-@ensureDeferred
+@bounded
 async def test_codeThatDoesNotComeToAnEnd() -> None:
     """
     An iterator that nobody reads, and whose code is in the middle of an item for long, is
@@ -213,7 +219,7 @@ async def test_codeThatDoesNotComeToAnEnd() -> None:
     queue, gate = ProcessQueue(1), Gate()
     stuck = await queue.call(calls.numbersBehind, gate.token, 2000)
     assert await anext(stuck) == 0
-    await soon(gate.arrivals())
-    await soon(queue.shutdown())
+    await gate.arrivals()
+    await queue.shutdown()
     assert await takenUntilLost(stuck) == []
     await gate.close()
