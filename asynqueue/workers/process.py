@@ -704,11 +704,14 @@ class ProcessWorker:
 
     def _endSource(self, source: MemberSource) -> None:
         """
-        Have the child end an iterator, whose code it is in.
+        Have the child end an iterator that it does not come to close. It may be in the code
+        of another one: if that is read, it is waited for.
         """
         for member in self._seat.members:
-            for number, other in list(member.streams.items()):
-                if other is source:
+            streams = list(member.streams.items())
+            isRead = any(other.sink is not None for _, other in streams)
+            for number, other in streams:
+                if other is source and not isRead:
                     self._interrupt(member, number, "an iterator that nobody reads")
 
     def _stopTimers(self) -> None:

@@ -214,12 +214,22 @@ async def test_crashWithOpenIterators(kind: str) -> None:
 async def test_codeThatDoesNotComeToAnEnd() -> None:
     """
     An iterator that nobody reads, and whose code is in the middle of an item for long, is
-    interrupted in its process: the queue is shut down all the same.
+    interrupted in its process, and the queue is shut down; but not if the code is that of
+    another iterator, for which somebody waits.
     """
-    queue, gate = ProcessQueue(1), Gate()
+    queue, awaited, gate = ProcessQueue(1), ProcessQueue(1, grace=0.0), Gate()
+    unread = await awaited.call(numbersTo, 2000)
+    waiting = await awaited.call(calls.numbersBehind, gate.token, 2000)
+    waited = Deferred.fromCoroutine(takenFrom(waiting))
     stuck = await queue.call(calls.numbersBehind, gate.token, 2000)
     assert await anext(stuck) == 0
-    await gate.arrivals()
+    await gate.arrivals(2)
+    down = Heard(awaited.shutdown())
     await queue.shutdown()
     assert await takenUntilLost(stuck) == []
+    assert down.results == []
+    gate.open()
+    assert await waited == list(range(2000))
+    await takenUntilLost(unread)
+    await down.d
     await gate.close()
