@@ -517,7 +517,7 @@ class TaskQueue:
         hash(series)
         self._dispatcher.qualify(ledger, series)
 
-    def workers(self, ID: int | None = None, *, dialing: bool = True) -> Any:
+    def workers(self, ID: int | None = None, *, dialing: bool = True, failing: bool = True) -> Any:
         """
         The workers, in the order they were attached; or the one of an ID, or
         C{None} if there is none.
@@ -525,10 +525,11 @@ class TaskQueue:
         @param dialing: whether those follow that have no connection yet, or not again.
             What keeps one of them from it is in its C{dialing}. They are not counted by
             C{len}, and have no tasks.
+        @param failing: whether those are among them that can run nothing for now.
         """
         ledgers = self._dispatcher.ledgers
         if ID is None:
-            hired = [ledger.worker for ledger in ledgers.values()]
+            hired = [ledger.worker for ledger in ledgers.values() if failing or not ledger.fault]
             return [*hired, *self._dispatcher.arrivals.workers()] if dialing else hired
         ledger = ledgers.get(ID)
         return None if ledger is None else ledger.worker
@@ -577,8 +578,8 @@ class TaskQueue:
 
     def watchWorkers(self, changed: Callable[[], None]) -> Callable[[], None]:
         """
-        Have something called each time a worker was attached, or is gone. Unlike an
-        observer, that costs tasks nothing.
+        Have something called each time a worker was attached, or is gone, or says that it
+        can run nothing for now, or can again. Unlike an observer, that costs tasks nothing.
 
         @param changed: must not raise.
         @return: what ends that. It may be called more than once.
@@ -591,6 +592,15 @@ class TaskQueue:
             watchers.pop(key, None)
 
         return end
+
+    def faultOf(self, series: Hashable = None) -> tuple[str, bool]:
+        """
+        Why no worker can run calls of a series for now, where there are such that may.
+
+        @return: why, in words, empty if one can or there is none; and whether there is no
+            hope.
+        """
+        return self._dispatcher.faultOf(series)
 
     def statistics(self) -> QueueStatistics:
         """

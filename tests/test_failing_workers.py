@@ -4,7 +4,6 @@ A worker that can run nothing for a while keeps no tasks from those that can.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,39 +12,10 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from asynqueue.errors import QueueRunError, WorkerLost
-from asynqueue.interfaces import IConnectingWorker, IFailingWorker, ITask
+from asynqueue.interfaces import IConnectingWorker
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.testing import MemoryPrefetcher, MemoryWorker
-
-
-@implementer(IFailingWorker)
-class Failing(MemoryPrefetcher):
-    """
-    Fails when it is told to.
-    """
-
-    def __init__(self, *args: Any, **kw: Any) -> None:
-        super().__init__(*args, **kw)
-        self.report: Callable[[str, Sequence[ITask], bool], None] | None = None
-
-    def setReporter(self, callableObject: Callable[[str, Sequence[ITask], bool], None]) -> None:
-        self.report = callableObject
-
-    def breakDown(self, isHopeless: bool = False) -> None:
-        """
-        Hand back all, as nothing can be run.
-        """
-        tasks, self.tasks = self.tasks, []
-        assert self.report is not None
-        self.report("no room", tasks, isHopeless)
-        self.becomeReady()
-
-    def recover(self) -> None:
-        """
-        Be able to run tasks again.
-        """
-        assert self.report is not None
-        self.report("", (), False)
+from tests.failing import Failing
 
 
 def runAll(worker: MemoryPrefetcher) -> None:

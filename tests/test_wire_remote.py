@@ -28,7 +28,7 @@ from asynqueue.testing import (
     RecordingConsumer,
     RecordingObserver,
 )
-from asynqueue.wire.messages import Flag, Kind
+from asynqueue.wire.messages import Flag, Kind, packedFault
 from asynqueue.wire.remote import RemoteWorker
 from asynqueue.workers.held import IDLE_SECONDS
 from tests.connections import MemoryConnection, failed, items, returned
@@ -299,6 +299,81 @@ def test_aHostWithoutWorkersGetsNothing() -> None:
     assert stage.back == [task]
     assert stage.connection.sent == []
     assert not task.ready.called  # type: ignore[attr-defined]
+
+
+def fault(reason: str = "no room", isHopeless: bool = False) -> tuple[Any, ...]:
+    """
+    The message that a host can run nothing.
+    """
+    return Kind.CAPACITY, 0, packedFault(reason, isHopeless)
+
+
+def test_aHostThatCanRunNothing() -> None:
+    """
+    It is given nothing until it says that it can: others have what it gives back, and
+    C{why} says what it said.
+    """
+    stage = Stage(queue=False, series=["disk"])
+    other = MemoryWorker()
+    queue = MemoryQueue(stage.worker, other)
+    d, disk = queue.call(abs, -1), queue.call(abs, -2, series="disk")
+    queue.call(abs, -3)
+    stage.connection.say(fault("no\nroom"), (Kind.GIVEN_BACK, 1))
+    other.step()
+    other.step()
+    assert resultOf(d) == 1
+    assert queue.why(disk).endswith(
+        "RemoteWorker 1 (host 10.0.0.2:4000) can run nothing for now: no room"
+    )
+    queue.clock.advance(1)
+    stage.clock.advance(1)
+    assert len(stage.connection.told(Kind.CALL)) == 1
+    stage.connection.say((Kind.CAPACITY, 1))
+    assert stage.connection.told(Kind.CALL) == [1, 2]
+    stage.connection.end(2, value=2)
+    assert resultOf(disk) == 2
+
+
+@pytest.mark.parametrize("hasQueue", [True, False])
+def test_aHostWithoutHope(hasQueue: bool) -> None:
+    """
+    What it gives back fails, and so does what was queued since when it says so again; both
+    with its reason. Without a queue, what it gives back.
+    """
+    stage = Stage(queue=False)
+    if hasQueue:
+        queue = MemoryQueue(stage.worker)
+        heard = [Heard(queue.call(abs, -1))]
+    else:
+        heard = [Heard(stage.run().d)]
+    stage.connection.say(fault(isHopeless=True), (Kind.GIVEN_BACK, 1))
+    if hasQueue:
+        heard.append(Heard(queue.call(abs, -2)))
+        assert not heard[-1].results
+        stage.connection.say(fault(isHopeless=True))
+    for each in heard:
+        assert isinstance(each.error, WorkerLost)
+        assert not each.error.begun
+        assert "no room" in str(each.error)
+
+
+def test_aFaultIsThatOfOneConnection() -> None:
+    """
+    What a host said is forgotten when there is another connection.
+    """
+    stage = Stage()
+    stage.worker.setReporter(lambda *told: reported.append(told))
+    reported: list[Any] = []
+    stage.connection.say((Kind.CAPACITY, 2))
+    assert reported == []
+    stage.connection.say((Kind.CAPACITY, 0, bytes([1])))
+    assert reported == [("it does not say why", (), True)]
+    stage.connection.lose()
+    again = MemoryConnection(stage.worker)
+    stage.worker._revive()
+    again.open()
+    again.say((Kind.CAPACITY, 2))
+    assert len(reported) == 1
 
 
 # Freshness

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, strategies as st
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.task import Clock
 
 from asynqueue import AsyncWorker, TaskQueue, ThreadWorker
 from asynqueue.errors import (
@@ -25,13 +26,14 @@ from asynqueue.errors import (
     RemoteProtocolError,
 )
 from asynqueue.iteration import deferToDelay
-from asynqueue.testing import Gate, MemoryWorker
+from asynqueue.testing import Gate, MemoryPrefetcher, MemoryWorker
 from asynqueue.testing.calls import AwkwardError, CheckedError, StuckError, Unsendable
 from asynqueue.wire.catalog import Catalog, WireWorkerUniverse
 from asynqueue.wire.messages import Kind, packedCall, packedCount
 from asynqueue.wire.serving import Host
 from asynqueue.wire.status import STATUS
 from tests.doubles import Heard, readingLogs
+from tests.failing import Failing
 from tests.test_wire_codecs import Exiting, Sprung, nothingUnpickled
 from tests.wirehosts import (
     CBOR,
@@ -1079,6 +1081,51 @@ def test_capacityFollowsTheQueue() -> None:
     station.host.lost(station.line, ConnectionError())
     station.queue.attachWorker(worker)
     assert len(station.line.sent) == 2
+
+
+def test_workersThatCanRunNothingAreTold() -> None:
+    """
+    While none can run calls the other side is told why, and gets back what was not begun and
+    what it sends; without hope that is said each time, for what it has queued since.
+    """
+    failing = Failing(["bulk"], window=2)
+    station = Station(Universe(), queue=TaskQueue(failing, reactor=Clock()), series="bulk")
+    numbers = [station.call("echo") for _ in range(3)]
+    failing.breakDown()
+    back = [(Kind.GIVEN_BACK, number, None) for number in numbers]
+    assert station.line.sent == [(Kind.CAPACITY, 0, ("no room", False)), *back]
+    assert station.said(station.call("echo")) == [(Kind.GIVEN_BACK, None)]
+    station.line.sent.clear()
+    failing.breakDown(isHopeless=True)
+    failing.breakDown(isHopeless=True)
+    assert station.line.sent == 2 * [(Kind.CAPACITY, 0, ("no room", True))]
+    failing.recover()
+    assert station.line.sent[2:] == [(Kind.CAPACITY, 1, None)]
+    last = station.call("echo", 5)
+    failing.step()
+    assert station.said(last) == [(Kind.RETURNED, [[5], {}])]
+
+
+def test_failingWorkersBesideAWellOne() -> None:
+    """
+    Only those that can run calls count.
+    """
+    failing, well = Failing(), MemoryPrefetcher()
+    station = Station(Universe(), queue=TaskQueue(failing, well, reactor=Clock()))
+    failing.breakDown(isHopeless=True)
+    assert station.line.sent == [(Kind.CAPACITY, 1, None)]
+
+
+def test_threadsBesideFailingWorkers() -> None:
+    """
+    A call that wants a thread is made, though the workers for other calls can run nothing.
+    """
+    failing, thread = Failing(["bulk"]), MemoryWorker(["thread"])
+    station = Station(Universe(), queue=TaskQueue(failing, thread, reactor=Clock()), series="bulk")
+    failing.breakDown()
+    number = station.call("echo", flags=THREAD)
+    thread.step()
+    assert station.kinds(number) == [Kind.RETURNED]
 
 
 def test_capacityThatChangedBeforeTheOpeningIsTold() -> None:

@@ -14,7 +14,7 @@ from asynqueue.errors import FrameTooLarge, LocalProtocolError
 from asynqueue.pool.streaming import sizeOf
 from asynqueue.wire.catalog import Catalog, WireWorkerUniverse
 from asynqueue.wire.codecs import Codec, codecNamed
-from asynqueue.wire.messages import Flag, Kind, packedCall, packedCount
+from asynqueue.wire.messages import Flag, Kind, packedCall, packedCount, unpackedFault
 from asynqueue.wire.serving import Host
 
 PICKLE, CBOR = codecNamed("pickle"), codecNamed("cbor")
@@ -60,6 +60,8 @@ class Line:
             value = self._codec.decodeRaised(body).error
         elif kind == Kind.ITERATOR:
             value = body.decode()
+        elif kind == Kind.CAPACITY and body:
+            value = unpackedFault(body)
         self.sent.append((Kind(kind), number, value))
 
     def whenEased(self, below: int, f: Callable[[], None]) -> None:

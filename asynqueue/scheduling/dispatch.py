@@ -352,7 +352,9 @@ class Dispatcher:
         if ledger.post is not Post.INDUCTED:
             raise WorkerLost("any call", ledger.name, begun=False, reason="it left")
         ledger.post = Post.SERVING
-        if ledger.ready:
+        if ledger.fault:
+            self._fail(ledger)
+        elif ledger.ready:
             self._attend(ledger)
         return ledger.ID
 
@@ -361,6 +363,9 @@ class Dispatcher:
         A worker came or went.
         """
         self.announcer.announce(event, worker)
+        self._tellWatchers()
+
+    def _tellWatchers(self) -> None:
         for changed in list(self.watchers.values()):
             changed()
 
@@ -541,29 +546,55 @@ class Dispatcher:
         @param isHopeless: whether tasks for it alone shall wait no longer.
         """
         ledger.fault = reason
+        ledger.hopeless = isHopeless
         if not reason:
             if ledger.post is Post.FAILING:
                 ledger.post = Post.SERVING
                 if ledger.parked:
                     ledger.parked = False
                     self._ready.append(ledger)
+                self._tellWatchers()
             self._resume()
             return
         if ledger.post is Post.SERVING:
-            ledger.post = Post.FAILING
-            if ledger.ready:
-                ledger.ready = False
-                ledger.parked = True
-                ledger.lane.idle.pop(ledger, None)
+            self._fail(ledger)
         for task in reversed(tasks):
             if task in ledger.tasks:
                 if self.open and ledger.post is Post.FAILING and not task.isUpdate:
                     self._requeue(ledger, task)
                 else:
                     task.errback(self._lostTo(ledger, task, reason))
+        # They hear of it before calls end that wait no longer.
+        self._tellWatchers()
         if isHopeless and ledger.post is Post.FAILING:
             self._endHopeless(ledger, reason)
         self._resume()
+
+    def _fail(self, ledger: Ledger) -> None:
+        """
+        A worker is given nothing until it can run tasks again.
+        """
+        ledger.post = Post.FAILING
+        if ledger.ready:
+            ledger.ready = False
+            ledger.parked = True
+            ledger.lane.idle.pop(ledger, None)
+
+    def faultOf(self, series: Hashable) -> tuple[str, bool]:
+        """
+        Why no worker can run tasks of a series for now, where there are such that may.
+
+        @return: why, in words, empty if one can or there is none; and whether there is no
+            hope.
+        """
+        able = [
+            ledger
+            for ledger in self.ledgers.values()
+            if ledger.post is not Post.LEAVING and ledger.lane.serves(series)
+        ]
+        if not able or any(ledger.post is not Post.FAILING for ledger in able):
+            return "", False
+        return able[0].fault, all(ledger.hopeless for ledger in able)
 
     def _endHopeless(self, ledger: Ledger, reason: str) -> None:
         """

@@ -47,6 +47,7 @@ class Ledger:
     @ivar waiters: those who wait until it is gone, for the tasks it did not end.
     @ivar ready: whether it waits to be assigned a task.
     @ivar fault: why it can run nothing, while it is failing.
+    @ivar hopeless: whether there is no hope then that it can again.
     @ivar parked: whether it will be ready for a task when it is failing no more.
     @ivar done: how many tasks it has ended.
     @ivar prefetching: whether it takes tasks ahead of those it runs.
@@ -62,6 +63,7 @@ class Ledger:
         "done",
         "failing",
         "fault",
+        "hopeless",
         "lane",
         "lingering",
         "parked",
@@ -83,6 +85,7 @@ class Ledger:
         self.post = Post.INDUCTED
         self.ready = False
         self.fault = ""
+        self.hopeless = False
         self.parked = False
         self.done = 0
         self.tasks: dict[Task, Lane | None] = {}

@@ -231,10 +231,11 @@ def isQualified(worker: IWorker, series: str | None) -> bool:
 
 def slotsOf(queue: TaskQueue, series: str | None) -> int:
     """
-    How many calls of a series a queue can run at once.
+    How many calls of a series a queue can run at once. Workers that can run nothing for now
+    do not count.
     """
     return sum(
         worker.slots if ISlottedWorker.providedBy(worker) else 1
-        for worker in queue.workers(dialing=False)
+        for worker in queue.workers(dialing=False, failing=False)
         if isQualified(worker, series)
     )

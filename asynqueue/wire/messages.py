@@ -69,7 +69,8 @@ class Kind(IntEnum):
     END = 24
     """The iterator has no more items, or was closed."""
     CAPACITY = 25
-    """So many calls, as the number says, the host can run at once from now on."""
+    """So many calls, as the number says, the host can run at once from now on; and why none,
+    if its workers can run nothing: see L{packedFault}."""
 
 
 class Flag(IntFlag):
@@ -138,3 +139,22 @@ def unpackedCount(body: Any) -> int:
         raise FrameInvalid(f"a credit of {len(body)} bytes")
     count: int = _COUNT.unpack(body)[0]
     return count
+
+
+def packedFault(reason: str, isHopeless: bool) -> bytes:
+    """
+    The body of a CAPACITY: nothing, while calls can be run; else a byte, which is 1 if there
+    is no hope and 0 if there is, and why, in UTF-8.
+    """
+    if not reason:
+        return b""
+    return bytes([isHopeless]) + reason.encode(errors="replace")[:LONGEST_NAME]
+
+
+def unpackedFault(body: Any) -> tuple[str, bool]:
+    """
+    Why a host can run nothing, empty if it can, and whether there is no hope.
+    """
+    if not body:
+        return "", False
+    return bytes(body[1:]).decode(errors="replace") or "it does not say why", body[0] == 1

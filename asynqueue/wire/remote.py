@@ -37,6 +37,7 @@ from asynqueue.errors import (
 from asynqueue.failures import caught, failureOf
 from asynqueue.interfaces import (
     ICancellingWorker,
+    IFailingWorker,
     IPrefetchingWorker,
     IRemoteWorker,
     ISlottedWorker,
@@ -51,7 +52,8 @@ from asynqueue.wire.codecs import codecNamed
 from asynqueue.wire.connection import Connection
 from asynqueue.wire.events import Peer
 from asynqueue.wire.incoming import Incoming
-from asynqueue.wire.messages import Flag, Kind
+from asynqueue.wire.messages import Flag, Kind, unpackedFault
+from asynqueue.wire.opening import plain
 from asynqueue.wire.sources import FarSource
 from asynqueue.wire.window import MOST, RoundTripWindow
 from asynqueue.workers.held import HeldIterators
@@ -115,7 +117,7 @@ class RemoteStatistics:
     connections: int
 
 
-@implementer(IPrefetchingWorker, ICancellingWorker, IRemoteWorker, ISlottedWorker)
+@implementer(IPrefetchingWorker, ICancellingWorker, IFailingWorker, IRemoteWorker, ISlottedWorker)
 class RemoteWorker:
     """
     Runs tasks on a host, as many at once as that says, and lines up as many more as
@@ -194,6 +196,10 @@ class RemoteWorker:
         self._ready: Deferred[None] | None = None
         self._notBegun: list[ITask] = []
         self._returner: Callable[[Sequence[ITask]], None] | None = None
+        self._reporter: Callable[[str, Sequence[ITask], bool], None] | None = None
+        # Why the host can run nothing, as it said, and whether there is no hope.
+        self._fault = ""
+        self._isHopeless = False
         self._resignator: Callable[[], None] | None = None
         self._stopped = Waiters()
         self._stale = Timer(self._later)
@@ -216,6 +222,9 @@ class RemoteWorker:
 
     def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
         self._returner = callableObject
+
+    def setReporter(self, callableObject: Callable[[str, Sequence[ITask], bool], None]) -> None:
+        self._reporter = callableObject
 
     def run(self, task: ITask) -> Deferred[None]:
         held = self._held
@@ -345,7 +354,8 @@ class RemoteWorker:
         self._connections += 1
         self._isFarewell = False
         self.host = connection.description
-        self.loss = ""
+        self.loss = self._fault = ""
+        self._isHopeless = False
         slots = about.get("slots")
         if type(slots) is not int or slots < 0:
             slots = 1
@@ -466,8 +476,18 @@ class RemoteWorker:
                 self._iterated(frame)
             case Kind.CAPACITY:
                 self._window.resize(number)
+                self._setFault(*unpackedFault(body))
             case _:
                 raise RemoteProtocolError(f"a message of the kind {kind!r} came from a host")
+
+    def _setFault(self, reason: str, isHopeless: bool) -> None:
+        """
+        The host says that it can run nothing for now and why, or that it can.
+        """
+        before, self._fault = self._fault, plain(reason)
+        self._isHopeless = isHopeless
+        if self._reporter is not None and (before or reason):
+            self._reporter(self._fault, (), isHopeless)
 
     def _settled(self, far: Calls, kind: int, number: int) -> ITask:
         """
@@ -546,10 +566,17 @@ class RemoteWorker:
             if not self._held and not self._retry.isRunning:
                 # Or they would go to and fro as fast as they can.
                 self._retry.start(_RETRY_SECONDS, self._tryAgain)
-        if self._returner is None:
-            self._waiting.update(dict.fromkeys(tasks))
-        else:
+        if self._fault and self._reporter is not None:
+            self._reporter(self._fault, tasks, self._isHopeless)
+        elif self._returner is not None:
             self._returner(tasks)
+        elif self._isHopeless:
+            for task in tasks:
+                call = describeCall(*task.callTuple)
+                lost = WorkerLost(call, self._name, begun=False, reason=self._fault)
+                task.errback(Failure(lost))
+        else:
+            self._waiting.update(dict.fromkeys(tasks))
 
     def _tryAgain(self) -> None:
         """

@@ -34,7 +34,7 @@ from asynqueue.wire.admission import Admission, Call, isQualified, slotsOf
 from asynqueue.wire.catalog import Catalog, Definitions
 from asynqueue.wire.codecs import Codec
 from asynqueue.wire.iterations import Iterations, checkedCredit, sendRaised
-from asynqueue.wire.messages import Flag, Kind, unpackedCall, unpackedCount
+from asynqueue.wire.messages import Flag, Kind, packedFault, unpackedCall, unpackedCount
 from asynqueue.wire.status import STATUS, statusOf
 from asynqueue.workers.waiters import Waiters
 
@@ -58,6 +58,10 @@ _MOST_ITEMS_BACKLOG = 4 << 20
 
 # Results of fewer bytes than this do not matter for that.
 _WEIGHTY = 1 << 12
+
+
+# What is said of workers that can run calls.
+_WELL = ("", False)
 
 
 class _Life(Enum):
@@ -125,6 +129,8 @@ class Host:
         # The calls up to here were wanted back. A large one may come later than that.
         self._recalled = -1
         self._slots: int | None = None
+        # Why the workers can run nothing, and whether there is no hope, as was said.
+        self._fault = _WELL
         # The calls without outcome ...
         self._calls = Admission(queue, self._returned, self._failed, self._notCalled, self._begun)
         # ... the credit that their iterators will have, if they return such ...
@@ -165,9 +171,25 @@ class Host:
         itself when workers come and go, and whenever messages come.
         """
         slots = slotsOf(self._queue, self._series)
-        if self._connection is not None and slots != self._slots:
+        if slots and slots == self._slots:
+            return
+        fault = _WELL if slots else self._queue.faultOf(self._series)
+        if self._connection is not None and (slots, fault) != (self._slots, self._fault):
             self._slots = slots
-            self._say(Kind.CAPACITY, slots)
+            self._fault = fault
+            self._say(Kind.CAPACITY, slots, packedFault(*fault))
+            if fault[0]:
+                # Others may run them meanwhile.
+                self._giveBack(self._calls.numbers)
+
+    def _workersChanged(self) -> None:
+        """
+        Workers of the queue came or went, or can run nothing for now, or can again. That
+        there is no hope is said each time: for calls that the other side has queued since.
+        """
+        if self._fault[1]:
+            self._fault = _WELL
+        self.capacityChanged()
 
     def drain(self, reason: str = "") -> Deferred[None]:
         """
@@ -195,7 +217,7 @@ class Host:
         The other side is proven, and may call.
         """
         self._connection = connection
-        self._unwatch = self._queue.watchWorkers(self.capacityChanged)
+        self._unwatch = self._queue.watchWorkers(self._workersChanged)
         if self._life is _Life.LEAVING:
             connection.goodbye("")
         else:
@@ -267,7 +289,11 @@ class Host:
         if name == STATUS:
             self._tellStatus(number)
             return
-        if self._life is not _SERVING or number <= self._recalled:
+        if (
+            self._life is not _SERVING
+            or number <= self._recalled
+            or (self._fault[0] and not flags & _THREAD)
+        ):
             self._say(Kind.GIVEN_BACK, number)
             return
         if len(self._calls) + len(self._iterations) >= self._most:

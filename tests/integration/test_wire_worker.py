@@ -106,6 +106,34 @@ async def test_conformsBeforeAProcessQueue(check: WorkerCheck) -> None:
         await serving.close()
 
 
+@ensureDeferred
+async def test_aHostWhoseProcessesCannotStart() -> None:
+    """
+    Its calls go to another host, and none is lost; alone, they fail with its reason.
+    """
+    serving = await Serving(
+        ProcessQueue(1, initializer=divmod, initargs=[1, 0]), Catalog(None, trust="code")
+    ).listen()
+    other = await Serving(TaskQueue(ThreadWorker()), Catalog(None, trust="code")).listen()
+    sick, well = (WireWorker(None, each.description) for each in (serving, other))
+    queue = TaskQueue()
+    await queue.attachWorker(sick)
+    waiting = [Heard(queue.call(abs, -n)) for n in range(3)]
+    await queue.attachWorker(well)
+    waiting += [Heard(queue.call(abs, -n)) for n in range(3, 30)]
+    await until(lambda: all(each.results for each in waiting))
+    assert [each.result for each in waiting] == [*range(30)]
+    await queue.detachWorker(well)
+    last = Heard(queue.call(abs, -30))
+    await until(lambda: last.results)
+    assert isinstance(last.error, WorkerLost)
+    assert not last.error.begun
+    assert "divmod(1, 0) raised ZeroDivisionError" in str(last.error)
+    await queue.shutdown()
+    await serving.close()
+    await other.close()
+
+
 # Connections that come and go
 
 
