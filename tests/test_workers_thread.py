@@ -228,6 +228,39 @@ def test_stuckTasksAreHandedBack(clock: ThreadClock, hold: Hold) -> None:
     clock.turnUntil(lambda: down.called)
 
 
+class Busy:
+    """
+    Work for a thread that is no task, as an iterator has it.
+    """
+
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
+
+    def do(self, put: Any) -> None:
+        """
+        Keep the thread.
+        """
+        self._hold()
+
+
+def test_aThreadThatHasBegunNoneOfItsTasks(clock: ThreadClock, hold: Hold) -> None:
+    """
+    All are handed back, and the worker is ready for others: no end of a task will say so.
+    """
+    worker, handed = ThreadWorker(reactor=clock), []
+    warmUp(worker, clock)
+    worker.setReturner(handed.extend)
+    worker.submit(Busy(hold))  # type: ignore[arg-type]
+    assert hold.begun.wait(PATIENCE)
+    ready, given = worker.run(MemoryTask(int)), 1
+    while ready.called:
+        ready, given = worker.run(MemoryTask(int)), given + 1
+    clock.pump([0.01] * 3)
+    assert len(handed) == given
+    assert ready.called
+    worker.crash()
+
+
 def test_nobodyElseToTakeThem(clock: ThreadClock, hold: Hold) -> None:
     """
     With a single worker that is stuck, tasks are handed back once, not to and

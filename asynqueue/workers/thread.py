@@ -506,6 +506,8 @@ class ThreadWorker:
             self._stalled = True
             self._window.close()
             self._returner(self.takeBack())
+            # Where the threads had begun none of them, the end of none will say so.
+            self._checkReady()
         elif len(self._held) > self._threads:
             self._startCheck()
 
