@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from functools import partial
+from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import cloudpickle
@@ -23,7 +25,7 @@ from asynqueue.errors import Unsendable
 from asynqueue.outcome import Returned
 from asynqueue.testing import MemoryTask, WorkerCheck, workerChecks
 from asynqueue.workers.executor import executorWorkers
-from tests.doubles import errorOf, readingLogs, resultOf
+from tests.doubles import Heard, errorOf, readingLogs, resultOf
 
 ONE = ThreadPoolExecutor(1)
 THREE = ThreadPoolExecutor(3)
@@ -208,6 +210,132 @@ def test_noConnection() -> None:
     other.step()
     clock.advance(0)
     assert resultOf(d) == 7
+
+
+def test_anExecutorThatRefusesEachCall() -> None:
+    """
+    Others have the calls, it is given none for a while, C{why} says what it said, and it is
+    tried again; that is logged once.
+    """
+    executor, other = ManualExecutor(), ManualExecutor()
+    executor.refusal = OSError("no room")
+    queue, clock = makeQueue(executor, other)
+    queue.qualifyWorker(1, "disk")
+    with readingLogs() as logs:
+        heard = [Heard(queue.call(int, n)) for n in range(5)]
+        disk = Heard(queue.call(int, 5, series="disk"))
+        for _ in range(5):
+            other.step()
+            clock.advance(0)
+        clock.pump([1, 1, 1])
+    assert [each.result for each in heard] == [*range(5)]
+    reason = "its executor takes no calls: OSError: no room"
+    assert queue.why(disk.d).endswith(f"ExecutorWorker 1 can run nothing for now: {reason}")
+    assert logs.said() == [f"ExecutorWorker 1: {reason}"]
+    executor.refusal = None
+    clock.advance(2)
+    executor.step()
+    clock.advance(0)
+    assert disk.result == 5
+    assert resultOf(queue.shutdown()) is None
+    assert clock.getDelayedCalls() == []
+
+
+def test_withoutHopeOfAnExecutor() -> None:
+    """
+    After half a minute what no other worker may run fails, and says why.
+    """
+    executor = ManualExecutor()
+    executor.refusal = OSError("no room")
+    queue, clock = makeQueue(executor)
+    with readingLogs():
+        heard = Heard(queue.call(int, 5))
+        clock.pump(60 * [1])
+    assert isinstance(heard.error, WorkerLost)
+    assert not heard.error.begun
+    assert "no room" in str(heard.error)
+
+
+@pytest.mark.parametrize("hasBegun", [True, False])
+def test_whatAPoolHasThoughItRefusedIt(hasBegun: bool) -> None:
+    """
+    A process pool notes a call before it starts a process for it: that it may make when it
+    has one, so it is withdrawn; if it has begun, it is lost and not made again.
+    """
+
+    class Noting(ManualExecutor):
+        def submit(self, fn: Any, /, *args: Any, **kw: Any) -> Future[Any]:
+            future = super().submit(fn, *args, **kw)
+            item = SimpleNamespace(args=args, future=future)
+            self._pending_work_items = {0: SimpleNamespace(args=(), future=None), 1: item}
+            if hasBegun:
+                self.begin()
+            raise OSError("no process")
+
+    pool, other = Noting(), ManualExecutor()
+    queue, clock = makeQueue(pool, other)
+    with readingLogs():
+        heard = Heard(queue.call(int, 5))
+    if hasBegun:
+        assert isinstance(heard.error, WorkerLost)
+        assert heard.error.begun
+        assert other.futures == []
+    else:
+        assert pool.futures[0].cancelled()
+        other.step()
+        clock.advance(0)
+        assert heard.result == 5
+
+
+def test_whatAThreadPoolHasThoughItRefusedIt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    So does a pool of threads, of which one makes the call later: it makes none that another
+    worker has by then.
+    """
+    made: list[int] = []
+    gate = Event()
+    with ThreadPoolExecutor(2) as pool:
+        other = ManualExecutor()
+        clock = Turns()
+        queue = TaskQueue(ExecutorWorker(pool, reactor=clock), reactor=clock)
+        queue.call(gate.wait, 30)
+        start = Thread.start
+
+        def refuse(thread: Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(Thread, "start", refuse)
+        with readingLogs():
+            heard = Heard(queue.call(made.append, 1))
+        monkeypatch.setattr(Thread, "start", start)
+        queue.attachWorker(ExecutorWorker(other, reactor=clock))
+        other.step()
+        clock.advance(0)
+        assert heard.result is None
+        gate.set()
+        # Behind what it has kept.
+        pool.submit(int).result(30)
+    assert len(other.futures) == 0
+    assert made == []
+
+
+def test_aCallGivenAgainBeforeItsFirstEndIsHeardOf() -> None:
+    """
+    What is heard of a call that was taken back does not end the next attempt.
+    """
+    executor = ManualExecutor(2)
+    clock = Turns()
+    worker, task = ExecutorWorker(executor, reactor=clock), MemoryTask(int, "7")
+    worker.setReturner(lambda tasks: None)
+    worker.run(task)
+    assert list(worker.takeBack()) == [task]
+    worker.run(task)
+    clock.advance(0)
+    assert worker.loss == ""
+    executor.step()
+    executor.step()
+    clock.advance(0)
+    assert resultOf(task.d) == 7
 
 
 def test_broken() -> None:

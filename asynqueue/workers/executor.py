@@ -23,6 +23,7 @@ from asynqueue.errors import Unsendable, WorkerError, WorkerLost
 from asynqueue.failures import caught, failureOf
 from asynqueue.interfaces import (
     ICancellingWorker,
+    IFailingWorker,
     IPrefetchingWorker,
     IResigningWorker,
     ISlottedWorker,
@@ -43,8 +44,10 @@ from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.timers import later
 from asynqueue.workers.delivery import Deliveries
+from asynqueue.workers.failing import Fault
 from asynqueue.workers.held import HeldIterators
 from asynqueue.workers.outbox import Outbox
+from asynqueue.workers.refusals import isFinal, isWithdrawn
 from asynqueue.workers.steps import Close, Step, ThreadSource
 from asynqueue.workers.waiters import Waiters
 
@@ -90,10 +93,26 @@ def _daskClient(executor: Executor) -> Any:
     return getattr(executor, "_client", None)
 
 
-def _runHere(task: ITask, begun: Callable[[], None] | None) -> Returned | Raised:
+def _isFirst(claim: list[None]) -> bool:
+    """
+    Whether nobody has asked this before. May be called in any thread.
+    """
+    try:
+        claim.pop()
+    except IndexError:
+        return False
+    return True
+
+
+def _runHere(task: ITask, claim: list[None], begun: Callable[[], None] | None) -> Returned | Raised:
     """
     Make the call of a task in a thread of this process.
+
+    @param claim: is empty if the call is not to be made: the executor has refused it, and
+        kept it. Who takes out what is in it decides.
     """
+    if not _isFirst(claim):
+        return Returned(None)
     if begun is not None:
         begun()
     f, args, kw = task.callTuple
@@ -138,7 +157,9 @@ class _Ended:
         self._worker.ended(self._task, self._future)
 
 
-@implementer(IPrefetchingWorker, ICancellingWorker, IResigningWorker, ISlottedWorker)
+@implementer(
+    IPrefetchingWorker, ICancellingWorker, IFailingWorker, IResigningWorker, ISlottedWorker
+)
 class ExecutorWorker:
     """
     Runs tasks in any C{concurrent.futures.Executor}: threads, processes, loky's
@@ -201,6 +222,11 @@ class ExecutorWorker:
         self._life = _Life.SERVING
         self._outbox: Outbox[Any] | None = None
         self._futures: dict[ITask, Future[Any]] = {}
+        self._fault = Fault(
+            lambda: f"{type(self).__name__} {self.ID}",
+            lambda: theReactor(self._reactor),
+            self._tryAgain,
+        )
         # Calls of this worker are unlike those of all others, also elsewhere.
         self._name = uuid4().hex
         self._numbers = count()
@@ -231,11 +257,15 @@ class ExecutorWorker:
         """
         if self._life is _Life.STOPPING:
             self._life = _Life.SERVING
+        self._fault.stop()
         self.loss = ""
         self._resignator = callableObject
 
     def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
         self._returner = callableObject
+
+    def setReporter(self, callableObject: Callable[[str, Sequence[ITask], bool], None]) -> None:
+        self._fault.reporter = callableObject
 
     def run(self, task: ITask) -> Deferred[None]:
         """
@@ -257,10 +287,11 @@ class ExecutorWorker:
         try:
             future = self._executor.submit(call, *args)
         except Exception as error:
-            # It is shut down, broken, or has no connection, and took nothing.
-            self._noteLoss(f"its executor takes no calls: {inWords(error)}")
-            return self._refuse(task)
+            # It is shut down or broken, or has no connection or no room for now.
+            return self._refused(task, args, error)
         self._futures[task] = future
+        if self._fault.reason:
+            self._fault.stop()
         if not self._here:
             # Nobody hears from another process that a call begins.
             task.begin()
@@ -269,6 +300,25 @@ class ExecutorWorker:
             return succeed(None)
         self._ready = Deferred()
         return self._ready
+
+    def _refused(self, task: ITask, args: tuple[Any, ...], error: Exception) -> Deferred[None]:
+        """
+        The executor has not taken a call, as it says.
+        """
+        reason = f"its executor takes no calls: {inWords(error)}"
+        if not (_isFirst(args[1]) if self._here else isWithdrawn(self._executor, args[1])):
+            # One of its workers has it already.
+            name = f"{type(self).__name__} {self.ID}"
+            call = describeCall(*task.callTuple)
+            task.errback(Failure(WorkerLost(call, name, begun=True, reason=reason)))
+        if isFinal(error) or self._fault.reporter is None:
+            self._noteLoss(reason)
+            return self._refuse(task)
+        self._fault.strike(reason, [task])
+        return succeed(None)
+
+    def _tryAgain(self) -> None:
+        self._fault.probe()
 
     def _hasPlace(self) -> bool:
         """
@@ -283,7 +333,8 @@ class ExecutorWorker:
         What the executor is to call, with what.
         """
         if self._here:
-            return _runHere, (task, partial(outbox.put, _Begun(task)) if task.watched else None)
+            begun = partial(outbox.put, _Begun(task)) if task.watched else None
+            return _runHere, (task, [None], begun)
         f, args, kw = task.callTuple
         try:
             packed = dumps((keptElsewhere(f), args, kw), ELSEWHERE)
@@ -300,6 +351,7 @@ class ExecutorWorker:
         d = self._stopped.wait()
         if self._life in (_Life.SERVING, _Life.BROKEN):
             self._life = _Life.STOPPING
+        self._fault.stop()
         self._checkStopped()
         return d
 
@@ -311,6 +363,7 @@ class ExecutorWorker:
         if self._life is _Life.CRASHED:
             return []
         self._life = _Life.CRASHED
+        self._fault.stop()
         left = [task for task in self._futures if not task.ended]
         futures, self._futures = self._futures, {}
         cancelled = [task for task in left if futures[task].cancel()]
@@ -348,9 +401,10 @@ class ExecutorWorker:
         assert self._outbox is not None
         try:
             self._executor.submit(job.do, self._outbox.put)
-        except RuntimeError:
-            # It is shut down.
-            job.refused(Failure())
+        except Exception as error:
+            # A thread that has run the task does this, too, if there is no room for another.
+            if isFinal(error) or not self._here:
+                job.refused(Failure())
 
     def sourceEnded(self, source: ThreadSource) -> None:
         """
@@ -400,8 +454,10 @@ class ExecutorWorker:
         """
         A call has ended, or was cancelled.
         """
-        if self._futures.pop(task, None) is None:
+        if self._futures.get(task) is not future:
+            # It was taken back, and may have been given again.
             return
+        del self._futures[task]
         if future.cancelled():
             # By us, if the task has ended, or else by who shut the executor down.
             if not task.ended:

@@ -34,7 +34,8 @@ class Fault:
         """
         @param name: names the worker, in messages.
         @param reactor: gives the reactor.
-        @param tryAgain: is called when a pause is over. It ends in L{strike} or L{end}.
+        @param tryAgain: is called when a pause is over. It calls L{strike}, L{end} or
+            L{probe}.
         """
         self.reason = ""
         self.reporter: Callable[[str, Sequence[ITask], bool], None] | None = None
@@ -64,14 +65,21 @@ class Fault:
         if self.reporter is not None:
             self.reporter(reason, tasks, self.isHopeless)
 
+    def probe(self) -> None:
+        """
+        Only a task can show whether the worker can run tasks: have it be given one. Then
+        L{strike} or L{stop} is to be called.
+        """
+        if self.reporter is not None:
+            self.reporter("", (), False)
+
     def end(self) -> None:
         """
         The worker can run tasks.
         """
         if self.reason:
             self.stop()
-            if self.reporter is not None:
-                self.reporter("", (), False)
+            self.probe()
 
     def stop(self) -> None:
         """
