@@ -29,7 +29,15 @@ from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteTraceback
 
 # What exceptions hold, whatever their classes make of that.
 _cause: Any = vars(BaseException)["__cause__"]
+_context: Any = vars(BaseException)["__context__"]
 _traceback: Any = vars(BaseException)["__traceback__"]
+
+# A traceback has so many of its outermost frames at the most, and as many of its innermost.
+_HALF_TRACE = 500
+
+# Tracebacks tell of fewer exceptions than these, and have not more characters than these.
+_MOST_LINKED = 100
+_LONGEST_TRACE = 1 << 16
 
 # What an exception says is told so far, where it is only a part of a message.
 _LONGEST_TEXT = 10_000
@@ -87,13 +95,16 @@ def inWords(error: BaseException) -> str:
 def traceOf(error: BaseException, trace: TracebackType | None = None) -> str:
     """
     The traceback of an exception as text, or as much of it as can be made: it is full of
-    what somebody's code says.
+    what somebody's code says. Of a text that is very long its end, and of an exception that
+    very many others have led to only what is its own.
 
     @param trace: where to begin, if not at the beginning.
     """
     trace = trace or _traceback.__get__(error)
     try:
-        return "".join(traceback.format_exception(type(error), error, trace))
+        if len(_linked(error, _MOST_LINKED)) < _MOST_LINKED:
+            text = "".join(traceback.format_exception(type(error), error, trace))
+            return text[-_LONGEST_TRACE:]
     except BaseException:
         # An exception whose attributes are not what they should be, as a SyntaxError that
         # a parser of something else has made.
@@ -104,6 +115,47 @@ def traceOf(error: BaseException, trace: TracebackType | None = None) -> str:
         # Somebody's loader, which is asked for the lines.
         frames = ""
     return f"Traceback (most recent call last):\n{frames}{inWords(error)}\n"
+
+
+def _linked(error: BaseException, most: int) -> list[BaseException]:
+    """
+    An exception and those that it tells of: what has caused it, what was being handled, the
+    members of a group.
+
+    @param most: how many there are at the most.
+    """
+    isAlone = _cause.__get__(error) is None and _context.__get__(error) is None
+    if isAlone and not issubclass(type(error), BaseExceptionGroup):
+        return [error]
+    found = {id(error): error}
+    left = [error]
+    while left and len(found) < most:
+        each = left.pop()
+        # Not of the exception: somebody's __class__ may raise.
+        isGroup = issubclass(type(each), BaseExceptionGroup)
+        members = each.exceptions if isGroup else ()  # type: ignore[attr-defined]
+        for other in (_cause.__get__(each), _context.__get__(each), *members[:most]):
+            if other is not None and id(other) not in found and len(found) < most:
+                found[id(other)] = other
+                left.append(other)
+    return list(found.values())
+
+
+def _shorten(error: BaseException) -> None:
+    """
+    Have an exception keep the outermost and the innermost frames of a very long traceback:
+    that of an endless recursion can have a million, which nobody reads, and which take minutes
+    to put into words.
+    """
+    trace: TracebackType | None = _traceback.__get__(error)
+    frames: list[TracebackType] = []
+    while trace is not None:
+        frames.append(trace)
+        trace = trace.tb_next
+    if len(frames) > 2 * _HALF_TRACE:
+        for each in reversed(frames[:_HALF_TRACE] + frames[-_HALF_TRACE:]):
+            trace = TracebackType(trace, each.tb_frame, each.tb_lasti, each.tb_lineno)
+        _traceback.__set__(error, trace)
 
 
 # What says that an iteration has ended, and what ends who runs it: a generator, a program.
@@ -276,6 +328,7 @@ def raised(error: BaseException) -> Raised:
     """
     What to send for an exception that was caught just now.
     """
+    error = presentable(error)
     frames = tuple(
         (frame.f_code.co_name, frame.f_code.co_filename, line)
         for frame, line in traceback.walk_tb(_traceback.__get__(error))
@@ -307,10 +360,13 @@ def cannotSend(error: BaseException, value: Any, what: str = "result") -> MaybeE
 def presentable(error: BaseException) -> BaseException:
     """
     The exception itself, unless it raises when it is asked for what those who handle
-    exceptions want to know: then a L{RemoteError} that says the same.
+    exceptions want to know: then a L{RemoteError} that says the same. Of its traceback not
+    more is kept than somebody can read.
     """
     kind = type(error)
     try:
+        for each in _linked(error, _MOST_LINKED):
+            _shorten(each)
         _ = error.__traceback__, error.__cause__, error.__context__
         _ = kind.__module__, hash(kind)
         isWhole = error.__class__ is kind

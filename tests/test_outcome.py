@@ -6,7 +6,9 @@ be told, and can leave the process.
 from __future__ import annotations
 
 import pickle
+import sys
 import threading
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NoReturn
 
@@ -26,6 +28,7 @@ from asynqueue.outcome import (
     presentable,
     raised,
     shortRepr,
+    traceOf,
 )
 
 
@@ -500,3 +503,101 @@ def test_anExceptionThatCanBeHandledStays() -> None:
     """
     error = LookupError("a bad day")
     assert presentable(error) is error
+
+
+def endless(depth: int = 0) -> int:
+    """
+    Call itself for as long as it may.
+    """
+    return endless(depth + 1)
+
+
+def caughtFrom(f: Callable[..., Any], *args: Any) -> BaseException:
+    """
+    What a call raises.
+    """
+    try:
+        f(*args)
+    except BaseException as error:
+        return error
+    raise AssertionError("it returned")
+
+
+def raiseFrom(f: Callable[[], Any]) -> None:
+    """
+    Raise another exception than a function does.
+    """
+    try:
+        f()
+    except RecursionError as error:
+        raise LookupError("too deep") from error
+
+
+@pytest.fixture
+def depth() -> Iterator[int]:
+    """
+    A program that allows a deep recursion.
+    """
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(20_000)
+    yield 20_000
+    sys.setrecursionlimit(before)
+
+
+def test_aDeepRecursionIsToldInBounds(depth: int) -> None:
+    """
+    Of its frames the outermost and the innermost are told, as are those of what it causes.
+    """
+    error = caughtFrom(raiseFrom, endless)
+    outcome = raised(error)
+    assert [each[0] for each in outcome.frames] == ["caughtFrom", "raiseFrom"]
+    assert isinstance(error.__cause__, RecursionError)
+    cause = raised(error.__cause__)
+    assert len(cause.frames) == 1000
+    assert [cause.frames[place][0] for place in (0, 1, -1)] == ["raiseFrom", "endless", "endless"]
+    assert len(cause.trace) <= 1 << 16
+
+
+def linkedByCause(error: BaseException, other: BaseException) -> BaseException:
+    other.__cause__ = error
+    return other
+
+
+def linkedByContext(error: BaseException, other: BaseException) -> BaseException:
+    other.__context__ = error
+    return other
+
+
+def inAGroup(error: Any, other: Any) -> BaseException:
+    return ExceptionGroup("some", [error, other])
+
+
+@pytest.mark.parametrize("link", [linkedByCause, linkedByContext, inAGroup])
+def test_manyLinkedExceptionsAreToldByTheLast(link: Callable[..., BaseException]) -> None:
+    """
+    Where very many have led to an exception, its traceback is that of itself.
+    """
+    error: BaseException = LookupError("the first")
+    for number in range(10_000):
+        error = link(error, KeyError(number))
+    assert "the first" not in raised(error).trace
+    assert type(error).__name__ in raised(error).trace
+
+
+def test_linksInACircleAreTold() -> None:
+    """
+    Each of them is told once.
+    """
+    error, other = LookupError("one"), LookupError("two")
+    error.__cause__, other.__cause__ = other, error
+    trace = traceOf(error)
+    assert (trace.count("one"), trace.count("two")) == (1, 1)
+
+
+def test_aHugeTextIsToldByItsEnd() -> None:
+    """
+    A traceback is no longer than a bound; the exception itself keeps its text.
+    """
+    outcome = raised(LookupError("x" * 1_000_000))
+    assert len(outcome.trace) <= 1 << 16
+    assert len(str(outcome.error)) == 1_000_000

@@ -7,11 +7,9 @@ from __future__ import annotations
 from twisted.python.failure import Failure
 
 from asynqueue.errors import RemoteError
-from asynqueue.outcome import Raised, nameOf, textOf, traceOf
+from asynqueue.outcome import Raised, nameOf, presentable, textOf, traceOf
 
-# So much is told of an exception: the end of its traceback, and the outermost and the
-# innermost of its frames. That of an endless recursion is as long as its limit.
-_LONGEST_TRACE = 1 << 16
+# So much is told of an exception: the outermost and the innermost of its frames.
 _MOST_FRAMES = 100
 _LONGEST_TEXT = 10_000
 _SHORT_TEXT = 1000
@@ -23,6 +21,7 @@ def told(failure: Failure) -> Raised:
     """
     error = failure.value
     assert error is not None
+    error = presentable(error)
     frames = tuple((name, file, line) for name, file, line, *_ in failure.frames)
     if len(frames) > _MOST_FRAMES:
         half = _MOST_FRAMES // 2
@@ -32,7 +31,7 @@ def told(failure: Failure) -> Raised:
         trace = failure.getTraceback()
     else:
         trace = traceOf(error)
-    return Raised(error, trace[-_LONGEST_TRACE:], frames)
+    return Raised(error, trace, frames)
 
 
 def shortTold(outcome: Raised) -> Raised:

@@ -36,6 +36,7 @@ from asynqueue.outcome import (
     describeCall,
     inWords,
     perform,
+    presentable,
     settled,
     shortRepr,
 )
@@ -121,7 +122,7 @@ def _runHere(task: ITask, claim: list[None], begun: Callable[[], None] | None) -
         outcome: Returned | Raised = Returned(task.context.run(settled, value))
     except BaseException as error:
         # The seam to user code: an exit or an interrupt is an outcome.
-        outcome = Raised(error, "")
+        outcome = Raised(presentable(error), "")
     return outcome
 
 
