@@ -27,6 +27,9 @@ from asynqueue.testing import MemoryTask, WorkerCheck, workerChecks
 from asynqueue.workers.executor import executorWorkers
 from tests.doubles import Heard, errorOf, readingLogs, resultOf
 
+# Seconds after which a test has failed. None waits so long.
+PATIENCE = 10
+
 ONE = ThreadPoolExecutor(1)
 THREE = ThreadPoolExecutor(3)
 
@@ -616,6 +619,39 @@ def test_withoutAQueue() -> None:
         task = MemoryTask(int)
         assert not worker.run(task).called
         assert isinstance(errorOf(task.d), WorkerLost)
+
+
+@ensureDeferred
+async def test_crashClosesGeneratorsThoughAllThreadsHang() -> None:
+    """
+    A generator is closed as its worker crashes, also where no thread of the executor comes
+    to do that.
+    """
+    closed, begun, released = Event(), Event(), Event()
+
+    def numbers() -> Iterator[int]:
+        try:
+            yield from range(1000)
+        finally:
+            closed.set()
+
+    def hang() -> None:
+        begun.set()
+        assert released.wait(PATIENCE)
+
+    with ThreadPoolExecutor(1) as executor:
+        worker = ExecutorWorker(executor)
+        queue = TaskQueue(worker)
+        _deferator = await queue.call(numbers)
+        hanging = queue.call(hang)
+        assert begun.wait(PATIENCE)
+        queue.detachWorker(worker, crash=True)
+        assert closed.wait(PATIENCE)
+        assert not released.is_set()
+        released.set()
+        with pytest.raises(WorkerLost):
+            await hanging
+        await queue.shutdown()
 
 
 @ensureDeferred

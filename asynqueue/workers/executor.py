@@ -49,7 +49,7 @@ from asynqueue.workers.failing import Fault
 from asynqueue.workers.held import HeldIterators
 from asynqueue.workers.outbox import Outbox
 from asynqueue.workers.refusals import isFinal, isWithdrawn
-from asynqueue.workers.steps import Close, Step, ThreadSource
+from asynqueue.workers.steps import Close, Step, ThreadSource, closeApart
 from asynqueue.workers.waiters import Waiters
 
 _log = Logger()
@@ -366,12 +366,17 @@ class ExecutorWorker:
         self._life = _Life.CRASHED
         self._fault.stop()
         left = [task for task in self._futures if not task.ended]
+        sources = list(self._sources)
+        running = sum(future.running() for future in self._futures.values())
+        running += sum(source.isStepping for source in sources)
         futures, self._futures = self._futures, {}
         cancelled = [task for task in left if futures[task].cancel()]
         self._notBegun = cancelled if self._tellsBegun else []
         left += self._deliveries.crash()
         self._iterators.stop()
         self._iterators.fail("it crashed")
+        if running >= executorWorkers(self._executor):
+            closeApart(sources)
         self._checkStopped()
         return left
 

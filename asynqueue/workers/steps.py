@@ -6,10 +6,11 @@ items go to the reactor in batches.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from contextvars import Context
 from math import inf
-from threading import Lock
+from threading import Lock, Thread
 from time import perf_counter
 from types import GeneratorType
 from typing import Any, Protocol
@@ -134,6 +135,18 @@ class Close:
         No thread will do it: the collector of garbage closes it.
         """
         self._source.iterator = None
+
+
+def closeApart(sources: Iterable[ThreadSource]) -> None:
+    """
+    Close iterators that were stopped, each in a thread of its own: those which should do
+    that are in other code, and nobody knows for how long.
+    """
+    # Without room for more threads they wait for those that are busy.
+    with suppress(Exception):
+        for source in sources:
+            name = "asynqueue closes an iterator"
+            Thread(target=source.close, name=name, daemon=True).start()
 
 
 @implementer(IItemSource)

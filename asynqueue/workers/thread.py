@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from contextlib import suppress
 from enum import Enum
 from queue import SimpleQueue
 from threading import Thread
@@ -42,7 +41,7 @@ from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.failing import Fault
 from asynqueue.workers.held import HeldIterators
 from asynqueue.workers.outbox import Outbox
-from asynqueue.workers.steps import Close, Step, ThreadSource
+from asynqueue.workers.steps import Close, Step, ThreadSource, closeApart
 from asynqueue.workers.waiters import Waiters
 from asynqueue.workers.window import AHEAD_SECONDS, Window
 
@@ -276,11 +275,8 @@ class ThreadWorker:
         unbegun = self._unbegun()
         self._notBegun = [task for task in unbegun if not task.ended]
         left = [task for task in self._held if not task.ended]
-        if self._sources and self._areBusy(len(self._held) - len(unbegun)):
-            # One that ends by itself, for what is to be closed; without room for it that
-            # waits for a thread that is busy.
-            with suppress(Exception):
-                self._startThread()
+        sources = list(self._sources)
+        running = len(self._held) - len(unbegun) + sum(source.isStepping for source in sources)
         self._held.clear()
         self._life = _Life.CRASHED
         self._stopTimers()
@@ -288,16 +284,11 @@ class ThreadWorker:
         left += self._deliveries.crash()
         # Who hears of this may have the worker begin anew, with other tokens.
         self._iterators.fail("it crashed")
+        if running >= threads:
+            closeApart(sources)
         self._letGo(tokens, threads)
         self._checkStopped()
         return left
-
-    def _areBusy(self, running: int) -> bool:
-        """
-        Whether it may be that all threads are in code of users, of which so many tasks are.
-        """
-        stepping = sum(source.isStepping for source in self._sources)
-        return running + stepping >= self._threads - self._unstarted
 
     def takeBack(self) -> Sequence[ITask]:
         if self._life is _Life.CRASHED:
