@@ -367,15 +367,17 @@ class ExecutorWorker:
         self._fault.stop()
         left = [task for task in self._futures if not task.ended]
         sources = list(self._sources)
-        running = sum(future.running() for future in self._futures.values())
-        running += sum(source.isStepping for source in sources)
+        running = sum(source.isStepping for source in sources)
+        if sources:
+            # It is an executor of threads, whose futures can say this.
+            running += sum(future.running() for future in self._futures.values())
         futures, self._futures = self._futures, {}
         cancelled = [task for task in left if futures[task].cancel()]
         self._notBegun = cancelled if self._tellsBegun else []
         left += self._deliveries.crash()
         self._iterators.stop()
         self._iterators.fail("it crashed")
-        if running >= executorWorkers(self._executor):
+        if sources and running >= executorWorkers(self._executor):
             closeApart(sources)
         self._checkStopped()
         return left
