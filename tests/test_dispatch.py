@@ -1195,15 +1195,36 @@ def test_lostUpdateIsNotTriedElsewhere() -> None:
     assert other.ran == [()]
 
 
-def test_updateThatIsHandedBackFails() -> None:
+def test_updateThatIsHandedBackIsMadeThereAfterAll() -> None:
     """
-    An update cannot wait for another worker.
+    A worker that hands back an update, as something else runs for long, is given it again.
     """
-    worker = MemoryPrefetcher()
+    worker = MemoryPrefetcher(window=2)
     queue = queueOf(worker)
-    updated = queue.update(f)
+    queue.call(f)
+    worker.begin(worker.tasks[0])
+    updated = Heard(queue.update(f, "update", ephemeral=True))
     worker.handBack()
-    assert isinstance(errorOf(updated), QueueRunError)
+    assert updated.results == []
+    while worker.step() is not None:
+        pass
+    assert updated.result == [("update",)]
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_updateThatIsHandedBackAtTheEndFails(leaves: bool) -> None:
+    """
+    An update that a worker hands back as it leaves, or as its queue ends, says so.
+    """
+    worker = MemoryPrefetcher(window=2)
+    queue = queueOf(worker)
+    updated = Heard(queue.update(f, ephemeral=True))
+    if leaves:
+        queue.detachWorker(worker)
+    else:
+        queue.shutdown()
+    worker.handBack()
+    assert isinstance(updated.error, WorkerLost if leaves else QueueRunError)
 
 
 # The loop -----------------------------------------------------------------------------

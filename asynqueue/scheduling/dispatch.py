@@ -529,11 +529,18 @@ class Dispatcher:
         """
         for task in reversed(tasks):
             if task in ledger.tasks:
-                if self.open and not task.isUpdate:
-                    self._requeue(ledger, task)
-                else:
+                if not self.open:
                     task.errback(Failure(QueueRunError(task.describe())))
-        self._resume()
+                elif not task.isUpdate:
+                    self._requeue(ledger, task)
+                elif ledger.post in _CHOOSING:
+                    self._reassign(ledger, task)
+                else:
+                    task.errback(self._lostTo(ledger, task, "it left"))
+        if ledger.ready and ledger.updates:
+            self._attend(ledger)
+        else:
+            self._resume()
 
     def _reported(
         self, ledger: Ledger, reason: str, tasks: Sequence[Any], isHopeless: bool
@@ -632,6 +639,16 @@ class Dispatcher:
         else:
             task.putBack()
         self.scheduler.putBack(task, lane)
+
+    def _reassign(self, ledger: Ledger, update: Task) -> None:
+        """
+        A worker has handed back a call that only it can make: it is given that again.
+        """
+        del ledger.tasks[update]
+        self.running -= 1
+        update.putBack()
+        update.holder = ledger
+        ledger.updates.appendleft(update)
 
     # The loop
 
