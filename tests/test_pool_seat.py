@@ -42,10 +42,10 @@ class Child:
     Stands for a L{Member<asynqueue.pool.member.Member>}.
 
     @ivar asked: what it was asked to do, in order.
-    @ivar memory: how many bytes it has.
+    @ivar resident: how many bytes it has.
     """
 
-    def __init__(self, hub: Any, owner: Any, life: Any, setup: Any, reader: Any) -> None:
+    def __init__(self, hub: Any, owner: Any, life: Any, setup: Any, reader: Any, **kw: Any) -> None:
         self.pid = 0
         self.held: dict[int, str] = {}
         self.streams: dict[int, Any] = {}
@@ -54,7 +54,7 @@ class Child:
         self.accepts = not setup.preparations
         self.isUp = False
         self.asked: list[str] = []
-        self.memory = MEGABYTE
+        self.resident = MEGABYTE
         self.back: list[str] = []
         self.made = 0
         self._seat = life
@@ -140,22 +140,16 @@ class House:
         self.seat = Seat(owner, lambda: self.hub, limits or Limits(), preparations)
         return self.seat
 
-    def start(self, *args: Any) -> Child:
+    def start(self, *args: Any, **kw: Any) -> Child:
         """
         Start a child.
         """
         if self.refusal is not None:
             raise self.refusal
-        child = Child(*args)
+        child = Child(*args, **kw)
         child.pid = len(self.children)
         self.children.append(child)
         return child
-
-    def memoryOf(self, pid: int) -> int:
-        """
-        The memory of a child.
-        """
-        return self.children[pid].memory
 
     @property
     def child(self) -> Child:
@@ -195,7 +189,6 @@ def house(monkeypatch: pytest.MonkeyPatch) -> House:
     """
     house = House()
     monkeypatch.setattr(seats, "Member", house.start)
-    monkeypatch.setattr(seats, "residentBytes", house.memoryOf)
     return house
 
 
@@ -370,7 +363,7 @@ def test_maxMemoryAtTheEndOfACall(house: House) -> None:
     seat = house.build(Limits(maxMemory=MEGABYTE))
     seat.fill()
     child = house.child
-    child.memory = 3 * MEGABYTE // 2
+    child.resident = 3 * MEGABYTE // 2
     child.comeUp()
     seat.weigh(child)  # type: ignore[arg-type]
     assert child.asked == []
@@ -396,7 +389,7 @@ def test_muchMemoryInACall(house: House, limits: Limits, memory: int, asked: lis
     seat.fill()
     house.child.comeUp()
     house.child.give("one")
-    house.child.memory = memory
+    house.child.resident = memory
     house.advance(0.15)
     assert [said[:33] for said in house.child.asked] == asked
 
@@ -410,7 +403,7 @@ def test_tooMuchMemoryInACall(house: House) -> None:
     child = house.child
     child.comeUp()
     child.give("one")
-    child.memory = 3 * MEGABYTE // 2
+    child.resident = 3 * MEGABYTE // 2
     child.back = ["two", "three"]
     house.advance(0.15)
     assert seat.member is None

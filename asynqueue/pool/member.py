@@ -92,11 +92,14 @@ class Member:
         life: LifeOwner,
         setup: Setup,
         reader: Reader | None = None,
+        *,
+        spawn: Callable[[int], Spawned] = Spawned,
     ) -> None:
         """
         Start a child.
 
         @param reader: who reads what it sends; C{None}: the member itself.
+        @param spawn: starts a process for messages of so many bytes at the most.
         @raise OSError: it cannot be started.
         @raise Exception: whatever the pickling of its preparations raises.
         """
@@ -104,7 +107,7 @@ class Member:
         self._owner = owner
         self._parent = os.getpid()
         self._lifeOwner = life
-        self._spawned = Spawned(setup.limit)
+        self._spawned = spawn(setup.limit)
         self._surroundings = Surroundings()
         self.pid = self._spawned.pid
         self._channel = self._spawned.channel
@@ -169,6 +172,13 @@ class Member:
         How many calls it has begun, or is to begin, without those that prepare it.
         """
         return self.calls - self.prepared - self._takenBack
+
+    @property
+    def resident(self) -> int:
+        """
+        How many bytes of memory it has; 0 if it is gone.
+        """
+        return self._spawned.resident
 
     @property
     def isGone(self) -> bool:

@@ -6,6 +6,7 @@ before.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any, Protocol
 
 from twisted.logger import Logger
@@ -16,7 +17,8 @@ from asynqueue.pool.guard import isInterrupt
 from asynqueue.pool.hubs import Hub, Timer
 from asynqueue.pool.member import Member
 from asynqueue.pool.roles import CallOwner, CallTuple, Ending, Reader, Setup
-from asynqueue.pool.upkeep import MEMORY_SECONDS, Backoff, Limits, residentBytes
+from asynqueue.pool.spawn import Spawned
+from asynqueue.pool.upkeep import MEMORY_SECONDS, Backoff, Limits
 
 _log = Logger()
 
@@ -78,12 +80,17 @@ class Seat:
         largest: int = LARGEST,
         name: Callable[[], str] = lambda: "a pool",
         reader: Reader | None = None,
+        *,
+        spawn: Callable[[int], Spawned] = Spawned,
+        now: Callable[[], float] = monotonic,
     ) -> None:
         """
         @param hub: gives the event loop, when it is needed.
         @param largest: how many bytes a message may have.
         @param name: names the owner, in messages.
         @param reader: who reads what children send; C{None}: they themselves.
+        @param spawn: starts a process, as L{Member} wants it.
+        @param now: tells the time, in seconds.
         """
         self.member: Member | None = None
         self.preparations = list(preparations)
@@ -101,7 +108,8 @@ class Seat:
         self._coming: Member | None = None
         # The one that was given as many calls as it may make, and has not ended them.
         self._full: Member | None = None
-        self._backoff = Backoff()
+        self._spawn = spawn
+        self._backoff = Backoff(now)
         # Why there is no child, and will be none; empty while there is hope.
         self._despair = ""
         self._timers: dict[str, Timer] = {}
@@ -283,7 +291,7 @@ class Seat:
         self._timers.pop("start", None)
         setup = Setup(self._largest, self.preparations)
         try:
-            member = Member(self._hub(), self._owner, self, setup, self._reader)
+            member = Member(self._hub(), self._owner, self, setup, self._reader, spawn=self._spawn)
         except BaseException as error:
             # No room for another process, or somebody's preparations that cannot be
             # pickled, whatever that raises: it is not this call that must fail.
@@ -333,7 +341,7 @@ class Seat:
         Whether a child has more memory than it may have. A fresh one never has:
         another one would have as much.
         """
-        return member.made > 0 and self._limits.isSpent(0, residentBytes(member.pid))
+        return member.made > 0 and self._limits.isSpent(0, member.resident)
 
     def _sayHopeless(self) -> None:
         """
@@ -384,7 +392,7 @@ class Seat:
         self._timers.pop("memory", None)
         busy = [member for member in self._members if member.held]
         for member in busy:
-            resident = residentBytes(member.pid)
+            resident = member.resident
             if self._limits.isExcessive(resident):
                 most = self._limits.maxMemory
                 member.kill(f"it used {resident:,} bytes of memory, where maxMemory is {most:,}")

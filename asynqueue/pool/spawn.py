@@ -26,6 +26,7 @@ from asynqueue.pool.groups import killGroup, reap
 from asynqueue.pool.passing import Errors
 from asynqueue.pool.protocol import SMALLEST, Words
 from asynqueue.pool.surroundings import importPath
+from asynqueue.pool.upkeep import residentBytes
 
 # The seconds between looks at a process whose end nothing tells.
 _LOOK_SECONDS = 0.01
@@ -95,6 +96,13 @@ class Spawned:
         The last that it wrote to standard error.
         """
         return self._errors.tail
+
+    @property
+    def resident(self) -> int:
+        """
+        How many bytes of memory it has; 0 if it is gone.
+        """
+        return residentBytes(self.pid)
 
     def readStderr(self) -> int:
         """

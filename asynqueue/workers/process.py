@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from enum import Enum
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from attrs import frozen
@@ -39,7 +40,8 @@ from asynqueue.pool.member import Member
 from asynqueue.pool.roles import CallTuple, Ending, mayJoin
 from asynqueue.pool.seat import Seat
 from asynqueue.pool.sources import MemberSource
-from asynqueue.pool.upkeep import Limits, residentBytes
+from asynqueue.pool.spawn import Spawned
+from asynqueue.pool.upkeep import Limits
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.workers.delivery import Deliveries
@@ -130,6 +132,8 @@ class ProcessWorker:
         grace: float = 1.0,
         largest: int = LARGEST,
         reactor: Any = None,
+        spawn: Callable[[int], Spawned] = Spawned,
+        now: Callable[[], float] = monotonic,
     ) -> None:
         """
         @param series: what it is qualified for, besides its kind.
@@ -149,6 +153,9 @@ class ProcessWorker:
             have, pickled.
         @param reactor: the reactor, or an asyncio loop; C{None}: the one that runs when
             it is needed first.
+        @param spawn: starts a process for messages of so many bytes at the most: a test
+            may have a double of one.
+        @param now: tells the time, in seconds, for the pauses after starts that failed.
         @raise ValueError: a limit has no sense.
         @raise TypeError: C{series} or C{initargs} is a string, or a series is not hashable.
         """
@@ -169,6 +176,8 @@ class ProcessWorker:
             list(self._initial),
             largest,
             lambda: self._name,
+            spawn=spawn,
+            now=now,
         )
         self._seat = self._newSeat()
         # Those whose children were killed, and are not all gone.
@@ -198,6 +207,8 @@ class ProcessWorker:
         self._stopped = Waiters()
         self._gone = Waiters()
         self._staleCheck: Timer | None = None
+        # What kills children whose calls do not end though they were interrupted.
+        self._graces: dict[tuple[Member, int], Timer] = {}
         self._stalled = False
         self._looks = 0
         self._ended = 0
@@ -337,7 +348,7 @@ class ProcessWorker:
         """
         The memory of the child in kB; 0 while there is none.
         """
-        return sum(residentBytes(pid) for pid in self.pids) >> 10
+        return sum(member.resident for member in self._seat.members) >> 10
 
     def stats(self) -> ProcessStatistics:
         """
@@ -434,6 +445,7 @@ class ProcessWorker:
         """
         A child is gone: settle what it leaves.
         """
+        self._endGraces()
         if seat in self._crashed:
             if not seat.members:
                 del self._crashed[seat]
@@ -605,10 +617,20 @@ class ProcessWorker:
         member.interrupt(number)
 
         def checkEnded() -> None:
+            del self._graces[member, number]
             if number in member.held or number in member.streams:
                 member.kill(f"{what} did not end within {self._grace:g} s")
 
-        self._theHub().callLater(self._grace, checkEnded)
+        if (member, number) not in self._graces:
+            self._graces[member, number] = self._theHub().callLater(self._grace, checkEnded)
+
+    def _endGraces(self) -> None:
+        """
+        A child is gone, and need not be killed any more.
+        """
+        for member, number in list(self._graces):
+            if member.isGone:
+                self._graces.pop((member, number)).cancel()
 
     def _measure(self, member: Member) -> None:
         """

@@ -19,8 +19,6 @@ from asynqueue.pool.callables import Callables
 from asynqueue.program import Told
 from tests.mains import mainOf
 
-pytestmark = pytest.mark.measured
-
 LENGTH = Struct("<Q")
 
 PROGRAM = """

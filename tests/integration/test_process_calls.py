@@ -23,7 +23,6 @@ from tests.integration.process_checks import Used, residentBytes
 # Coroutines
 
 
-@pytest.mark.measured
 @ensureDeferred
 async def test_coroutines() -> None:
     """
@@ -42,7 +41,6 @@ async def test_coroutines() -> None:
     await queue.shutdown()
 
 
-@pytest.mark.measured
 @ensureDeferred
 async def test_asyncGenerators() -> None:
     """
@@ -60,7 +58,6 @@ async def test_asyncGenerators() -> None:
     await queue.shutdown()
 
 
-@pytest.mark.measured
 @ensureDeferred
 async def test_coroutinesThatAreSent() -> None:
     """
@@ -191,7 +188,6 @@ async def test_sentOnce() -> None:
     await queue.shutdown()
 
 
-@pytest.mark.measured
 @ensureDeferred
 async def test_manyCallables() -> None:
     """

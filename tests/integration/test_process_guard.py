@@ -19,8 +19,6 @@ from tests.doubles import readingLogs
 from tests.integration import process_calls as calls
 from tests.integration.process_checks import PATIENCE
 
-pytestmark = pytest.mark.measured
-
 
 class Console:
     """

@@ -670,7 +670,6 @@ async def test_programThatCannotServe(arguments: list[str], status: int, told: s
     assert "Traceback" not in error
 
 
-@pytest.mark.measured
 @ensureDeferred
 async def test_keyThatOthersCanRead(tmp_path: Path) -> None:
     """
