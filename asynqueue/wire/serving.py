@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from types import CoroutineType
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from asynqueue.awaitable import deferAwaitable
 from asynqueue.errors import (
     FrameInvalid,
     LocalProtocolError,
@@ -47,7 +45,7 @@ _RAW, _THREAD, _WATCHED, _URGENT, _DEFINED = (
 )
 _FLAGS = _RAW | _THREAD | _WATCHED | _URGENT | _DEFINED
 
-# What is surely sent as it is: it has nothing to be waited for.
+# What is surely sent as it is, and does not stay here.
 _VALUES = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
 
 
@@ -348,8 +346,10 @@ class Host:
         """
         A call has returned: say what. A hot path.
         """
-        if type(value) not in _VALUES and self._isTaken(value, number):
-            return
+        if type(value) not in _VALUES:
+            credit = self._credits.pop(number, 0)
+            if self._iterations.begin(number, value, credit):
+                return
         try:
             body, buffers = self._codec.encode(value)
             self._say(RETURNED, number, body, buffers)
@@ -376,16 +376,6 @@ class Host:
 
     def _begun(self, number: int) -> None:
         self._say(Kind.BEGUN, number)
-
-    def _isTaken(self, value: Any, number: int) -> bool:
-        """
-        What a call returned may stay here, or not be its result yet.
-        """
-        if type(value) is CoroutineType:
-            # A thread does not wait for it; the reactor can.
-            self._calls.wait(number, deferAwaitable(value))
-            return True
-        return self._iterations.begin(number, value, self._credits.pop(number, 0))
 
     # What else the other side says
 

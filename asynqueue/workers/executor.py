@@ -10,6 +10,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from enum import Enum
 from functools import partial
 from itertools import count
+from types import AsyncGeneratorType
 from typing import Any
 from uuid import uuid4
 
@@ -29,7 +30,7 @@ from asynqueue.interfaces import (
     ISlottedWorker,
     ITask,
 )
-from asynqueue.iteration.sources import isIterator
+from asynqueue.iteration.sources import AsyncIteratorSource, isIterator
 from asynqueue.outcome import (
     Raised,
     Returned,
@@ -503,19 +504,30 @@ class ExecutorWorker:
         match outcome:
             case Raised(error, trace):
                 task.errback(failureOf(outcome) if trace else caught(error))
-            case Returned(value) if self._isToStream(task, value):
-                source = ThreadSource(self, task.context, value, theReactor(self._reactor))
-                self._sources[source] = None
-                self._deliveries.begin(task, source, shortRepr(value), _ITEM_WINDOW)
             case Returned(value):
-                task.callback(value)
+                self._deliver(task, value)
             case _:
                 text = f"the executor gave {shortRepr(outcome)}, which is no outcome"
                 task.errback(Failure(WorkerError(text)))
 
-    def _isToStream(self, task: ITask, value: Any) -> bool:
+    def _deliver(self, task: ITask, value: Any) -> None:
+        """
+        End a task with what its call has returned, or with the items of that.
+        """
         raw = task.options.raw
-        return isIterator(value) and not task.ended and not (self._raw if raw is None else raw)
+        source: ThreadSource | AsyncIteratorSource
+        if task.ended or (self._raw if raw is None else raw):
+            task.callback(value)
+            return
+        if isIterator(value):
+            source = ThreadSource(self, task.context, value, theReactor(self._reactor))
+            self._sources[source] = None
+        elif type(value) is AsyncGeneratorType:
+            source = AsyncIteratorSource(value)
+        else:
+            task.callback(value)
+            return
+        self._deliveries.begin(task, source, shortRepr(value), _ITEM_WINDOW)
 
     def _checkStopped(self) -> None:
         crashed = self._life is _Life.CRASHED

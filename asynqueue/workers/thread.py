@@ -21,6 +21,7 @@ from enum import Enum
 from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter
+from types import AsyncGeneratorType, CoroutineType
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -32,8 +33,8 @@ from asynqueue.errors import WorkerLost
 from asynqueue.failures import caught
 from asynqueue.forks import tellForks
 from asynqueue.interfaces import IFailingWorker, IPrefetchingWorker, ISlottedWorker, ITask
-from asynqueue.iteration.sources import isIterator
-from asynqueue.outcome import describeCall, inWords, shortRepr
+from asynqueue.iteration.sources import AsyncIteratorSource, isIterator
+from asynqueue.outcome import describeCall, inWords, settled, shortRepr
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.timers import later
@@ -89,7 +90,10 @@ class _Run:
             f, args, kw = task.callTuple
             start = perf_counter()
             try:
-                self.value = task.context.run(f, *args, **kw)
+                value = task.context.run(f, *args, **kw)
+                if type(value) is CoroutineType:
+                    value = task.context.run(settled, value)
+                self.value = value
             except BaseException as error:
                 # The seam to user code: an exit or an interrupt that a task
                 # raises is its outcome, and does not end the thread.
@@ -142,7 +146,8 @@ def _work(
 @implementer(IPrefetchingWorker, IFailingWorker, ISlottedWorker)
 class ThreadWorker:
     """
-    Runs blocking functions in threads of its own, which end with it.
+    Runs blocking functions in threads of its own, which end with it. A coroutine runs in
+    its thread, in an asyncio loop of its own; the reactor drives an asynchronous generator.
 
     The caller's context variables are those of the call. A task that is cancelled
     or takes too long has its outcome at once; its thread is busy until the
@@ -458,13 +463,18 @@ class ThreadWorker:
             return
         value = run.value
         raw = task.options.raw
-        if value is None or not isIterator(value) or (self._raw if raw is None else raw):
+        source: ThreadSource | AsyncIteratorSource
+        if value is None or (self._raw if raw is None else raw) or task.ended:
             task.callback(value)
             return
-        if task.ended:
+        if isIterator(value):
+            source = ThreadSource(self, task.context, value, theReactor(self._reactor))
+            self._sources[source] = None
+        elif type(value) is AsyncGeneratorType:
+            source = AsyncIteratorSource(value)
+        else:
+            task.callback(value)
             return
-        source = ThreadSource(self, task.context, value, theReactor(self._reactor))
-        self._sources[source] = None
         self._deliveries.begin(task, source, shortRepr(value), _ITEM_WINDOW)
 
     def _unbegun(self) -> list[ITask]:
