@@ -365,7 +365,8 @@ class Child:
                 # A task has closed it, or has put something of its own there; or there is
                 # none.
                 pass
-        self._output.finish()
+        if self._output.isRedirected:
+            self._output.finish()
 
     def forked(self) -> None:
         """

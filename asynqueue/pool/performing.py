@@ -10,7 +10,11 @@ import signal
 import sys
 
 # Those of C{signal} make enumerations of all that they return: too slow for each call.
-from _signal import getsignal, pthread_sigmask  # type: ignore[import-not-found]  # in C
+from _signal import (  # type: ignore[import-not-found]  # in C
+    getsignal,
+    pthread_sigmask,
+    signal as setHandler,
+)
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -112,8 +116,7 @@ class Performer:
         in C has done, cannot be seen.
         """
         isBlocked = INTERRUPT_SIGNAL in pthread_sigmask(signal.SIG_UNBLOCK, _OURS)
-        isOther = getsignal(INTERRUPT_SIGNAL) is not self._handler
-        signal.signal(INTERRUPT_SIGNAL, self._handler)
+        isOther = setHandler(INTERRUPT_SIGNAL, self._handler) is not self._handler
         if isBlocked or isOther:
             logging: Any = import_module("logging")
             logging.getLogger("asynqueue").warning(_CHANGED, getpid(), INTERRUPT_SIGNAL.name)
