@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from asynqueue import exchange as public
+from asynqueue.codec import encode
 from asynqueue.cores import cores
 from asynqueue.errors import (
     AcknowledgementError,
@@ -33,6 +34,7 @@ from asynqueue.exchange import (
     connect_persistent,
     get_number_of_cores,
 )
+from asynqueue.exchange.messages import ACKNOWLEDGED, DATA, Messages
 from asynqueue.framing import head, packed
 
 Ends = tuple[Channel, Channel]
@@ -688,6 +690,24 @@ def test_cores() -> None:
     assert get_number_of_cores() == cores()
 
 
+def test_whatIsReadWhileSendingIsReady() -> None:
+    """
+    What has come with the acknowledgement of something that was sent is ready to be received.
+    """
+    here, there = socket.socketpair()
+    channel, peer = Channel(0, here, here), Messages(there, there, None)
+    exchange = Exchange([channel])
+    assert exchange.ready(0) == []
+    peer.put(ACKNOWLEDGED, 1)
+    peer.put(DATA, 1, *encode("result", None))
+    channel.send("question")
+    assert exchange.ready(0) == [channel]
+    assert channel.receive() == "result"
+    assert exchange.ready(0) == []
+    channel.close()
+    peer.close()
+
+
 # Addresses
 
 
@@ -745,11 +765,48 @@ def test_addressIsGivenUp(listening: PersistentChannel) -> None:
     """
     A channel that is closed leaves no file, unless it is somebody else's by now.
     """
+    sending = Meanwhile(listening.send, "result")
+    channel = connect_persistent(listening.address)
+    assert channel.receive() == "result"
+    assert sending.end() is None
+    channel.close()
     listening.leaving(True)
     listening.leaving(True)
     assert not os.path.exists(listening.address)
     with pytest.raises(FileNotFoundError, match="no background process"):
         connect_persistent(listening.address)
+
+
+@pytest.mark.parametrize("inOrder", [True, False])
+def test_addressOfWhatWasLost(listening: PersistentChannel, inOrder: bool) -> None:
+    """
+    Where nobody has heard how a background process ended, whoever comes is told that nothing
+    is there, and not that another one has collected its result.
+    """
+    listening.leaving(inOrder)
+    with pytest.raises(ConnectionRefusedError, match="no background process"):
+        connect_persistent(listening.address)
+
+
+@pytest.mark.parametrize("collected", [True, False])
+def test_whoWaitsIsToldOfTheEnd(listening: PersistentChannel, collected: bool) -> None:
+    """
+    Who waits behind another one knows whether that has collected all there was.
+    """
+    ends = [socket.socket(socket.AF_UNIX) for _ in range(2)]
+    for end in ends:
+        end.connect(listening.address)
+    first, second = (Channel(0, end, end) for end in ends)
+    sending = Meanwhile(listening.send, "result")
+    assert first.receive() == "result"
+    assert sending.end() is None
+    listening.leaving(collected)
+    assert first.look()
+    assert second.look()
+    assert first.endedInOrder == second.wasCollected == collected
+    assert not first.wasCollected
+    first.close()
+    second.close()
 
 
 def test_addressOfAnother(listening: PersistentChannel) -> None:

@@ -142,6 +142,14 @@ class Channel:
         return self._messages.life is Life.ENDED and self.isOver
 
     @property
+    def wasCollected(self) -> bool:
+        """
+        Whether the other process has ended in order, and what it sent was received by
+        others: nothing of it came here.
+        """
+        return self.endedInOrder and not self._received and self._messages.given > 0
+
+    @property
     def isOver(self) -> bool:
         """
         Whether all was received, and nothing can come any more.
@@ -154,6 +162,15 @@ class Channel:
         Whether L{receive} has told that nothing can come any more.
         """
         return self._isTold
+
+    @property
+    def hasCome(self) -> bool:
+        """
+        Whether C{send} has read a message besides its acknowledgement, or the end of all:
+        the descriptor need not be readable for that any more.
+        """
+        messages = self._messages
+        return bool(self._kept or messages.inbox or messages.life is not Life.OPEN)
 
     def descriptors(self) -> list[int]:
         """
@@ -274,13 +291,16 @@ class Channel:
         self._keep()
         return self._process.wait()
 
-    def leaving(self, inOrder: bool) -> None:
+    def leaving(self, inOrder: bool, given: int | None = None) -> None:
         """
         This process ends: say so if it ends in order.
+
+        @param given: how many objects it has sent, to whoever that was; C{None}: as many
+            as through this channel.
         """
         if inOrder:
             try:
-                self._messages.put(GOODBYE, 0)
+                self._messages.put(GOODBYE, self._sent if given is None else given)
             except OSError:
                 # Nobody is there to hear it.
                 pass

@@ -23,7 +23,7 @@ from asynqueue.exchange.reserve import Call, Reserve
 from asynqueue.exchange.watching import Watching
 
 # What the system says when there is no room for a process, or its descriptors.
-_NO_ROOM = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+NO_ROOM = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 # How many seconds a process has to end that waits for its channel, which is closed.
 _REMOVAL_SECONDS = 0.1
@@ -285,10 +285,11 @@ class Exchange:
         self.add(channel)
         return None
 
-    def _startProcess(self, call: Call) -> Channel:
+    def _startProcess(self, call: Call) -> Channel | None:
         """
         Make a call in a new process.
 
+        @return: the channel to it; C{None}: it is connected to later.
         @raise OSError: there is no room for one.
         """
         return start(call.callable, *call.args, **call.kw)
@@ -320,13 +321,20 @@ class Exchange:
 
     def _isDone(self, channel: Channel) -> bool:
         """
-        Whether the process of a channel has ended in order, with nothing to give.
+        Whether the process of a channel has ended in order, with nothing to give. Then it is
+        removed.
         """
-        done = channel.endedInOrder and (self.continuous or channel.received > 0)
+        done = self._hasNothing(channel)
         if done:
             self._drop(channel)
             self.removed.append(channel)
         return done
+
+    def _hasNothing(self, channel: Channel) -> bool:
+        """
+        Whether it is right that nothing more comes from a channel.
+        """
+        return channel.endedInOrder and (self.continuous or channel.received > 0)
 
     def _settle(self, channel: Channel) -> None:
         """
@@ -358,13 +366,14 @@ class Exchange:
             try:
                 channel = self._startProcess(call)
             except OSError as error:
-                if error.errno not in _NO_ROOM:
+                if error.errno not in NO_ROOM:
                     raise
                 self._waiting.appendleft(call)
                 if not self._running:
                     raise
                 return False
-        self._watch(channel, call.place, call.callable)
+        if channel is not None:
+            self._watch(channel, call.place, call.callable)
         return True
 
     def _watch(self, channel: Channel, place: int, callable: Callable[..., Any] | None) -> None:

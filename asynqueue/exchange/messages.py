@@ -22,7 +22,8 @@ from asynqueue.errors import FrameError, FrameInvalid
 from asynqueue.exchange.process import Process
 from asynqueue.framing import LARGEST, Decoder, Frame, checkSize, head
 
-# The kinds of messages. An acknowledgement has the number of what it is for.
+# The kinds of messages. An acknowledgement has the number of what it is for, a goodbye that
+# of the objects that were sent.
 DATA, RAISED, ACKNOWLEDGED, GOODBYE = 1, 2, 3, 4
 
 _CHUNK = 1 << 16
@@ -115,6 +116,8 @@ class Messages:
     @ivar life: what may still come.
     @ivar inbox: what has come.
     @ivar fault: what was wrong with that which came last.
+    @ivar given: how many objects the other process has sent, to whoever that was, as it
+        has said in its goodbye.
     """
 
     def __init__(
@@ -127,6 +130,7 @@ class Messages:
         self.life = Life.OPEN
         self.inbox: deque[Frame] = deque()
         self.fault: Exception | None = None
+        self.given = 0
         self._ends = {_number(end): end for end in (read, write)}
         self._read = _number(read)
         self._write = _number(write)
@@ -243,6 +247,7 @@ class Messages:
         for frame in frames:
             if frame[0] == GOODBYE:
                 self.life = Life.ENDED
+                self.given = frame[1]
             elif frame[0] in (DATA, RAISED, ACKNOWLEDGED):
                 self.inbox.append(frame)
             else:

@@ -25,7 +25,7 @@ from asynqueue.descriptors import holdStandard
 from asynqueue.errors import AcknowledgementError, WorkerLostError
 from asynqueue.exchange.channel import Channel, openChannels
 from asynqueue.exchange.creating import abandonInherited, noteOuter, serve
-from asynqueue.exchange.exchange import Exchange
+from asynqueue.exchange.exchange import NO_ROOM, Exchange
 from asynqueue.exchange.parallel import Queue
 from asynqueue.exchange.process import fork, leave
 from asynqueue.exchange.reserve import Call
@@ -58,6 +58,8 @@ class PersistentChannel:
         self._file = os.stat(address).st_ino
         self._connection: Channel | None = None
         self._sent = 0
+        # How many of those were received.
+        self._given = 0
         openChannels.add(self)
 
     @property
@@ -91,6 +93,7 @@ class PersistentChannel:
                     raise
                 self._disconnect()
             else:
+                self._given += 1
                 return
 
     def receive(self) -> Any:
@@ -111,21 +114,25 @@ class PersistentChannel:
     def leaving(self, inOrder: bool) -> None:
         """
         This process ends: say so if it ends in order, and give up the address.
+
+        Where nobody has heard of a result, or of the lack of one, the file stays: who comes
+        then is refused, and knows that it was lost, and not collected by another one.
         """
         if self._connection is not None:
-            self._connection.leaving(inOrder)
-        self.close()
+            self._connection.leaving(inOrder, self._given)
+        elif not (inOrder and self._given):
+            self.abandon()
+            return
+        self._giveUp()
+        if inOrder and self._given:
+            self._tellWhoWaits()
+        self.abandon()
 
     def close(self) -> None:
         """
         Give up the address, and close all. It may be called more than once.
         """
-        try:
-            if self.fileno() >= 0 and os.stat(self.address).st_ino == self._file:
-                os.unlink(self.address)
-        except FileNotFoundError:
-            # Somebody has removed it.
-            pass
+        self._giveUp()
         self.abandon()
 
     def abandon(self) -> None:
@@ -135,6 +142,29 @@ class PersistentChannel:
         openChannels.discard(self)
         self._endpoint.close()
         self._disconnect()
+
+    def _giveUp(self) -> None:
+        try:
+            if self.fileno() >= 0 and os.stat(self.address).st_ino == self._file:
+                os.unlink(self.address)
+        except FileNotFoundError:
+            # Somebody has removed it.
+            pass
+
+    def _tellWhoWaits(self) -> None:
+        """
+        Say goodbye to those who have come and wait behind the one who got all.
+        """
+        try:
+            self._endpoint.setblocking(False)
+            while True:
+                connection, _ = self._endpoint.accept()
+                waiting = Channel(0, connection, connection)
+                waiting.leaving(True, self._given)
+                waiting.abandon()
+        except OSError:
+            # There is none more, or no room for it.
+            pass
 
     def _connected(self) -> Channel:
         if self._connection is None:
@@ -272,7 +302,19 @@ class PersistentExchange(Exchange):
     """
     An exchange of background processes. It can be closed and forgotten: another one
     connects to them.
+
+    To start a process does not connect to it. Unless L{connect} has done so, the exchange
+    does when it next waits. If another one has collected the result by then, this one is
+    done with it.
     """
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        """
+        @param args: as those of L{Exchange}, like C{kw}.
+        """
+        # By their addresses, the calls whose processes were started and not connected to.
+        self._unconnected: dict[str, Call] = {}
+        super().__init__(*args, **kw)
 
     # An address comes first, as in the documents that promise these names.
 
@@ -312,12 +354,61 @@ class PersistentExchange(Exchange):
 
         @raise OSError: no process is there.
         """
-        self.add_wait(connect_persistent(address))
+        if address in self._unconnected:
+            self._connectTo(address)
+        else:
+            self.add_wait(connect_persistent(address))
 
-    def _startProcess(self, call: Call) -> Channel:
+    def unfinished(self) -> bool:
+        return bool(self._unconnected) or super().unfinished()
+
+    def busy(self) -> bool:
+        if self.limit is None:
+            return False
+        return len(self._running) + len(self._unconnected) >= self.limit
+
+    def ready(self, timeout: float | None = None) -> list[Channel]:
+        """
+        Connect to what was started, and wait until there is something to receive.
+
+        @raise OSError: a process that was started is there no more, and nobody has
+            collected its result.
+        """
+        for address in list(self._unconnected):
+            try:
+                self._connectTo(address)
+            except FileNotFoundError:
+                # Another one has collected its result: there may be nothing to wait for.
+                timeout = 0
+            except OSError as error:
+                if error.errno not in NO_ROOM or not self._running:
+                    raise
+                # There is room when one of the others has ended.
+                break
+        return super().ready(timeout)
+
+    def _hasNothing(self, channel: Channel) -> bool:
+        # Who connects to a process expects something of it; who started it need not.
+        wasStarted = self._running[channel].callable is not None
+        return (wasStarted and channel.wasCollected) or super()._hasNothing(channel)
+
+    def _connectTo(self, address: str) -> None:
+        """
+        Connect to a process that was started, or know that it is there no more.
+        """
+        try:
+            channel = connect_persistent(address)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                del self._unconnected[address]
+            raise
+        call = self._unconnected.pop(address)
+        self._watch(channel, call.place, call.callable)
+
+    def _startProcess(self, call: Call) -> None:
         background: Any = call.callable
         background(*call.args, **call.kw)
-        return connect_persistent(background.address)
+        self._unconnected[background.address] = call
 
 
 class PersistentQueue(PersistentExchange, Queue):

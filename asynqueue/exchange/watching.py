@@ -79,6 +79,8 @@ class Watching:
         Wait, and give the channels that can be received from; and again, until the
         time is over, or there are none to watch.
         """
+        # What was read already no poller can tell.
+        self._stirred.update((channel, None) for channel in self._watches if channel.hasCome)
         deadline = None if milliseconds is None else monotonic() + milliseconds / 1000
         while self._watches:
             left = None if deadline is None else max(0.0, deadline - monotonic())

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -1092,6 +1093,109 @@ def test_aKeptCallableKeepsNoExchange(tmp_path: Path) -> None:
         assert gone(exchange.given.pop()[0])
         if number == 3:
             managed(4)
+
+
+def test_startConnectsToNothing(tmp_path: Path) -> None:
+    """
+    What an exchange has started is for whoever connects first: it itself, later, or another
+    one beside it, of which it need not know. Until then it counts as unfinished.
+    """
+    addresses = [str(tmp_path / name) for name in "abc"]
+    exchange, other = PersistentlyGiven(limit=3), PersistentlyGiven()
+    for number, address in enumerate(addresses):
+        exchange.manage(address, MakeParallel(whoSquares))(number)
+    assert exchange.active() == []
+    assert exchange.busy()
+    other.connect(addresses[1])
+    other.store(PATIENCE * 1000)
+    assert [result for _, result in other.given] == [1]
+    assert gone(other.given[0][0])
+    exchange.connect(addresses[2])
+    assert len(exchange.active()) == 1
+    for _ in range(3):
+        exchange.store(PATIENCE * 1000)
+    assert sorted(result for _, result in exchange.given) == [0, 4]
+    assert not exchange.unfinished()
+
+
+def test_whatIsCollectedElsewhereIsNoLoss(tmp_path: Path) -> None:
+    """
+    An exchange that comes behind another one, to what it has started, is done with that when
+    the other one has the result, and goes on with what waits.
+    """
+    address = str(tmp_path / "a")
+    exchange, other = PersistentlyGiven(limit=1), PersistentlyGiven()
+    exchange.start(address, MakeParallel(whoSquares), 3)
+    exchange.start(str(tmp_path / "b"), MakeParallel(whoSquares), 4)
+    other.connect(address)
+    exchange.store(0)
+    assert len(exchange.active()) == 1
+    other.store(PATIENCE * 1000)
+    for _ in range(3):
+        exchange.store(PATIENCE * 1000)
+    assert [result for _, result in other.given] == [9]
+    assert [result for _, result in exchange.given] == [16]
+    assert not exchange.unfinished()
+    assert all(gone(pid) for pid, _ in (*other.given, *exchange.given))
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_whatIsStartedAndLostIsTold(tmp_path: Path, code: int) -> None:
+    """
+    A process that has ended without a result, before its exchange connected to it, is no
+    result that was collected elsewhere. Its address can be used again.
+    """
+    address = str(tmp_path / "a")
+    exchange = PersistentlyGiven()
+    here, there = os.pipe()
+    exchange.start(address, lambda channel: (os.write(there, b"%d" % os.getpid()), sys.exit(code)))
+    assert gone(int(os.read(here, 100)))
+    os.close(here)
+    os.close(there)
+    with pytest.raises(ConnectionRefusedError, match="no background process"):
+        exchange.store(PATIENCE * 1000)
+    assert not exchange.unfinished()
+    exchange.start(address, MakeParallel(whoSquares), 5)
+    exchange.store(PATIENCE * 1000)
+    ((pid, result),) = exchange.given
+    assert result == 25
+    assert gone(pid)
+
+
+@contextmanager
+def noDescriptors() -> Iterator[None]:
+    """
+    No descriptor more can be had.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_noRoomToConnect(tmp_path: Path) -> None:
+    """
+    What was started is not lost where there is no descriptor to connect to it: that is told
+    if nothing else would make room, and the next waiting tries again.
+    """
+    first, second = str(tmp_path / "a"), str(tmp_path / "b")
+    exchange = PersistentlyGiven()
+    exchange.start(first, lambda channel: channel.send((os.getpid(), channel.receive())))
+    with noDescriptors(), pytest.raises(OSError, match="Too many open files"):
+        exchange.store(0)
+    exchange.connect(first)
+    exchange.start(second, MakeParallel(whoSquares), 5)
+    with noDescriptors():
+        exchange.store(0)
+    (channel,) = exchange.active()
+    channel.send(1)
+    for _ in range(2):
+        exchange.store(PATIENCE * 1000)
+    assert not exchange.unfinished()
+    assert sorted(result for _, result in exchange.given) == [1, 25]
+    assert all(gone(pid) for pid, _ in exchange.given)
 
 
 def test_persistentLimit(tmp_path: Path) -> None:
