@@ -298,6 +298,12 @@ class Children(RuleBasedStateMachine):
             sent = [task for each in worker._seat.members for task in each.held.values()]
             assert len(sent) == len(set(sent))
             assert not set(sent) & set(worker._waiting)
+            if worker in self.queue.workers():
+                held = set(worker._held)
+                assert {task for task in (*sent, *worker._waiting) if not task.ended} <= held
+                # What cannot be sent ends in the next turn.
+                others = held - set(sent) - set(worker._waiting)
+                assert all(isinstance(task.callTuple[1][-1], Unsendable) for task in others)
 
     def nothingIsOnlyLogged(self) -> None:
         assert not self.failures, self.failures[0]
