@@ -82,6 +82,7 @@ class ChildDouble:
     makes a call in steps, and never calls anything.
 
     @ivar resident: how many bytes of memory it has.
+    @ivar ended: the arguments of the calls that have returned.
     @ivar made: how many calls it has begun, without those that prepare it.
     @ivar poised: the number and the arguments of the call that it is about to begin.
     @ivar running: those of the call that it has begun.
@@ -109,6 +110,7 @@ class ChildDouble:
         self.stderr = os.dup(reading)
         self.exitCode: int | None = None
         self.resident = 1
+        self.ended: list[Any] = []
         self.made = 0
         self.poised: tuple[int, Any] | None = None
         self.running: tuple[int, Any] | None = None
@@ -171,6 +173,13 @@ class ChildDouble:
         """
         return not self.isKilled and not self.hasExited
 
+    @property
+    def isInterrupted(self) -> bool:
+        """
+        Whether the parent wants the call that runs to end.
+        """
+        return self.running is not None and self._shared.isInterrupted(self.running[0])
+
     def exit(self, code: int = 0) -> None:
         """
         End now.
@@ -222,6 +231,7 @@ class ChildDouble:
     def _end(self, number: int, args: Any, how: str) -> None:
         match how:
             case "returns":
+                self.ended.append(args)
                 self._send(Kind.RETURNED, number, pickle.dumps(args))
             case "iterates":
                 self._streams.add(number)

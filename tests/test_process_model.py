@@ -63,6 +63,8 @@ class Children(RuleBasedStateMachine):
         self.calls: dict[int, Heard] = {}
         self.others: list[Heard] = []
         self.isShut = False
+        # Whether a worker may have crashed, before it read what its child had sent.
+        self.mayCrash = False
         # How often each call may begin, has begun, and was about to.
         self.allowed: Counter[Any] = Counter()
         self.begun: Counter[Any] = Counter()
@@ -131,11 +133,16 @@ class Children(RuleBasedStateMachine):
         self.calls[name] = Heard(d)
 
     @precondition(lambda self: self.calls)
-    @rule(data=st.data())
-    def cancel(self, data: Any) -> None:
-        waiting = [heard for heard in self.calls.values() if not heard.results]
+    @rule(data=st.data(), steps=st.integers(0, 6))
+    def cancel(self, data: Any, steps: int) -> None:
+        self.moves(steps)
+        waiting = [name for name, heard in self.calls.items() if not heard.results]
         if waiting:
-            data.draw(st.sampled_from(waiting)).d.cancel()
+            name = data.draw(st.sampled_from(waiting))
+            self.calls[name].d.cancel()
+            for child in self.living():
+                if child.isAlive and child.running is not None and child.running[1][0] == name:
+                    assert child.isInterrupted
 
     @rule(ephemeral=st.booleans())
     def update(self, ephemeral: bool) -> None:
@@ -175,18 +182,22 @@ class Children(RuleBasedStateMachine):
         self.others.append(Heard(d))
 
     @precondition(lambda self: self.queue.workers())
-    @rule(data=st.data(), crash=st.booleans(), reassign=st.booleans())
-    def detach(self, data: Any, crash: bool, reassign: bool) -> None:
+    @rule(data=st.data(), crash=st.booleans(), reassign=st.booleans(), steps=st.integers(0, 6))
+    def detach(self, data: Any, crash: bool, reassign: bool, steps: int) -> None:
+        self.moves(steps)
+        if not self.queue.workers():
+            return
+        self.mayCrash = True
         if crash and reassign:
-            for name in self.calls:
-                self.allowed[name] += 1
+            for name, heard in self.calls.items():
+                self.allowed[name] += not heard.results
         worker = data.draw(st.sampled_from(self.queue.workers()))
         self.others.append(Heard(self.queue.detachWorker(worker, reassign, crash)))
 
     @precondition(lambda self: len(self.calls) > 30)
     @rule()
     def shutdown(self) -> None:
-        self.isShut = True
+        self.isShut = self.mayCrash = True
         self.others.append(Heard(self.queue.shutdown()))
 
     # What children do
@@ -196,6 +207,16 @@ class Children(RuleBasedStateMachine):
         The children that are not released.
         """
         return [child for child in self.children if not child.hasExited]
+
+    def moves(self, steps: int) -> None:
+        """
+        Have each child do so many steps, of which not all are heard of.
+        """
+        for step in range(steps):
+            for child in self.living():
+                child.step()
+            if step < 5:
+                self.clock.turn()
 
     @precondition(lambda self: self.living())
     @rule(
@@ -221,9 +242,11 @@ class Children(RuleBasedStateMachine):
             self.clock.turn()
 
     @precondition(lambda self: self.living())
-    @rule(data=st.data(), code=st.sampled_from([0, 3, -9, -11]))
-    def exit(self, data: Any, code: int) -> None:
-        data.draw(st.sampled_from(self.living())).exit(code)
+    @rule(data=st.data(), code=st.sampled_from([0, 3, -9, -11]), steps=st.integers(0, 6))
+    def exit(self, data: Any, code: int, steps: int) -> None:
+        child = data.draw(st.sampled_from(self.living()))
+        self.moves(steps)
+        child.exit(code)
 
     @precondition(lambda self: any(child.isKilled for child in self.living()))
     @rule()
@@ -256,6 +279,7 @@ class Children(RuleBasedStateMachine):
         self.everyDeferredFiresOnceAtTheMost()
         self.nothingBeginsOftenerThanItMay()
         self.outcomesAreTrue()
+        self.whatHasReturnedIsNotLost()
         self.callsAreMadeOneAfterTheOther()
         self.noChildMakesMoreThanItMay()
         self.whatIsHeldIsHeldOnce()
@@ -281,6 +305,13 @@ class Children(RuleBasedStateMachine):
                 else:
                     assert isinstance(result, Deferator) or result[0] == name
                     assert self.begun[name]
+
+    def whatHasReturnedIsNotLost(self) -> None:
+        if not self.mayCrash:
+            for child in self.children:
+                for name, *_ in child.ended:
+                    for result in self.calls[name].results if name != UPDATE else ():
+                        assert not isinstance(result, Failure) or not result.check(WorkerLost)
 
     def callsAreMadeOneAfterTheOther(self) -> None:
         for children in self.ofWorkers.values():
