@@ -269,6 +269,13 @@ class Member:
         """
         return self._words.begun
 
+    @property
+    def hasNews(self) -> bool:
+        """
+        Whether something can be read that it has sent, or its end.
+        """
+        return _isReadable(self._channel)
+
     def hasBegun(self, number: int) -> bool:
         """
         Whether a call has begun, or may have.

@@ -50,7 +50,8 @@ class WorkerStatistics:
     @ivar ID: its number in the queue.
     @ivar kind: the name of its class.
     @ivar series: what it is qualified for, besides C{None}.
-    @ivar post: "is being updated", "serves" or "ends what it has".
+    @ivar post: "is being updated", "serves", "can run nothing for now" or "ends what it
+        has".
     @ivar running: how many tasks it holds, those sent ahead included.
     @ivar done: how many it has ended.
     @ivar waiting: whether it waits for a task.
@@ -151,7 +152,8 @@ def whyWaits(dispatcher: Dispatcher, taskOrDeferred: Task | Deferred[Any]) -> st
     if ledger is None:
         return _whyQueued(dispatcher, found)
     if found in ledger.updates:
-        return f"an update waits until {ledger.name} is ready"
+        text = f"an update waits until {ledger.name} is ready"
+        return f"{text}, which can run nothing for now: {ledger.fault}" if ledger.fault else text
     if found.state is BEGUN:
         return f"{ledger.name} runs it"
     others = len(ledger.tasks) - 1

@@ -528,9 +528,10 @@ class ProcessWorker:
 
     def _giveFirst(self, task: ITask) -> None:
         """
-        Have the call of a task made before those that have not begun.
+        Have the call of a task made before those that have not begun. One that must be alone
+        is left to its child, which it may be about to end.
         """
-        others = self._seat.takeBack()
+        others = [] if self._isWary else self._seat.takeBack()
         others += (other for other in self._waiting if other is not task)
         self._waiting.clear()
         urgent = [other for other in others if other.options.doNext]
@@ -666,7 +667,7 @@ class ProcessWorker:
             self._looks = 0
             if len(self._held) > 1:
                 self._startStaleCheck()
-        elif self._looks < _MOST_LOOKS and self._isBetween():
+        elif self._looks < _MOST_LOOKS and (self._isBetween() or self._hasNews()):
             # It may be about to end by one of them, and must have them all as it does.
             self._looks += 1
             self._startStaleCheck()
@@ -684,6 +685,13 @@ class ProcessWorker:
         """
         member = self._seat.member
         return self._ended, 0 if member is None else member.begun
+
+    def _hasNews(self) -> bool:
+        """
+        Whether the child has said what this program was too busy to read.
+        """
+        member = self._seat.member
+        return member is not None and member.hasNews
 
     def _isBetween(self) -> bool:
         """

@@ -15,6 +15,7 @@ from asynqueue.pool import WorkerLostError
 from asynqueue.reactors import theReactor
 from tests.doubles import Heard
 from tests.integration import process_calls as calls
+from tests.integration.process_checks import until
 
 # More than a child is allowed by calls.limitMemory.
 _TOO_LARGE = 1 << 26
@@ -27,19 +28,27 @@ async def test_aCallThatNoProcessLivesToBegin(count: int, retries: int) -> None:
     """
     A call that is too large for its process ends three of them, however many there are, and
     one more for each of its retries; then it fails. Those that were lined up with it are
-    made.
+    made, and so are others that go before it.
     """
     queue = ProcessQueue(count, initializer=calls.limitMemory, initargs=[_ALLOWED])
     await gatherResults([queue.call(abs, number) for number in range(200)])
     before: list[Any] = [Heard(queue.call(abs, number)) for number in range(20)]
     poison = Heard(queue.call(len, bytes(_TOO_LARGE), retries=retries))
     after: list[Any] = [Heard(queue.call(abs, number)) for number in range(20)]
-    heard = [*before, poison, *after]
+    urgent: list[Any] = []
+
+    def isOver() -> bool:
+        urgent.append(Heard(queue.call(abs, -1, doNext=True)))
+        return bool(poison.results)
+
+    await until(isOver)
+    heard = [*before, *after, *urgent]
     await DeferredList([each.d for each in heard]).addTimeout(60, theReactor(None))
     assert isinstance(poison.error, WorkerLost)
     assert not poison.error.begun
     assert f"{3 + retries} processes ended before they began it" in str(poison.error)
     assert [each.result for each in (*before, *after)] == 2 * list(range(20))
+    assert {each.result for each in urgent} == {1}
     assert sum(each.lost for each in queue.stats()) == 3 + retries
     await queue.shutdown()
 
