@@ -5,6 +5,7 @@ The calls of a pool, and what is called as they go on.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 from asynqueue.pool.guard import harmless
@@ -78,7 +79,8 @@ class Job:
 
 def tell(f: Callable[..., Any] | None, *args: Any) -> None:
     """
-    Call a callback, if there is one.
+    Call a callback, if there is one, without the context variables of whoever drives the pool:
+    an event loop, a thread, or somebody who waits for another result.
     """
     if f is not None:
-        harmless("a callback of a pool", f, *args)
+        harmless("a callback of a pool", Context().run, f, *args)

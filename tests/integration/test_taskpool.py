@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from functools import partial
-from math import nan
+from math import inf, nan
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -55,6 +56,9 @@ KINDS = [*DRIVERS, "threads", "nobody"]
 LONG = 10_000
 
 ROOT = Path(__file__).parent.parent.parent
+
+# A context variable of the one who makes a call.
+WHOSE = ContextVar("WHOSE", default="nobody's")
 
 
 class Driven:
@@ -303,6 +307,36 @@ def test_callsAndTheirCallbacks(driven: Driven) -> None:
     ((pid, at),) = heard.of("accept")
     assert pid in pool.info["processes"]
     assert before <= at <= monotonic()
+
+
+def test_callbacksHaveNoContext(driven: Driven) -> None:
+    """
+    A callback sees no context variables of anybody: not of the one who waits for a result, and
+    so drives the pool, and not of the one who made the call.
+    """
+    pool = driven.start()
+    seen: list[str] = []
+    token = WHOSE.set("the caller's")
+    try:
+        for _ in range(2):
+            # The second time there is a process that is up.
+            result = pool.apply_async(abs, (-1,), callback=lambda _: seen.append(WHOSE.get()))
+            assert result.get(PATIENCE) == 1
+        driven.until(lambda: len(seen) == 2)
+    finally:
+        WHOSE.reset(token)
+    assert seen == ["nobody's"] * 2
+
+
+@pytest.mark.parametrize("seconds", [25 * 86400, 10 * threading.TIMEOUT_MAX, inf])
+def test_longWaits(driven: Driven, seconds: float) -> None:
+    """
+    A result may be waited for longer than the system can wait at once, and a call may take
+    longer than that.
+    """
+    pool = driven.start()
+    result = pool.apply_async(abs, (-1,), timeout=seconds, soft_timeout=seconds)
+    assert result.get(seconds) == 1
 
 
 def test_errorsKeepTheirTypes(either: Driven) -> None:
