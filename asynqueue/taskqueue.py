@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import Invalid
 
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
+from asynqueue.checks import wholeNumber
 from asynqueue.errors import ImplementationError, InvariantError, LoopError, QueueRunError
 from asynqueue.interfaces import IConnectingWorker, IProcessWorker, IWorker
 from asynqueue.iteration.deferator import Deferator
@@ -279,8 +280,7 @@ class TaskQueue:
         if ahead is None:
             processes = 0 if chunker is None else self._processes(options.series)
             ahead = max(_MAP_AHEAD, min(_MOST_AHEAD, _CHUNKS_AHEAD * processes))
-        if ahead < 2:
-            raise ValueError(f"ahead is 2 or more, not {ahead!r}")
+        wholeNumber(ahead, "ahead", least=2)
 
         def call(item: Any) -> Deferred[Any]:
             return self._submit((func, (item, *args), kw), options)

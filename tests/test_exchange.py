@@ -556,12 +556,12 @@ def test_userRemovesWhileStoring(pair: Ends) -> None:
     assert exchange.given == [1]
 
 
-@pytest.mark.parametrize("limit", [0, -1])
-def test_limitLeavesRoom(limit: int) -> None:
+@pytest.mark.parametrize("limit", [0, -1, True, 1.5])
+def test_limitLeavesRoom(limit: Any) -> None:
     """
     A limit that lets nothing run is refused.
     """
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="limit is a whole number, 1 or more"):
         Map(limit=limit)
 
 

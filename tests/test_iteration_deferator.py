@@ -466,8 +466,9 @@ def test_theWindowIsAtLeastTwo() -> None:
     """
     A window in which no item could be handed out is refused.
     """
-    with pytest.raises(ValueError):
-        Deferator.fromSource(Scripted(), "narrow", 1)
+    for window in (1, True, 2.5):
+        with pytest.raises(ValueError, match="window is a whole number, 2 or more"):
+            Deferator.fromSource(Scripted(), "narrow", window)  # type: ignore[arg-type]
 
 
 def test_moreThanWasGrantedIsRefused() -> None:

@@ -297,8 +297,9 @@ def test_wrongArgumentsAreRefused() -> None:
         producer.start(5)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         producer.produceItem(5)  # type: ignore[arg-type]
-    with pytest.raises(ValueError):
-        OrderedItemProducer(maxAhead=0)
+    for maxAhead in (0, True, 1.5):
+        with pytest.raises(ValueError, match="maxAhead is a whole number"):
+            OrderedItemProducer(maxAhead=maxAhead)  # type: ignore[arg-type]
 
 
 @pytest_twisted.inlineCallbacks

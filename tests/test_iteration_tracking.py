@@ -83,12 +83,12 @@ def test_fewerAreWaitedFor() -> None:
     assert len(tracker) == 2
 
 
-@pytest.mark.parametrize("N", [0, -1])
-def test_aNumberThatNeverComesIsRefused(N: int) -> None:
+@pytest.mark.parametrize("N", [0, -1, True, 1.5])
+def test_aNumberThatNeverComesIsRefused(N: Any) -> None:
     """
-    There are never fewer than none.
+    There are never fewer than none, nor is a number of tasks anything but whole.
     """
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="N is a whole number, 1 or more"):
         DeferredTracker().deferUntilFewer(N)
 
 

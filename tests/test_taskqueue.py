@@ -978,8 +978,8 @@ def test_mapIsEndedByShutdown() -> None:
     assert len(made) < 20
 
 
-@pytest.mark.parametrize("ahead", [1, 0, -1])
-def test_mapNeedsRoomForTwo(ahead: int) -> None:
+@pytest.mark.parametrize("ahead", [1, 0, -1, True, 2.5])
+def test_mapNeedsRoomForTwo(ahead: Any) -> None:
     """
     A map must be ahead by 2 at the least.
     """

@@ -305,6 +305,9 @@ def settle(reactor: Reactor, heard: Heard) -> None:
         ({"processes": -1}, ValueError),
         ({"threads": 0}, ValueError),
         ({"concurrent": 0}, ValueError),
+        ({"processes": True}, ValueError),
+        ({"threads": 1.5}, ValueError),
+        ({"concurrent": "2"}, ValueError),
     ],
 )
 def test_whatHasNoSense(wrong: dict[str, Any], error: type[Exception]) -> None:

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from asynqueue.checks import wholeNumber
 from asynqueue.exchange.channel import Channel
 from asynqueue.exchange.creating import create, start
 from asynqueue.exchange.reserve import Call, Reserve
@@ -89,11 +90,9 @@ class Exchange:
         @param continuous: whether a process sends any number of results. Otherwise
             each computation sends one, and no less.
         @param autoclose: whether channels are closed when they are removed.
-        @raise ValueError: the limit leaves no room for any.
+        @raise ValueError: the limit is no whole number, or leaves no room for any.
         """
-        if limit is not None and limit < 1:
-            raise ValueError(f"a limit of {limit} processes: give at least 1")
-        self.limit = limit
+        self.limit = None if limit is None else wholeNumber(limit, "limit")
         self.reuse = bool(reuse)
         self.continuous = bool(continuous)
         self.autoclose = bool(autoclose)

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import safe_repr
 
 from asynqueue.awaitable import AwaitableDeferred, raiseHere
+from asynqueue.checks import wholeNumber
 from asynqueue.interfaces import IItemSource
 from asynqueue.iteration.inbox import NOTHING, Inbox, ItemDeferred
 from asynqueue.iteration.prefetch import Prefetcherator
@@ -103,12 +104,10 @@ class Deferator:
 
         @param window: how many items may be granted and not consumed. More are
             granted in batches, when no more than half of it is left.
-        @raise ValueError: if the window is less than 2, because an item is
+        @raise ValueError: if the window is no whole number, or less than 2, because an item is
             handed out when the one after it is known.
         """
-        if window < 2:
-            raise ValueError(f"the window of an iteration is at least 2, not {window}")
-        return cls(representation, _Granted(source, window))
+        return cls(representation, _Granted(source, wholeNumber(window, "window", least=2)))
 
     def __repr__(self) -> str:
         return f"<Deferator of {self.representation}>"

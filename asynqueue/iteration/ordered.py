@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from asynqueue.awaitable import AwaitableDeferred
+from asynqueue.checks import wholeNumber
 from asynqueue.errors import ImplementationError
 from asynqueue.failures import caught
 from asynqueue.iteration.handover import Handover
@@ -65,11 +66,9 @@ class OrderedItemProducer:
             thread is enough.
         @param maxAhead: with more items than this waiting for the function, the
             Deferred of an item does not fire before there are fewer.
-        @raise ValueError: if C{maxAhead} is less than 1.
+        @raise ValueError: if C{maxAhead} is no whole number, or less than 1.
         """
-        if maxAhead < 1:
-            raise ValueError(f"at least 1 item must be allowed ahead, not {maxAhead}")
-        self._maxAhead = maxAhead
+        self._maxAhead = wholeNumber(maxAhead, "maxAhead")
         self.i = Handover(reactor)
         self._stage = _Stage.NEW
         self._thread: threading.Thread | None = None

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
+from asynqueue.checks import wholeNumber
 from asynqueue.reactors import theReactor
 from asynqueue.timers import later
 
@@ -129,10 +130,10 @@ class DeferredTracker:
 
         @param timeout: for how many seconds.
         @return: a Deferred: C{True}, or C{False} if the timeout came first.
-        @raise ValueError: if C{N} is less than 1, because that never comes.
+        @raise ValueError: if C{N} is no whole number, or less than 1, because that
+            never comes.
         """
-        if N < 1:
-            raise ValueError(f"there will never be fewer than {N} to wait for")
+        wholeNumber(N, "N")
         return self._defer(self._count < N, N, timeout)
 
     def _defer(self, already: bool, limit: int, timeout: float | None) -> AwaitableDeferred[bool]:

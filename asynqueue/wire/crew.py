@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from asynqueue.checks import wholeNumber
 from asynqueue.queues import ProcessQueue
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.wire.catalog import Catalog
@@ -33,11 +34,9 @@ class Crew:
         """
         if threads is None:
             threads = ProcessQueue.cores()
-        if processes < 0 or threads < 1 or concurrent < 1:
-            raise ValueError(
-                f"{processes!r} processes, {threads!r} threads, {concurrent!r} calls in the"
-                " reactor: that has no sense"
-            )
+        wholeNumber(processes, "processes", least=0)
+        wholeNumber(threads, "threads")
+        wholeNumber(concurrent, "concurrent")
         self.series = "process" if processes else "async"
         self._processes = processes
         self._threads = threads

@@ -28,6 +28,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from asynqueue.checks import wholeNumber
 from asynqueue.errors import (
     OPEN_ITERATOR,
     LocalProtocolError,
@@ -162,11 +163,11 @@ class RemoteWorker:
             say.
         @param codec: how arguments and results are encoded.
         @param reactor: the reactor; C{None} is the installed one.
-        @raise ValueError: C{N_concurrent} has no sense.
+        @raise ValueError: C{N_concurrent} is no whole number, or less than 1.
         @raise TypeError: C{series} is a string, or one of them is not hashable.
         """
-        if N_concurrent is not None and N_concurrent < 1:
-            raise ValueError(f"N_concurrent is 1 or more, or None, not {N_concurrent!r}")
+        if N_concurrent is not None:
+            wholeNumber(N_concurrent, "N_concurrent")
         self.iQualified: list[Any] = seriesOf(series)
         # Those of them that the host of the last connection said.
         self._said: list[str] = []
