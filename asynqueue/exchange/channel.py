@@ -39,6 +39,10 @@ from asynqueue.outcome import Raised, Returned, cannotSend, raised
 # exit code is not waited for any longer.
 _PATIENCE = 5.0
 
+# What the pickling of somebody's objects raises, and concerns these. KeyboardInterrupt is the
+# program's: here no reactor sees to Ctrl-C.
+_RAISED = (Exception, GeneratorExit, SystemExit)
+
 
 class Failed(NamedTuple):
     """
@@ -217,11 +221,12 @@ class Channel:
         """
         self._messages.checkOpen()
         kind = DATA
-        if isinstance(obj, BaseException):
+        # Not of the object: somebody's __class__ may raise.
+        if issubclass(type(obj), BaseException):
             kind, obj = RAISED, raised(obj)
         try:
             body, buffers = encode(obj, self._names)
-        except Exception as error:
+        except _RAISED as error:
             # Pickling runs other people's code, and may raise anything.
             raise cannotSend(error, obj, "value") from error
         self._sent += 1
@@ -260,7 +265,7 @@ class Channel:
         kind, _, body, buffers = frame
         try:
             value = decode(body, buffers)
-        except Exception as error:
+        except _RAISED as error:
             # Unpickling runs other people's code, and may raise anything.
             return Failed(error)
         if kind == RAISED:

@@ -50,6 +50,7 @@ from asynqueue.exchange import (
     waitall,
 )
 from asynqueue.framing import packed
+from tests.integration import oddities
 from tests.integration.process_checks import PATIENCE, children, descriptors
 
 ROOT = Path(__file__).parent.parent.parent
@@ -1290,3 +1291,25 @@ def test_addressIsNoSocket(address: str) -> None:
     with pytest.raises(OSError, match="in use"):
         create_persistent(address)
     assert Path(address).read_text() == "precious"
+
+
+@pytest.mark.parametrize("look", ["pickled", "made again", "asked for its class"])
+def test_resultsThatExitHarmThemselves(look: str) -> None:
+    """
+    A result that raises SystemExit when it is sent, or made again, is the error of its
+    computation, and the next one has its own.
+    """
+    (odd,) = [
+        number
+        for number, kind in enumerate(oddities.OBJECTS)
+        if kind.__name__.endswith(f"raises SystemExit when it is {look}")
+    ]
+    results = Map(limit=1, reuse=1)
+    give = results.manage(MakeReusable(oddities.give))
+    plain = len(oddities.ERRORS) * [*oddities.LOOKS].index("shown")
+    for number in (odd, plain):
+        give(number)
+    with pytest.raises((MaybeEncodingError, SystemExit), match="odd"):
+        results[0]
+    assert type(results[1]) is oddities.OBJECTS[plain]
+    results.finish()
