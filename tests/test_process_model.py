@@ -4,6 +4,7 @@ Process workers on a clock, with children that do as the test wants, in any orde
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -355,6 +356,7 @@ class Children(RuleBasedStateMachine):
                     child.step()
             self.clock.turn()
             self.clock.advance(0.1)
+        self.nothingIsOnlyLogged()
         raise AssertionError(f"{[name for name, h in self.calls.items() if not h.results]} wait")
 
     def teardown(self) -> None:
@@ -389,4 +391,9 @@ class Children(RuleBasedStateMachine):
 
 
 TestChildren = Children.TestCase
-TestChildren.settings = settings(stateful_step_count=50, phases=[Phase.generate])
+# Each time the same runs, but where `make soak` looks for others.
+TestChildren.settings = settings(
+    stateful_step_count=50,
+    phases=[Phase.generate],
+    derandomize=os.environ.get("HYPOTHESIS_PROFILE") != "soak",
+)
