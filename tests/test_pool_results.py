@@ -476,6 +476,26 @@ def test_stopEndsWithoutDescriptors(end: Any) -> None:
     assert told == [1, 2]
 
 
+def test_stopReadsNothingAfterTheEnd() -> None:
+    """
+    A queue that is at its end is not read again, while others are waited for.
+    """
+    here, there = channelPair()
+    ended = Outq(EOFError(), [(UP, 2, b"", ())])
+    told: list[int] = []
+    joins = iter([False, False, True])
+    handler = ResultHandler(
+        fileno_to_outq={10_000: ended, here.fileno(): SeenOutq(here)},
+        on_process_alive=told.append,
+        join_exited_workers=lambda: next(joins, True),
+    )
+    handler.on_stop_not_started()
+    here.close()
+    there.close()
+    assert told == []
+    assert len(ended.script) == 1
+
+
 def test_stopEndsWhenAllAreJoined() -> None:
     """
     When all workers are joined, nothing more is waited for.
