@@ -278,6 +278,20 @@ def test_startsThatAreRefusedAreHopeless(house: House) -> None:
     assert seat.falseStarts == 1
 
 
+def test_hopeThatIsBackIsNotDenied(house: House) -> None:
+    """
+    If a child came up in the meantime, the owner hears of no failure.
+    """
+    house.refusal = OSError("too many")
+    seat = house.build()
+    seat.fill()
+    house.refusal = None
+    seat.fill()
+    house.child.comeUp()
+    house.advance(0)
+    assert house.told == ["seated"]
+
+
 def test_childrenThatCannotPrepareAreHopeless(house: House) -> None:
     """
     If a preparation raises, the child is ended, and the owner hears why.

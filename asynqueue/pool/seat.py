@@ -350,7 +350,9 @@ class Seat:
 
         def say() -> None:
             del self._timers["hopeless"]
-            self._owner.hopeless(self, self._despair)
+            # A child may have come up since: then there is no reason to tell.
+            if self._despair:
+                self._owner.hopeless(self, self._despair)
 
         if "hopeless" not in self._timers:
             self._timers["hopeless"] = self._hub().callLater(0, say)
