@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DEMO ?= $(BIN)/python examples/demo.py --output demo-output
 PYTEST ?= tests
 HOSTS := $(wildcard tests/integration/test_wire_*.py) tests/integration/test_service.py \
-	tests/integration/test_crawler.py tests/test_documents.py
+	tests/integration/test_crawler.py tests/integration/test_command.py tests/test_documents.py
 
 step = @printf '\n=== %s\n' "$(1)"
 
@@ -21,12 +21,10 @@ help:  ## this list
 demo: $(VENV)/.demo  ## every module of the standard library goes through the queue
 	$(DEMO)
 
-# The steps stand in the order of their price, and the first that fails ends it.
+# What is quick comes first, and the first step that fails ends it.
 test:  ## every check there is
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory types
-	@$(MAKE) --no-print-directory layers
-	@$(MAKE) --no-print-directory docs
+	@$(MAKE) --no-print-directory -j2 docs types layers
 	@$(MAKE) --no-print-directory coverage
 	$(call step,all checks passed)
 
@@ -78,9 +76,9 @@ endif
 .others:
 	$(BIN)/python -m coverage run -m pytest tests $(addprefix --ignore=,$(HOSTS))
 
-soak: $(VENV)/.dev  ## the state machines, 2,000 random runs of each: minutes, not in `make test`
-	$(call step,pytest -m model)
-	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m model tests
+soak: $(VENV)/.dev  ## random tests, 2,000 runs of each state machine: minutes, not in `make test`
+	$(call step,pytest -m 'model or random')
+	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -m 'model or random' tests
 
 docs: api  ## the manual in docs/_build/html, the API pages in docs/_build/api
 	$(call step,sphinx)

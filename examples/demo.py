@@ -219,6 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--output", type=Path, help="the folder for results, summary and picture")
     parser.add_argument("--hosts", type=int, default=0, help="how many hosts do it; 0: processes")
+    parser.add_argument("--first", type=int, metavar="N", help="measure only the first N modules")
     options = parser.parse_args()
     output = options.output or Path(tempfile.mkdtemp(prefix="asynqueue-demo-"))
     output.mkdir(parents=True, exist_ok=True)
@@ -226,7 +227,7 @@ def main() -> None:
 
     mpl.use("agg")
     with hosts(options.hosts) as endpoints:
-        seconds = run(modules(), results, endpoints)
+        seconds = run(modules()[: options.first], results, endpoints)
     measures = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
     summary = summarize(measures, seconds)
     tell(summary)

@@ -16,6 +16,21 @@ settings.register_profile("test", deadline=None)
 settings.register_profile("soak", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
 
+# Where coverage is measured, processes that are started find here that theirs is, too.
+_MEASURED = "COVERAGE_PROCESS_CONFIG"
+_CONFIG = os.environ.get(_MEASURED)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """
+    Measure coverage in the processes that a test starts only if it is marked: that more than
+    doubles what a process costs, and most of them run what others have run.
+    """
+    if _CONFIG is not None and item.get_closest_marker("measured"):
+        os.environ[_MEASURED] = _CONFIG
+    else:
+        os.environ.pop(_MEASURED, None)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """

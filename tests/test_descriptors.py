@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from asynqueue.descriptors import aboveStandard, holdStandard
 
 _PROGRAM = """
@@ -21,6 +23,7 @@ os.write(2, repr((moved > 2, where, os.get_inheritable(0), os.get_inheritable(mo
 """
 
 
+@pytest.mark.measured
 def test_held() -> None:
     """
     What takes the place of a closed standard descriptor is moved, and the null device is

@@ -228,6 +228,7 @@ def test_logsAreSummedUp(tmp_path: Path) -> None:
     assert size == sum(int(line.split()[9]) for line in lines if line.split()[9] != "-")
 
 
+@pytest.mark.measured
 def test_pageIsServedMeanwhile(tmp_path: Path) -> None:
     """
     The program ends by itself, with all requests counted and the page served.

@@ -30,7 +30,7 @@ from asynqueue.testing.gates import Gate
 Place = Literal["reactor", "thread", "process"]
 
 # Tasks of a burst.
-_MANY = 2000
+_MANY = 500
 
 # Five megabytes, and not all of them equal.
 _LARGE = bytes(range(250)) * 20_000

@@ -71,6 +71,7 @@ react(main)
 """
 
 
+@pytest.mark.measured
 def test_makingInstallsNoReactor() -> None:
     """
     A program makes queues and workers of each kind, and then chooses its reactor.
@@ -227,6 +228,7 @@ assert "twisted.internet.reactor" not in sys.modules
 """
 
 
+@pytest.mark.measured
 def test_secureWiresUseTheLoop(tmp_path: Path) -> None:
     """
     A host with certificates and its clients work in asyncio.run.

@@ -332,6 +332,7 @@ def test_resultsComeBeforeTheInputEnds(shell: Shell) -> None:
     assert ended(process) == (0, "", "")
 
 
+@pytest.mark.measured
 def test_endlessInput(shell: Shell) -> None:
     """
     An input without end is taken as it is used, and a reader that has enough
@@ -415,6 +416,7 @@ def test_processesAreNotTheCommand(shell: Shell) -> None:
     assert process.pid not in pids
 
 
+@pytest.mark.measured
 def test_threadsAreOfTheCommand(shell: Shell) -> None:
     """
     With C{--workers thread} calls are made in the process of the command.
@@ -460,6 +462,7 @@ def test_failureWaitsForThoseBeforeIt(shell: Shell) -> None:
     assert "input 2, '7': AttributeError" in err
 
 
+@pytest.mark.measured
 def test_failureEndsUnorderedAtOnce(shell: Shell) -> None:
     """
     With C{--unordered} nobody is waited for: a call that hangs is ended.
@@ -494,6 +497,7 @@ def test_failuresAreReported(shell: Shell) -> None:
     assert (status, err) == (1, "asynqueue: 1 of 3 inputs failed\n")
 
 
+@pytest.mark.measured
 def test_verboseTellsOfEachFailure(shell: Shell) -> None:
     """
     With C{-v} failures that are left out are told, each in a line, and the speed.
@@ -559,6 +563,7 @@ def test_resultThatIsNoJSON(shell: Shell, text: str, reason: str) -> None:
     assert err.count("\n") == 1
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize("text", ["{", "NaN", "", "[" * 100_000])
 def test_inputThatIsNoJSON(shell: Shell, text: str) -> None:
     """
@@ -602,6 +607,7 @@ def test_moduleThatFailsToImport(shell: Shell) -> None:
     assert err == ("first\nasynqueue: cannot import broken: ZeroDivisionError: division by zero\n")
 
 
+@pytest.mark.measured
 def test_tracebackOfAnImport(shell: Shell) -> None:
     """
     With C{--traceback} it is shown where a module raised.
@@ -663,6 +669,7 @@ def test_noStandardError(shell: Shell) -> None:
     assert (done.returncode, done.stdout) == (0, b'"x"\n')
 
 
+@pytest.mark.measured
 def test_logsAreTold(shell: Shell) -> None:
     """
     Errors that are logged are told, each in a line.
@@ -677,6 +684,7 @@ def test_logsAreTold(shell: Shell) -> None:
     assert "1 / 0" in err
 
 
+@pytest.mark.measured
 def test_faultOfOurOwn(shell: Shell) -> None:
     """
     What should never happen is told in a line, and ends the command.
@@ -700,6 +708,7 @@ def test_faultOfOurOwn(shell: Shell) -> None:
     assert done.stderr.startswith(b"asynqueue: a fault of asynqueue: TypeError: ")
 
 
+@pytest.mark.measured
 def test_outputThatCannotBeWritten(shell: Shell) -> None:
     """
     An output that cannot be written (here it is open for reading, but the disk
@@ -782,6 +791,7 @@ def test_retriesHaveAnEnd(shell: Shell) -> None:
     assert (status, out) == (1, '"a"\n"b"\n')
 
 
+@pytest.mark.measured
 def test_processesThatCannotStart(shell: Shell) -> None:
     """
     Processes that die before they are ready, one after the other, end the run.
@@ -827,6 +837,7 @@ def test_timeout(shell: Shell, function: str) -> None:
     }
 
 
+@pytest.mark.measured
 def test_timeoutOfWhatCannotBeInterrupted(shell: Shell) -> None:
     """
     A call that is deaf to interrupts ends with its process.
@@ -878,6 +889,7 @@ def test_signalWithThreads(shell: Shell) -> None:
     assert ended(process) == (130, "", "asynqueue: interrupted: 0 results written\n")
 
 
+@pytest.mark.measured
 def test_signalWhileInputIsAwaited(shell: Shell) -> None:
     """
     A signal ends the command while it waits for its input.
@@ -917,6 +929,7 @@ def test_signalWhileNobodyReads(shell: Shell, done: bool) -> None:
     assert process.wait(PATIENCE) == 130
 
 
+@pytest.mark.measured
 def test_signalDuringTheImport(shell: Shell) -> None:
     """
     A signal ends the command while it imports the module, too.
@@ -1026,6 +1039,7 @@ def readAll(fd: int) -> str:
         data += block
 
 
+@pytest.mark.measured
 def test_progressOnATerminal(shell: Shell) -> None:
     """
     On a terminal, progress is shown below the results, without being asked for.

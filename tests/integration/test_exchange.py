@@ -257,6 +257,7 @@ def test_create() -> None:
     channel.close()
 
 
+@pytest.mark.measured
 def test_createdProcessFails() -> None:
     """
     What is on its way when a process ends itself is raised here; but not what was
@@ -790,6 +791,7 @@ def test_reuseByTwo() -> None:
     assert list(results) == [0, "0", 1, "1", 4, "2"]
 
 
+@pytest.mark.measured
 def test_reuseWithWhatCannotBeSent() -> None:
     """
     What cannot be pickled reaches a new process, which inherits it.
@@ -1050,6 +1052,7 @@ def test_manyBackgroundProcesses(tmp_path: Path) -> None:
     assert all(gone(pid) for pid in results)
 
 
+@pytest.mark.measured
 def test_persistentExchange(tmp_path: Path) -> None:
     """
     An exchange may be dropped: another one connects to its processes.
@@ -1258,6 +1261,7 @@ def test_backgroundDies(address: str) -> None:
     assert gone(pid)
 
 
+@pytest.mark.measured
 def test_backgroundExits(address: str) -> None:
     """
     A background process that exits without a result gives up its address.
@@ -1283,6 +1287,7 @@ def test_addressIsTaken(address: str) -> None:
     channel.close()
 
 
+@pytest.mark.measured
 def test_addressIsNoSocket(address: str) -> None:
     """
     A file that is no socket is not touched.

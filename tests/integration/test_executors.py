@@ -77,7 +77,7 @@ def checksOf(kind: str) -> Iterator[Any]:
     def makeWorker() -> ExecutorWorker:
         return ExecutorWorker(EXECUTORS.get(kind))
 
-    # A burst through Dask takes ten seconds where nothing else runs.
+    # A burst through Dask takes seconds where nothing else runs.
     for check in workerChecks(makeWorker, place="process", streams=False, limit=180.0):
         yield pytest.param(check, id=f"{kind}-{check}")
 
@@ -186,6 +186,7 @@ async def test_workersOfDaskComeAndGo() -> None:
     await deferToThread(client.close)
 
 
+@pytest.mark.measured
 @ensureDeferred
 async def test_daskWorkerThatDies() -> None:
     """

@@ -19,6 +19,8 @@ from asynqueue.pool.callables import Callables
 from asynqueue.program import Told
 from tests.mains import mainOf
 
+pytestmark = pytest.mark.measured
+
 LENGTH = Struct("<Q")
 
 PROGRAM = """

@@ -23,6 +23,7 @@ from tests.integration.process_checks import Used, residentBytes
 # Coroutines
 
 
+@pytest.mark.measured
 @ensureDeferred
 async def test_coroutines() -> None:
     """
@@ -41,6 +42,7 @@ async def test_coroutines() -> None:
     await queue.shutdown()
 
 
+@pytest.mark.measured
 @ensureDeferred
 async def test_asyncGenerators() -> None:
     """
@@ -58,6 +60,7 @@ async def test_asyncGenerators() -> None:
     await queue.shutdown()
 
 
+@pytest.mark.measured
 @ensureDeferred
 async def test_coroutinesThatAreSent() -> None:
     """
@@ -188,6 +191,7 @@ async def test_sentOnce() -> None:
     await queue.shutdown()
 
 
+@pytest.mark.measured
 @ensureDeferred
 async def test_manyCallables() -> None:
     """

@@ -22,6 +22,8 @@ from tests.doubles import Heard
 from tests.integration import process_calls as calls
 from tests.integration.process_checks import Used, isGone, until
 
+pytestmark = pytest.mark.measured
+
 # Seconds after which something does not happen.
 PATIENCE = 60
 

@@ -261,6 +261,7 @@ async def test_longLivedChildAfterInterrupt() -> None:
     await gate.close()
 
 
+@pytest.mark.measured
 @ensureDeferred
 async def test_forks() -> None:
     """

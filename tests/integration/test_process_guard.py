@@ -19,6 +19,8 @@ from tests.doubles import readingLogs
 from tests.integration import process_calls as calls
 from tests.integration.process_checks import PATIENCE
 
+pytestmark = pytest.mark.measured
+
 
 class Console:
     """

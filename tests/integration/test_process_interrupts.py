@@ -18,6 +18,8 @@ from tests.integration import interrupt_calls as calls
 from tests.integration.process_calls import pid
 from tests.integration.process_checks import PATIENCE, until
 
+pytestmark = pytest.mark.measured
+
 
 @ensureDeferred
 async def test_importsAreNotInterrupted(tmp_path: Path) -> None:

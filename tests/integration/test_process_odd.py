@@ -13,6 +13,8 @@ from asynqueue import ProcessQueue, WorkerLost
 from asynqueue.errors import MaybeEncodingError
 from tests.integration import odd_calls as odd, process_calls as calls
 
+pytestmark = pytest.mark.measured
+
 
 async def outcomes(stream: Any) -> list[Any]:
     """

@@ -71,6 +71,7 @@ async def test_anItemThatNoProcessLivesToBegin() -> None:
     await queue.shutdown()
 
 
+@pytest.mark.measured
 def test_aPoolGivesSuchACallUp() -> None:
     """
     A pool, too, fails a call that three processes did not live to begin, and makes the

@@ -125,6 +125,7 @@ def run(part: str) -> str:
     return done.stdout
 
 
+@pytest.mark.measured
 def test_functionsOfMain() -> None:
     """
     What the main program defines can be called.
@@ -132,6 +133,7 @@ def test_functionsOfMain() -> None:
     assert run("Main") == "6 6\n"
 
 
+@pytest.mark.measured
 def test_tooFewDescriptors() -> None:
     """
     Where a child cannot be started for want of descriptors, tasks fail, nothing
@@ -140,6 +142,7 @@ def test_tooFewDescriptors() -> None:
     assert run("Few") == "WorkerLost done\n"
 
 
+@pytest.mark.measured
 def test_workersWithoutRoomKeepNoTasks() -> None:
     """
     Workers for which no process can be started leave the calls to one that has its own, and

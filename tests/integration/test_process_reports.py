@@ -21,6 +21,8 @@ from asynqueue.testing import Gate
 from tests.integration import process_calls as calls
 from tests.integration.process_checks import PATIENCE, until
 
+pytestmark = pytest.mark.measured
+
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @ensureDeferred

@@ -19,6 +19,8 @@ from asynqueue.testing.doubles import RecordingConsumer
 from tests.integration import process_calls as calls
 from tests.integration.process_checks import until
 
+pytestmark = pytest.mark.measured
+
 MB = 1 << 20
 
 

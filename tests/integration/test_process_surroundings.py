@@ -21,6 +21,8 @@ from asynqueue.testing.calls import echo
 from tests.integration import odd_calls as odd
 from tests.integration.process_checks import PATIENCE
 
+pytestmark = pytest.mark.measured
+
 PROGRAM = Path(__file__).with_name("sharing_program.py")
 
 

@@ -140,6 +140,7 @@ async def test_awkwardExceptions() -> None:
     await queue.shutdown()
 
 
+@pytest.mark.measured
 @ensureDeferred
 async def test_tooLarge() -> None:
     """

@@ -297,6 +297,7 @@ def test_secondSignalEndsAtOnce(shell: Shell, program: list[str]) -> None:
     assert "WorkerLost" in out
 
 
+@pytest.mark.measured
 def test_graceEnds(shell: Shell) -> None:
     """
     What runs on when the grace is over is ended, processes included.
@@ -444,6 +445,7 @@ def test_hostThatCannotServe(
     assert "Traceback" not in log
 
 
+@pytest.mark.measured
 def test_refusedByTheQueue(shell: Shell) -> None:
     """
     A host that the queue does not want ends: to dial again would be of no use.
@@ -606,6 +608,7 @@ def test_levelOfTheLog(shell: Shell) -> None:
 # Asking ------------------------------------------------------------------------
 
 
+@pytest.mark.measured
 def test_statusOfAHost(shell: Shell) -> None:
     """
     A host tells what it is, what it runs, and what has ended.
@@ -678,6 +681,7 @@ def test_statusOfNobody(shell: Shell, arguments: list[str], message: str) -> Non
     assert err.count("\n") == 1
 
 
+@pytest.mark.measured
 def test_statusOfTheSilent(shell: Shell) -> None:
     """
     What takes connections and says nothing is waited for as long as was said.
@@ -690,6 +694,7 @@ def test_statusOfTheSilent(shell: Shell) -> None:
     assert "no answer within 0.2 s" in err
 
 
+@pytest.mark.measured
 def test_askingCanBeInterrupted(shell: Shell) -> None:
     """
     Ctrl-C ends the asking, cleanly.
@@ -728,6 +733,7 @@ def test_keysAreMadeOnce(shell: Shell) -> None:
     assert (shell.folder / "keys" / "shared.key").read_bytes() != key
 
 
+@pytest.mark.measured
 def test_keysOfNoHost(shell: Shell) -> None:
     """
     What is no name of a host is refused, and nothing is made.

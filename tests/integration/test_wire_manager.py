@@ -190,6 +190,7 @@ async def test_functionsOfModules() -> None:
 # Over standard input and output
 
 
+@pytest.mark.measured
 @ensureDeferred
 async def test_stdio(capfd: pytest.CaptureFixture[str]) -> None:
     """
@@ -442,6 +443,7 @@ async def test_longNameOfTheFolder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not list(long.iterdir())
 
 
+@pytest.mark.measured
 @ensureDeferred
 async def test_forkHasNoServers() -> None:
     """
@@ -529,6 +531,7 @@ async def test_parentTold(number: int) -> None:
         assert not folder.exists()
 
 
+@pytest.mark.measured
 @ensureDeferred
 async def test_reactorStops() -> None:
     """

@@ -670,6 +670,7 @@ async def test_programThatCannotServe(arguments: list[str], status: int, told: s
     assert "Traceback" not in error
 
 
+@pytest.mark.measured
 @ensureDeferred
 async def test_keyThatOthersCanRead(tmp_path: Path) -> None:
     """
