@@ -30,9 +30,15 @@ class Line:
     def __init__(self, function: Any, *args: Any, raw: bool | None = None, **kw: Any) -> None:
         self.journal = Journal()
         self.chunk = pickle.loads(pickle.dumps(Chunk(function, args, kw, raw)))
+        self.slot = self.taken()
+
+    def taken(self) -> int:
+        """
+        A slot of the journal.
+        """
         slot = self.journal.take()
         assert slot is not None
-        self.slot = slot
+        return slot
 
     def run(self, items: list[Any]) -> Any:
         """
@@ -44,9 +50,15 @@ class Line:
 
     def outcomes(self, items: list[Any]) -> list[Any]:
         """
-        The outcomes of some items: values, and exceptions.
+        The outcomes of some items: values, and exceptions. A chunk ends after a few
+        milliseconds: another one has the rest.
         """
-        return self.told(self.run(items))
+        told = self.told(self.run(items))
+        while len(told) < len(items):
+            self.journal.give(self.slot)
+            self.slot = self.taken()
+            told += self.told(self.run(items[len(told) :]))
+        return told
 
     def told(self, summary: Summary) -> list[Any]:
         """
