@@ -6,12 +6,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= $(BIN)/python examples/demo.py --output demo-output
 PYTEST ?= tests
-HOSTS := $(wildcard tests/integration/test_wire_*.py) tests/integration/test_service.py \
-	tests/integration/test_crawler.py tests/integration/test_command.py tests/test_documents.py
+ASIDE := $(wildcard tests/integration/test_wire_*.py) tests/integration/test_service.py \
+	tests/integration/test_crawler.py tests/integration/test_command.py \
+	tests/integration/test_exchange.py tests/test_documents.py
 
 step = @printf '\n=== %s\n' "$(1)"
 
-.PHONY: help demo test lint format types layers unit integration coverage .hosts .others soak docs api \
+.PHONY: help demo test lint format types layers unit integration coverage .aside .others soak docs api \
 	bench news dist venv clean
 
 help:  ## this list
@@ -57,7 +58,7 @@ coverage: $(VENV)/.dev  ## all tests, and how much of the code they ran (PYTEST=
 	$(call step,pytest under coverage)
 	$(BIN)/python -m coverage erase
 ifeq ($(PYTEST),tests)
-	@$(MAKE) --no-print-directory -j2 .hosts .others
+	@$(MAKE) --no-print-directory -j2 .aside .others
 else
 	$(BIN)/python -m coverage run -m pytest $(PYTEST)
 endif
@@ -66,15 +67,15 @@ endif
 	$(BIN)/python -m coverage report
 
 # Most of the time tests wait for processes that start: two halves run side by side. One,
-# of hosts and documents, keeps what it has to say until it ends.
-.hosts:
+# of hosts, commands, exchanges and documents, keeps what it has to say until it ends.
+.aside:
 	@mkdir -p build
-	@echo "the tests of hosts run meanwhile, and tell when they have ended"
-	@$(BIN)/python -m coverage run -m pytest $(HOSTS) > build/hosts.txt 2>&1; \
-		status=$$?; cat build/hosts.txt; exit $$status
+	@echo "the tests of hosts, commands and exchanges run meanwhile, and tell when they have ended"
+	@$(BIN)/python -m coverage run -m pytest $(ASIDE) > build/aside.txt 2>&1; \
+		status=$$?; cat build/aside.txt; exit $$status
 
 .others:
-	$(BIN)/python -m coverage run -m pytest tests $(addprefix --ignore=,$(HOSTS))
+	$(BIN)/python -m coverage run -m pytest tests $(addprefix --ignore=,$(ASIDE))
 
 soak: $(VENV)/.dev  ## random tests, 2,000 runs of each state machine: minutes, not in `make test`
 	$(call step,pytest -m 'model or random')
