@@ -6,9 +6,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= $(BIN)/python examples/demo.py --output demo-output
 PYTEST ?= tests
-ASIDE := $(wildcard tests/integration/test_wire_*.py) tests/integration/test_service.py \
-	tests/integration/test_crawler.py tests/integration/test_command.py \
-	tests/integration/test_exchange.py tests/test_documents.py
+ASIDE := tests/integration/test_exchange.py $(wildcard tests/integration/test_wire_*.py) \
+	tests/integration/test_service.py tests/integration/test_crawler.py \
+	tests/integration/test_command.py tests/test_documents.py
 
 step = @printf '\n=== %s\n' "$(1)"
 

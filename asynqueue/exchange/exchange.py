@@ -26,9 +26,6 @@ from asynqueue.exchange.watching import Watching
 # What the system says when there is no room for a process, or its descriptors.
 NO_ROOM = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
-# How many seconds a process has to end that waits for its channel, which is closed.
-_REMOVAL_SECONDS = 0.1
-
 
 class _Run(NamedTuple):
     """
@@ -68,11 +65,15 @@ class Exchange:
     has nothing to give, because its process was lost, is ready like any other: it is
     C{receive} that raises.
 
+    @cvar patience: the seconds that L{remove} gives a process to end that waits for its
+        channel.
     @ivar limit: how many processes may run at once; C{None} for as many as the
         system has room for.
     @ivar removed: the channels whose processes ended in order, with nothing more to
         give, as L{ready} saw in its last call.
     """
+
+    patience = 0.1
 
     def __init__(
         self,
@@ -151,7 +152,7 @@ class Exchange:
         process = channel.process
         if self.autoclose and process is not None:
             # One that waits for its channel ends now: nothing shall be left of it.
-            process.wait(_REMOVAL_SECONDS)
+            process.wait(self.patience)
 
     def unfinished(self) -> bool:
         """

@@ -918,6 +918,8 @@ def test_removedIsGone(work: Any) -> None:
     """
     before = children()
     exchange = Given(continuous=1)
+    # Where coverage is measured a process takes its time to end.
+    exchange.patience = PATIENCE
     exchange.start(work, *([1000] if work is count else []))
     [channel] = exchange.active()
     exchange.remove(channel)
