@@ -7,6 +7,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -23,8 +24,8 @@ from asynqueue.interfaces import (
     ITask,
     IWorker,
 )
-from asynqueue.iteration.sources import AsyncIteratorSource, IteratorSource, isIterator
-from asynqueue.outcome import describeCall, shortRepr
+from asynqueue.iteration.sources import IteratorSource
+from asynqueue.outcome import describeCall
 from asynqueue.scheduling.options import DEFAULT, CallOptions, seriesOf
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.workers.delivery import Deliveries
@@ -245,18 +246,10 @@ class MemoryWorker:
         if isinstance(result, Failure):
             self.drop(task, lambda: task.errback(result))
         else:
-            self.drop(task, lambda: self._deliver(task, result))
-
-    def _deliver(self, task: ITask, value: Any) -> None:
-        raw = task.options.raw
-        if task.ended or (self._raw if raw is None else raw):
-            task.callback(value)
-        elif isIterator(value):
-            self._deliveries.begin(task, IteratorSource(value), shortRepr(value), _WINDOW)
-        elif inspect.isasyncgen(value):
-            self._deliveries.begin(task, AsyncIteratorSource(value), shortRepr(value), _WINDOW)
-        else:
-            task.callback(value)
+            deliver = partial(
+                self._deliveries.end, task, result, self._raw, IteratorSource, _WINDOW
+            )
+            self.drop(task, deliver)
 
     def _checkStopped(self) -> None:
         if not self.tasks and not self._deliveries:

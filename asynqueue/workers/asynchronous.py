@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Hashable, Iterable
 from enum import Enum
 from time import perf_counter
-from types import AsyncGeneratorType
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -20,8 +19,7 @@ from asynqueue.awaitable import deferAwaitable
 from asynqueue.checks import wholeNumber
 from asynqueue.failures import caught
 from asynqueue.interfaces import ICancellingWorker, ISlottedWorker, ITask
-from asynqueue.iteration.sources import AsyncIteratorSource, IteratorSource, isIterator
-from asynqueue.outcome import shortRepr
+from asynqueue.iteration.sources import IteratorSource
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.timers import later
@@ -191,17 +189,6 @@ class AsyncWorker:
             d.cancel()
             d.addErrback(lambda failure: None)
 
-    def _deliver(self, task: ITask, value: Any) -> None:
-        raw = task.options.raw
-        if self._raw if raw is None else raw:
-            task.callback(value)
-        elif isIterator(value):
-            self._deliveries.begin(task, IteratorSource(value), shortRepr(value), _WINDOW)
-        elif type(value) is AsyncGeneratorType:
-            self._deliveries.begin(task, AsyncIteratorSource(value), shortRepr(value), _WINDOW)
-        else:
-            task.callback(value)
-
     def _over(self, result: Any, task: ITask) -> None:
         """
         A run that was waited for is over. What a crash ended is not ours to end.
@@ -212,7 +199,7 @@ class AsyncWorker:
             if issubclass(type(result), Failure):
                 task.errback(result)
             else:
-                self._deliver(task, result)
+                self._deliveries.end(task, result, self._raw, IteratorSource, _WINDOW)
             self._freed()
 
     def _freed(self) -> None:

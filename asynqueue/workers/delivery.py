@@ -1,11 +1,12 @@
 """
-What becomes of an iterator that a task returned: a Deferator for the caller, or
-items for a consumer.
+What becomes of what a call returned: of an iterator a Deferator for the caller, or items
+for a consumer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import AsyncGeneratorType
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -15,6 +16,8 @@ from asynqueue.failures import caught
 from asynqueue.interfaces import IItemSource, ITask
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.iteration.producers import IterationProducer
+from asynqueue.iteration.sources import AsyncIteratorSource, isIterator
+from asynqueue.outcome import shortRepr
 
 
 class Deliveries:
@@ -40,6 +43,36 @@ class Deliveries:
         Whether there is such a task.
         """
         return bool(self._deferators)
+
+    def end(
+        self,
+        task: ITask,
+        value: Any,
+        raw: bool,
+        sourceOf: Callable[[Iterator[Any]], IItemSource],
+        window: int,
+    ) -> None:
+        """
+        End a task with what its call returned, or with the items of that.
+
+        @param raw: whether an iterator is returned as it is, where the call does not say.
+        @param sourceOf: makes the source of an iterator's items. Asynchronous generators
+            are advanced in the reactor.
+        @param window: how many items may be under way at once.
+        """
+        own = task.options.raw
+        source: IItemSource
+        if value is None or (raw if own is None else own) or task.ended:
+            task.callback(value)
+            return
+        if isIterator(value):
+            source = sourceOf(value)
+        elif type(value) is AsyncGeneratorType:
+            source = AsyncIteratorSource(value)
+        else:
+            task.callback(value)
+            return
+        self.begin(task, source, shortRepr(value), window)
 
     def begin(self, task: ITask, source: IItemSource, representation: str, window: int) -> None:
         """

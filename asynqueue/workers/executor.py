@@ -10,7 +10,6 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from enum import Enum
 from functools import partial
 from itertools import count
-from types import AsyncGeneratorType
 from typing import Any
 from uuid import uuid4
 
@@ -30,7 +29,6 @@ from asynqueue.interfaces import (
     ISlottedWorker,
     ITask,
 )
-from asynqueue.iteration.sources import AsyncIteratorSource, isIterator
 from asynqueue.outcome import (
     Raised,
     Returned,
@@ -44,19 +42,14 @@ from asynqueue.outcome import (
 from asynqueue.program import ELSEWHERE, keptElsewhere
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
-from asynqueue.timers import later
-from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.failing import Fault
-from asynqueue.workers.held import HeldIterators
-from asynqueue.workers.outbox import Outbox
+from asynqueue.workers.iterators import ThreadIterators
+from asynqueue.workers.outbox import Begun, Outbox
 from asynqueue.workers.refusals import isFinal, isWithdrawn
-from asynqueue.workers.steps import Close, Step, ThreadSource, closeApart
+from asynqueue.workers.steps import Close, Step, ThreadSource
 from asynqueue.workers.waiters import Waiters
 
 _log = Logger()
-
-# So many items of an iterator may be under way at once.
-_ITEM_WINDOW = 64
 
 # The worker count of an executor that does not tell it.
 _UNKNOWN = 1
@@ -125,21 +118,6 @@ def _runHere(task: ITask, claim: list[None], begun: Callable[[], None] | None) -
         # The seam to user code: an exit or an interrupt is an outcome.
         outcome = Raised(presentable(error), "")
     return outcome
-
-
-class _Begun:
-    """
-    A watched task that a thread has begun.
-    """
-
-    def __init__(self, task: ITask) -> None:
-        self._task = task
-
-    def done(self) -> None:
-        """
-        Tell the task. Runs in the reactor.
-        """
-        self._task.begin()
 
 
 class _Ended:
@@ -218,27 +196,17 @@ class ExecutorWorker:
         self._here = isinstance(executor, ThreadPoolExecutor)
         # Dask's futures can be cancelled at any time, so that says nothing.
         self._tellsBegun = _daskClient(executor) is None
-        self._raw = raw
         self._shutdown = shutdown
         self._reactor = checkedReactor(reactor)
         self._life = _Life.SERVING
         self._outbox: Outbox[Any] | None = None
         self._futures: dict[ITask, Future[Any]] = {}
-        self._fault = Fault(
-            lambda: f"{type(self).__name__} {self.ID}",
-            lambda: theReactor(self._reactor),
-            self._tryAgain,
-        )
+        self._fault = Fault(lambda: self._name, self._theReactor, self._tryAgain)
         # Calls of this worker are unlike those of all others, also elsewhere.
-        self._name = uuid4().hex
+        self._mark = uuid4().hex
         self._numbers = count()
-        self._deliveries = Deliveries(self._checkStopped)
-        self._sources: dict[ThreadSource, None] = {}
-        self._iterators = HeldIterators(
-            lambda: self._sources,
-            lambda: f"{type(self).__name__} {self.ID}",
-            lambda seconds, f: later(theReactor(self._reactor), seconds, f),
-            self._checkStopped,
+        self._iterators = ThreadIterators(
+            self, raw, lambda: self._name, self._theReactor, self._checkStopped
         )
         self._notBegun: list[ITask] = []
         self._ready: Deferred[None] | None = None
@@ -275,7 +243,7 @@ class ExecutorWorker:
         has, not before what the executor has.
         """
         if self._outbox is None:
-            self._outbox = Outbox(theReactor(self._reactor), self._collect)
+            self._outbox = Outbox(self._theReactor(), self._collect)
         if self._life is _Life.BROKEN:
             return self._refuse(task)
         outbox = self._outbox
@@ -310,9 +278,8 @@ class ExecutorWorker:
         reason = f"its executor takes no calls: {inWords(error)}"
         if not (_isFirst(args[1]) if self._here else isWithdrawn(self._executor, args[1])):
             # One of its workers has it already.
-            name = f"{type(self).__name__} {self.ID}"
             call = describeCall(*task.callTuple)
-            task.errback(Failure(WorkerLost(call, name, begun=True, reason=reason)))
+            task.errback(Failure(WorkerLost(call, self._name, begun=True, reason=reason)))
         if isFinal(error) or self._fault.reporter is None:
             self._noteLoss(reason)
             return self._refuse(task)
@@ -335,14 +302,14 @@ class ExecutorWorker:
         What the executor is to call, with what.
         """
         if self._here:
-            begun = partial(outbox.put, _Begun(task)) if task.watched else None
+            begun = partial(outbox.put, Begun(task)) if task.watched else None
             return _runHere, (task, [None], begun)
         f, args, kw = task.callTuple
         try:
             packed = dumps((keptElsewhere(f), args, kw), ELSEWHERE)
         except Unsendable as error:
             raise located(error, args, kw, lambda arg: dumps(arg, ELSEWHERE)) from None
-        return perform, (packed, f"{self._name}-{next(self._numbers)}")
+        return perform, (packed, f"{self._mark}-{next(self._numbers)}")
 
     def stop(self) -> Deferred[None]:
         """
@@ -367,19 +334,12 @@ class ExecutorWorker:
         self._life = _Life.CRASHED
         self._fault.stop()
         left = [task for task in self._futures if not task.ended]
-        sources = list(self._sources)
-        running = sum(source.isStepping for source in sources)
-        if sources:
-            # It is an executor of threads, whose futures can say this.
-            running += sum(future.running() for future in self._futures.values())
+        # Only threads advance iterators.
+        running = sum(future.running() for future in self._futures.values()) if self._here else 0
         futures, self._futures = self._futures, {}
         cancelled = [task for task in left if futures[task].cancel()]
         self._notBegun = cancelled if self._tellsBegun else []
-        left += self._deliveries.crash()
-        self._iterators.stop()
-        self._iterators.fail("it crashed")
-        if sources and running >= executorWorkers(self._executor):
-            closeApart(sources)
+        left += self._iterators.crash(running, executorWorkers(self._executor))
         self._checkStopped()
         return left
 
@@ -419,7 +379,7 @@ class ExecutorWorker:
         """
         An iterator has ended, or was closed. May be called in any thread.
         """
-        self._sources.pop(source, None)
+        self._iterators.closed(source)
 
     def _refuse(self, task: ITask) -> Deferred[None]:
         """
@@ -428,7 +388,8 @@ class ExecutorWorker:
         if self._returner is not None:
             self._returner([task])
         else:
-            task.errback(Failure(WorkerLost(shortRepr(task), type(self).__name__, begun=False)))
+            call = describeCall(*task.callTuple)
+            task.errback(Failure(WorkerLost(call, self._name, begun=False, reason=self.loss)))
         self._resign()
         return Deferred()
 
@@ -438,8 +399,7 @@ class ExecutorWorker:
         """
         if not self.loss and self._life in (_Life.SERVING, _Life.BROKEN):
             self.loss = reason
-            name = f"{type(self).__name__} {self.ID}"
-            _log.error("{name} resigns: {reason}", name=name, reason=reason)
+            _log.error("{name} resigns: {reason}", name=self._name, reason=reason)
 
     def _resign(self) -> None:
         if self._life is _Life.SERVING:
@@ -482,11 +442,11 @@ class ExecutorWorker:
         broken = isinstance(error, BrokenExecutor)
         if broken and self._life is _Life.SERVING:
             self._life = _Life.BROKEN
-        name = f"{type(self).__name__} {self.ID}"
         reason = inWords(error)
         if broken:
             self._noteLoss(f"its executor broke: {reason}")
-        task.errback(Failure(WorkerLost(describeCall(*task.callTuple), name, reason=reason)))
+        call = describeCall(*task.callTuple)
+        task.errback(Failure(WorkerLost(call, self._name, reason=reason)))
         if broken:
             self._resign()
 
@@ -505,33 +465,14 @@ class ExecutorWorker:
             case Raised(error, trace):
                 task.errback(failureOf(outcome) if trace else caught(error))
             case Returned(value):
-                self._deliver(task, value)
+                self._iterators.end(task, value)
             case _:
                 text = f"the executor gave {shortRepr(outcome)}, which is no outcome"
                 task.errback(Failure(WorkerError(text)))
 
-    def _deliver(self, task: ITask, value: Any) -> None:
-        """
-        End a task with what its call has returned, or with the items of that.
-        """
-        raw = task.options.raw
-        source: ThreadSource | AsyncIteratorSource
-        if task.ended or (self._raw if raw is None else raw):
-            task.callback(value)
-            return
-        if isIterator(value):
-            source = ThreadSource(self, task.context, value, theReactor(self._reactor))
-            self._sources[source] = None
-        elif type(value) is AsyncGeneratorType:
-            source = AsyncIteratorSource(value)
-        else:
-            task.callback(value)
-            return
-        self._deliveries.begin(task, source, shortRepr(value), _ITEM_WINDOW)
-
     def _checkStopped(self) -> None:
         crashed = self._life is _Life.CRASHED
-        busy = self._futures or self._deliveries
+        busy = self._futures or self._iterators.isDelivering
         if not crashed and (self._life is not _Life.STOPPING or busy):
             return
         if self._shutdown:
@@ -539,3 +480,10 @@ class ExecutorWorker:
                 return
             self._executor.shutdown(wait=False)
         self._stopped.fire()
+
+    @property
+    def _name(self) -> str:
+        return f"{type(self).__name__} {self.ID}"
+
+    def _theReactor(self) -> Any:
+        return theReactor(self._reactor)

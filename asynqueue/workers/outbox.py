@@ -8,7 +8,26 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from asynqueue.interfaces import ITask
+
 T = TypeVar("T")
+
+
+class Begun:
+    """
+    A watched task that a thread has begun.
+    """
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: ITask) -> None:
+        self._task = task
+
+    def done(self) -> None:
+        """
+        Tell the task. Runs in the reactor.
+        """
+        self._task.begin()
 
 
 class Outbox(Generic[T]):

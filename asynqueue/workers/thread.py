@@ -21,7 +21,7 @@ from enum import Enum
 from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter
-from types import AsyncGeneratorType, CoroutineType
+from types import CoroutineType
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -33,16 +33,14 @@ from asynqueue.errors import WorkerLost
 from asynqueue.failures import caught
 from asynqueue.forks import tellForks
 from asynqueue.interfaces import IFailingWorker, IPrefetchingWorker, ISlottedWorker, ITask
-from asynqueue.iteration.sources import AsyncIteratorSource, isIterator
-from asynqueue.outcome import describeCall, inWords, settled, shortRepr
+from asynqueue.outcome import describeCall, inWords, settled
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.timers import later
-from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.failing import Fault
-from asynqueue.workers.held import HeldIterators
-from asynqueue.workers.outbox import Outbox
-from asynqueue.workers.steps import Close, Step, ThreadSource, closeApart
+from asynqueue.workers.iterators import ThreadIterators
+from asynqueue.workers.outbox import Begun, Outbox
+from asynqueue.workers.steps import Close, Step, ThreadSource
 from asynqueue.workers.waiters import Waiters
 from asynqueue.workers.window import AHEAD_SECONDS, Window
 
@@ -51,9 +49,6 @@ _MOST_AHEAD = 500
 
 # What is lined up and does not move for so many seconds is handed back.
 _STALE_SECONDS = 2 * AHEAD_SECONDS
-
-# So many items of an iterator may be under way at once.
-_ITEM_WINDOW = 64
 
 _READY: Deferred[None] = succeed(None)
 
@@ -86,7 +81,7 @@ class _Run:
         # A task that has been cancelled by now is only handed back.
         if not task.ended:
             if task.watched:
-                put(_Begun(task))
+                put(Begun(task))
             f, args, kw = task.callTuple
             start = perf_counter()
             try:
@@ -100,23 +95,6 @@ class _Run:
                 self.failure = caught(error)
             self.seconds = perf_counter() - start
         put(self)
-
-
-class _Begun:
-    """
-    A watched task that a thread has begun.
-    """
-
-    __slots__ = ("_task",)
-
-    def __init__(self, task: ITask) -> None:
-        self._task = task
-
-    def done(self) -> None:
-        """
-        Tell the task. Runs in the reactor.
-        """
-        self._task.begin()
 
 
 def _work(
@@ -180,7 +158,6 @@ class ThreadWorker:
         """
         self.iQualified: list[Any] = seriesOf(series)
         self.ID: int | None = None
-        self._raw = raw
         self._threads = self._unstarted = wholeNumber(threads, "threads")
         self._reactor = checkedReactor(reactor)
         self._life = _Life.SERVING
@@ -194,15 +171,10 @@ class ThreadWorker:
         self._stopped = Waiters()
         self._notBegun: list[ITask] = []
         self._returner: Callable[[Sequence[ITask]], None] | None = None
-        self._sources: dict[ThreadSource, None] = {}
-        self._deliveries = Deliveries(self._checkStopped)
-        self._iterators = HeldIterators(
-            lambda: self._sources,
-            lambda: self._name,
-            lambda seconds, f: later(theReactor(self._reactor), seconds, f),
-            self._checkStopped,
+        self._iterators = ThreadIterators(
+            self, raw, lambda: self._name, self._theReactor, self._checkStopped
         )
-        self._fault = Fault(lambda: self._name, lambda: theReactor(self._reactor), self._tryAgain)
+        self._fault = Fault(lambda: self._name, self._theReactor, self._tryAgain)
         self._check: Any = None
         self._stalled = False
         self._ended = 0
@@ -280,17 +252,13 @@ class ThreadWorker:
         unbegun = self._unbegun()
         self._notBegun = [task for task in unbegun if not task.ended]
         left = [task for task in self._held if not task.ended]
-        sources = list(self._sources)
-        running = len(self._held) - len(unbegun) + sum(source.isStepping for source in sources)
+        running = len(self._held) - len(unbegun)
         self._held.clear()
         self._life = _Life.CRASHED
         self._stopTimers()
         tokens, threads = self._tokens, self._threads - self._unstarted
-        left += self._deliveries.crash()
         # Who hears of this may have the worker begin anew, with other tokens.
-        self._iterators.fail("it crashed")
-        if running >= threads:
-            closeApart(sources)
+        left += self._iterators.crash(running, threads)
         self._letGo(tokens, threads)
         self._checkStopped()
         return left
@@ -315,9 +283,9 @@ class ThreadWorker:
         """
         An iterator has ended, or was closed.
         """
-        self._sources.pop(source, None)
+        self._iterators.closed(source)
         if self._life is not _Life.SERVING:
-            theReactor(self._reactor).callFromThread(self._checkStopped)
+            self._theReactor().callFromThread(self._checkStopped)
 
     def _needThread(self) -> None:
         """
@@ -396,7 +364,7 @@ class ThreadWorker:
         self._tokens.put(False)
         self._tokens = SimpleQueue()
         self._unstarted = self._threads
-        theReactor(self._reactor).callLater(0, self._beginAnew)
+        self._theReactor().callLater(0, self._beginAnew)
 
     def _beginAnew(self) -> None:
         """
@@ -445,7 +413,10 @@ class ThreadWorker:
             self._stalled = False
             self._window.measured(len(ended), seconds)
         for run in ended:
-            self._end(run)
+            if run.failure is None:
+                self._iterators.end(run.task, run.value)
+            else:
+                run.task.errback(run.failure)
         self._checkReady()
         if self._life is not _Life.SERVING:
             self._checkStopped()
@@ -455,27 +426,6 @@ class ThreadWorker:
         if ready is not None and len(self._held) < self._window.size:
             self._ready = None
             ready.callback(None)
-
-    def _end(self, run: _Run) -> None:
-        task = run.task
-        if run.failure is not None:
-            task.errback(run.failure)
-            return
-        value = run.value
-        raw = task.options.raw
-        source: ThreadSource | AsyncIteratorSource
-        if value is None or (self._raw if raw is None else raw) or task.ended:
-            task.callback(value)
-            return
-        if isIterator(value):
-            source = ThreadSource(self, task.context, value, theReactor(self._reactor))
-            self._sources[source] = None
-        elif type(value) is AsyncGeneratorType:
-            source = AsyncIteratorSource(value)
-        else:
-            task.callback(value)
-            return
-        self._deliveries.begin(task, source, shortRepr(value), _ITEM_WINDOW)
 
     def _unbegun(self) -> list[ITask]:
         """
@@ -495,7 +445,7 @@ class ThreadWorker:
 
     def _startCheck(self) -> None:
         self._endedBefore = self._ended
-        self._check = later(theReactor(self._reactor), _STALE_SECONDS, self._checkStale)
+        self._check = later(self._theReactor(), _STALE_SECONDS, self._checkStale)
 
     def _checkStale(self) -> None:
         """
@@ -517,7 +467,7 @@ class ThreadWorker:
         When there is nothing left to do, let the threads go; when they are gone,
         say so.
         """
-        if self._life is _Life.STOPPING and not self._held and not self._deliveries:
+        if self._life is _Life.STOPPING and not self._held and not self._iterators.isDelivering:
             if self._iterators.wait("it stops"):
                 return
             self._life = _Life.LEAVING
@@ -545,3 +495,6 @@ class ThreadWorker:
     @property
     def _name(self) -> str:
         return f"{type(self).__name__} {self.ID}"
+
+    def _theReactor(self) -> Any:
+        return theReactor(self._reactor)
