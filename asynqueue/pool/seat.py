@@ -22,9 +22,6 @@ from asynqueue.pool.upkeep import MEMORY_SECONDS, Backoff, Limits
 
 _log = Logger()
 
-# When a child could not be had, another one is tried by itself after so many seconds or more.
-_LEAST_PAUSE = 0.05
-
 
 class SeatOwner(CallOwner, Protocol):
     """
@@ -142,8 +139,7 @@ class Seat:
         be no hope.
         """
         if self.member is None and self._coming is None and "start" not in self._timers:
-            pause = max(self._backoff.pause, _LEAST_PAUSE)
-            self._timers["start"] = self._hub().callLater(pause, self._start)
+            self._timers["start"] = self._hub().callLater(self._backoff.leastPause, self._start)
 
     def given(self, member: Member) -> None:
         """

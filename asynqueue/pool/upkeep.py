@@ -18,6 +18,9 @@ _FREE_STARTS = 3
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
 
+# Where nobody waits for one, it is tried again after so many seconds or more.
+_LEAST_PAUSE = 0.05
+
 # When none has come up for so many seconds, and so many times, it is given up for now.
 _HOPELESS_SECONDS = 30.0
 _HOPELESS_STARTS = 5
@@ -129,6 +132,13 @@ class Backoff:
         """
         steps = self._starts - _FREE_STARTS
         return 0.0 if steps < 0 else min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(steps, 20))
+
+    @property
+    def leastPause(self) -> float:
+        """
+        How many seconds to wait where nobody waits for one: some always.
+        """
+        return max(self.pause, _LEAST_PAUSE)
 
     @property
     def isOver(self) -> bool:

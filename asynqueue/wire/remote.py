@@ -57,6 +57,7 @@ from asynqueue.wire.messages import Flag, Kind, unpackedFault
 from asynqueue.wire.opening import plain
 from asynqueue.wire.sources import FarSource
 from asynqueue.wire.window import MOST, RoundTripWindow
+from asynqueue.workers.failing import Fault
 from asynqueue.workers.held import HeldIterators
 from asynqueue.workers.waiters import Waiters
 
@@ -197,10 +198,8 @@ class RemoteWorker:
         self._ready: Deferred[None] | None = None
         self._notBegun: list[ITask] = []
         self._returner: Callable[[Sequence[ITask]], None] | None = None
-        self._reporter: Callable[[str, Sequence[ITask], bool], None] | None = None
-        # Why the host can run nothing, as it said, and whether there is no hope.
-        self._fault = ""
-        self._isHopeless = False
+        # Why the host can run nothing, as it said.
+        self._fault = Fault()
         self._resignator: Callable[[], None] | None = None
         self._stopped = Waiters()
         self._stale = Timer(self._later)
@@ -225,7 +224,7 @@ class RemoteWorker:
         self._returner = callableObject
 
     def setReporter(self, callableObject: Callable[[str, Sequence[ITask], bool], None]) -> None:
-        self._reporter = callableObject
+        self._fault.reporter = callableObject
 
     def run(self, task: ITask) -> Deferred[None]:
         held = self._held
@@ -355,8 +354,8 @@ class RemoteWorker:
         self._connections += 1
         self._isFarewell = False
         self.host = connection.description
-        self.loss = self._fault = ""
-        self._isHopeless = False
+        self.loss = ""
+        self._fault.stop()
         slots = about.get("slots")
         if type(slots) is not int or slots < 0:
             slots = 1
@@ -485,10 +484,10 @@ class RemoteWorker:
         """
         The host says that it can run nothing for now and why, or that it can.
         """
-        before, self._fault = self._fault, plain(reason)
-        self._isHopeless = isHopeless
-        if self._reporter is not None and (before or reason):
-            self._reporter(self._fault, (), isHopeless)
+        if reason:
+            self._fault.tell(plain(reason), (), isHopeless)
+        else:
+            self._fault.end()
 
     def _settled(self, far: Calls, kind: int, number: int) -> ITask:
         """
@@ -567,14 +566,15 @@ class RemoteWorker:
             if not self._held and not self._retry.isRunning:
                 # Or they would go to and fro as fast as they can.
                 self._retry.start(_RETRY_SECONDS, self._tryAgain)
-        if self._fault and self._reporter is not None:
-            self._reporter(self._fault, tasks, self._isHopeless)
+        fault = self._fault
+        if fault.reason and fault.reporter is not None:
+            fault.tell(fault.reason, tasks, fault.isHopeless)
         elif self._returner is not None:
             self._returner(tasks)
-        elif self._isHopeless:
+        elif fault.isHopeless:
             for task in tasks:
                 call = describeCall(*task.callTuple)
-                lost = WorkerLost(call, self._name, begun=False, reason=self._fault)
+                lost = WorkerLost(call, self._name, begun=False, reason=fault.reason)
                 task.errback(Failure(lost))
         else:
             self._waiting.update(dict.fromkeys(tasks))

@@ -42,7 +42,7 @@ from asynqueue.outcome import (
 from asynqueue.program import ELSEWHERE, keptElsewhere
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
-from asynqueue.workers.failing import Fault
+from asynqueue.workers.failing import RetriedFault
 from asynqueue.workers.iterators import ThreadIterators
 from asynqueue.workers.outbox import Begun, Outbox
 from asynqueue.workers.refusals import isFinal, isWithdrawn
@@ -201,7 +201,7 @@ class ExecutorWorker:
         self._life = _Life.SERVING
         self._outbox: Outbox[Any] | None = None
         self._futures: dict[ITask, Future[Any]] = {}
-        self._fault = Fault(lambda: self._name, self._theReactor, self._tryAgain)
+        self._fault = RetriedFault(lambda: self._name, self._theReactor, self._tryAgain)
         # Calls of this worker are unlike those of all others, also elsewhere.
         self._mark = uuid4().hex
         self._numbers = count()

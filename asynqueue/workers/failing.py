@@ -15,60 +15,36 @@ from asynqueue.timers import Timer, later
 
 _log = Logger()
 
-# It tries again after so many seconds or more.
-_LEAST_PAUSE = 0.05
-
 
 class Fault:
     """
-    Why a worker can run nothing for now: tells its queue, and has it try again, after pauses
-    that grow.
+    Why a worker can run nothing for now, which its queue is told.
 
     @ivar reason: why, in words; empty while it can run tasks.
+    @ivar isHopeless: whether those who wait are told that there is no hope.
     @ivar reporter: what L{IFailingWorker.setReporter} gave; C{None} without a queue.
     """
 
-    def __init__(
-        self, name: Callable[[], str], reactor: Callable[[], Any], tryAgain: Callable[[], None]
-    ) -> None:
-        """
-        @param name: names the worker, in messages.
-        @param reactor: gives the reactor.
-        @param tryAgain: is called when a pause is over. It calls L{strike}, L{end} or
-            L{probe}.
-        """
+    def __init__(self) -> None:
         self.reason = ""
+        self.isHopeless = False
         self.reporter: Callable[[str, Sequence[ITask], bool], None] | None = None
-        self._name = name
-        self._tryAgain = tryAgain
-        self._backoff = Backoff(lambda: float(reactor().seconds()))
-        self._pause = Timer(lambda seconds, f: later(reactor(), seconds, f))
 
-    @property
-    def isHopeless(self) -> bool:
+    def tell(self, reason: str, tasks: Sequence[ITask] = (), isHopeless: bool = False) -> None:
         """
-        Whether those who wait should be told that there is no hope.
-        """
-        return self._backoff.isHopeless
-
-    def strike(self, reason: str, tasks: Sequence[ITask] = ()) -> None:
-        """
-        The worker can run nothing: it is to try again after a pause.
+        The worker can run nothing.
 
         @param tasks: what it holds no more, and has not begun.
         """
-        if not self.reason:
-            _log.error("{name}: {reason}", name=self._name(), reason=reason)
         self.reason = reason
-        self._backoff.failed()
-        self._pause.start(max(self._backoff.pause, _LEAST_PAUSE), self._tryAgain)
+        self.isHopeless = isHopeless
         if self.reporter is not None:
-            self.reporter(reason, tasks, self.isHopeless)
+            self.reporter(reason, tasks, isHopeless)
 
     def probe(self) -> None:
         """
         Only a task can show whether the worker can run tasks: have it be given one. Then
-        L{strike} or L{stop} is to be called.
+        the fault is told again, or L{stop} is to be called.
         """
         if self.reporter is not None:
             self.reporter("", (), False)
@@ -83,8 +59,45 @@ class Fault:
 
     def stop(self) -> None:
         """
-        Try no more, and tell nobody: the worker goes, or begins anew.
+        There is no fault, and nobody is told: the worker goes, or begins anew.
         """
         self.reason = ""
+        self.isHopeless = False
+
+
+class RetriedFault(Fault):
+    """
+    The fault of a worker that tries again, after pauses that grow.
+    """
+
+    def __init__(
+        self, name: Callable[[], str], reactor: Callable[[], Any], tryAgain: Callable[[], None]
+    ) -> None:
+        """
+        @param name: names the worker, in messages.
+        @param reactor: gives the reactor.
+        @param tryAgain: is called when a pause is over. It calls L{strike}, L{end} or
+            L{probe}.
+        """
+        super().__init__()
+        self._name = name
+        self._tryAgain = tryAgain
+        self._backoff = Backoff(lambda: float(reactor().seconds()))
+        self._pause = Timer(lambda seconds, f: later(reactor(), seconds, f))
+
+    def strike(self, reason: str, tasks: Sequence[ITask] = ()) -> None:
+        """
+        The worker can run nothing: it is to try again after a pause.
+
+        @param tasks: what it holds no more, and has not begun.
+        """
+        if not self.reason:
+            _log.error("{name}: {reason}", name=self._name(), reason=reason)
+        self._backoff.failed()
+        self._pause.start(self._backoff.leastPause, self._tryAgain)
+        self.tell(reason, tasks, self._backoff.isHopeless)
+
+    def stop(self) -> None:
+        super().stop()
         self._backoff.succeeded()
         self._pause.stop()

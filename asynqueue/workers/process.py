@@ -45,6 +45,7 @@ from asynqueue.pool.upkeep import Limits
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.workers.delivery import Deliveries
+from asynqueue.workers.failing import Fault
 from asynqueue.workers.held import HeldIterators
 from asynqueue.workers.waiters import Waiters
 from asynqueue.workers.window import AHEAD_SECONDS, Window
@@ -192,8 +193,7 @@ class ProcessWorker:
         self._ready: Deferred[None] | None = None
         self._notBegun: list[ITask] = []
         self._returner: Callable[[Sequence[ITask]], None] | None = None
-        self._reporter: Callable[[str, Sequence[ITask], bool], None] | None = None
-        self._isFailing = False
+        self._fault = Fault()
         # Whether it may hold a task that must be alone in its child.
         self._isWary = False
         self._deliveries = Deliveries(self._checkStopped)
@@ -225,7 +225,8 @@ class ProcessWorker:
         if self._life is _Life.SERVING:
             return
         self._life = _Life.SERVING
-        self._stalled = self._isFailing = False
+        self._stalled = False
+        self._fault.stop()
         if self._seat in self._crashed:
             before, self._seat = self._seat, self._newSeat()
             self._seat.started, self._seat.lost = before.started, before.lost
@@ -235,7 +236,7 @@ class ProcessWorker:
         self._returner = callableObject
 
     def setReporter(self, callableObject: Callable[[str, Sequence[ITask], bool], None]) -> None:
-        self._reporter = callableObject
+        self._fault.reporter = callableObject
 
     def run(self, task: ITask) -> Deferred[None]:
         held = self._held
@@ -437,9 +438,7 @@ class ProcessWorker:
         """
         waiting, self._waiting = self._waiting, {}
         self._lineUp(waiting)
-        if self._isFailing and self._reporter is not None:
-            self._isFailing = False
-            self._reporter("", (), False)
+        self._fault.end()
 
     def vacated(self, seat: Seat, ending: Ending) -> None:
         """
@@ -494,14 +493,13 @@ class ProcessWorker:
 
         @return: whether there is a queue that hears of it, and this serves it.
         """
-        if self._reporter is None or self._life is not _Life.SERVING:
+        if self._fault.reporter is None or self._life is not _Life.SERVING:
             return False
         waiting, self._waiting = self._waiting, {}
         for task in waiting:
             self._held.pop(task, None)
-        self._isFailing = True
         self._seat.retry()
-        self._reporter(reason, [task for task in waiting if not task.ended], isHopeless)
+        self._fault.tell(reason, [task for task in waiting if not task.ended], isHopeless)
         self._checkReady()
         self._checkStopped()
         return True

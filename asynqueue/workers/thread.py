@@ -37,7 +37,7 @@ from asynqueue.outcome import describeCall, inWords, settled
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.timers import later
-from asynqueue.workers.failing import Fault
+from asynqueue.workers.failing import RetriedFault
 from asynqueue.workers.iterators import ThreadIterators
 from asynqueue.workers.outbox import Begun, Outbox
 from asynqueue.workers.steps import Close, Step, ThreadSource
@@ -174,7 +174,7 @@ class ThreadWorker:
         self._iterators = ThreadIterators(
             self, raw, lambda: self._name, self._theReactor, self._checkStopped
         )
-        self._fault = Fault(lambda: self._name, self._theReactor, self._tryAgain)
+        self._fault = RetriedFault(lambda: self._name, self._theReactor, self._tryAgain)
         self._check: Any = None
         self._stalled = False
         self._ended = 0
