@@ -24,7 +24,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from threading import RLock, current_thread, main_thread
 from time import perf_counter
 from typing import Any
@@ -337,10 +337,11 @@ class Child:
         """
         if self._lock._is_owned():  # type: ignore[attr-defined]
             self._late.append((kind, body))
-        elif current_thread() is main_thread():
-            with self._performer.shielded():
-                self._send(kind, 0, body)
-        else:
+            return
+        isMain = current_thread() is main_thread()
+        # It may be a finalizer that reports, which cannot end this process. That nobody is
+        # left to be told is found out again by what is sent next.
+        with self._performer.shielded() if isMain else nullcontext(), suppress(_ParentGone):
             self._send(kind, 0, body)
 
     def _print(self, text: bytes) -> None:
@@ -350,7 +351,9 @@ class Child:
         """
         self._late.append((Kind.PRINTED, text))
         if not self._lock._is_owned():  # type: ignore[attr-defined]
-            self._sendLate()
+            # As in a report.
+            with suppress(_ParentGone):
+                self._sendLate()
 
     def _flush(self) -> None:
         """
@@ -359,8 +362,6 @@ class Child:
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
-            except _ParentGone:
-                raise
             except BaseException:
                 # A task has closed it, or has put something of its own there; or there is
                 # none.

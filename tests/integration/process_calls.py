@@ -6,6 +6,7 @@ imports little itself.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import ctypes
 import functools
 import gc
@@ -20,6 +21,7 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from typing import Any, NoReturn
@@ -821,6 +823,7 @@ class Garbage:
 
     def __init__(self) -> None:
         self.myself = self
+        self.last: Any = None
 
     def __del__(self) -> None:
         logging.getLogger("garbage").warning("collected")
@@ -831,6 +834,18 @@ def collectOften() -> None:
     Have garbage collected at every opportunity.
     """
     gc.set_threshold(1)
+
+
+def collectAtExit() -> None:
+    """
+    Leave garbage that logs, warns and prints as it is collected, when this process ends.
+    """
+    gc.disable()
+    Garbage()
+    printing, waiting = Garbage(), Garbage()
+    printing.last = weakref.finalize(printing, print, "collected")
+    waiting.last = loopNumber()
+    atexit.register(gc.collect)
 
 
 def makeGarbage(number: int) -> int:

@@ -255,3 +255,15 @@ async def test_finalizersThatLog(caplog: pytest.LogCaptureFixture) -> None:
     assert results == list(range(500))
     assert any(record.name == "garbage" for record in caplog.records)
     await queue.shutdown()
+
+
+@ensureDeferred
+async def test_finalizersAtTheEnd(capfd: pytest.CaptureFixture[str]) -> None:
+    """
+    A finalizer may log, warn and print also when nobody hears it any more: no error is shown.
+    """
+    queue = ProcessQueue(1)
+    with redirect_stdout(StringIO()):
+        await queue.call(calls.collectAtExit)
+        await queue.shutdown()
+    assert capfd.readouterr().err == ""
