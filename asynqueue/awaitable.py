@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Coroutine, Generator
+from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -80,20 +81,20 @@ class AwaitableDeferred(Deferred[T]):
         try:
             while not self.called or self.paused:
                 yield self
-            result: T = self.result  # type: ignore[assignment]
-            # Not of the result: somebody's __class__ may raise.
-            if not issubclass(type(result), Failure):
-                return result
-            return (yield from super().__await__())
-        except BaseException as raised:
-            failure = getattr(self, "result", None)
-            value: Any = failure.value if type(failure) is Failure else None
-            # What is no failure of this comes from who drives the coroutine.
-            if value is not None and any(each is value for each in (raised, raised.__cause__)):
-                error = self._toRaise(value, isInTask)
-                if error is not value:
-                    raise error from value
-            raise
+        except BaseException as thrown:
+            # If the result is a failure, Twisted throws its exception in. All else comes from
+            # who drives the coroutine.
+            failure: Any = getattr(self, "result", None)
+            if type(failure) is not Failure or failure.value is not thrown:
+                raise
+        result: Any = self.result
+        # Not of the result: somebody's __class__ may raise.
+        if not issubclass(type(result), Failure):
+            return result  # type: ignore[no-any-return]
+        with suppress(BaseException):
+            # So Twisted knows that somebody has heard of the failure.
+            yield from super().__await__()
+        _raiseAs(result, self._toRaise(result.value, isInTask))
 
     def _waitInTask(self) -> Generator[Any, None, bool]:
         """
@@ -133,8 +134,14 @@ def raiseHere(failure: Failure, what: str) -> NoReturn:
     @param what: what has failed, in words.
     """
     value: Any = failure.value
-    error = raisable(value, what, exits=_insideAsyncioTask())
-    if error is value:
+    _raiseAs(failure, raisable(value, what, exits=_insideAsyncioTask()))
+
+
+def _raiseAs(failure: Failure, error: BaseException) -> NoReturn:
+    """
+    Raise what L{raisable<asynqueue.outcome.raisable>} made of the exception of a failure.
+    """
+    if error is failure.value:
         failure.raiseException()
     raise error
 
