@@ -193,10 +193,10 @@ class EventPool:
     def grow(self, n: int = 1) -> None:
         """
         Have so many processes more.
+
+        @raise ValueError: that is no whole number, or less than 0.
         """
-        if n < 0:
-            raise ValueError(f"a pool cannot grow by {n!r}: see shrink")
-        for _ in range(n):
+        for _ in range(wholeNumber(n, "n", 0)):
             self._addSeat()
         self._fill()
 
@@ -204,9 +204,9 @@ class EventPool:
         """
         Have so many processes less. One that is busy ends its call first.
 
-        @raise ValueError: none would be left.
+        @raise ValueError: that is no whole number, or less than 0, or none would be left.
         """
-        if not 0 <= n < len(self._seats):
+        if wholeNumber(n, "n", 0) >= len(self._seats):
             raise ValueError(f"a pool of {len(self._seats)} cannot shrink by {n!r}")
         # Those without work go first.
         seats = sorted(self._seats, key=lambda seat: any(m.held for m in seat.members))

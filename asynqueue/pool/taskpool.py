@@ -223,6 +223,8 @@ class TaskPool:
     def grow(self, n: int = 1) -> None:
         """
         Have so many processes more.
+
+        @raise ValueError: that is no whole number, or less than 0.
         """
         self._running("grow()").grow(n)
 
@@ -230,7 +232,7 @@ class TaskPool:
         """
         Have so many processes less.
 
-        @raise ValueError: none would be left.
+        @raise ValueError: that is no whole number, or less than 0, or none would be left.
         """
         self._running("shrink()").shrink(n)
 
