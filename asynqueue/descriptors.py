@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
+import socket
 
 _STANDARD = range(3)
 
@@ -49,3 +51,36 @@ def aboveStandard(descriptor: int) -> int:
     finally:
         os.close(descriptor)
         holdStandard()
+
+
+def occupy(descriptor: int, fresh: int) -> None:
+    """
+    Have a descriptor stand for what another one stands for, which is closed. What it stood
+    for is closed here, and nothing else happens to it: a fork lets go with this what its
+    parent has, too.
+    """
+    try:
+        os.dup2(fresh, descriptor, inheritable=False)
+    finally:
+        os.close(fresh)
+
+
+def abandon(descriptor: int) -> None:
+    """
+    Have a descriptor stand for a connection that has ended, without a change to what it stood
+    for.
+    """
+    here, there = socket.socketpair()
+    there.close()
+    here.setblocking(False)
+    occupy(descriptor, here.detach())
+
+
+def ownEpoll(epoll: select.epoll) -> None:
+    """
+    Have an epoll object that a fork has from its parent stand for another poller in the
+    kernel, that watches nothing. Its descriptor keeps its number.
+    """
+    fresh = select.epoll()
+    os.dup2(fresh.fileno(), epoll.fileno(), inheritable=False)
+    fresh.close()

@@ -11,6 +11,7 @@ This module imports no Twisted.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Protocol
 from weakref import WeakSet
@@ -30,6 +31,14 @@ class Inherited(Protocol):
 
 
 _inherited: WeakSet[Inherited] = WeakSet()
+_first: list[Callable[[], None]] = []
+
+
+def beforeOthers(f: Callable[[], None]) -> None:
+    """
+    Have a function called in each fork of this process, before any object is told.
+    """
+    _first.append(f)
 
 
 def tellForks(object: Inherited) -> None:
@@ -40,11 +49,22 @@ def tellForks(object: Inherited) -> None:
     _inherited.add(object)
 
 
+def isParents(process: int) -> str:
+    """
+    Say in words that something belongs to the process of which this one is a fork.
+
+    @param process: that process' ID.
+    """
+    return f"it belongs to process {process}, of which process {os.getpid()} is a fork"
+
+
 def _forked() -> None:
     with ExitStack() as stack:
-        # All are told, whatever one of them raises.
+        # All are told, whatever one of them raises. The last is called first.
         for each in list(_inherited):
             stack.callback(each.forked)
+        for f in _first:
+            stack.callback(f)
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from math import ceil
 from typing import Any
 
+from asynqueue.descriptors import ownEpoll
 from asynqueue.pollers.base import BasePoller
 
 # The bits of poll, which are the same wherever it is, and in epoll.
@@ -244,9 +245,7 @@ class EpollPoller(_QueuePoller):
 
     def _reopen(self, inherited: bool) -> None:
         # The number stays, for those who have it.
-        fresh = select.epoll()
-        os.dup2(fresh.fileno(), self._epoll.fileno(), inheritable=False)
-        fresh.close()
+        ownEpoll(self._epoll)
 
     def _wait(self, timeout: float | None) -> None:
         self._processRound(*_sorted(self._epoll.poll(-1 if timeout is None else timeout)))

@@ -15,6 +15,7 @@ from asynqueue.errors import ImplementationError
 from asynqueue.pollers.base import BasePoller
 from asynqueue.pollers.kernel import lookAt
 from asynqueue.reactors import theReactor
+from asynqueue.renewal import renewInForks
 
 
 @implementer(IReadWriteDescriptor)
@@ -78,6 +79,7 @@ def _watching(reactor: Any) -> Any:
             f"{reactor!r} cannot watch descriptors (IReactorFDSet):"
             " use another reactor, or another poller"
         )
+    renewInForks(reactor)
     return reactor
 
 

@@ -26,8 +26,9 @@ from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor, IWriteDe
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from asynqueue.descriptors import holdStandard
+from asynqueue.descriptors import abandon, holdStandard
 from asynqueue.errors import ImplementationError
+from asynqueue.renewal import renewInForks
 from asynqueue.timers import later
 
 
@@ -146,6 +147,7 @@ class ReactorHub:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._descriptors: dict[int, _Descriptor] = {}
+        renewInForks(reactor)
 
     def watch(self, descriptor: int, readable: Callable[..., None], *args: Any) -> None:
         if args:
@@ -167,13 +169,9 @@ class ReactorHub:
             self._reactor.removeWriter(watched)
 
     def letGo(self, descriptor: int) -> None:
-        if descriptor in self._descriptors:
-            _occupy(descriptor)
-            poller = getattr(self._reactor, "_poller", None)
-            if hasattr(select, "epoll") and isinstance(poller, select.epoll):
-                # This one must know it, to take it out.
-                poller.register(descriptor, 0)
-            self.unwatch(descriptor)
+        # The reactor has a poller of its own here.
+        self.unwatch(descriptor)
+        abandon(descriptor)
 
     def awaitWritable(self, descriptor: int, writable: Callable[[], None]) -> None:
         watched = self._descriptors[descriptor]
@@ -197,6 +195,8 @@ class LoopHub:
         self._reading: set[int] = set()
         self._writing: dict[int, Any] = {}
         self._timers: Timers | None = None
+        if self._watchesTwice:
+            renewInForks(loop)
 
     def watch(self, descriptor: int, readable: Callable[..., None], *args: Any) -> None:
         if descriptor in self._reading:
@@ -218,7 +218,12 @@ class LoopHub:
         self._stopWriting(descriptor)
 
     def letGo(self, descriptor: int) -> None:
-        _occupy(descriptor)
+        if self._watchesTwice:
+            # The loop has a poller of its own here.
+            self.unwatch(descriptor)
+            abandon(descriptor)
+            return
+        abandon(descriptor)
         try:
             self.unwatch(descriptor)
         except Exception:
@@ -258,16 +263,6 @@ class LoopHub:
         else:
             self._loop.remove_reader(waiting.fileno())
             waiting.close()
-
-
-def _occupy(descriptor: int) -> None:
-    """
-    Have a descriptor stand for something else, that only this process has.
-    """
-    reading, writing = os.pipe()
-    os.dup2(reading, descriptor, inheritable=False)
-    os.close(reading)
-    os.close(writing)
 
 
 def _writabilityOf(descriptor: int) -> Any:

@@ -28,7 +28,7 @@ from asynqueue.channels import Channel
 from asynqueue.codec import decode, encodeCall
 from asynqueue.errors import OPEN_ITERATOR, FrameError
 from asynqueue.failures import failureOf
-from asynqueue.forks import tellForks
+from asynqueue.forks import isParents, tellForks
 from asynqueue.framing import Frame, checkSize
 from asynqueue.mainmodule import described
 from asynqueue.outcome import Raised, cannotDecode, describeCall, inWords
@@ -349,9 +349,7 @@ class Member:
         if self._life is _Life.GONE:
             return
         self._life = _Life.DYING
-        self._reason = (
-            f"it belongs to process {self._parent}, of which process {os.getpid()} is a fork"
-        )
+        self._reason = isParents(self._parent)
         self._words.detach()
         try:
             for descriptor in (self._channel.fileno(), self._spawned.stderr, self._spawned.pidfd):

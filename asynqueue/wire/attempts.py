@@ -10,12 +10,14 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import ConnectError, TimeoutError as ConnectionTimeout
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.outcome import textOf
+from asynqueue.wire.transports import letGo
 
 _log = Logger()
 
@@ -111,6 +113,7 @@ class NotedEndpoint:
         """
         self._endpoint = endpoint
         self._attempts = attempts
+        self._isAbandoned = False
 
     def __repr__(self) -> str:
         return repr(self._endpoint)
@@ -119,12 +122,54 @@ class NotedEndpoint:
         """
         Connect. What the endpoint raises fails the Deferred.
         """
+        if self._isAbandoned:
+            return Deferred()
         self._attempts.begun()
-        connecting: Deferred[Any] = maybeDeferred(self._endpoint.connect, protocolFactory)
+        connecting: Deferred[Any] = maybeDeferred(
+            self._endpoint.connect, _AttemptFactory(protocolFactory)
+        )
         return connecting.addErrback(self._failed)
+
+    def abandon(self) -> None:
+        """
+        This is a fork of the process that dials: nothing comes of this endpoint here. What is
+        under way is not ended, as that would end it for the parent.
+        """
+        self._isAbandoned = True
 
     def _failed(self, failure: Failure) -> Failure:
         if not failure.check(CancelledError):
             assert failure.value is not None
             self._attempts.failed(failure.value)
         return failure
+
+
+class _AttemptFactory(Factory):
+    """
+    Knows in which process an attempt has begun.
+    """
+
+    noisy = False
+
+    def __init__(self, factory: Any) -> None:
+        self._factory = factory
+        self._process = os.getpid()
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        if self._process != os.getpid():
+            return _Inherited()
+        return self._factory.buildProtocol(addr)
+
+
+class _Inherited(Protocol):
+    """
+    A connection that the parent of this process, which is a fork, has begun, and has.
+    """
+
+    def connectionMade(self) -> None:
+        """
+        Let it go, before anything is sent or read.
+        """
+        transport: Any = self.transport
+        letGo(transport)
+        transport.abortConnection()

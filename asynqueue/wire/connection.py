@@ -9,6 +9,7 @@ A connection between a queue and a host: a session, and the transport that carri
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from functools import partial
@@ -22,7 +23,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.errors import RemoteProtocolError, WireError
+from asynqueue.forks import isParents, tellForks
 from asynqueue.reactors import theReactor
+from asynqueue.renewal import renewInForks
 from asynqueue.timers import Timer, later
 from asynqueue.wire.boxes import BoxParser
 from asynqueue.wire.commands import (
@@ -34,7 +37,15 @@ from asynqueue.wire.complaints import Complaints
 from asynqueue.wire.events import Frames, Left, Opened, Peer
 from asynqueue.wire.owners import ConnectionOwner
 from asynqueue.wire.session import Session
-from asynqueue.wire.transports import bindingOf, closeWriting, describe, isSecure, refusalOf, tune
+from asynqueue.wire.transports import (
+    bindingOf,
+    closeWriting,
+    describe,
+    isSecure,
+    letGo,
+    refusalOf,
+    tune,
+)
 
 _log = Logger()
 
@@ -95,6 +106,7 @@ class Connection(Protocol):
         self._heartbeat = heartbeat
         self._complaints = complaints
         self._reactor = theReactor(reactor)
+        self._process = os.getpid()
         self._life = _Life.WAITING
         self._transport: Any = None
         self._parser = BoxParser(MOST_UNPROVEN_BYTES, MOST_UNPROVEN_BOXES)
@@ -224,6 +236,15 @@ class Connection(Protocol):
         if isConnected:
             self._transport.abortConnection()
 
+    def forked(self) -> None:
+        """
+        This is a fork of the process that has the connection, and goes on with it: here it is
+        lost, and the other side sees nothing of that.
+        """
+        if self._life is not _Life.LOST:
+            letGo(self._transport)
+            self.abort(WireError(isParents(self._process)))
+
     # From the transport
 
     def connectionMade(self) -> None:
@@ -233,6 +254,8 @@ class Connection(Protocol):
         transport: Any = self.transport
         self._transport = transport
         self.description = describe(transport)
+        tellForks(self)
+        renewInForks(self._reactor)
         if self._life is not _Life.WAITING:
             # It was ended before it began.
             transport.abortConnection()

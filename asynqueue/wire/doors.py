@@ -18,6 +18,7 @@ from asynqueue.errors import IdentityRefused, VersionRefused
 from asynqueue.timers import Timer, later
 from asynqueue.wire.attempts import Attempts, NotedEndpoint
 from asynqueue.wire.connection import Connection
+from asynqueue.wire.transports import letGo
 
 # Between attempts: the seconds at first and at the most, and their growth. There is up to
 # a second of jitter, so that not all hosts of a hub that comes back are there at once.
@@ -78,6 +79,11 @@ class Door(Protocol):
         Have no new connections.
         """
 
+    def forked(self) -> None:
+        """
+        This is a fork: have no new connections, and leave those that come to the parent.
+        """
+
 
 class Listener:
     """
@@ -124,6 +130,13 @@ class Listener:
         self._isShut = True
         port, self._port = self._port, None
         return succeed(None) if port is None else maybeDeferred(port.stopListening)
+
+    def forked(self) -> None:
+        self._isShut = True
+        port, self._port = self._port, None
+        if port is not None:
+            # To end it would remove the parent's socket file.
+            letGo(port)
 
     def _listens(self, port: Any) -> Any:
         if self._isShut:
@@ -196,6 +209,12 @@ class Dialer:
         if self._connecting is not None:
             self._connecting.cancel()
         return succeed(None)
+
+    def forked(self) -> None:
+        self._factory = None
+        self._timer.stop()
+        self._connecting = None
+        self._endpoint.abandon()
 
     def _try(self) -> None:
         assert self._factory is not None

@@ -15,11 +15,13 @@ from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from asynqueue.errors import QueueRunError, WireError, WorkerLost
+from asynqueue.errors import ForkError, QueueRunError, WireError, WorkerLost
+from asynqueue.forks import isParents, tellForks
 from asynqueue.framing import LARGEST
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.taskqueue import TaskQueue
+from asynqueue.timers import later
 from asynqueue.wire.complaints import Complaints
 from asynqueue.wire.connection import Connection
 from asynqueue.wire.doors import ConnectionFactory, Listener
@@ -121,11 +123,15 @@ class WireHub:
         self._heartbeat = heartbeat
         self._largest = largest
         self._reactor = checkedReactor(reactor)
+        # What it listens with.
+        self._driver: Any = None
         self._listener: Listener | None = None
         # Who waits until it listens.
         self._waiting: list[Deferred[Any]] = []
+        self._process = os.getpid()
         # Made once to see that the options have sense.
         RemoteWorker("a host", **self._options)
+        tellForks(self)
 
     @property
     def workers(self) -> list[RemoteWorker]:
@@ -189,10 +195,33 @@ class WireHub:
         closing += [self._queue.detachWorker(worker) for worker in self.workers]
         return gatherResults(closing).addCallback(lambda _: None)
 
+    def forked(self) -> None:
+        """
+        This is a fork of the process that listens, and goes on with it: here nobody does,
+        until the hub is started here.
+        """
+        listener, self._listener = self._listener, None
+        self.address = None
+        if listener is not None:
+            listener.forked()
+            later(self._driver, 0, self._leaveToParent)
+
     # Within
 
+    def _leaveToParent(self) -> None:
+        _log.warn(
+            "the hub at {description} in this fork: {reason}; start() it here, too, if it is to"
+            " listen here",
+            description=self._description,
+            reason=isParents(self._process),
+        )
+        if self._listener is None:
+            self._fail(Failure(ForkError("start()", "hub")))
+
     def _listen(self, listener: Listener, key: bytes | None) -> None:
-        complaints = Complaints(theReactor(self._reactor))
+        self._driver = theReactor(self._reactor)
+        self._process = os.getpid()
+        complaints = Complaints(self._driver)
 
         def make(address: IAddress) -> Connection:
             session = Session(

@@ -22,7 +22,8 @@ from twisted.python.failure import Failure
 
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
 from asynqueue.checks import listOf
-from asynqueue.errors import WireError
+from asynqueue.errors import ForkError, WireError
+from asynqueue.forks import isParents, tellForks
 from asynqueue.framing import LARGEST
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
@@ -160,6 +161,9 @@ class WireServer:
         self._largest = largest
         self._grace = grace
         self._reactor = checkedReactor(reactor)
+        # The process that serves, and what drives it.
+        self._process = os.getpid()
+        self._driver: Any = None
         self._life = _Life.IDLE
         self._door: Door | None = None
         self._queue: TaskQueue | None = None
@@ -171,6 +175,7 @@ class WireServer:
         self._deadline = 0.0
         self._trigger: Any = None
         self._shut: Deferred[Any] = succeed(None)
+        tellForks(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._description}: {self._life.value}>"
@@ -218,7 +223,8 @@ class WireServer:
         opening.addCallback(_logLate, failures)
 
     def _open(self) -> Deferred[Any]:
-        reactor = theReactor(self._reactor)
+        reactor = self._driver = theReactor(self._reactor)
+        self._process = os.getpid()
         key = keyFor(self._description, self._key, self._keyFile)
         requireIdentity(self._description, key, self._dial)
         if self._dial:
@@ -361,6 +367,30 @@ class WireServer:
         self._hurry(grace)
         self._checkLeft()
         return stopped
+
+    def forked(self) -> None:
+        """
+        This is a fork of the process that serves, and goes on to serve: here nobody does,
+        until the server is started here.
+        """
+        if self._life in (_Life.STARTING, _Life.SERVING, _Life.LEAVING):
+            self._life = _Life.LEAVING
+            self.service.running = False
+            self.address = None
+            assert self._door is not None
+            self._door.forked()
+            later(self._driver, 0, self._leaveToParent)
+
+    def _leaveToParent(self) -> None:
+        _log.warn(
+            "{server!r} in this fork: {reason}; start() it here, too, if it is to serve here",
+            server=self,
+            reason=isParents(self._process),
+        )
+        starting, self._starting = self._starting, []
+        for waiter in starting:
+            waiter.errback(ForkError("start()", "server"))
+        self._leave(0.0)
 
     def _hurry(self, grace: float) -> None:
         """

@@ -9,9 +9,11 @@ from typing import Any
 
 from OpenSSL.SSL import Error as TLSError
 from service_identity.exceptions import VerificationError
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import ISSLTransport, ITCPTransport
 
+from asynqueue.descriptors import abandon
 from asynqueue.errors import IdentityRefused
 
 # The kernel may hold so many bytes that were not sent yet: what comes later waits
@@ -86,7 +88,25 @@ def tune(transport: Any) -> None:
     if not ITCPTransport.providedBy(transport) or isinstance(transport.getHost(), UNIXAddress):
         return
     transport.setTcpNoDelay(True)
-    below: Any = transport
-    handle = (below.transport if isSecure(below) else below).getHandle()
+    handle = _below(transport).getHandle()
     if isinstance(handle, socket.socket) and hasattr(socket, "TCP_NOTSENT_LOWAT"):
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _NOT_SENT)
+
+
+def letGo(transport: Any) -> None:
+    """
+    This is a fork: have a transport, or what listens for them, stand for a connection that
+    has ended. What it stands for is the parent's, which goes on with it.
+    """
+    below = _below(transport)
+    if isinstance(below, FileDescriptor):
+        below.stopReading()
+        below.stopWriting()
+        abandon(below.fileno())
+
+
+def _below(transport: Any) -> Any:
+    """
+    The transport that has the socket.
+    """
+    return transport.transport if isSecure(transport) else transport

@@ -16,8 +16,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.errors import IdentityRefused, VersionRefused
+from asynqueue.forks import tellForks
 from asynqueue.framing import LARGEST
 from asynqueue.interfaces import IConnectingWorker
+from asynqueue.renewal import renewInForks
 from asynqueue.timers import later
 from asynqueue.wire.attempts import Attempts, NotedEndpoint
 from asynqueue.wire.catalog import WireWorkerUniverse, methodNames
@@ -52,10 +54,14 @@ class Dialing:
         """
         self._attempts = Attempts(where)
         self._reactor: Any = None
+        # What it dials, and what makes its connections.
+        self._dialed: tuple[Any, ConnectionFactory] | None = None
+        self._endpoint: NotedEndpoint | None = None
         self._service: ClientService | None = None
         self._pause: Any = None
         self._failures = 0
         self._since: float | None = None
+        tellForks(self)
 
     @property
     def isRunning(self) -> bool:
@@ -74,12 +80,10 @@ class Dialing:
         """
         Dial until a connection is made, and again when it is lost.
         """
-        self._since = None
         self._reactor = reactor
-        endpoint = NotedEndpoint(endpoint, self._attempts)
-        service = self._service = ClientService(
-            endpoint, factory, retryPolicy=self._failed, clock=reactor
-        )
+        self._dialed = endpoint, factory
+        renewInForks(reactor)
+        service = self._newService()
         if self._failures:
             self._pause = later(reactor, self._seconds(), service.startService)
         else:
@@ -119,6 +123,29 @@ class Dialing:
             self._pause = None
         if service is not None and service.running:
             service.stopService()
+
+    def forked(self) -> None:
+        """
+        This is a fork of the process that dials: leave what is under way to that, and dial
+        anew. A connection that can be used, is told of that itself.
+        """
+        if self._service is None or self._since is not None:
+            return
+        assert self._endpoint is not None
+        self._endpoint.abandon()
+        if self._pause is not None:
+            self._pause.cancel()
+        self._pause = later(self._reactor, 0, self._newService().startService)
+
+    def _newService(self) -> ClientService:
+        assert self._dialed is not None
+        endpoint, factory = self._dialed
+        self._since = None
+        self._endpoint = NotedEndpoint(endpoint, self._attempts)
+        self._service = ClientService(
+            self._endpoint, factory, retryPolicy=self._failed, clock=self._reactor
+        )
+        return self._service
 
     def _failed(self, attempts: int) -> float:
         """

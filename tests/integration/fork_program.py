@@ -73,7 +73,7 @@ async def fork(reactor: Any, queue: TaskQueue) -> None:
         say("ran", await runs.d.addTimeout(PATIENCE, reactor))
     await queue.shutdown().addTimeout(PATIENCE, reactor)
     if isFork:
-        # The end of the reactor would be that of its parent's, with which it shares epoll.
+        # The end of the reactor would shut the gate, which is the parent's, too.
         os._exit(0)
     await gate.close()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).with_name("fork_program.py")
+WIRE_PROGRAM = Path(__file__).with_name("fork_wire_program.py")
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
@@ -48,8 +49,16 @@ def test_forkBeginsAnew(part: str, said: str) -> None:
     In a fork, queues begin anew: what ran is lost there, what waits is done. A pool must be
     started anew, and raises until it is. The parent is not touched.
     """
-    ran = subprocess.run(
-        [sys.executable, str(PROGRAM), part],
+    ran = run(PROGRAM, part)
+    assert (ran.stdout, ran.stderr, ran.returncode) == (said, "", 0)
+
+
+def run(program: Path, *parts: str) -> subprocess.CompletedProcess[str]:
+    """
+    Run parts of a program to their end.
+    """
+    return subprocess.run(
+        [sys.executable, str(program), *parts],
         env=ENVIRONMENT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -57,4 +66,33 @@ def test_forkBeginsAnew(part: str, said: str) -> None:
         timeout=PATIENCE,
         check=False,
     )
-    assert (ran.stdout, ran.stderr, ran.returncode) == (said, "", 0)
+
+
+WORKER = ["calls True", "ran None", "waited 1"], ["calls True", "ran WorkerLost True", "waited 1"]
+REACTOR = ["read b'!'", "woke up"], ["woke up"]
+
+
+@pytest.mark.measured
+@pytest.mark.parametrize(
+    ("part", "parents", "forks"),
+    [
+        ("worker", *WORKER),
+        ("worker asyncio", *WORKER),
+        ("dialing", ["calls True"], ["calls True"]),
+        ("server", [*["calls True"] * 2, "listens True"], [*["calls True"] * 2, "has None"]),
+        ("hub", ["calls True"] * 3, ["has None", "workers 0"]),
+        ("reactor", *REACTOR),
+        ("reactor asyncio", *REACTOR),
+    ],
+)
+def test_connectionsBelongToTheParent(part: str, parents: list[str], forks: list[str]) -> None:
+    """
+    Connections, what listens for them, and what the reactor of the parent watches, go on as if
+    nothing had been forked, whatever the fork does with its copies. There, workers connect
+    anew, and servers and hubs do not serve before they are started.
+    """
+    ran = run(WIRE_PROGRAM, *part.split())
+    said = [f"parent {line}" for line in (*parents, "fork ends 0")]
+    said += [f"fork {line}" for line in forks]
+    assert sorted(ran.stdout.splitlines()) == sorted(said), ran.stderr
+    assert (ran.stderr, ran.returncode) == ("", 0)
