@@ -304,20 +304,24 @@ class Chunk:
         args: tuple[Any, ...] = (),
         kw: dict[str, Any] | None = None,
         raw: bool | None = None,
+        *,
+        seconds: float = MOST_SECONDS,
     ) -> None:
         """
         @param function: is called with an item, C{args} and C{kw}.
         @param raw: whether an iterator that it returns is pickled as it is.
+        @param seconds: after so many, no other item is begun.
         @raise Exception: whatever pickling these raises.
         """
         self._code = named(function)
         self._rest = named((args, kw)) if args or kw else None
         self._raw = raw
+        self._seconds = seconds
         self._pid = os.getpid()
         self.__qualname__ = f"chunks of {getattr(function, '__qualname__', shortRepr(function))}"
 
     def __reduce__(self) -> Any:
-        return _Running, (self._code, self._rest, self._raw)
+        return _Running, (self._code, self._rest, self._raw, self._seconds)
 
     def __call__(self, name: tuple[str, int], slot: int, packed: bytes, together: bool) -> None:
         """
@@ -330,12 +334,13 @@ class _Running(Constant):
     A L{Chunk} in a child. Each item has the function as the caller had it.
     """
 
-    def __init__(self, code: bytes, rest: bytes | None, raw: bool | None) -> None:
+    def __init__(self, code: bytes, rest: bytes | None, raw: bool | None, seconds: float) -> None:
         self._code = code
         # Once it was made, if it is constant.
         self._function: Callable[..., Any] | None = None
         self._rest = rest
         self._raw = raw
+        self._seconds = seconds
 
     def __call__(self, name: tuple[str, int], slot: int, packed: bytes, together: bool) -> Any:
         """
@@ -364,7 +369,7 @@ class _Running(Constant):
         values: list[Any] | None = []
         ended = 0
         started = now = perf_counter()
-        deadline = started + MOST_SECONDS
+        deadline = started + self._seconds
         for item in items:
             if now > deadline:
                 break

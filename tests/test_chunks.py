@@ -9,6 +9,7 @@ import inspect
 import pickle
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
+from math import inf
 from threading import Lock
 from typing import Any
 
@@ -24,21 +25,24 @@ pytestmark = pytest.mark.skipif(not Journal.isPossible(), reason="memory cannot 
 
 class Line:
     """
-    A chunk and its journal, in one process: the child's side is made of its pickle.
+    A chunk and its journal, in one process: the child's side is made of its pickle. It may
+    take as long as it wants, if nothing else is said.
     """
 
-    def __init__(self, function: Any, *args: Any, raw: bool | None = None, **kw: Any) -> None:
+    def __init__(
+        self,
+        function: Any,
+        *args: Any,
+        raw: bool | None = None,
+        seconds: float = inf,
+        **kw: Any,
+    ) -> None:
         self.journal = Journal()
-        self.chunk = pickle.loads(pickle.dumps(Chunk(function, args, kw, raw)))
-        self.slot = self.taken()
-
-    def taken(self) -> int:
-        """
-        A slot of the journal.
-        """
+        chunk = Chunk(function, args, kw, raw, seconds=seconds)
+        self.chunk = pickle.loads(pickle.dumps(chunk))
         slot = self.journal.take()
         assert slot is not None
-        return slot
+        self.slot = slot
 
     def run(self, items: list[Any]) -> Any:
         """
@@ -50,14 +54,10 @@ class Line:
 
     def outcomes(self, items: list[Any]) -> list[Any]:
         """
-        The outcomes of some items: values, and exceptions. A chunk ends after a few
-        milliseconds: another one has the rest.
+        The outcomes of some items: values, and exceptions.
         """
         told = self.told(self.run(items))
-        while len(told) < len(items):
-            self.journal.give(self.slot)
-            self.slot = self.taken()
-            told += self.told(self.run(items[len(told) :]))
+        assert len(told) == len(items)
         return told
 
     def told(self, summary: Summary) -> list[Any]:
@@ -282,12 +282,11 @@ def _large(size: int) -> bytes:
     return bytes(size)
 
 
-def test_chunkThatTakesLongEnds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunkThatTakesLongEnds() -> None:
     """
-    A chunk whose time is up ends after the item that it is at.
+    A chunk whose time is up begins no other item.
     """
-    monkeypatch.setattr("asynqueue.chunks.MOST_SECONDS", -1.0)
-    line = Line(_itself)
+    line = Line(_itself, seconds=-1.0)
     assert line.run([1, 2]).ended == 0
     assert line.journal.begun(line.slot) == 0
 
