@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from functools import partial
-from threading import Event, Thread
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -290,34 +290,47 @@ def test_whatAPoolHasThoughItRefusedIt(hasBegun: bool) -> None:
         assert heard.result == 5
 
 
-def test_whatAThreadPoolHasThoughItRefusedIt(monkeypatch: pytest.MonkeyPatch) -> None:
+class Crowded(ThreadPoolExecutor):
+    """
+    A pool of threads that has no room for another one while C{kept} is a list. As the
+    standard library's does then, it keeps what it refuses.
+    """
+
+    kept: list[Any] | None = None
+
+    def submit(self, *args: Any, **kw: Any) -> Future[Any]:
+        """
+        Make a call; or keep it, and refuse it.
+        """
+        if self.kept is not None:
+            self.kept.append(args)
+            raise RuntimeError("can't start new thread")
+        return super().submit(*args, **kw)
+
+
+def test_whatAThreadPoolHasThoughItRefusedIt() -> None:
     """
     So does a pool of threads, of which one makes the call later: it makes none that another
     worker has by then.
     """
     made: list[int] = []
     gate = Event()
-    with ThreadPoolExecutor(2) as pool:
+    with Crowded(2) as pool:
         other = ManualExecutor()
         clock = Turns()
         queue = TaskQueue(ExecutorWorker(pool, reactor=clock), reactor=clock)
         queue.call(gate.wait, 30)
-        start = Thread.start
-
-        def refuse(thread: Thread) -> None:
-            raise RuntimeError("can't start new thread")
-
-        monkeypatch.setattr(Thread, "start", refuse)
+        kept = pool.kept = []
         with readingLogs():
             heard = Heard(queue.call(made.append, 1))
-        monkeypatch.setattr(Thread, "start", start)
+        pool.kept = None
         queue.attachWorker(ExecutorWorker(other, reactor=clock))
         other.step()
         clock.advance(0)
         assert heard.result is None
         gate.set()
-        # Behind what it has kept.
-        pool.submit(int).result(30)
+        (call,) = kept
+        pool.submit(*call).result(30)
     assert len(other.futures) == 0
     assert made == []
 

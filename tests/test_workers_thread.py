@@ -561,34 +561,27 @@ class Room:
     Says whether the system has room for another thread.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.isThere = False
         self.asked = 0
-        start = Thread.start
 
-        def startIf(thread: Thread) -> None:
-            self.asked += 1
-            if not self.isThere:
-                raise RuntimeError("can't start new thread")
-            start(thread)
-
-        monkeypatch.setattr(Thread, "start", startIf)
-
-
-@pytest.fixture
-def room(monkeypatch: pytest.MonkeyPatch) -> Room:
-    """
-    There is none at first.
-    """
-    return Room(monkeypatch)
+    def start(self, thread: Thread) -> None:
+        """
+        Start a thread, if there is room for it.
+        """
+        self.asked += 1
+        if not self.isThere:
+            raise RuntimeError("can't start new thread")
+        thread.start()
 
 
-def test_withoutAThreadOthersHaveTheCalls(clock: ThreadClock, room: Room) -> None:
+def test_withoutAThreadOthersHaveTheCalls(clock: ThreadClock) -> None:
     """
     A worker whose thread cannot be started is given nothing until it can: others have what it
     was given, and C{why} says what it fails by. It tries again by itself.
     """
-    worker = ThreadWorker(["disk"], reactor=clock)
+    room = Room()
+    worker = ThreadWorker(["disk"], reactor=clock, start=room.start)
     other = MemoryPrefetcher(window=10)
     queue = TaskQueue(worker, other, reactor=clock)
     with readingLogs() as logs:
@@ -611,13 +604,14 @@ def test_withoutAThreadOthersHaveTheCalls(clock: ThreadClock, room: Room) -> Non
     clock.turnUntil(lambda: ended.results)
 
 
-def test_withoutHopeOfAThread(clock: ThreadClock, room: Room) -> None:
+def test_withoutHopeOfAThread(clock: ThreadClock) -> None:
     """
     After half a minute calls that no other worker may run fail, and say why; without a queue
     the tasks do.
     """
-    queue = TaskQueue(ThreadWorker(reactor=clock), reactor=clock)
-    alone, task = ThreadWorker(reactor=clock), MemoryTask(abs, -1)
+    start = Room().start
+    queue = TaskQueue(ThreadWorker(reactor=clock, start=start), reactor=clock)
+    alone, task = ThreadWorker(reactor=clock, start=start), MemoryTask(abs, -1)
     with readingLogs():
         heard = [Heard(queue.call(abs, -1)), Heard(task.d)]
         alone.run(task)
@@ -632,11 +626,13 @@ def test_withoutHopeOfAThread(clock: ThreadClock, room: Room) -> None:
     assert clock.getDelayedCalls() == []
 
 
-def test_fewerThreadsThanItMayHave(clock: ThreadClock, room: Room) -> None:
+def test_fewerThreadsThanItMayHave(clock: ThreadClock) -> None:
     """
     With one thread it runs its tasks, though there is no room for another.
     """
-    queue = TaskQueue(ThreadWorker(threads=3, reactor=clock), reactor=clock)
+    room = Room()
+    worker = ThreadWorker(threads=3, reactor=clock, start=room.start)
+    queue = TaskQueue(worker, reactor=clock)
     room.isThere = True
     calls = [Heard(queue.call(abs, -1))]
     room.isThere = False

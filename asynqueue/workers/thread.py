@@ -144,6 +144,7 @@ class ThreadWorker:
         raw: bool = False,
         threads: int = 1,
         reactor: Any = None,
+        start: Callable[[Thread], None] = Thread.start,
     ) -> None:
         """
         @param series: what it is qualified for, besides its kind.
@@ -153,6 +154,7 @@ class ThreadWorker:
             the other, in the order they were assigned.
         @param reactor: the reactor, or an asyncio loop; C{None}: the one that runs when
             it is needed first.
+        @param start: starts a thread: a test may refuse to.
         @raise TypeError: C{series} is a string, or one of them is not hashable.
         @raise ValueError: there is to be no thread.
         """
@@ -160,6 +162,7 @@ class ThreadWorker:
         self.ID: int | None = None
         self._threads = self._unstarted = wholeNumber(threads, "threads")
         self._reactor = checkedReactor(reactor)
+        self._start = start
         self._life = _Life.SERVING
         self._urgent: deque[Any] = deque()
         self._jobs: deque[Any] = deque()
@@ -350,7 +353,7 @@ class ThreadWorker:
             name=f"asynqueue worker {self.ID} thread {self._threads - self._unstarted + 1}",
             daemon=True,
         )
-        thread.start()
+        self._start(thread)
         self._unstarted -= 1
 
     def forked(self) -> None:
