@@ -4,7 +4,7 @@ What several tests use: Deferreds that are counted, and logs that are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,6 +57,20 @@ def resultOf(d: Deferred[Any]) -> Any:
     if isinstance(result, Failure):
         result.raiseException()
     return result
+
+
+async def outcomes(items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """
+    What comes of each item of an iteration: the item, or the exception in its place.
+    """
+    while True:
+        try:
+            item = await anext(items)
+        except StopAsyncIteration:
+            return
+        except Exception as error:
+            item = error
+        yield item
 
 
 class LogReader:

@@ -23,6 +23,7 @@ from asynqueue.taskqueue import TaskQueue
 from asynqueue.workers.asynchronous import AsyncWorker
 from asynqueue.workers.process import ProcessWorker
 from asynqueue.workers.thread import ThreadWorker
+from tests.doubles import outcomes
 
 # No wait here may be a hang.
 PATIENCE = 20
@@ -281,17 +282,11 @@ def test_itemsInAsyncioEndNothing(error: type[BaseException], isHere: bool) -> N
         return d
 
     async def main() -> list[Any]:
-        came: list[Any] = []
-        items = Deferator(map(give, range(3)))
-        while True:
-            try:
-                came.append(await anext(items))
-            except StopAsyncIteration:
-                return came
-            except RuntimeError as told:
-                came.append(type(told.__cause__))
+        return [outcome async for outcome in outcomes(Deferator(map(give, range(3))))]
 
-    assert asyncio.run(asyncio.wait_for(main(), PATIENCE)) == [0, error, 2]
+    first, told, last = asyncio.run(asyncio.wait_for(main(), PATIENCE))
+    assert (first, last) == (0, 2)
+    assert (type(told), type(told.__cause__)) == (RuntimeError, error)
 
 
 def test_aCoroutineThatIsCancelledBeforeItRan() -> None:

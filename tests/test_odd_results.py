@@ -24,6 +24,7 @@ from asynqueue.reactors import theReactor
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.workers.asynchronous import AsyncWorker
 from asynqueue.workers.thread import ThreadWorker
+from tests.doubles import outcomes
 
 # No wait here may be a hang.
 PATIENCE = 20
@@ -243,15 +244,10 @@ async def test_anOddItemIsAFailureInAnAsynchronousLoop(ready: bool) -> None:
     if ready:
         # What a thread has produced is delivered before this is.
         await queue.call(abs, 1).addTimeout(PATIENCE, theReactor())
-    came: list[Any] = []
-    while True:
-        try:
-            came.append(await deferator.__anext__())
-        except StopAsyncIteration:
-            break
-        except MaybeEncodingError as error:
-            came.append(error.reason.partition(":")[0])
-    assert came == [1, "LookupError", "ReferenceError", 2]
+    first, *odd, last = [outcome async for outcome in outcomes(deferator)]
+    assert (first, last) == (1, 2)
+    assert [type(error) for error in odd] == [MaybeEncodingError] * 2
+    assert [error.reason.partition(":")[0] for error in odd] == ["LookupError", "ReferenceError"]
     await queue.shutdown().addTimeout(PATIENCE, theReactor())
 
 

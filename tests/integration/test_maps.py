@@ -21,6 +21,7 @@ from asynqueue import CallOptions, Deferator, ProcessQueue, TaskQueue, ThreadWor
 from asynqueue.chunks import Journal
 from asynqueue.errors import MaybeEncodingError
 from asynqueue.workers.process import ProcessWorker
+from tests.doubles import outcomes
 
 pytestmark = pytest.mark.skipif(not Journal.isPossible(), reason="memory cannot be shared here")
 
@@ -81,14 +82,7 @@ async def allOf(results: Any) -> list[Any]:
     """
     All results of a map, failures as they are.
     """
-    taken: list[Any] = []
-    while True:
-        try:
-            taken.append(await anext(results))
-        except StopAsyncIteration:
-            return taken
-        except Exception as error:
-            taken.append(error)
+    return [result async for result in outcomes(results)]
 
 
 @pytest.mark.parametrize("ordered", [True, False])

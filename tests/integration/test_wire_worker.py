@@ -8,7 +8,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,12 +25,11 @@ from asynqueue.errors import (
     QueueRunError,
     WorkerLost,
 )
-from asynqueue.iteration.deferator import Deferator
 from asynqueue.reactors import theReactor
 from asynqueue.testing import Gate, MemoryTask, RecordingObserver, WorkerCheck, workerChecks
 from asynqueue.wire.catalog import Catalog
 from asynqueue.wire.worker import WireWorker
-from tests.doubles import Heard
+from tests.doubles import Heard, outcomes
 from tests.integration import odd_calls as odd, wire_calls as calls
 from tests.integration.process_checks import until
 from tests.integration.wire_hosts import HostProcess, Serving, Universe
@@ -583,19 +582,6 @@ async def test_drainedHost() -> None:
 
 
 # Iterators
-
-
-async def outcomes(deferator: Deferator) -> AsyncIterator[Any]:
-    """
-    The items that are left, and the exceptions in their place.
-    """
-    while True:
-        try:
-            yield await anext(deferator)
-        except StopAsyncIteration:
-            return
-        except WorkerLost as error:
-            yield error
 
 
 @ensureDeferred
