@@ -237,7 +237,7 @@ class Channel:
         if ancillary:
             self._takeSegments(ancillary)
         if flags & _TRUNCATED:
-            # One read has one segment at the most. Those that come later would be taken for it.
+            # One read has at most one segment. Those that come later would be taken for it.
             self._segments.append(_LOST)
         if not data:
             decoder.finish()

@@ -192,7 +192,7 @@ class Journal:
         """
         memory = self._memory
         memory.words[slot * _SLOT_WORDS + _CLOSED] = 1
-        # Whoever is later of the two, this or the child, sees what the other has
+        # The later of the two, this or the child, sees what the other has
         # written.
         memory.fence()
         return memory.words[slot * _SLOT_WORDS + _BEGUN]

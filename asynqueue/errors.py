@@ -458,7 +458,7 @@ class WireError(AsynQueueError):
 
 class IdentityRequired(WireError, ValueError):
     """
-    Whoever reaches this address could run calls here: the other side must prove itself.
+    Anybody who reaches this address could run calls here: the other side must prove itself.
     """
 
     def __init__(self, description: str) -> None:

@@ -223,7 +223,7 @@ class ISlottedWorker(IWorker):
     A worker that tells how many tasks it runs at once.
     """
 
-    slots: int = Attribute("How many, at the most, as it is now.")
+    slots: int = Attribute("The most that it has, as it is now.")
 
 
 class IRemoteWorker(IWorker):

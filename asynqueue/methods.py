@@ -23,7 +23,7 @@ _WITHIN: dict[type, tuple[str, ...]] = {
     singledispatchmethod: ("func",),
 }
 
-# What is wrapped may be wrapped again, so often at the most.
+# What is wrapped may be wrapped again: the deepest nesting that is looked into.
 _DEEPEST = 8
 
 _ABSENT = object()

@@ -32,7 +32,7 @@ _cause: Any = vars(BaseException)["__cause__"]
 _context: Any = vars(BaseException)["__context__"]
 _traceback: Any = vars(BaseException)["__traceback__"]
 
-# A traceback has so many of its outermost frames at the most, and as many of its innermost.
+# Of a longer traceback, the number of outermost frames that are kept, and of innermost ones.
 _HALF_TRACE = 500
 
 # Tracebacks tell of fewer exceptions than these, and have not more characters than these.
@@ -122,7 +122,7 @@ def _linked(error: BaseException, most: int) -> list[BaseException]:
     An exception and those that it tells of: what has caused it, what was being handled, the
     members of a group.
 
-    @param most: how many there are at the most.
+    @param most: the largest number of them.
     """
     isAlone = _cause.__get__(error) is None and _context.__get__(error) is None
     if isAlone and not issubclass(type(error), BaseExceptionGroup):

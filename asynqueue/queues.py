@@ -42,7 +42,7 @@ class ThreadQueue(TaskQueue):
         """
         @param threads: how many tasks run at once; C{None}: as many as a
             C{concurrent.futures.ThreadPoolExecutor} would run, which is four more than
-            there are cores, and 32 at the most. A thread is started when there is a task
+            there are cores, and at most 32. A thread is started when there is a task
             for it.
         @param raw: whether iterators come back as they are.
         @param kw: keywords of L{TaskQueue}.
@@ -147,7 +147,7 @@ class ProcessQueue(TaskQueue):
 
 def _howMany(N: int | None, minimum: int | None, maximum: int | None) -> tuple[int, int]:
     """
-    Return how many processes there are at the most, and how many without work.
+    Return the largest number of processes, and the number that there is without work.
 
     @raise ValueError: a number is out of its range, or they contradict each other.
     """

@@ -11,7 +11,7 @@ from typing import Any
 
 class Timer:
     """
-    One call at the most that is due later.
+    At most one call that is due later.
 
     Stop it in any state, also within the call that it makes: that call is not due any
     more when it begins. Reactors and event loops raise an error where a call that they have

@@ -57,7 +57,7 @@ class Crew(Protocol):
 
     def end(self) -> None:
         """
-        End at once whoever can be ended, and wait for that.
+        End at once the workers that can be ended, and wait for that.
         """
 
 

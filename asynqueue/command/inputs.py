@@ -192,7 +192,7 @@ def _sizeOf(sources: Sequence[Source]) -> int:
         try:
             status = os.fstat(0) if source.path == STDIN else os.stat(source.path)
         except OSError:
-            # Whoever reads it will say so.
+            # What reads it will say so.
             return 0
         if not stat.S_ISREG(status.st_mode):
             return 0

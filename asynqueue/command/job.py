@@ -2,7 +2,7 @@
 What is done with one input, wherever: in a thread, or in a process of its own.
 
 The text of the input comes in, and the line of the output goes out, so that
-whoever runs the calls also has the work of reading and writing JSON. A failure
+the process that runs the calls also has the work of reading and writing JSON. A failure
 goes out as words: nothing that a function raises has to be sent. This module
 imports no Twisted, because the processes import it.
 """

@@ -1,7 +1,7 @@
 """
 Standard output, written by the reactor.
 
-Whoever reads it may be slow, stop reading (C{| less}) or go away (C{| head}).
+Its reader may be slow, stop reading (C{| less}) or go away (C{| head}).
 The reactor does not wait for the first two, and learns of the last at once,
 also while there is nothing to write. What is shared with other programs is left
 as it is: the descriptor blocks, and is written to only when it would not.

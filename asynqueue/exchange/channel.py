@@ -7,7 +7,7 @@ Channels of exchanges: an object at a time, each acknowledged.
     send ◀─ acknowledgement ◀─┘       then the sender goes on, and may end
 
 A process says goodbye when it ends in order. One that goes without is lost, and
-whoever waits for it learns how it ended. This module imports no Twisted.
+a caller that waits for it learns how it ended. This module imports no Twisted.
 """
 
 from __future__ import annotations
@@ -300,8 +300,8 @@ class Channel:
         """
         This process ends: say so if it ends in order.
 
-        @param given: how many objects it has sent, to whoever that was; C{None}: as many
-            as through this channel.
+        @param given: how many objects it has sent in all, by any channel;
+            C{None}: those that it has sent through this one.
         """
         if inOrder:
             try:
@@ -382,5 +382,5 @@ class Channel:
         return WorkerLostError(self.pid, code, None, self._doing, reason)
 
 
-# The channels of this process: whoever is created by it closes its copies.
+# The channels of this process: a process that is created by it closes its copies.
 openChannels: WeakSet[Any] = WeakSet()

@@ -2,7 +2,7 @@
 Messages between two processes, over a socket or two pipes, and the end of all.
 
 What is there is read before an end is believed; and a process that is gone is an end,
-whoever else holds its descriptors. This module imports no Twisted.
+no matter which other processes hold its descriptors. This module imports no Twisted.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ class Messages:
     @ivar life: what may still come.
     @ivar inbox: what has come.
     @ivar fault: what was wrong with that which came last.
-    @ivar given: how many objects the other process has sent, to whoever that was, as it
-        has said in its goodbye.
+    @ivar given: how many objects the other process has sent in all, through this channel
+        and others, as it has said in its goodbye.
     """
 
     def __init__(

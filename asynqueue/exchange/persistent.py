@@ -38,7 +38,7 @@ _CREDENTIALS = struct.Struct("3i")
 
 class PersistentChannel:
     """
-    The channel of a background process: to whoever comes to its address.
+    The channel of a background process: to any process that comes to its address.
 
     When that one goes before it has received something, the next one gets it.
 
@@ -77,7 +77,7 @@ class PersistentChannel:
 
     def send(self, obj: Any) -> None:
         """
-        Send an object, and wait until somebody has received it, whoever comes.
+        Send an object, and wait until the next process that comes has received it.
 
         @raise AcknowledgementError: who is there sends, too.
         @raise MaybeEncodingError: it cannot be pickled.
@@ -98,7 +98,7 @@ class PersistentChannel:
 
     def receive(self) -> Any:
         """
-        Wait for an object, from whoever comes.
+        Wait for an object from the next process that comes.
 
         @raise BaseException: an exception that was sent.
         """

@@ -61,7 +61,7 @@ class Process:
         """
         Wait until it has ended.
 
-        @param seconds: how long at the most; C{None} for as long as it takes.
+        @param seconds: the longest time to wait; C{None} for as long as it takes.
         @return: its exit code, as far as that is known.
         """
         if seconds is None:

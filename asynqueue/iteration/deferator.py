@@ -181,7 +181,7 @@ class Deferator:
         With none here, L{moreLeft} says whether any can come, and L{deferUntilReady}
         waits for them.
 
-        @param most: how many are taken at the most.
+        @param most: the most that are taken.
         @return: the items in their order, a C{Failure} in the place of one that failed.
         @raise NotReadyError: if another one is waited for.
         """

@@ -1,5 +1,5 @@
 """
-From whoever writes to a thread that waits: a blocking iterator.
+From any writer to a thread that waits: a blocking iterator.
 """
 
 from __future__ import annotations

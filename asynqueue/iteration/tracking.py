@@ -246,8 +246,8 @@ class DeferredLock(defer.DeferredLock):
 
     def stop(self) -> AwaitableDeferred[None]:
         """
-        Stop the lock when all who wait for it have had it. From now on, whoever
-        acquires it need not wait.
+        Stop the lock when all who wait for it have had it. From now on
+        nobody waits who acquires it.
 
         @return: a Deferred that fires when the stoppers have run. It fails as
             the first of them that failed.

@@ -179,7 +179,7 @@ class BasePoller:
         and C{SystemExit} of all callbacks; what else had happened is told in the
         next round.
 
-        @param timeout: how many seconds to wait at the most: 0 for what has
+        @param timeout: the most seconds to wait: 0 for what has
             happened already, C{None} for as long as it takes.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot wait: use one that can")

@@ -297,7 +297,7 @@ class KQueuePoller(_QueuePoller):
         gone: list[int] = []
         readables: list[int] = []
         writables: list[int] = []
-        # Each descriptor has two filters at the most.
+        # Each descriptor has at most two filters.
         for event in self._kqueue.control(None, 2 * len(self.connections), timeout):
             if event.flags & api.KQ_EV_ERROR:
                 gone.append(event.ident)

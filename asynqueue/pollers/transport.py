@@ -232,7 +232,7 @@ class Transport:
 
     def handle_close(self) -> None:
         """
-        The peer has gone. Whoever overrides it calls L{close}, or this.
+        The peer has gone. An override calls L{close}, or this.
         """
         self.close()
 

@@ -79,8 +79,8 @@ class Job:
 
 def tell(f: Callable[..., Any] | None, *args: Any) -> None:
     """
-    Call a callback, if there is one, without the context variables of whoever drives the pool:
-    an event loop, a thread, or somebody who waits for another result.
+    Call a callback, if there is one, without the context variables of what drives the pool:
+    an event loop, a thread, or a caller that waits for another result.
     """
     if f is not None:
         harmless("a callback of a pool", Context().run, f, *args)

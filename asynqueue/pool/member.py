@@ -99,7 +99,8 @@ class Member:
         Start a child.
 
         @param reader: who reads what it sends; C{None}: the member itself.
-        @param spawn: starts a process for messages of so many bytes at the most.
+        @param spawn: starts a process; it is given the largest number of bytes that a
+            message may have.
         @raise OSError: it cannot be started.
         @raise Exception: whatever the pickling of its preparations raises.
         """

@@ -55,8 +55,8 @@ class EventPool:
     """
     Processes that make calls, driven by an event loop.
 
-    It begins to read results when it is registered with a loop. Without, whoever
-    waits for a result drives it for so long.
+    It begins to read results when it is registered with a loop. Without, each
+    caller that waits for a result drives it for so long.
     """
 
     def __init__(

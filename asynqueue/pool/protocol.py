@@ -127,7 +127,7 @@ class Words:
         """
         numbers = self.numbers
         numbers[_BEGUN] = number
-        # Whoever is later of the two, this or L{revoke}, sees what the other wrote:
+        # The later of the two, this or L{revoke}, sees what the other wrote:
         # each writes before it reads, and no processor may change that order around
         # a release and an acquisition of a lock (Dekker's algorithm).
         self._fence.release()

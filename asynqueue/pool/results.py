@@ -42,7 +42,7 @@ class OutputQueue(Protocol):
 class ResultHandler:
     """
     Reads the output queues of a pool's processes, driven by any event loop, or by
-    whoever stops the pool.
+    the thread that stops the pool.
 
     @ivar fileno_to_outq: the output queue of a process, by its descriptor.
     @ivar on_process_alive: is called with the process ID when a process says that it is
@@ -199,8 +199,8 @@ class AsyncResult:
 
     def __init__(self, wait: Callable[[AsyncResult, float | None], None]) -> None:
         """
-        @param wait: does or lets do what is needed until the result is here, for as
-            many seconds at the most.
+        @param wait: does or lets do what is needed until the result is here, or until the
+            given seconds are over.
         """
         self._wait = wait
         self._event = Event()
@@ -225,7 +225,7 @@ class AsyncResult:
 
     def wait(self, timeout: float | None = None) -> bool:
         """
-        Wait until it has ended, for so many seconds at the most.
+        Wait until it has ended, or C{timeout} seconds are over.
 
         @return: whether it has.
         @raise ForkError: this is a fork of the process in which the call was made.

@@ -86,7 +86,7 @@ class Seat:
         @param largest: how many bytes a message may have.
         @param name: names the owner, in messages.
         @param reader: who reads what children send; C{None}: they themselves.
-        @param spawn: starts a process, as L{Member} wants it.
+        @param spawn: starts a process; it is given C{largest}.
         @param now: tells the time, in seconds.
         """
         self.member: Member | None = None

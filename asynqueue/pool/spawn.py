@@ -151,7 +151,7 @@ class Spawned:
 
     def awaitEnd(self, seconds: float) -> bool:
         """
-        Wait, for so many seconds at the most, until the process has ended.
+        Wait until the process has ended, or C{seconds} are over.
 
         @return: whether it has.
         """

@@ -25,7 +25,7 @@ _LONGEST = 86_400.0
 
 class _Delayed:
     """
-    A call to be made later, by whoever turns, or by the loop, whoever is first.
+    A call to be made later, by the thread that turns or by the loop: the first that comes to it.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Switchboard:
             if events & ~select.POLLOUT and descriptor in self._readable:
                 self._readable[descriptor]()
             if events & ~select.POLLIN:
-                # Whoever writes to what is at its end finds out so, too.
+                # A writer to what is at its end finds out so, too.
                 self._writeTo(descriptor)
         now = monotonic()
         for call in sorted((c for c in self._delayed if c.due <= now), key=lambda c: c.due):

@@ -23,7 +23,7 @@ from asynqueue.failures import caught, failureOf
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.outcome import Returned, describeCall
 
-# A chunk is to be so many seconds of work (G6), and so many items at the most.
+# The seconds of work that a chunk is to be (G6), and the most items that it has.
 _SECONDS = 0.0025
 _MOST = 500
 
@@ -50,7 +50,7 @@ class Portion:
 
     @ivar items: those that are not told, and not given back.
     @ivar losses: how often the first one was lost with a process.
-    @ivar results: what was told of it, for whoever keeps that.
+    @ivar results: what was told of it.
     """
 
     __slots__ = ("begun", "d", "items", "losses", "results", "slot", "told")

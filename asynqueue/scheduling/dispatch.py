@@ -135,7 +135,7 @@ class Dispatcher:
         Queue a task. It may begin within this call. A hot path.
         """
         if self.observed:
-            # It is queued before it is told of: whoever hears may end it.
+            # It is queued before it is told of: an observer may end it.
             lanes = self.scheduler.push(task)
             self.announcer.announce("taskQueued", task)
             self._wake(lanes)
@@ -508,7 +508,7 @@ class Dispatcher:
         for task in reversed(list(ledger.tasks)):
             if self.open and not task.isUpdate and (reassign or task in notBegun):
                 self.taskLost(task)
-                # Whoever heard of that may have ended it.
+                # An observer may have ended it.
                 if task in ledger.tasks:
                     self._requeue(ledger, task, begun=task not in notBegun)
             else:
@@ -754,7 +754,7 @@ class Dispatcher:
         if not ledger.prefetching:
             task.begin()
             if task.state is ENDED:
-                # Whoever heard that it begins has ended it.
+                # An observer that heard of the beginning has ended it.
                 self._ready.append(ledger)
                 return
         try:

@@ -44,7 +44,7 @@ QUEUED, ASSIGNED, BEGUN, ENDED = State
 
 class TaskOwner(Protocol):
     """
-    What a task tells of itself to whoever made it.
+    What a task tells of itself to the queue that made it.
     """
 
     observed: bool
@@ -284,7 +284,7 @@ class Task:
             failure = Failure(ImplementationError(text))
         if isinstance(failure.value, WorkerLost):
             self.owner.taskLost(self)
-            # Whoever heard of that may have ended it.
+            # An observer may have ended it.
             if self.state is ENDED or (self._attemptsLeft > 0 and self.owner.retryTask(self)):
                 return
         self._fail(failure)

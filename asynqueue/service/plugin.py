@@ -163,7 +163,7 @@ def _observerFor(settings: Settings, parent: Any) -> Any:
 
 def _giveUp(failure: Failure) -> None:
     """
-    End the process. Whoever started it must know by its status that something is wrong,
+    End the process. Its parent must know by its status that something is wrong,
     which C{twistd} has no way to say.
     """
     reactor = theReactor()
@@ -178,7 +178,7 @@ def _stop(reactor: Any) -> None:
 
 def _exitWithFailure() -> None:
     for stream in (sys.__stdout__, sys.__stderr__):
-        # Whoever read it may be gone.
+        # Its reader may be gone.
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()  # type: ignore[union-attr]
     os._exit(1)

@@ -1,5 +1,5 @@
 """
-Tell whoever started this process how it stands, as systemd understands it (sd_notify).
+Tell the parent of this process how it stands, as systemd understands it (sd_notify).
 """
 
 from __future__ import annotations

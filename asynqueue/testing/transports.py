@@ -19,7 +19,7 @@ class RecordingTransport(Transport):
     @ivar received: all bytes that came.
     @ivar errors: the exceptions that were told.
     @ivar reactions: what else to do when something happens, by its name.
-    @ivar piece: how many bytes it receives and sends at once, at the most.
+    @ivar piece: the most bytes that it receives or sends at once.
     """
 
     def __init__(self, alternate_poller: BasePoller | None = None) -> None:

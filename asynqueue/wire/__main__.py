@@ -160,7 +160,7 @@ class _Program:
         if not self._dial:
             where = dialedAs(self._description, self._server.address)
         line = f"ready {where}\n".encode()
-        # Whoever wanted to know it may not be there any more.
+        # The one that wanted to know it may not be there any more.
         with suppress(OSError):
             os.write(_STDOUT if self._ready is None else self._ready, line)
         self._server.whenStopped().addBoth(lambda _: self._stopReactor())

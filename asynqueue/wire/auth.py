@@ -19,7 +19,7 @@ NONCE_BYTES = 32
 PROOF_BYTES = 32
 
 LEAST_KEY_BYTES = 16
-"""A shorter key could be guessed by whoever gets hold of a proof."""
+"""A shorter key could be guessed by somebody who gets hold of a proof."""
 
 _CONTEXT = b"asynqueue-wire-1"
 _DIALER = b"dialer"

@@ -14,7 +14,7 @@ VERSIONS = (1,)
 """The versions of the protocol that this side speaks."""
 
 MOST_VALUE = 0xFFFF
-"""A value in a box has so many bytes at the most (AMP)."""
+"""The most bytes that a value in a box has (AMP)."""
 
 MOST_SMALL = 1 << 14
 """A message of so many bytes is sent in a batch, a larger one in chunks."""
@@ -30,13 +30,13 @@ LEAST_WINDOW = 1 << 17
 """The bytes of chunks that each side grants to begin with, and always."""
 
 MOST_WINDOW = 1 << 26
-"""The bytes of chunks that a side grants at the most."""
+"""The most bytes of chunks that a side grants."""
 
 MOST_UNPROVEN_BYTES = 1 << 12
-"""Whoever has not proved itself may send so many bytes ..."""
+"""The most bytes that a peer may send before it has proved itself ..."""
 
 MOST_UNPROVEN_BOXES = 4
-"""... in so many boxes ..."""
+"""... and the most boxes ..."""
 
 OPENING_SECONDS = 10.0
 """... and a connection is open after so many seconds, or not at all."""

@@ -20,7 +20,7 @@ from asynqueue.wire.attempts import Attempts, NotedEndpoint
 from asynqueue.wire.connection import Connection
 from asynqueue.wire.transports import letGo
 
-# Between attempts: the seconds at first and at the most, and their growth. There is up to
+# Between attempts: the seconds at first and at last, and their growth. There is up to
 # a second of jitter, so that not all hosts of a hub that comes back are there at once.
 _PAUSE = 0.5
 _LONGEST_PAUSE = 30.0

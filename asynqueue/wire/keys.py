@@ -42,7 +42,7 @@ _SLACK = timedelta(hours=1)
 # The names of every machine for itself.
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
-# The common name of a certificate has so many characters at the most.
+# The most characters that the common name of a certificate has.
 _LONGEST_NAME = 64
 
 # From when until when a certificate holds.

@@ -26,7 +26,7 @@ from asynqueue.wire.endpoints import clientEndpoint, forget, know
 from asynqueue.wire.keys import newKey, writeSecret
 from asynqueue.wire.spawned import SpawnedServer
 
-# The path of a UNIX socket, its lock file included, has so many characters at the most.
+# The most characters that the path of a UNIX socket has, its lock file included.
 _LONGEST_PATH = 100
 
 # A server that was told to end has so many seconds beyond its grace.

@@ -23,7 +23,7 @@ from asynqueue.errors import FrameInvalid
 _HEAD = Struct("<BH")
 _COUNT = Struct("<Q")
 
-# A name has so many bytes at the most: its length has to fit.
+# The most bytes that a name has: its length has to fit.
 LONGEST_NAME = 0xFFFF
 
 

@@ -255,7 +255,7 @@ class WireServer:
 
     def _cannot(self, failure: Failure) -> Failure | None:
         """
-        It is impossible to serve: tell those who wait for it, or else whoever has started
+        It is impossible to serve: tell those who wait for it, or else the one that has started
         the service.
         """
         if self._life is not _Life.STARTING:

@@ -1,6 +1,6 @@
 """
 What a host tells of itself: C{asynqueue status} asks for it, by a name that every host
-answers to whoever has proven itself, without its queue: so also one that is busy tells.
+answers to any peer that has proven itself, without its queue: so also one that is busy tells.
 """
 
 from __future__ import annotations

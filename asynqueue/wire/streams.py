@@ -173,7 +173,7 @@ class Outgoing:
         """
         The boxes of the next chunks, as far as the window goes.
 
-        @param most: how many, at the most.
+        @param most: the largest number of them.
         """
         boxes: list[bytes] = []
         turns = self._turns

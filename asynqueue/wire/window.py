@@ -10,10 +10,10 @@ from math import inf
 # it does while new calls are on the way.
 AHEAD_SECONDS = 0.003
 
-# With one measurement the window becomes smaller by such a part of it at the most.
+# The largest part of itself by which one measurement makes the window smaller.
 _SHRINKING = 8
 
-# So many calls may be with one host at the most.
+# The most calls that may be with one host.
 MOST = 5000
 
 
@@ -57,7 +57,7 @@ class RoundTripWindow:
     def __init__(self, slots: int, most: int = MOST) -> None:
         """
         @param slots: how many calls the host runs at once.
-        @param most: how many may be with it at the most.
+        @param most: the most that may be with it.
         """
         self._most = most
         self._limit: int | None = None

@@ -32,7 +32,7 @@ from asynqueue.wire.session import Session
 # To try again would bring the same answer.
 _FINAL = (IdentityRefused, VersionRefused)
 
-# The seconds between attempts, at first and at the most, and their growth; each pause is
+# The seconds between attempts, at first and at last, and their growth; each pause is
 # between half of that and one and a half.
 _PAUSE = 0.1
 _LONGEST_PAUSE = 20.0

@@ -50,7 +50,7 @@ from asynqueue.workers.held import HeldIterators
 from asynqueue.workers.waiters import Waiters
 from asynqueue.workers.window import AHEAD_SECONDS, Window
 
-# So many tasks may be sent ahead to one process at the most.
+# The most tasks that may be sent ahead to one process.
 _MOST_AHEAD = 500
 
 # What is lined up and does not move for so many seconds is handed back.
@@ -154,8 +154,8 @@ class ProcessWorker:
             have, pickled.
         @param reactor: the reactor, or an asyncio loop; C{None}: the one that runs when
             it is needed first.
-        @param spawn: starts a process for messages of so many bytes at the most: a test
-            may have a double of one.
+        @param spawn: starts a process; it is given C{largest}. A test may have a double of
+            one.
         @param now: tells the time, in seconds, for the pauses after starts that failed.
         @raise ValueError: a limit has no sense.
         @raise TypeError: C{series} or C{initargs} is a string, or a series is not hashable.

@@ -44,7 +44,7 @@ from asynqueue.workers.steps import Close, Step, ThreadSource
 from asynqueue.workers.waiters import Waiters
 from asynqueue.workers.window import AHEAD_SECONDS, Window
 
-# So many tasks may be sent ahead to one worker at the most.
+# The most tasks that may be sent ahead to one worker.
 _MOST_AHEAD = 500
 
 # What is lined up and does not move for so many seconds is handed back.

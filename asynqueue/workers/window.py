@@ -25,7 +25,7 @@ class Window:
     def __init__(self, slots: int, most: int) -> None:
         """
         @param slots: how many tasks run at once.
-        @param most: how many tasks may be sent ahead at the most.
+        @param most: the most tasks that may be sent ahead.
         """
         self._slots = slots
         self._most = most
