@@ -47,28 +47,31 @@ def _forked() -> None:
 
 
 def _renew(driver: Any) -> None:
+    # First what pollers are to watch.
+    if isinstance(driver, ReactorBase):
+        _renewReactor(driver)
     loop = driver if isinstance(driver, asyncio.AbstractEventLoop) else loopOf(driver)
     if loop is not None:
         _renewLoop(loop)
-    if isinstance(driver, ReactorBase):
-        reactor: Any = driver
-        for waker in reactor._internalReaders:
-            _renewPair(os.pipe, getattr(waker, "i", -1), getattr(waker, "o", -1))
-        pool = reactor.threadpool
-        if pool is not None and pool.started:
-            # Another one is made when it is wanted. This one's locks may be held for ever.
-            reactor.removeSystemEventTrigger(reactor.threadpoolShutdownID)
-            reactor.threadpool = None
+    elif _isEpoll(poller := getattr(driver, "_poller", None)):
         watched: defaultdict[int, int] = defaultdict(int)
-        poller = getattr(reactor, "_poller", None)
-        if loop is None and _isEpoll(poller):
-            for event, all_ in (
-                (select.EPOLLIN, reactor.getReaders()),
-                (select.EPOLLOUT, reactor.getWriters()),
-            ):
-                for each in all_:
-                    watched[each.fileno()] |= event
-            _renewEpoll(poller, watched)
+        for event, all_ in (
+            (select.EPOLLIN, driver.getReaders()),
+            (select.EPOLLOUT, driver.getWriters()),
+        ):
+            for each in all_:
+                watched[each.fileno()] |= event
+        _renewEpoll(poller, watched)
+
+
+def _renewReactor(reactor: Any) -> None:
+    for waker in reactor._internalReaders:
+        _renewPair(os.pipe, getattr(waker, "i", -1), getattr(waker, "o", -1))
+    pool = reactor.threadpool
+    if pool is not None and pool.started:
+        # Another one is made when it is wanted. This one's locks may be held for ever.
+        reactor.removeSystemEventTrigger(reactor.threadpoolShutdownID)
+        reactor.threadpool = None
 
 
 def _renewLoop(loop: asyncio.AbstractEventLoop) -> None:
