@@ -17,7 +17,8 @@ from typing import Any, NoReturn, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from asynqueue.outcome import cannotSend, presented, raisable
+from asynqueue.failures import isOf
+from asynqueue.outcome import presented, raisable
 from asynqueue.reactors import checkDrives, runningLoop
 
 T = TypeVar("T")
@@ -178,11 +179,7 @@ async def _carried(awaitable: Awaitable[T]) -> T:
     @raise MaybeEncodingError: it cannot: it does not say of what class it is.
     """
     value: T = await presented(awaitable)
-    try:
-        isinstance(value, Deferred)
-    except BaseException as error:
-        # Somebody's class, such as that of a proxy of what is gone.
-        raise cannotSend(error, value) from None
+    isOf(value, Deferred)
     return value
 
 

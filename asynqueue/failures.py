@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from asynqueue.outcome import Raised, presentable
+from asynqueue.outcome import Raised, cannotSend, presentable
 
 
 def failureOf(outcome: Raised) -> Failure:
@@ -30,6 +30,20 @@ def caught(error: BaseException) -> Failure:
     The failure of what somebody's code has raised here. To be called where that was caught.
     """
     return Failure(presentable(error))
+
+
+def isOf(value: Any, kind: type) -> bool:
+    """
+    Whether a value is of a class, as C{isinstance} has it, which asks the value itself. So
+    does a Deferred, which cannot carry a value that this raises for. A hot path.
+
+    @raise MaybeEncodingError: it does not say of what class it is.
+    """
+    try:
+        return isinstance(value, kind)
+    except BaseException as error:
+        # Somebody's class, such as that of a proxy of what is gone.
+        raise cannotSend(error, value) from None
 
 
 def anyFailure(values: Iterable[Any]) -> bool:

@@ -15,6 +15,7 @@ from twisted.python.reflect import safe_repr
 
 from asynqueue.awaitable import AwaitableDeferred, raiseHere
 from asynqueue.checks import wholeNumber
+from asynqueue.failures import isOf
 from asynqueue.interfaces import IItemSource
 from asynqueue.iteration.inbox import NOTHING, Inbox, ItemDeferred
 from asynqueue.iteration.prefetch import Prefetcherator
@@ -24,7 +25,6 @@ from asynqueue.iteration.sources import (
     PullSource,
     isIterator,
 )
-from asynqueue.outcome import cannotSend
 from asynqueue.reactors import runningReactor
 
 _REPRESENTATION_LENGTH = 200
@@ -149,12 +149,8 @@ class Deferator:
         item = self._inbox.take()
         if item is NOTHING:
             return await self._inbox.waitForItem()
-        try:
-            isFailure = isinstance(item, Failure)
-        except BaseException as error:
-            # Somebody's class: it fails here, too, as it does where a Deferred must carry it.
-            raise cannotSend(error, item) from None
-        if isFailure:
+        # What no Deferred can carry fails here, too.
+        if isOf(item, Failure):
             raiseHere(item, "an item of an iteration")
         return item
 

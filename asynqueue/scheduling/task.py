@@ -18,9 +18,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.awaitable import AwaitableDeferred
-from asynqueue.errors import ImplementationError, TaskTimedOut, WorkerLost
+from asynqueue.errors import ImplementationError, MaybeEncodingError, TaskTimedOut, WorkerLost
+from asynqueue.failures import isOf
 from asynqueue.interfaces import ITask
-from asynqueue.outcome import cannotSend, describeCall
+from asynqueue.outcome import describeCall
 from asynqueue.scheduling.options import CallOptions
 
 _log = Logger()
@@ -253,10 +254,9 @@ class Task:
         if self.state is ENDED:
             return
         try:
-            isDeferred = isinstance(value, Deferred)
-        except BaseException as error:
-            # Somebody's __class__, such as that of a proxy of what is gone.
-            self.errback(Failure(cannotSend(error, value)))
+            isDeferred = isOf(value, Deferred)
+        except MaybeEncodingError as error:
+            self.errback(Failure(error))
             return
         if isDeferred:
             value.addCallbacks(self.callback, self.errback)
