@@ -28,6 +28,21 @@ def _insideAsyncioTask() -> bool:
     return runningLoop() is not None and asyncio.current_task() is not None
 
 
+class _Closing(Failure):
+    """
+    The failure of what raised a C{GeneratorExit}. Thrown into a coroutine of Twisted, that
+    would close each one which that awaits, and only the outermost would hear of it: so it is
+    another exception that is thrown.
+    """
+
+    def __init__(self, closing: GeneratorExit, thrown: BaseException) -> None:
+        super().__init__(closing)  # type: ignore[no-untyped-call]
+        self._thrown = thrown
+
+    def throwExceptionIntoGenerator(self, g: Any) -> Any:
+        return g.throw(self._thrown)
+
+
 class AwaitableDeferred(Deferred[T]):
     """
     A Deferred that may be awaited by Twisted's coroutines and by asyncio's.
@@ -53,6 +68,12 @@ class AwaitableDeferred(Deferred[T]):
         if not self.called:
             checkDrives(self.drivenBy(), "waiting for a result")
         return self._await(_insideAsyncioTask())
+
+    def errback(self, fail: Any = None) -> None:
+        value = fail.value if issubclass(type(fail), Failure) else fail
+        if issubclass(type(value), GeneratorExit):
+            fail = _Closing(value, self._toRaise(value, True))
+        super().errback(fail)
 
     def asFuture(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[T]:
         """

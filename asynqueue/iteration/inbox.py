@@ -327,7 +327,7 @@ class Inbox:
         item = self._pop()
         try:
             item.__class__  # noqa: B018 -- a Deferred asks its result for it
-            d.callback(item)
+            (d.errback if issubclass(type(item), Failure) else d.callback)(item)
         except BaseException as error:
             # Somebody's class, such as that of a proxy of what is gone, or one without a hash.
             if d.called:
