@@ -67,10 +67,8 @@ async def fork(reactor: Any, queue: TaskQueue) -> None:
         gate.open()
     say("next", await queue.call(abs, -2).addTimeout(PATIENCE, reactor))
     say("waited", waits.result)
-    if isFork:
-        say("ran", type(runs.error).__name__)
-    else:
-        say("ran", await runs.d.addTimeout(PATIENCE, reactor))
+    await runs.d.addTimeout(PATIENCE, reactor)
+    say("ran", type(runs.error).__name__ if isFork else runs.result)
     await queue.shutdown().addTimeout(PATIENCE, reactor)
     if isFork:
         # The end of the reactor would shut the gate, which is the parent's, too.

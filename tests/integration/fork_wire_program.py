@@ -110,13 +110,15 @@ async def worker(reactor: Any, family: Family) -> None:
     family.fork()
     if not isFork():
         gate.open()
-        say("ran", await runs.d.addTimeout(PATIENCE, reactor))
+    await runs.d.addTimeout(PATIENCE, reactor)
+    if isFork():
+        say("ran", type(runs.error).__name__, "fork" in str(runs.error))
+    else:
+        say("ran", runs.result)
     await waits.d.addTimeout(PATIENCE, reactor)
     say("waited", waits.result)
     await calls(queue, int, reactor)
     await family.meet()
-    if isFork():
-        say("ran", type(runs.error).__name__, "fork" in str(runs.error))
     await queue.shutdown().addTimeout(PATIENCE, reactor)
     if isFork():
         # The reactor would shut the gate, which is the parent's, too.
