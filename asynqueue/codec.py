@@ -21,7 +21,7 @@ from types import FunctionType, MethodType
 from typing import Any, Protocol
 
 from asynqueue.errors import Unsendable
-from asynqueue.mainmodule import MAIN_NAMES, Named, isGiven, isThere, namespace
+from asynqueue.mainmodule import MAIN_NAMES, Named, hasBare, isGiven, isThere, namespace
 from asynqueue.methods import bound, isFoundIn, pathTo
 from asynqueue.unsendable import refuse
 
@@ -102,7 +102,12 @@ class _Pickler(pickle.Pickler):
             # Its own, as twisted.persisted.styles registers another one for all methods.
             return obj.__reduce__() if isFoundIn(obj) else (bound, (obj.__func__, obj.__self__))
         if kind is FunctionType or issubclass(kind, type):
-            if isImportable(obj) or (self.goesBack and isFromParent(obj)):
+            if isImportable(obj):
+                return NotImplemented
+            if self.goesBack and isFromParent(obj):
+                if hasBare(obj):
+                    # One of them may be what is sent.
+                    raise _NamesOnlyThis
                 return NotImplemented
             path = None if obj.__module__ in MAIN_NAMES else pathTo(obj)
             if path is None:

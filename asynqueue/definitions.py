@@ -16,7 +16,7 @@ import typing
 from copyreg import __newobj__  # type: ignore[attr-defined]
 from io import BytesIO
 from itertools import count
-from types import CodeType, FunctionType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -30,6 +30,7 @@ from asynqueue.mainmodule import (
     Scope,
     described,
     find,
+    isBare,
     isGiven,
     isThere,
     nameOf,
@@ -52,6 +53,12 @@ _USUAL: Any = (object.__reduce_ex__, object.__reduce__)
 # What is made of its name alone.
 _NAMED = tuple(
     getattr(typing, name) for name in ("ParamSpec", "TypeVarTuple") if hasattr(typing, name)
+)
+
+# What is the same wherever it is, or has its name already.
+_NEVER_SHARED = frozenset(
+    {bool, bytes, complex, float, frozenset, int, str, tuple, type, type(None)}
+    | {FunctionType, ModuleType}
 )
 
 
@@ -78,6 +85,15 @@ class Shared(Given):
         return root in self._names
 
 
+class _Shared:
+    """
+    Stands for what a name of the main module stands for.
+    """
+
+    def __init__(self, reduced: Any) -> None:
+        self.reduced = reduced
+
+
 class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
     """
     A pickler that can send everything that has code.
@@ -87,6 +103,8 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
         super().__init__(file, PROTOCOL, isInBand)
         self._scope = scope
         self._own = namespace() if scope.own else None
+        # The names of what can change within itself, by identities; made when needed.
+        self._names: dict[int, str] | None = None
 
     def reducer_override(self, obj: Any) -> Any:
         """
@@ -98,8 +116,11 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if kind is FunctionType:
             return self._function(obj)
         refuse(obj)
-        if kind is object:
-            return self._sentinel(obj)
+        if kind is _Shared:
+            return obj.reduced
+        if kind is CellType:
+            make, contents = internals._cell_reduce(obj)
+            return make, tuple(map(self._shared, contents))
         if kind is CodeType:
             # Tracebacks tell where it stands.
             return making.code, (internals._code_reduce(obj), obj.co_filename)
@@ -118,7 +139,7 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if kind in self.dispatch_table:
             return NotImplemented
         if (kind.__reduce_ex__, kind.__reduce__) == _USUAL:
-            return NotImplemented
+            return self._sentinel(obj) if isBare(obj) else NotImplemented
         reduced = obj.__reduce_ex__(PROTOCOL)
         if not isinstance(reduced, str) or getattr(obj, "__module__", None) not in MAIN_NAMES:
             return reduced
@@ -148,6 +169,8 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
         if make is internals._make_skeleton_class and vars(obj).get("__slots__"):
             # They are slots only if they are there from the beginning.
             args[3]["__slots__"] = obj.__slots__
+        if make is internals._make_skeleton_class:
+            state = self._allShared(state[0]), state[1]
         made = making.made, (make, args, self._nameOf(obj))
         scope = self._scope
         # A class that came here may have another state here by now, of which the process
@@ -178,6 +201,11 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
         scope = self._scope
         scope.defined(obj)
         _, args, (attributes, slots), *rest = reduced
+        attributes = self._allShared(attributes)
+        if slots["__defaults__"]:
+            slots["__defaults__"] = tuple(map(self._shared, slots["__defaults__"]))
+        if slots["__kwdefaults__"]:
+            slots["__kwdefaults__"] = self._allShared(slots["__kwdefaults__"])
         values = slots["__globals__"]
         if obj.__globals__ is self._own:
             for name in values:
@@ -189,6 +217,7 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
                 (attributes, slots),
                 *rest,
             )
+        reduced = (*reduced[:2], (attributes, slots), *rest)
         if scope.goesBack:
             return reduced
         origin = originOf(obj.__globals__)
@@ -215,6 +244,33 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
             return name
         return ""
 
+    def _shared(self, value: Any) -> Any:
+        """
+        Return what is sent in the place of something that a definition holds: its name, if
+        it is what a name of the main module stands for. So it is one object there, too.
+        """
+        scope = self._scope
+        if type(value) in _NEVER_SHARED or scope.goesBack:
+            return value
+        if self._names is None:
+            main = namespace()
+            self._names = {id(main[name]): name for name in main if name[:2] != "__"}
+        name = self._names.get(id(value))
+        if name is None:
+            return value
+        scope.needs(name)
+        if scope.hasName(name):
+            scope.shares(name, value)
+            return _Shared((find, (name,)))
+        version = scope.versionOf(name)
+        if version is None:
+            return value
+        where = ownName(), described()
+        return _Shared((making.valueAt, (*where, name, version, value)))
+
+    def _allShared(self, attributes: dict[str, Any]) -> dict[str, Any]:
+        return {name: self._shared(value) for name, value in attributes.items()}
+
     def _sentinel(self, obj: Any) -> Any:
         """
         What is nothing but itself, and means something as the value of a name.
@@ -225,11 +281,11 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
             if self._scope.hasName(name):
                 return find, (name,)
             if self._scope.versionOf(name) is not None:
-                return making.sentinelOf, (ownName(), described(), name)
+                return making.sentinelOf, (ownName(), described(), name, type(obj))
         known = originWith(obj)
         if known is not None:
             origin, name = known
-            return making.sentinelOf, (origin.name, origin.about, name)
+            return making.sentinelOf, (origin.name, origin.about, name, type(obj))
         return NotImplemented
 
     def _rebuilt(self, obj: Any) -> Any:

@@ -152,6 +152,8 @@ class Unit:
         self.version = 0
         self.needs: set[str] = set()
         self.digest = b""
+        # Whether something in it goes by a name, and is told anew when it has changed.
+        self.isSharing = False
         # What it refers to by name, and these names.
         self.named: list[Any] = []
         self.paths: list[str] = []
@@ -174,6 +176,7 @@ class Unit:
         self.named = scope.objectsNamed
         self.paths = scope.paths
         self.needs = scope.needed - {self.name}
+        self.isSharing = scope.isSharing
         self._note([self.value])
         for obj in scope.objects:
             if type(obj) is FunctionType:
@@ -238,6 +241,8 @@ class Unit:
         """
         Whether what this stands for is made in the same way, of the same objects.
         """
+        if self.isSharing or other.isSharing:
+            return False
         return self.digest == other.digest and _areItems(self.named, other.named)
 
     def userOf(self, name: str) -> str:
@@ -303,6 +308,7 @@ class Within(Scope):
         self.objects: list[Any] = []
         self.objectsNamed: list[Any] = []
         self.paths: list[str] = []
+        self.isSharing = False
 
     def hasName(self, root: str) -> bool:
         return root != self._name
@@ -313,6 +319,10 @@ class Within(Scope):
     def named(self, path: str, obj: Any) -> None:
         self.paths.append(path)
         self.objectsNamed.append(obj)
+
+    def shares(self, name: str, obj: Any) -> None:
+        self.isSharing = True
+        self.named(name, obj)
 
     def defined(self, obj: Any) -> None:
         self.objects.append(obj)

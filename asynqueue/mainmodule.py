@@ -67,6 +67,11 @@ class Scope:
         Note that something goes by its name.
         """
 
+    def shares(self, name: str, obj: Any) -> None:
+        """
+        Note that what a definition holds goes by a name, which stands for it.
+        """
+
     def isTold(self, name: str) -> bool:
         """
         Tell whether the other side is told just now what a name stands for.
@@ -200,6 +205,33 @@ def isThere(path: str, obj: object) -> bool:
     for name in names:
         found = getattr(found, name, _ABSENT)
     return found is obj
+
+
+def isBare(obj: Any) -> bool:
+    """
+    Whether an object is nothing but itself: it has no state, and equals nothing else. Many
+    say so that a value is missing.
+    """
+    kind: Any = type(obj)
+    if kind is object:
+        return True
+    usual: Any = object
+    return (
+        # What C code defines has its state where nobody sees it.
+        (bool(kind.__dictoffset__) or "__slots__" in vars(kind))
+        and kind.__eq__ is usual.__eq__
+        and kind.__reduce_ex__ is usual.__reduce_ex__
+        and kind.__reduce__ is usual.__reduce__
+        and kind.__getstate__ is usual.__getstate__
+        and obj.__getstate__() is None
+    )
+
+
+def hasBare(kind: Any) -> bool:
+    """
+    Whether a name of the main module stands for a bare object of a class.
+    """
+    return any(type(value) is kind and isBare(value) for value in list(namespace().values()))
 
 
 def nameOf(obj: object) -> str | None:

@@ -126,13 +126,26 @@ def functionSet(f: FunctionType, state: Any) -> None:
         origin.update(versions, values)
 
 
-def sentinelOf(name: str, about: dict[str, Any], path: str) -> object:
+def sentinelOf(name: str, about: dict[str, Any], path: str, kind: type) -> object:
     """
     Return what means something only as the value of a name.
     """
     if name == ownName():
         return find(path)
-    return originAt(name, about).namespace.setdefault(path, object())
+    there = originAt(name, about).namespace
+    found = there.get(path)
+    if type(found) is not kind:
+        found = there[path] = object.__new__(kind)
+    return found
+
+
+def valueAt(name: str, about: dict[str, Any], path: str, version: int, value: Any) -> Any:
+    """
+    Return what a name of the main module of another program stands for.
+    """
+    origin = originAt(name, about)
+    origin.update({path: version}, {path: value})
+    return origin.namespace[path]
 
 
 def function(

@@ -32,6 +32,15 @@ RATE = 1
 TABLE = {"rate": 1}
 NESTED = {"rates": [1]}
 MISSING = object()
+
+
+class Unset:
+    """
+    A sentinel with a class of its own.
+    """
+
+
+UNSET = Unset()
 LOCK = threading.Lock()
 Number = NewType("Number", int)
 
@@ -131,8 +140,8 @@ def same(value: Any) -> Any:
     return value
 
 
-def isMissing(value: Any = MISSING) -> bool:
-    return value is MISSING
+def isMissing(value: Any = MISSING, other: Any = UNSET) -> bool:
+    return value is MISSING and other is UNSET
 
 
 def work(n: int) -> int:
@@ -219,8 +228,9 @@ async def doBehind(queue: TaskQueue) -> None:
     say("cache", await queue.call(work, 20), await queue.call(fib, 20))
     say("newtype", await queue.call(number), await queue.call(same, Number) is Number)
     say("default", await queue.call(isMissing), await queue.call(isMissing, 1))
-    say("sentinel", await queue.call(isMissing, MISSING))
-    say("sentinel back", await queue.call(same, MISSING) is MISSING)
+    say("sentinel", await queue.call(isMissing, MISSING, UNSET))
+    back = await queue.call(same, (MISSING, UNSET))
+    say("sentinel back", back[0] is MISSING, back[1] is UNSET)
     say("dispatch", await queue.call(kinds))
 
 
@@ -310,8 +320,9 @@ async def doElsewhere(queue: TaskQueue, whose: str) -> None:
     """
     await queue.call(setOwn, 5)
     say(f"{whose} global", await queue.call(own), await queue.call(ownOf, None))
-    sentinel = await queue.call(isMissing), await queue.call(isMissing, MISSING)
-    say(f"{whose} sentinel", *sentinel, await queue.call(same, MISSING) is MISSING)
+    sentinel = await queue.call(isMissing), await queue.call(isMissing, MISSING, UNSET)
+    back = await queue.call(same, MISSING), await queue.call(same, UNSET)
+    say(f"{whose} sentinel", *sentinel, back[0] is MISSING, back[1] is UNSET)
     Plain.label = "first"  # type: ignore[attr-defined]
     first = await queue.call(label)
     Plain.label = "second"  # type: ignore[attr-defined]

@@ -104,6 +104,26 @@ BAD = None
 def bad(): return BAD
 def worse(): return bad()
 def wrong(): return RATE.nothing
+class Mark:
+    def __init__(self, name): self.name = name
+class Unset: pass
+STATE = Mark("state")
+UNSET = Unset()
+SHARED = {"state": STATE}
+def states(): return [STATE, UNSET, SHARED]
+def take(x=SHARED, u=UNSET): return x is SHARED and u is UNSET, STATE.name
+def takeNamed(*, x=SHARED): return x is SHARED, len(SHARED)
+class Holder:
+    state = STATE
+    def isSame(self): return Holder.state is STATE, STATE.name
+def enclosing():
+    state = STATE
+    def inner(): return state is STATE, STATE.name
+    return inner
+enclosed = enclosing()
+def attributed(): return attributed.shared is SHARED, len(SHARED)
+attributed.shared = SHARED
+def isSame(): return Holder().isSame()
 def setSize(): Base.pool = Base.size = 5
 def sizes(): return getattr(Base, "pool", None), getattr(Base, "size", None)
 """
@@ -345,3 +365,34 @@ def test_attributesOfClassesThatCallsSet(main: dict[str, Any], other: Other) -> 
     assert other.call(main["sizes"]) == "(5, 2)"
     del main["Base"].size
     assert other.call(main["sizes"]) == "(5, None)"
+
+
+SHARING = ["take", "takeNamed", "enclosed", "attributed", "isSame"]
+
+
+@pytest.mark.parametrize("change", ["STATE.name = 'new'", "SHARED['b'] = []", "SHARED = {}"])
+@pytest.mark.parametrize("name", SHARING)
+def test_whatDefinitionsShareIsOneObject(
+    main: dict[str, Any], other: Other, name: str, change: str
+) -> None:
+    """
+    What a default, an attribute or a closure has in common with a global is one object in the
+    process, also if it was told of the global before, and after a change; what is no longer
+    the global is another one there, too.
+    """
+    other.call(main["states"])
+    for source in ("", change):
+        exec(source, main)
+        if source:
+            other.call(main["states"])
+        assert other.call(main[name]) == repr(main[name]())
+
+
+def test_whatHasOnlyItsNameIsOneObject(main: dict[str, Any], other: Other) -> None:
+    """
+    An object without a state that is the value of a global is that in the process, wherever
+    it comes.
+    """
+    other.call(main["states"])
+    exec("def f(): return [each is UNSET for each in MANY]\nMANY = [UNSET, Unset()]", main)
+    assert other.call(main["f"]) == "[True, False]"
