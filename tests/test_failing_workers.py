@@ -177,13 +177,66 @@ def test_whySaysIt() -> None:
 
 def test_anUpdateOfOneThatFails() -> None:
     """
-    A call that only this worker can make ends at once.
+    A call that only this worker can make waits until it can run tasks again, and is made
+    before what is queued. Without hope it waits no longer.
     """
     failing = Failing(window=1)
     queue = TaskQueue(failing, reactor=Clock())
-    updated = queue.update(abs, -1)
+    updated, called = queue.update(abs, -1), queue.call(abs, -2)
     failing.breakDown()
+    assert not updated.called
+    assert failing.tasks == []
+    failing.recover()
+    assert failing.step() is not None
+    assert updated.called
+    assert not called.called
+    runAll(failing)
+    updated = queue.update(abs, -1)
+    failing.breakDown(isHopeless=True)
     assert isinstance(failed(updated), WorkerLost)
+
+
+@pytest.mark.parametrize("window", [1, 2])
+def test_aNewcomerThatFails(window: int) -> None:
+    """
+    A worker that can run nothing for a while as it is hired is given its updates again when
+    it can, one after the other, and nothing until then. Then it serves.
+    """
+    queue, failing = TaskQueue(reactor=Clock()), Failing(window=window)
+    for n in range(3):
+        queue.update(abs, -n)
+    hired = queue.attachWorker(failing)
+    assert failing.step() is not None
+    failing.breakDown()
+    assert failing.tasks == []
+    failing.breakDown()
+    assert failing.tasks == []
+    for n in range(1, 3):
+        assert not hired.called
+        failing.recover()
+        assert [task.callTuple[1] for task in failing.tasks] == [(-n,)]
+        failing.step()
+    assert hired.called
+    called = queue.call(abs, -1)
+    runAll(failing)
+    assert called.called
+
+
+def test_aNewcomerWithoutHope() -> None:
+    """
+    A worker that will not run its updates, as far as can be told, is not hired.
+    """
+    queue, failing = TaskQueue(reactor=Clock()), Failing(window=1)
+    for n in range(3):
+        queue.update(abs, -n)
+    hired = queue.attachWorker(failing)
+    failing.breakDown()
+    assert not hired.called
+    failing.breakDown(isHopeless=True)
+    error = failed(hired)
+    assert isinstance(error, WorkerLost)
+    assert "no room" in str(error)
+    assert queue.workers() == []
 
 
 def test_updatesBehindOneThatFails() -> None:

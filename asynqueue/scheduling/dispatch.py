@@ -72,6 +72,8 @@ _SERVES = Post.SERVING
 # are given, now or soon.
 _CHOOSING = (Post.INDUCTED, Post.SERVING, Post.FAILING)
 _ABLE = (Post.INDUCTED, Post.SERVING)
+# While it fails, it waits until it can run tasks again.
+_WAITING = (Post.INDUCTED, Post.FAILING)
 
 
 class Dispatcher:
@@ -555,25 +557,28 @@ class Dispatcher:
         ledger.fault = reason
         ledger.hopeless = isHopeless
         if not reason:
-            if ledger.post is Post.FAILING:
-                ledger.post = Post.SERVING
+            if ledger.post in _WAITING:
+                if ledger.post is Post.FAILING:
+                    ledger.post = Post.SERVING
                 if ledger.parked:
                     ledger.parked = False
                     self._ready.append(ledger)
                 self._tellWatchers()
             self._resume()
             return
-        if ledger.post is Post.SERVING:
+        if ledger.post in _ABLE:
             self._fail(ledger)
         for task in reversed(tasks):
             if task in ledger.tasks:
-                if self.open and ledger.post is Post.FAILING and not task.isUpdate:
-                    self._requeue(ledger, task)
-                else:
+                if not self.open or ledger.post not in _WAITING:
                     task.errback(self._lostTo(ledger, task, reason))
+                elif task.isUpdate:
+                    self._reassign(ledger, task)
+                else:
+                    self._requeue(ledger, task)
         # They hear of it before calls end that wait no longer.
         self._tellWatchers()
-        if isHopeless and ledger.post is Post.FAILING:
+        if isHopeless and ledger.post in _WAITING:
             self._endHopeless(ledger, reason)
         self._resume()
 
@@ -581,7 +586,8 @@ class Dispatcher:
         """
         A worker is given nothing until it can run tasks again.
         """
-        ledger.post = Post.FAILING
+        if ledger.post is Post.SERVING:
+            ledger.post = Post.FAILING
         if ledger.ready:
             ledger.ready = False
             ledger.parked = True
@@ -610,6 +616,9 @@ class Dispatcher:
         """
         for task in list(ledger.updates):
             task.errback(self._lostTo(ledger, task, reason))
+        if ledger.post is not Post.FAILING:
+            # It was not hired, and nothing has waited for it.
+            return
         able = [other for other in self.ledgers.values() if other.post in _ABLE]
         for flow in list(self.scheduler.flows()):
             if (
@@ -732,13 +741,13 @@ class Dispatcher:
                 ledger.ready = True
                 ledger.lane.idle[ledger] = None
             return task
-        if post is Post.INDUCTED:
+        if post is Post.FAILING or (post is Post.INDUCTED and ledger.fault):
+            ledger.parked = True
+        elif post is Post.INDUCTED:
             # One after the other: each may need what those before it have done.
             if ledger.updates and not ledger.tasks:
                 return ledger.updates.popleft()
             ledger.ready = True
-        elif post is Post.FAILING:
-            ledger.parked = True
         return None
 
     def _give(self, ledger: Ledger, task: Task, lane: Lane | None = None) -> None:
