@@ -28,6 +28,7 @@ from zope.interface import implementer
 
 from asynqueue.descriptors import abandon, holdStandard
 from asynqueue.errors import ImplementationError
+from asynqueue.reactors import loopIsClosed
 from asynqueue.renewal import renewInForks
 from asynqueue.timers import later
 
@@ -48,6 +49,12 @@ class Hub(Protocol):
     An event loop. All callbacks are called in its thread, and all methods from it. No
     callback has context variables of the code that asked for it.
     """
+
+    @property
+    def isClosed(self) -> bool:
+        """
+        Whether the loop was closed: nothing can be asked of it any more.
+        """
 
     def watch(self, descriptor: int, readable: Callable[..., None], *args: Any) -> None:
         """
@@ -149,6 +156,10 @@ class ReactorHub:
         self._descriptors: dict[int, _Descriptor] = {}
         renewInForks(reactor)
 
+    @property
+    def isClosed(self) -> bool:
+        return loopIsClosed(self._reactor)
+
     def watch(self, descriptor: int, readable: Callable[..., None], *args: Any) -> None:
         if args:
             readable = partial(readable, *args)
@@ -197,6 +208,10 @@ class LoopHub:
         self._timers: Timers | None = None
         if self._watchesTwice:
             renewInForks(loop)
+
+    @property
+    def isClosed(self) -> bool:
+        return self._watchesTwice and bool(self._loop.is_closed())
 
     def watch(self, descriptor: int, readable: Callable[..., None], *args: Any) -> None:
         if descriptor in self._reading:

@@ -277,9 +277,17 @@ class EventPool:
     def leave(self) -> None:
         """
         Nobody has this pool any more: take no more calls, and wait for nothing. Called by a
-        collector of garbage, too.
+        collector of garbage, too. Where no loop drives it, its processes are killed with the
+        last result for which somebody may wait.
         """
         self.close()
+
+    @property
+    def isDriven(self) -> bool:
+        """
+        Whether calls end without somebody who waits for them.
+        """
+        return self._board.isDriven
 
     def leaveLoop(self) -> None:
         """

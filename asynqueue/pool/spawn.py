@@ -18,6 +18,7 @@ import sys
 from contextlib import ExitStack
 from time import monotonic
 from typing import Any
+from weakref import finalize
 
 from asynqueue.channels import Channel, anonymousFile
 from asynqueue.descriptors import holdStandard
@@ -30,6 +31,9 @@ from asynqueue.pool.upkeep import residentBytes
 
 # The seconds between looks at a process whose end nothing tells.
 _LOOK_SECONDS = 0.01
+
+# Those in which SIGKILL must have ended a process that nobody has any more.
+_KILL_SECONDS = 1.0
 
 # What old kernels and some containers say to the request for a descriptor of a process.
 _NO_PIDFD = {errno.ENOSYS, errno.EPERM, errno.EACCES}
@@ -89,6 +93,17 @@ class Spawned:
         self.channel = Channel(here, max(limit, SMALLEST))
         os.set_blocking(self.stderr, False)
         self._errors = Errors()
+        # Where no loop keeps what watches it, nobody may have it any more before it is closed.
+        self._dropped = finalize(
+            self,
+            _release,
+            self._process,
+            self.channel,
+            self.words,
+            self.pidfd,
+            (self.stderr, self._lifeline),
+        )
+        self._dropped.atexit = False
 
     @property
     def tail(self) -> bytes:
@@ -182,6 +197,7 @@ class Spawned:
         """
         if not self.hasEnded():
             _undead.append(self)
+        self._dropped.detach()
         self.channel.close()
         for name in ("stderr", "pidfd", "_lifeline"):
             descriptor = getattr(self, name)
@@ -196,6 +212,37 @@ class Spawned:
         """
         self._end(None)
         self.close()
+
+
+def _release(
+    process: subprocess.Popen[bytes],
+    channel: Channel,
+    words: Words,
+    pidfd: int,
+    others: tuple[int, ...],
+) -> None:
+    """
+    End a process that nobody has any more, and close what led to it. Called by a collector of
+    garbage.
+    """
+    killGroup(process.pid)
+    options = 0
+    if pidfd != -1:
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        poller.poll(1000 * _KILL_SECONDS)
+        options = os.WNOHANG
+        os.close(pidfd)
+    try:
+        process.returncode = reap(process.pid, options)
+    except ChildProcessError:
+        # Something else in this program has waited for it, or ignores SIGCHLD: nobody shall
+        # wait for it any more.
+        process.returncode = 0
+    channel.close()
+    words.close()
+    for descriptor in others:
+        os.close(descriptor)
 
 
 def _start(passed: tuple[int, ...], limit: int) -> subprocess.Popen[bytes]:

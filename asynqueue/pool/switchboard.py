@@ -95,6 +95,20 @@ class Switchboard:
         # A collector of garbage may ask for something in the middle of that.
         self._lock = RLock()
 
+    @property
+    def isDriven(self) -> bool:
+        """
+        Whether a loop does it.
+        """
+        return self._openHub() is not None
+
+    @property
+    def isClosed(self) -> bool:
+        """
+        Never: somebody can always turn.
+        """
+        return False
+
     def register(self, hub: Hub) -> None:
         """
         From now on the loop does it.
@@ -213,15 +227,17 @@ class Switchboard:
             readable = partial(readable, *args)
         self._readable[descriptor] = readable
         self._listen(descriptor)
-        if self._hub is not None:
-            self._hub.watch(descriptor, readable)
+        hub = self._openHub()
+        if hub is not None:
+            hub.watch(descriptor, readable)
 
     def unwatch(self, descriptor: int) -> None:
         self._readable.pop(descriptor, None)
         self._writable.pop(descriptor, None)
         self._listen(descriptor)
-        if self._hub is not None:
-            self._hub.unwatch(descriptor)
+        hub = self._openHub()
+        if hub is not None:
+            hub.unwatch(descriptor)
 
     def letGo(self, descriptor: int) -> None:
         hub, self._hub = self._hub, None
@@ -234,11 +250,20 @@ class Switchboard:
         if descriptor not in self._writable:
             self._writable[descriptor] = writable
             self._listen(descriptor)
-            if self._hub is not None:
-                self._hub.awaitWritable(descriptor, partial(self._writeTo, descriptor))
+            hub = self._openHub()
+            if hub is not None:
+                hub.awaitWritable(descriptor, partial(self._writeTo, descriptor))
 
     def callLater(self, seconds: float, f: Callable[[], None]) -> Timer:
-        return _Delayed(monotonic() + seconds, f, self._delayed, self._hub)
+        return _Delayed(monotonic() + seconds, f, self._delayed, self._openHub())
+
+    def _openHub(self) -> Hub | None:
+        """
+        The loop, unless it was closed: then only who turns does something.
+        """
+        if self._hub is not None and self._hub.isClosed:
+            self.unregister()
+        return self._hub
 
     def _writeTo(self, descriptor: int) -> None:
         """

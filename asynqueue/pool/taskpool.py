@@ -33,7 +33,9 @@ class TaskPool:
 
     With C{threads=True} (the default) a thread of its own drives it, and callbacks
     are called in that thread; with C{threads=False} an event loop does, which
-    L{register_with_event_loop} names.
+    L{register_with_event_loop} names. Without such a loop calls are sent, and results and
+    callbacks come, only while somebody waits: in C{get()} or C{wait()} of a result,
+    L{restart}, L{flush} or L{stop}.
 
     @cvar Pool: what drives it by an event loop.
     @cvar BlockingPool: what drives it by a thread.
@@ -287,9 +289,11 @@ def _leave(pool: EventPool) -> None:
     """
     Let the processes of a pool go that was dropped, when they have ended their calls.
     """
-    pool.leave()
-    warn(
-        "a TaskPool was dropped without stop(): its processes end when its calls have ended",
-        ResourceWarning,
-        stacklevel=2,
+    then = (
+        "its processes end when its calls have ended"
+        if pool.isDriven
+        else "no event loop drives it, so its processes are killed when nobody has a result of it"
+        " that he may wait for"
     )
+    pool.leave()
+    warn(f"a TaskPool was dropped without stop(): {then}", ResourceWarning, stacklevel=2)

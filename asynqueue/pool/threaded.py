@@ -34,6 +34,10 @@ class ThreadedPool(EventPool):
         Nothing is wanted of a loop.
         """
 
+    @property
+    def isDriven(self) -> bool:
+        return True
+
     def grow(self, n: int = 1) -> None:
         self._inThread(super().grow, n)
 

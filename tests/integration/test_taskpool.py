@@ -5,6 +5,7 @@ L{TaskPool}, driven by each kind of event loop, by a thread, and by whoever wait
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import signal
@@ -1526,4 +1527,64 @@ def test_droppedPool() -> None:
     (thread,) = [each for each in threading.enumerate() if each.name == "asynqueue pool"]
     thread.join(PATIENCE)
     assert not thread.is_alive()
+    assert not psutil.pid_exists(pid)
+
+
+def test_droppedPoolOnALoop() -> None:
+    """
+    A pool that a loop drives, and is dropped without C{stop()}, makes the calls that it has,
+    calls their callbacks, and leaves no process.
+    """
+    driver = DRIVERS["asyncio"]()
+    pool = TaskPool(1, threads=False)
+    pool.start()
+    pool.register_with_event_loop(driver.loop)
+    (pid,) = pool.info["processes"]
+    values: list[Any] = []
+    pool.apply_async(time.sleep, (0.01,), callback=values.append)
+    pool.apply_async(abs, (-1,), callback=values.append)
+    with pytest.warns(ResourceWarning, match="end when its calls have ended"):
+        del pool
+    driver.until(lambda: not psutil.pid_exists(pid))
+    assert values == [None, 1]
+    driver.close()
+
+
+def test_droppedPoolOfNobody() -> None:
+    """
+    A pool that nothing drives, and is dropped without C{stop()}, makes its calls while
+    somebody waits for a result. When nobody can any more, it leaves no process, no descriptor,
+    and no warning of these.
+    """
+    before = len(os.listdir("/proc/self/fd"))
+    pool = TaskPool(1, threads=False)
+    pool.start()
+    (pid,) = pool.info["processes"]
+    results = [pool.apply_async(abs, (-number,)) for number in range(3)]
+    results += [pool.apply_async(time.sleep, (PATIENCE,))]
+    with pytest.warns(ResourceWarning, match="no event loop drives it"):
+        del pool
+    assert results[1].get(PATIENCE) == 1
+    assert psutil.pid_exists(pid)
+    results.clear()
+    gc.collect()
+    assert not psutil.pid_exists(pid)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_poolWhoseLoopIsClosed() -> None:
+    """
+    When its loop is closed, a pool is as one that was registered with none: who waits for a
+    result drives it, and it can be dropped.
+    """
+    driver = DRIVERS["asyncio"]()
+    pool = TaskPool(1, threads=False)
+    pool.start()
+    pool.register_with_event_loop(driver.loop)
+    driver.close()
+    (pid,) = pool.info["processes"]
+    assert pool.apply_async(abs, (-1,), timeout=PATIENCE).get(PATIENCE) == 1
+    with pytest.warns(ResourceWarning, match="no event loop drives it"):
+        del pool
+    gc.collect()
     assert not psutil.pid_exists(pid)
