@@ -174,10 +174,13 @@ class Performer:
         def trace(frame: FrameType, event: str, arg: Any) -> Any:
             sys.settrace(others)
             frame.f_trace = None
+            frame.f_trace_opcodes = False
             if self._number == number:
                 self._interrupt()
 
         waiting.f_trace = trace
+        # The line that it is in may go on for long.
+        waiting.f_trace_opcodes = True
         # Without this no frame is traced; those that begin are not.
         sys.settrace(_traceNothing)
 

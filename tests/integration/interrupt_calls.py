@@ -26,14 +26,14 @@ value = 42
 """
 
 
-def importAndGoOn(gate: Token, directory: str, path: str) -> None:
+def importAndGoOn(gate: Token, directory: str, path: str, isOneLine: bool) -> None:
     """
     Import a module that waits at a gate, and go on for ever.
     """
     sys.path.insert(0, directory)
     sys.modules["waits at"] = gate  # type: ignore[assignment]
     try:
-        import_module("waiting")
+        __import__("waiting") and isOneLine and signal.pause()  # type: ignore[func-returns-value]
         while True:
             pass
     except BaseException as error:

@@ -21,16 +21,18 @@ from tests.integration.process_checks import PATIENCE, until
 pytestmark = pytest.mark.measured
 
 
+@pytest.mark.parametrize("isOneLine", [False, True])
 @ensureDeferred
-async def test_importsAreNotInterrupted(tmp_path: Path) -> None:
+async def test_importsAreNotInterrupted(tmp_path: Path, isOneLine: bool) -> None:
     """
     A call that is cancelled while it imports a module is interrupted as soon as that is
-    imported, and later calls in that process have the whole module.
+    imported, also within the line that imports it, and later calls in that process have the
+    whole module.
     """
     queue, gate, path = ProcessQueue(1, grace=PATIENCE), Gate(), tmp_path / "notes"
     first = await queue.call(pid)
     directory = calls.writeWaiting(tmp_path)
-    d = queue.call(calls.importAndGoOn, gate.token, directory, str(path))
+    d = queue.call(calls.importAndGoOn, gate.token, directory, str(path), isOneLine)
     await gate.arrivals(1)
     d.cancel()
     with pytest.raises(CancelledError):
