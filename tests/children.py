@@ -256,6 +256,8 @@ class ChildDouble:
                         number += 1
                 case Kind.CALL:
                     self._take(number, buffers[0])
+                case Kind.ECHO:
+                    self._send(kind, number, b"")
                 case Kind.CREDIT | Kind.STOP if number in self._streams:
                     # It has no other item.
                     self._streams.remove(number)
@@ -265,6 +267,8 @@ class ChildDouble:
         self._calls.append((number, () if packed is None else pickle.loads(packed)[0]))
 
     def _send(self, kind: int, number: int, body: Any, buffers: Any = ()) -> None:
+        if self.hasExited:
+            return
         try:
             self._connection.send(kind, number, body, buffers)
         except (BrokenPipeError, ConnectionResetError):

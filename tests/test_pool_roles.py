@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asynqueue.pool.roles import MOST_TRIES, Ending, mayJoin
+from asynqueue.pool.roles import MOST_TRIES, Ending
 from asynqueue.testing import MemoryTask
 
 
@@ -44,13 +44,12 @@ def test_whatTheChildDidNotComeToCountsNot(how: str) -> None:
     assert task.tries == 0
 
 
-def test_oneThatMayHaveEndedAChildIsAlone() -> None:
+def test_whatWasTakenBackFromItCounts() -> None:
     """
-    It joins no other, and no other joins it.
+    A child may have ended by a call that it has no more, unless it was told to end.
     """
-    suspect, other, third = (MemoryTask(abs) for _ in range(3))
-    suspect.tries = 1
-    assert mayJoin(suspect, {})
-    assert mayJoin(other, {1: third})
-    assert not mayJoin(suspect, {1: other})
-    assert not mayJoin(other, {1: suspect})
+    suspect, other = MemoryTask(abs), MemoryTask(abs)
+    assert Ending(1, None, 9, "", "", [], [other], True, [suspect, other]).tried() is None
+    assert Ending(1, 0, None, "", "", [], [], True, [suspect]).tried() is None
+    assert Ending(1, None, 9, "", "", [MemoryTask(abs)], [], True, [suspect]).tried() is None
+    assert (suspect.tries, other.tries) == (1, 1)

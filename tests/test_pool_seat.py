@@ -306,6 +306,92 @@ def test_childrenThatCannotPrepareAreHopeless(house: House) -> None:
     assert "LookupError" in logs.said()[0]
 
 
+def test_aFalseStartOfOneThatMakesOneCall(house: House) -> None:
+    """
+    A child that was given all calls that it may make, and ends as it starts, counts, too.
+    """
+    seat = house.build(Limits(maxTasks=1))
+    with readingLogs() as logs:
+        for _ in range(3):
+            seat.fill()
+            house.child.give("one")
+            house.child.die(3)
+        seat.fill()
+    assert (len(house.children), seat.falseStarts) == (3, 3)
+    assert "3 times in a row" in logs.said()[0]
+
+
+# Children that are reserved
+
+
+def test_aReservedChildTakesNoOtherCall(house: House) -> None:
+    """
+    A child that is left to its calls takes others when it has ended them, and no other child
+    takes them until then.
+    """
+    seat = house.build()
+    seat.fill()
+    child = house.child
+    child.comeUp()
+    child.give("one")
+    child.back = ["one"]
+    seat.reserve()
+    seat.fill()
+    assert (seat.member, len(house.children)) == (None, 1)
+    assert seat.takeBack(reserved=False) == []
+    child.end()
+    assert house.told == ["seated", "seated"]
+    assert seat.member is child  # type: ignore[comparison-overlap]
+    assert child.asked == []
+
+
+def test_aReservedChildThatHasNothingLeft(house: House) -> None:
+    """
+    When what it had is taken back it takes other calls.
+    """
+    seat = house.build()
+    seat.fill()
+    house.child.comeUp()
+    house.child.give("one")
+    house.child.back = ["one"]
+    seat.reserve()
+    assert seat.takeBack() == ["one"]
+    assert seat.member is house.child  # type: ignore[comparison-overlap]
+
+
+def test_aReservedChildThatDies(house: House) -> None:
+    """
+    The seat is filled anew.
+    """
+    seat = house.build()
+    seat.fill()
+    house.child.comeUp()
+    house.child.give("one")
+    seat.reserve()
+    house.child.die(signal=9)
+    seat.fill()
+    assert len(house.children) == 2
+    assert seat.member is house.child  # type: ignore[comparison-overlap]
+
+
+@pytest.mark.parametrize("end", ["renew", "cancel"])
+def test_aReservedChildThatIsNotWanted(house: House, end: str) -> None:
+    """
+    It goes when it has ended its calls.
+    """
+    seat = house.build()
+    seat.fill()
+    child = house.child
+    child.comeUp()
+    child.give("one")
+    seat.reserve()
+    getattr(seat, end)()
+    assert child.asked == []
+    child.end()
+    assert child.asked == ["finish"]
+    assert seat.member is None
+
+
 # Children that are replaced
 
 

@@ -62,6 +62,111 @@ def test_aFalseStartOfANewcomer() -> None:
     assert ended.results
 
 
+class Stage:
+    """
+    A worker with a child that is up, and two tasks that the child has not looked at.
+
+    @ivar back: the tasks that the worker has handed back.
+    """
+
+    def __init__(self) -> None:
+        self.clock = ReadingClock()
+        self.children: list[ChildDouble] = []
+        self.back: list[Any] = []
+        self.worker = ProcessWorker(reactor=self.clock, spawn=self.spawn, now=self.clock.seconds)
+        self.worker.setReturner(self.back.extend)
+        self.worker.start()
+        self.child.step()
+        self.clock.turn()
+        self.tasks = [MemoryTask(abs, -n) for n in range(2)]
+        for task in self.tasks:
+            self.worker.run(task)
+        self.clock.advance(0)
+
+    def spawn(self, limit: int) -> Any:
+        """
+        Start a child.
+        """
+        self.children.append(ChildDouble(limit, len(self.children), lambda child, args: None))
+        return self.child
+
+    @property
+    def child(self) -> ChildDouble:
+        """
+        The latest child.
+        """
+        return self.children[-1]
+
+    def end(self) -> None:
+        """
+        The child dies, and the worker crashes.
+        """
+        self.child.exit(-9)
+        self.clock.turn()
+        self.worker.crash()
+
+
+def test_aCancelHidesNoDeath() -> None:
+    """
+    A call that was taken back because another one was cancelled may be what the child died of.
+    """
+    stage = Stage()
+    stage.worker.cancel(stage.tasks[1])
+    assert stage.back == stage.tasks[:1]
+    stage.end()
+    assert stage.tasks[0].tries == 1
+
+
+def test_aChildThatHasReadItDidNotDieOfIt() -> None:
+    """
+    A call that the child has read when it was taken back does not count.
+    """
+    stage = Stage()
+    stage.worker.cancel(stage.tasks[1])
+    stage.child.step()
+    stage.clock.turn()
+    stage.end()
+    assert stage.tasks[0].tries == 0
+
+
+def test_aDeathThatTakesLongIsCounted() -> None:
+    """
+    Calls that a child does not begin are left to it for a while, then others have them; if it
+    was about to end by one of them, that counts all the same.
+    """
+    stage = Stage()
+    for _ in range(50):
+        stage.clock.advance(0.01)
+    assert stage.back == []
+    for _ in range(100):
+        stage.clock.advance(0.01)
+    assert stage.back == stage.tasks
+    stage.end()
+    assert [task.tries for task in stage.tasks] == [1, 1]
+
+
+def test_whatMayHaveEndedAChildIsAlone() -> None:
+    """
+    It waits until the child has ended what it has, and others wait until it has ended.
+    """
+    stage = Stage()
+    suspect, other = MemoryTask(abs, -2), MemoryTask(abs, -3)
+    suspect.tries = 1
+    ended: list[list[bool]] = []
+    for task in (suspect, other):
+        stage.worker.run(task)
+    for _ in range(40):
+        stage.child.step()
+        stage.clock.turn()
+        stage.clock.advance(0)
+        everyone = [task.ended for task in (*stage.tasks, suspect, other)]
+        assert stage.child.running is None or stage.child.running[1] == (-everyone.index(False),)
+        ended.append(everyone)
+    assert ended[-1] == [True] * 4
+    assert stage.back == []
+    stage.end()
+
+
 def test_nothingIsDueWhenTheChildIsGone() -> None:
     """
     A worker that has interrupted a call has no timer left when it has stopped.

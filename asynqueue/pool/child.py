@@ -162,6 +162,8 @@ class Child:
                     stream.credit += marshal.loads(body)
             case Kind.STOP:
                 self._close(number)
+            case Kind.ECHO:
+                self._send(kind, number, b"")
             case Kind.SETUP:
                 self._setUp(pickle.loads(body))
             case Kind.SURROUNDINGS:

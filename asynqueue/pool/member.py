@@ -138,6 +138,12 @@ class Member:
         self._flushing: Timer | None = None
         self._patience: Timer | None = None
         self._look: Timer | None = None
+        # By the numbers of the calls that were interrupted.
+        self._graces: dict[int, Timer] = {}
+        # Jobs that were taken back before it had begun any; it may be about to end by one of
+        # them, until it sends back the last echo.
+        self._suspects: list[Any] = []
+        self._echo = 0
         self._measured = (0, 0.0)
         tellForks(self)
         if reader is None:
@@ -252,14 +258,21 @@ class Member:
 
         @return: their jobs, in order.
         """
+        sent = self._first - 1 if self._batch else self.calls
         self._batch = []
         self._batchBytes = 0
         held = self.held
         if not held:
             return []
         begun = self._words.revoke(self.calls)
-        jobs = [held.pop(number) for number in [n for n in held if n > begun]]
+        numbers = [number for number in held if number > begun]
+        suspects = [held[number] for number in numbers if number <= sent]
+        jobs = [held.pop(number) for number in numbers]
         self._takenBack += len(jobs)
+        if suspects and not held:
+            self._suspects += suspects
+            self._echo += 1
+            self._send(Kind.ECHO, self._echo, b"")
         return jobs
 
     @property
@@ -269,6 +282,13 @@ class Member:
         not to be asked.
         """
         return self._words.begun
+
+    @property
+    def isBetween(self) -> bool:
+        """
+        Whether it is up and has calls, and has begun none of them.
+        """
+        return self.isUp and bool(self.held) and not self.hasBegun(next(iter(self.held)))
 
     @property
     def hasNews(self) -> bool:
@@ -293,6 +313,26 @@ class Member:
         if self._life is not _Life.GONE:
             self._words.interrupt(number, limit)
             self._spawned.signal(INTERRUPT_SIGNAL)
+
+    def end(self, number: int, grace: float, what: str) -> None:
+        """
+        Interrupt a call that runs, or the iterator that it has returned. If that does not end,
+        kill the child.
+
+        @param grace: the seconds that it has for that.
+        @param what: what is to end, in words.
+        """
+        if self._life is _Life.GONE:
+            return
+        self.interrupt(number)
+
+        def checkEnded() -> None:
+            del self._graces[number]
+            if number in self.held or number in self.streams:
+                self.kill(f"{what} did not end within {grace:g} s")
+
+        if number not in self._graces:
+            self._graces[number] = self._hub.callLater(grace, partial(self._guarded, checkEnded))
 
     def isDeaf(self, number: int) -> bool:
         """
@@ -442,7 +482,7 @@ class Member:
         if self.isGone:
             return
         self._life = _Life.GONE
-        for timer in (self._patience, self._look, self._flushing):
+        for timer in (self._patience, self._look, self._flushing, *self._graces.values()):
             if timer is not None:
                 timer.cancel()
         spawned = self._spawned
@@ -465,6 +505,7 @@ class Member:
             [job for number, job in held.items() if number <= begun],
             [job for number, job in held.items() if number > begun],
             self.isUp,
+            self._suspects,
         )
         # Whatever fails here, all are told.
         harmless("closing what led to a child", self._close)
@@ -610,6 +651,9 @@ class Member:
                     source.ended()
             case Kind.UP:
                 self._prepared(0)
+            case Kind.ECHO:
+                if number == self._echo:
+                    self._suspects.clear()
             case Kind.LOGGED | Kind.WARNED | Kind.PRINTED:
                 replay(kind, body)
             case _:

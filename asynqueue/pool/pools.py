@@ -35,7 +35,7 @@ from asynqueue.pool.hubs import Timer, hubOf
 from asynqueue.pool.jobs import Callbacks, Job, tell
 from asynqueue.pool.member import Member
 from asynqueue.pool.results import AsyncResult, ResultHandler
-from asynqueue.pool.roles import CallTuple, Ending, mayJoin
+from asynqueue.pool.roles import CallTuple, Ending
 from asynqueue.pool.seat import Seat
 from asynqueue.pool.sources import MemberSource
 from asynqueue.pool.switchboard import Switchboard
@@ -214,10 +214,7 @@ class EventPool:
         for seat in seats[:n]:
             if seat.members:
                 self._leaving.append(seat)
-            if seat.member is not None:
-                seat.retire(seat.member)
-            else:
-                seat.cancel()
+            seat.cancel()
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
         """
@@ -261,8 +258,7 @@ class EventPool:
         @return: the result of a call that is made by a fresh one.
         """
         for seat in self._seats:
-            if seat.member is not None:
-                seat.retire(seat.member)
+            seat.renew()
         self._fill()
         return self.apply_async(_nothing)
 
@@ -516,7 +512,7 @@ class EventPool:
                     held = member.held
                     if not member.isUp or len(held) >= most:
                         break
-                    if held and not mayJoin(self._waiting[0], held):
+                    if held and self._waiting[0].tries:
                         break
                     self._give(seat, member, self._waiting.popleft())
             if not self._waiting:
@@ -536,6 +532,9 @@ class EventPool:
         if isFirst:
             self._accept(member, job)
         seat.given(member)
+        if job.tries:
+            # It may have ended another one: this one has no other.
+            seat.reserve()
 
     def _accept(self, member: Member, job: Job) -> None:
         """

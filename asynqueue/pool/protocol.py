@@ -3,9 +3,9 @@ What a pool and its children say to each other.
 
 ::
 
-    parent ── SETUP, SURROUNDINGS, NAMES, DEFINE, FORGET, CALLS, CALL, CREDIT, STOP ──▶ child
+    parent ── SETUP, SURROUNDINGS, NAMES, DEFINE, FORGET, CALLS, CALL, CREDIT, STOP, ECHO ──▶ child
            ◀── UP, RETURNED, RAISED, SKIPPED, ITERATOR, ITEMS, ITEM_FAILED, END,
-               LOGGED, WARNED, PRINTED ──
+               LOGGED, WARNED, PRINTED, ECHO ──
 
 Besides, both look at a few words of shared memory. There the child notes, without
 a system call, which call it begins, and the parent, up to which number it has taken
@@ -52,6 +52,8 @@ class Kind(IntEnum):
     SURROUNDINGS = 9
     """What has changed around the program, pickled: as
     L{follow<asynqueue.pool.surroundings.follow>} takes it."""
+    ECHO = 10
+    """Is sent back as it is: all that was sent before has been read."""
 
     # From the child.
     UP = 16

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 CallTuple = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
-# A call is given to so many children that end before they begin it, the last time alone.
+# The number of children that a call is given to which end before they begin it, the last one
+# having only that.
 MOST_TRIES = 3
 
 _UNKNOWN = (
@@ -55,6 +56,8 @@ class Ending:
     @ivar begun: the jobs that it had begun, and not ended.
     @ivar notBegun: those that it surely had not begun, in their order.
     @ivar wasUp: whether it was set up and prepared.
+    @ivar suspects: those that were taken back before it had begun any of them, and that it
+        may not have lived to read.
     """
 
     pid: int
@@ -65,6 +68,7 @@ class Ending:
     begun: list[Any]
     notBegun: list[Any]
     wasUp: bool = True
+    suspects: Sequence[Any] = ()
 
     def lost(self, call: str) -> WorkerLost:
         """
@@ -75,14 +79,15 @@ class Ending:
     def tried(self) -> Any:
         """
         Count a try for each call that may be what ended the child: it had begun none of
-        them. From then on they are given alone: see L{mayJoin}.
+        them. From then on they are given alone: see L{Seat.reserve
+        <asynqueue.pool.seat.Seat.reserve>}.
 
         @return: the job that was alone here and has had enough tries; C{None} if there is
             none. All have C{tries}.
         """
-        if self.begun or not self.wasUp:
+        if self.begun or not self.wasUp or not self.isFailure:
             return None
-        for job in self.notBegun:
+        for job in dict.fromkeys((*self.notBegun, *self.suspects)):
             job.tries += 1
         if len(self.notBegun) != 1 or self.notBegun[0].tries < MOST_TRIES:
             return None
@@ -122,16 +127,6 @@ class Ending:
         if self.signal is not None:
             return f"killed by {signalName(self.signal)}"
         return f"exit code {self.exitCode}"
-
-
-def mayJoin(job: Any, held: dict[int, Any]) -> bool:
-    """
-    Whether a child may be given a job beside those that it has. One that may have ended
-    another child has a child for itself, until it has ended.
-
-    @param held: what the child has, by numbers.
-    """
-    return not held or not (job.tries or next(iter(held.values())).tries)
 
 
 class CallOwner(Protocol):

@@ -103,7 +103,8 @@ class Seat:
         # All children that are not gone: one may come, and others go.
         self._members: dict[Member, None] = {}
         self._coming: Member | None = None
-        # The one that was given as many calls as it may make, and has not ended them.
+        # The one that is given no other call until it has ended those that it has: it is to
+        # make no more, or has room for others only then.
         self._full: Member | None = None
         self._spawn = spawn
         self._backoff = Backoff(now)
@@ -124,7 +125,7 @@ class Seat:
         """
         Have a child soon. It may be there at once.
         """
-        if self.member is None and self._coming is None and "start" not in self._timers:
+        if self._isVacant:
             pause = self._backoff.pause
             if not pause or (self._despair and self._backoff.isOver):
                 self._start()
@@ -138,7 +139,7 @@ class Seat:
         Try to have a child when the pause after the latest failure is over, though there may
         be no hope.
         """
-        if self.member is None and self._coming is None and "start" not in self._timers:
+        if self._isVacant:
             self._timers["start"] = self._hub().callLater(self._backoff.leastPause, self._start)
 
     def given(self, member: Member) -> None:
@@ -153,17 +154,49 @@ class Seat:
         if self._limits.maxMemory is not None and "memory" not in self._timers:
             self._timers["memory"] = self._hub().callLater(MEMORY_SECONDS, self._checkMemory)
 
-    def takeBack(self) -> list[Any]:
+    def reserve(self) -> None:
+        """
+        Leave the child to the calls that it has: it takes no other until it has ended them.
+        """
+        if self.member is not None:
+            self._full, self.member = self.member, None
+
+    @property
+    def progress(self) -> list[int]:
+        """
+        How far the calls have come. It changes as one begins, which is known before anything
+        is heard of it.
+        """
+        return [member.begun for member in self._members]
+
+    @property
+    def mayBeEnding(self) -> bool:
+        """
+        Whether a child has begun none of the calls that it has.
+        """
+        return any(member.isBetween for member in self._members)
+
+    @property
+    def hasNews(self) -> bool:
+        """
+        Whether a child has said what was not read yet.
+        """
+        return any(member.hasNews for member in self._members)
+
+    def takeBack(self, reserved: bool = True) -> list[Any]:
         """
         Take back all calls that have not begun: they are never made.
 
+        @param reserved: also from a child that is left to those that it has, and may be about
+            to end by one of them.
         @return: their jobs, in order.
         """
-        jobs = [job for member in self._members for job in member.takeBack()]
-        full = self._full
-        if jobs and full is not None and self._hasRoom(full):
+        full = self._full if self._isReserved else None
+        members = [member for member in self._members if reserved or member is not full]
+        jobs = [job for member in members for job in member.takeBack()]
+        if jobs and self._isReserved:
             # The one that is coming waits, and is next when this one has made its calls.
-            self._full, self.member = None, full
+            self._full, self.member = None, self._full
         return jobs
 
     def weigh(self, member: Member) -> None:
@@ -181,8 +214,9 @@ class Seat:
         if member is self._full and not member.held:
             self._full = None
             if self._coming is None and self._hasRoom(member):
-                # It gave one back in the moment before it began.
+                # It was reserved, or gave one back in the moment before it began.
                 self.member = member
+                self._owner.seated(self)
         self._seatNext()
         if member.held or member.streams:
             return
@@ -208,11 +242,22 @@ class Seat:
             if jobs:
                 self._owner.handedBack(self, jobs)
 
+    def renew(self) -> None:
+        """
+        Have the child take no more calls, also if it would only later; it goes when it has
+        ended those that it has begun.
+        """
+        member = self._full if self.member is None else self.member
+        if member is not None:
+            self.retire(member)
+
     def cancel(self) -> None:
         """
-        Have no child: one that is coming ends.
+        Have no child: one that is coming ends, and the present one as in L{renew}.
         """
-        self._stopTimers()
+        self._stopTimer("start")
+        self._stopTimer("hopeless")
+        self.renew()
         coming, self._coming = self._coming, None
         if coming is not None:
             coming.finish()
@@ -264,7 +309,7 @@ class Seat:
         A child is gone.
         """
         del self._members[member]
-        falseStart = not member.isUp and member in (self.member, self._coming)
+        falseStart = not member.isUp and member in (self.member, self._coming, self._full)
         if member is self.member:
             self.member = None
             # With no work it needs neither.
@@ -308,6 +353,21 @@ class Seat:
             self._seat(member)
         else:
             self._coming = member
+
+    @property
+    def _isVacant(self) -> bool:
+        """
+        Whether there is no child, now or soon, that takes calls.
+        """
+        isVacant = self.member is None and self._coming is None and "start" not in self._timers
+        return isVacant and not self._isReserved
+
+    @property
+    def _isReserved(self) -> bool:
+        """
+        Whether there is a child that is to take other calls when it has ended its present ones.
+        """
+        return self._full is not None and self._hasRoom(self._full)
 
     @property
     def _isBusy(self) -> bool:

@@ -35,9 +35,9 @@ from asynqueue.interfaces import (
     ITask,
 )
 from asynqueue.outcome import Raised, describeCall
-from asynqueue.pool.hubs import Hub, Timer, hubOf
+from asynqueue.pool.hubs import Hub, hubOf
 from asynqueue.pool.member import Member
-from asynqueue.pool.roles import CallTuple, Ending, mayJoin
+from asynqueue.pool.roles import CallTuple, Ending
 from asynqueue.pool.seat import Seat
 from asynqueue.pool.sources import MemberSource
 from asynqueue.pool.spawn import Spawned
@@ -47,20 +47,18 @@ from asynqueue.scheduling.options import seriesOf
 from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.failing import Fault
 from asynqueue.workers.held import HeldIterators
+from asynqueue.workers.stale import StaleCheck
 from asynqueue.workers.waiters import Waiters
-from asynqueue.workers.window import AHEAD_SECONDS, Window
+from asynqueue.workers.window import Window
 
 # The most tasks that may be sent ahead to one process.
 _MOST_AHEAD = 500
 
-# What is lined up and does not move for so many seconds is handed back.
-_STALE_SECONDS = 2 * AHEAD_SECONDS
-
 # An urgent task does not wait behind more work than this, besides what runs.
 _SHORT_SECONDS = 0.0005
 
-# What a child has begun none of is left to it for so many looks.
-_MOST_LOOKS = 100
+# What is ended that was cancelled, in words.
+_CANCELLED = "a cancelled task"
 
 _READY: Deferred[None] = succeed(None)
 
@@ -194,8 +192,6 @@ class ProcessWorker:
         self._notBegun: list[ITask] = []
         self._returner: Callable[[Sequence[ITask]], None] | None = None
         self._fault = Fault()
-        # Whether it may hold a task that must be alone in its child.
-        self._isWary = False
         self._deliveries = Deliveries(self._checkStopped)
         self._iterators = HeldIterators(
             self._sources,
@@ -206,13 +202,16 @@ class ProcessWorker:
         )
         self._stopped = Waiters()
         self._gone = Waiters()
-        self._staleCheck: Timer | None = None
-        # What kills children whose calls do not end though they were interrupted.
-        self._graces: dict[tuple[Member, int], Timer] = {}
+        self._staleCheck = StaleCheck(
+            lambda seconds, f: self._theHub().callLater(seconds, f),
+            lambda: len(self._held) > 1,
+            # This program may have been too busy to hear of an end, or of a beginning.
+            lambda: (self._ended, self._seat.progress),
+            self._goStale,
+            lambda: self._seat.mayBeEnding or self._seat.hasNews,
+        )
         self._stalled = False
-        self._looks = 0
         self._ended = 0
-        self._before = (0, 0)
         self._seconds = 0.0
 
     # IWorker
@@ -252,15 +251,12 @@ class ProcessWorker:
             self._waiting or len(held) * self._window.mean > _SHORT_SECONDS
         ):
             self._giveFirst(task)
-        elif member is None:
-            self._waiting[task] = None
-            self._seat.fill()
-        elif task.tries or self._isWary:
+        elif member is None or task.tries:
             self._lineUp((task,))
         else:
             self._give(member, task)
-        if self._staleCheck is None and len(held) > 1:
-            self._startStaleCheck()
+        if not self._staleCheck.isRunning and len(held) > 1:
+            self._staleCheck.start()
         if len(held) < self._window.size:
             return _READY
         self._ready = Deferred()
@@ -318,12 +314,12 @@ class ProcessWorker:
             self._waiting.pop(task, None)
             del self._held[task]
         elif member.hasBegun(number):
-            self._interrupt(member, number)
+            member.end(number, self._grace, _CANCELLED)
         else:
             others = [other for other in self._unbegun() if other is not task]
             if task in self._held:
                 # It began in this moment.
-                self._interrupt(member, number)
+                member.end(number, self._grace, _CANCELLED)
             self._handBack(others)
         self._checkReady()
         self._checkStopped()
@@ -426,7 +422,11 @@ class ProcessWorker:
         if self._seat.isLimited:
             self._seat.weigh(member)
         self._checkReady()
-        if not held and (self._seat.isLimited or self._life is not _Life.SERVING):
+        if not held and (
+            self._seat.isLimited
+            or member is not self._seat.member
+            or self._life is not _Life.SERVING
+        ):
             self._seat.rest(member)
             self._checkStopped()
 
@@ -444,7 +444,6 @@ class ProcessWorker:
         """
         A child is gone: settle what it leaves.
         """
-        self._endGraces()
         if seat in self._crashed:
             if not seat.members:
                 del self._crashed[seat]
@@ -526,10 +525,9 @@ class ProcessWorker:
 
     def _giveFirst(self, task: ITask) -> None:
         """
-        Have the call of a task made before those that have not begun. One that must be alone
-        is left to its child, which it may be about to end.
+        Have the call of a task made before those that have not begun.
         """
-        others = [] if self._isWary else self._seat.takeBack()
+        others = self._seat.takeBack(reserved=False)
         others += (other for other in self._waiting if other is not task)
         self._waiting.clear()
         urgent = [other for other in others if other.options.doNext]
@@ -538,28 +536,23 @@ class ProcessWorker:
 
     def _lineUp(self, tasks: Iterable[ITask]) -> None:
         """
-        Give tasks to a child while one takes them; the others wait for the next one, or
-        until what is alone there has ended.
+        Give tasks to a child while one takes them; the others wait until one does. What may
+        have ended a child has the next one for itself.
         """
+        seat = self._seat
         for task in tasks:
-            if task.tries:
-                self._isWary = True
-            member = self._seat.member
-            if member is None or self._waiting or not mayJoin(task, member.held):
+            if task.tries and seat.member is not None and seat.member.held:
+                seat.reserve()
+            member = seat.member
+            if member is None:
                 self._held[task] = 0
                 self._waiting[task] = None
-            else:
-                self._give(member, task)
+                continue
+            self._give(member, task)
+            if task.tries and member.held:
+                seat.reserve()
         if self._waiting:
-            self._seat.fill()
-
-    def _goOn(self) -> None:
-        """
-        What was alone in a child may have ended.
-        """
-        waiting, self._waiting = self._waiting, {}
-        self._isWary = any(task.tries for task in self._held)
-        self._lineUp(waiting)
+            seat.fill()
 
     def _triedAgain(self, ending: Ending) -> list[ITask]:
         """
@@ -612,25 +605,6 @@ class ProcessWorker:
             return
         self._lineUp(tasks)
 
-    def _interrupt(self, member: Member, number: int, what: str = "a cancelled task") -> None:
-        member.interrupt(number)
-
-        def checkEnded() -> None:
-            del self._graces[member, number]
-            if number in member.held or number in member.streams:
-                member.kill(f"{what} did not end within {self._grace:g} s")
-
-        if (member, number) not in self._graces:
-            self._graces[member, number] = self._theHub().callLater(self._grace, checkEnded)
-
-    def _endGraces(self) -> None:
-        """
-        A child is gone, and need not be killed any more.
-        """
-        for member, number in list(self._graces):
-            if member.isGone:
-                self._graces.pop((member, number)).cancel()
-
     def _measure(self, member: Member) -> None:
         """
         Take in how long the latest calls of a child ran. A hot path.
@@ -642,66 +616,21 @@ class ProcessWorker:
             self._window.measured(tasks, seconds)
 
     def _checkReady(self) -> None:
-        if self._isWary:
-            self._goOn()
         ready = self._ready
         if ready is not None and len(self._held) < self._window.size:
             self._ready = None
             ready.callback(None)
 
-    # Freshness
-
-    def _startStaleCheck(self) -> None:
-        self._before = self._progress()
-        self._staleCheck = self._theHub().callLater(_STALE_SECONDS, self._checkStale)
-
-    def _checkStale(self) -> None:
+    def _goStale(self) -> None:
         """
-        While tasks are lined up: if nothing has moved since the last look, others
-        shall have them, and this worker no more until one has (G6).
+        Nothing has moved: others shall have what is lined up, and this worker no more until
+        something has.
         """
-        self._staleCheck = None
-        if self._progress() != self._before or self._returner is None:
-            self._looks = 0
-            if len(self._held) > 1:
-                self._startStaleCheck()
-        elif self._looks < _MOST_LOOKS and (self._isBetween() or self._hasNews()):
-            # It may be about to end by one of them, and must have them all as it does.
-            self._looks += 1
-            self._startStaleCheck()
-        else:
-            self._looks = 0
+        if self._returner is not None:
             self._stalled = True
             self._window.close()
             self._handBack(self._unbegun())
             self._checkReady()
-
-    def _progress(self) -> tuple[int, int]:
-        """
-        How far the tasks have come. That one has begun is known before its child, or those
-        before it, are heard of: this program may have been busy.
-        """
-        member = self._seat.member
-        return self._ended, 0 if member is None else member.begun
-
-    def _hasNews(self) -> bool:
-        """
-        Whether the child has said what this program was too busy to read.
-        """
-        member = self._seat.member
-        return member is not None and member.hasNews
-
-    def _isBetween(self) -> bool:
-        """
-        Whether the child has calls, and has begun none of them.
-        """
-        member = self._seat.member
-        return (
-            member is not None
-            and member.isUp
-            and bool(member.held)
-            and not member.hasBegun(next(iter(member.held)))
-        )
 
     # Within
 
@@ -740,10 +669,8 @@ class ProcessWorker:
             isRead = any(other.sink is not None for _, other in streams)
             for number, other in streams:
                 if other is source and not isRead:
-                    self._interrupt(member, number, "an iterator that nobody reads")
+                    member.end(number, self._grace, "an iterator that nobody reads")
 
     def _stopTimers(self) -> None:
         self._iterators.stop()
-        if self._staleCheck is not None:
-            self._staleCheck.cancel()
-            self._staleCheck = None
+        self._staleCheck.stop()

@@ -40,15 +40,13 @@ from asynqueue.timers import later
 from asynqueue.workers.failing import RetriedFault
 from asynqueue.workers.iterators import ThreadIterators
 from asynqueue.workers.outbox import Begun, Outbox
+from asynqueue.workers.stale import StaleCheck
 from asynqueue.workers.steps import Close, Step, ThreadSource
 from asynqueue.workers.waiters import Waiters
-from asynqueue.workers.window import AHEAD_SECONDS, Window
+from asynqueue.workers.window import Window
 
 # The most tasks that may be sent ahead to one worker.
 _MOST_AHEAD = 500
-
-# What is lined up and does not move for so many seconds is handed back.
-_STALE_SECONDS = 2 * AHEAD_SECONDS
 
 _READY: Deferred[None] = succeed(None)
 
@@ -178,10 +176,14 @@ class ThreadWorker:
             self, raw, lambda: self._name, self._theReactor, self._checkStopped
         )
         self._fault = RetriedFault(lambda: self._name, self._theReactor, self._tryAgain)
-        self._check: Any = None
+        self._staleCheck = StaleCheck(
+            lambda seconds, f: later(self._theReactor(), seconds, f),
+            lambda: len(self._held) > self._threads,
+            lambda: self._ended,
+            self._goStale,
+        )
         self._stalled = False
         self._ended = 0
-        self._endedBefore = 0
         tellForks(self)
 
     @property
@@ -228,8 +230,8 @@ class ThreadWorker:
         if self._unstarted and self._threads - self._unstarted < len(held):
             self._needThread()
         self._tokens.put(True)
-        if self._check is None and len(held) > self._threads:
-            self._startCheck()
+        if not self._staleCheck.isRunning and len(held) > self._threads:
+            self._staleCheck.start()
         if len(held) < self._window.size:
             return _READY
         self._ready = Deferred()
@@ -446,24 +448,17 @@ class ThreadWorker:
                 self.submit(job)
         return [job.task for job in jobs if type(job) is _Run]
 
-    def _startCheck(self) -> None:
-        self._endedBefore = self._ended
-        self._check = later(self._theReactor(), _STALE_SECONDS, self._checkStale)
-
-    def _checkStale(self) -> None:
+    def _goStale(self) -> None:
         """
-        While tasks are lined up: if none has ended since the last look, others
-        shall have them, and this worker no more until one has (G6).
+        No task has ended: others shall have what is lined up, and this worker no more until
+        one has.
         """
-        self._check = None
-        if self._ended == self._endedBefore and self._returner is not None:
+        if self._returner is not None:
             self._stalled = True
             self._window.close()
             self._returner(self.takeBack())
             # Where the threads had begun none of them, the end of none will say so.
             self._checkReady()
-        elif len(self._held) > self._threads:
-            self._startCheck()
 
     def _checkStopped(self) -> None:
         """
@@ -491,9 +486,7 @@ class ThreadWorker:
     def _stopTimers(self) -> None:
         self._iterators.stop()
         self._fault.stop()
-        if self._check is not None:
-            self._check.cancel()
-            self._check = None
+        self._staleCheck.stop()
 
     @property
     def _name(self) -> str:
