@@ -63,15 +63,19 @@ class ReadingClock(Clock):
     def getWriters(self) -> list[Any]:
         return list(self._writers)
 
-    def turn(self) -> None:
+    def turn(self, isBackwards: bool = False) -> None:
         """
         Read what there is, once from each.
+
+        @param isBackwards: whether the readers that were added last are read first: then the
+            end of a child is seen before what it has sent.
         """
         poll = select.poll()
         for reader in self._readers:
             poll.register(reader.fileno(), select.POLLIN)
         ready = {descriptor for descriptor, _ in poll.poll(0)}
-        for reader in [each for each in self._readers if each.fileno() in ready]:
+        readers = [each for each in self._readers if each.fileno() in ready]
+        for reader in reversed(readers) if isBackwards else readers:
             if reader in self._readers:
                 reader.doRead()
 

@@ -549,6 +549,25 @@ def test_theNextOneHasItsOwnIdleTime(house: House) -> None:
     assert house.child.asked == ["finish"]
 
 
+@pytest.mark.parametrize("limits", [Limits(idleTimeout=10), Limits(maxMemory=2 * MEGABYTE)])
+def test_theDeadLeaveNoTimer(house: House, limits: Limits) -> None:
+    """
+    What was due for a child is not, when that is gone; and is due again for the next one.
+    """
+    seat = house.build(limits)
+    for _ in range(2):
+        seat.fill()
+        house.child.comeUp()
+        house.child.give("one")
+        house.child.end()
+        if limits.maxMemory is not None:
+            house.child.give("another")
+        assert len(house.hub.clock.getDelayedCalls()) == 1
+        house.child.die(signal=9)
+        assert house.hub.clock.getDelayedCalls() == []
+        house.advance(0)
+
+
 # The end
 
 

@@ -243,11 +243,21 @@ class Children(RuleBasedStateMachine):
             self.clock.turn()
 
     @precondition(lambda self: self.living())
-    @rule(data=st.data(), code=st.sampled_from([0, 3, -9, -11]), steps=st.integers(0, 6))
-    def exit(self, data: Any, code: int, steps: int) -> None:
+    @rule(
+        data=st.data(),
+        code=st.sampled_from([0, 3, -9, -11]),
+        steps=st.integers(0, 6),
+        endIsSeenFirst=st.booleans(),
+    )
+    def exit(self, data: Any, code: int, steps: int, endIsSeenFirst: bool) -> None:
         child = data.draw(st.sampled_from(self.living()))
         self.moves(steps)
+        if endIsSeenFirst:
+            for _ in range(steps):
+                child.step()
         child.exit(code)
+        if endIsSeenFirst:
+            self.clock.turn(isBackwards=True)
 
     @precondition(lambda self: any(child.isKilled for child in self.living()))
     @rule()
@@ -284,6 +294,7 @@ class Children(RuleBasedStateMachine):
         self.callsAreMadeOneAfterTheOther()
         self.noChildMakesMoreThanItMay()
         self.whatIsHeldIsHeldOnce()
+        self.nothingIsDueForTheDead()
         self.nothingIsOnlyLogged()
 
     def everyDeferredFiresOnceAtTheMost(self) -> None:
@@ -336,6 +347,11 @@ class Children(RuleBasedStateMachine):
                 # What cannot be sent ends in the next turn.
                 others = held - set(sent) - set(worker._waiting)
                 assert all(isinstance(task.callTuple[1][-1], Unsendable) for task in others)
+
+    def nothingIsDueForTheDead(self) -> None:
+        for worker in self.workers:
+            seat = worker._seat
+            assert seat.member is not None or "idle" not in seat._timers
 
     def nothingIsOnlyLogged(self) -> None:
         assert not self.failures, self.failures[0]

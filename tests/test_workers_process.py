@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from asynqueue import ProcessWorker
-from asynqueue.errors import TaskInterrupted
+from asynqueue.errors import TaskInterrupted, WorkerLost
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.testing import MemoryTask, WorkerCheck, workerChecks
 from tests.children import ChildDouble, ReadingClock
@@ -194,3 +194,36 @@ def test_nothingIsDueWhenTheChildIsGone() -> None:
     assert stopped.result is None
     assert isinstance(errorOf(task.d), TaskInterrupted)
     assert clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("isBackwards", [False, True])
+def test_whatTheDeadHaveSentIsRead(isBackwards: bool) -> None:
+    """
+    The result of a call that a child has sent before its end is not lost, also if the end is
+    seen first; the call that it has begun since is.
+    """
+    clock = ReadingClock()
+    children: list[ChildDouble] = []
+
+    def spawn(limit: int) -> Any:
+        children.append(ChildDouble(limit, len(children), lambda child, args: None))
+        return children[-1]
+
+    worker = ProcessWorker(reactor=clock, spawn=spawn)
+    first, second = MemoryTask(abs, -1), MemoryTask(abs, -2)
+    worker.run(first)
+    worker.run(second)
+    clock.advance(0)
+    (child,) = children
+    while child.running is None or child.running[1] != (-2,):
+        child.step()
+    child.exit(-11)
+    clock.turn(isBackwards)
+    assert Heard(first.d).result == (-1,)
+    lost = errorOf(second.d)
+    assert isinstance(lost, WorkerLost)
+    assert (lost.signal, lost.begun) == (11, True)
+    worker.crash()
+    for each in children:
+        each.exit()
+    clock.turn()
