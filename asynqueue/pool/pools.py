@@ -38,6 +38,7 @@ from asynqueue.pool.results import AsyncResult, ResultHandler
 from asynqueue.pool.roles import CallTuple, Ending
 from asynqueue.pool.seat import Seat
 from asynqueue.pool.sources import MemberSource
+from asynqueue.pool.spawn import Spawned
 from asynqueue.pool.switchboard import Switchboard
 from asynqueue.pool.upkeep import Limits
 
@@ -71,6 +72,9 @@ class EventPool:
         proc_alive_timeout: float | None = None,
         on_process_exit: Callable[[int, int | None], Any] | None = None,
         putlocks: bool = True,
+        *,
+        spawn: Callable[[int], Spawned] = Spawned,
+        now: Callable[[], float] = monotonic,
     ) -> None:
         """
         @param processes: how many; C{None}: as many as this process may use cores.
@@ -88,6 +92,8 @@ class EventPool:
             minus the signal, of each process that is gone; C{None} if that cannot be
             known, as where SIGCHLD is ignored.
         @param putlocks: whether a process gets a call only when it has none.
+        @param spawn: starts a process, as L{Member} wants it.
+        @param now: tells the time, in seconds, as loops do with which it is registered.
         @raise ValueError: a number is out of its range.
         @raise TypeError: C{initargs} is a string.
         """
@@ -107,7 +113,9 @@ class EventPool:
         self._cause: BaseException | None = None
         # Whether this process is a fork, and its parent has the processes.
         self._isParents = False
-        self._board = Switchboard()
+        self._spawn = spawn
+        self._now = now
+        self._board = Switchboard(now=now)
         self.fileno_to_outq: dict[int, Member] = {}
         self._results = ResultHandler(
             fileno_to_outq=self.fileno_to_outq,
@@ -481,7 +489,15 @@ class EventPool:
 
     def _addSeat(self) -> None:
         self._seats.append(
-            Seat(self, lambda: self._board, self._limits, self._initial, reader=self)
+            Seat(
+                self,
+                lambda: self._board,
+                self._limits,
+                self._initial,
+                reader=self,
+                spawn=self._spawn,
+                now=self._now,
+            )
         )
 
     def _fill(self) -> None:
@@ -543,7 +559,7 @@ class EventPool:
         if job.accepted:
             return
         job.accepted = True
-        tell(job.callbacks.accepted, member.pid, monotonic())
+        tell(job.callbacks.accepted, member.pid, self._now())
         if job.soft is not None:
             soft = partial(self._softLimit, member, job, job.soft)
             job.timers.append(self._board.callLater(job.soft, soft))
@@ -634,9 +650,9 @@ class EventPool:
         @raise ForkError: it will not come here.
         """
         self._checkNoFork()
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = None if timeout is None else self._now() + timeout
         while not result.ready():
-            left = None if deadline is None else deadline - monotonic()
+            left = None if deadline is None else deadline - self._now()
             if left is not None and left <= 0:
                 return
             self._board.turn(left)

@@ -29,15 +29,22 @@ class _Delayed:
     """
 
     def __init__(
-        self, due: float, f: Callable[[], None], delayed: dict[_Delayed, None], hub: Hub | None
+        self,
+        due: float,
+        f: Callable[[], None],
+        delayed: dict[_Delayed, None],
+        hub: Hub | None,
+        now: Callable[[], float],
     ) -> None:
         """
         @param delayed: those that wait, in the order in which they were asked for.
+        @param now: tells the time, as in C{due}.
         """
         self.due = due
         self._f = f
         self._delayed = delayed
         self._timer: Timer | None = None
+        self._now = now
         delayed[self] = None
         if hub is not None:
             self.giveTo(hub)
@@ -47,7 +54,7 @@ class _Delayed:
         Have a loop make it, too.
         """
         self.takeBack()
-        self._timer = hub.callLater(max(0.0, self.due - monotonic()), self._ring)
+        self._timer = hub.callLater(max(0.0, self.due - self._now()), self._ring)
 
     def takeBack(self) -> None:
         """
@@ -84,7 +91,11 @@ class Switchboard:
     its end, and the loop waits for him.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, now: Callable[[], float] = monotonic) -> None:
+        """
+        @param now: tells the time, in seconds.
+        """
+        self._now = now
         self._hub: Hub | None = None
         self._readable: dict[int, Callable[[], None]] = {}
         self._writable: dict[int, Callable[[], None]] = {}
@@ -143,7 +154,7 @@ class Switchboard:
         if self.makeCalls():
             timeout = 0.0
         if self._delayed:
-            left = max(0.0, min(call.due for call in self._delayed) - monotonic())
+            left = max(0.0, min(call.due for call in self._delayed) - self._now())
             timeout = left if timeout is None else min(timeout, left)
         if timeout is not None:
             timeout = min(timeout, _LONGEST)
@@ -155,7 +166,7 @@ class Switchboard:
             if events & ~select.POLLIN:
                 # A writer to what is at its end finds out so, too.
                 self._writeTo(descriptor)
-        now = monotonic()
+        now = self._now()
         for call in sorted((c for c in self._delayed if c.due <= now), key=lambda c: c.due):
             call.run()
 
@@ -255,7 +266,8 @@ class Switchboard:
                 hub.awaitWritable(descriptor, partial(self._writeTo, descriptor))
 
     def callLater(self, seconds: float, f: Callable[[], None]) -> Timer:
-        return _Delayed(monotonic() + seconds, f, self._delayed, self._openHub())
+        due = self._now() + seconds
+        return _Delayed(due, f, self._delayed, self._openHub(), self._now)
 
     def _openHub(self) -> Hub | None:
         """
