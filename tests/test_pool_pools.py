@@ -92,3 +92,17 @@ def test_whoGoesEndsOnlyWhatItHasBegun(lined: Playing, change: str, made: list[i
     calls = [(child, *args) for child, *args in lined.made if args]
     assert sorted(number for _, number in calls) == [0, 1, 2, 3]
     assert sorted([child for child, _ in calls].count(old) for old in range(2)) == made
+
+
+def test_terminateWaitsForNobody() -> None:
+    """
+    Processes that were told to end, as their pool was closed, and have not, are killed when it
+    is terminated.
+    """
+    playing = Playing(2)
+    playing.play(2)
+    playing.pool.close()
+    assert not any(child.isKilled for child in playing.children)
+    playing.pool.terminate()
+    assert all(child.isKilled for child in playing.children)
+    playing.close()

@@ -310,11 +310,9 @@ class EventPool:
 
     def terminate(self) -> None:
         """
-        End all processes at once. Calls that wait, or have not begun, fail; those that
-        run fail when their processes are gone.
+        End all processes at once, also those that were told to end. Calls that wait, or
+        have not begun, fail; those that run fail when their processes are gone.
         """
-        if self._life is _Life.TERMINATED:
-            return
         self._life = _Life.TERMINATED
         members = self._members()
         notBegun = [job for member in members for job in member.takeBack()]
