@@ -31,6 +31,7 @@ WITHOUT_TWISTED = [
     "asynqueue.outcome",
     "asynqueue.pollers",
     "asynqueue.pool.child",
+    "asynqueue.testing.calls",
 ]
 
 FRAGMENT = re.compile(r"\+[a-zA-Z0-9-]+\.(feature|bugfix|doc|removal|misc)\.md")

@@ -14,30 +14,71 @@ Nothing here needs a certain test framework.
     L{MemoryChannel} is one without descriptors, and L{checkPoller} and
     L{pollerChecks} for pollers. L{Gate} is where the calls of a test
     wait, wherever they run.
+
+As the package itself, this one imports nothing until a name is asked for: the process in
+which a call of a test is made needs no more of it than the call.
 """
 
-from __future__ import annotations
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from asynqueue.testing.channels import (
-    ChannelCheck,
-    MemoryChannel,
-    channelChecks,
-    checkChannel,
-    memoryChannelPair,
-)
-from asynqueue.testing.conformance import WorkerCheck, checkWorker, workerChecks
-from asynqueue.testing.doubles import (
-    MemoryPrefetcher,
-    MemoryQueue,
-    MemoryTask,
-    MemoryWorker,
-    RecordingConsumer,
-    RecordingObserver,
-    advanceUntil,
-)
-from asynqueue.testing.gates import Gate
-from asynqueue.testing.pollers import PollerCheck, checkPoller, pollerChecks
-from asynqueue.testing.transports import RecordingTransport
+if TYPE_CHECKING:
+    from asynqueue.testing.channels import (
+        ChannelCheck as ChannelCheck,
+        MemoryChannel as MemoryChannel,
+        channelChecks as channelChecks,
+        checkChannel as checkChannel,
+        memoryChannelPair as memoryChannelPair,
+    )
+    from asynqueue.testing.conformance import (
+        WorkerCheck as WorkerCheck,
+        checkWorker as checkWorker,
+        workerChecks as workerChecks,
+    )
+    from asynqueue.testing.doubles import (
+        MemoryPrefetcher as MemoryPrefetcher,
+        MemoryQueue as MemoryQueue,
+        MemoryTask as MemoryTask,
+        MemoryWorker as MemoryWorker,
+        RecordingConsumer as RecordingConsumer,
+        RecordingObserver as RecordingObserver,
+        advanceUntil as advanceUntil,
+    )
+    from asynqueue.testing.gates import (
+        Gate as Gate,
+    )
+    from asynqueue.testing.pollers import (
+        PollerCheck as PollerCheck,
+        checkPoller as checkPoller,
+        pollerChecks as pollerChecks,
+    )
+    from asynqueue.testing.transports import (
+        RecordingTransport as RecordingTransport,
+    )
+
+# What type checkers see above, and where it is found when it is asked for.
+_HOME_OF = {
+    "ChannelCheck": "asynqueue.testing.channels",
+    "Gate": "asynqueue.testing.gates",
+    "MemoryChannel": "asynqueue.testing.channels",
+    "MemoryPrefetcher": "asynqueue.testing.doubles",
+    "MemoryQueue": "asynqueue.testing.doubles",
+    "MemoryTask": "asynqueue.testing.doubles",
+    "MemoryWorker": "asynqueue.testing.doubles",
+    "PollerCheck": "asynqueue.testing.pollers",
+    "RecordingConsumer": "asynqueue.testing.doubles",
+    "RecordingObserver": "asynqueue.testing.doubles",
+    "RecordingTransport": "asynqueue.testing.transports",
+    "WorkerCheck": "asynqueue.testing.conformance",
+    "advanceUntil": "asynqueue.testing.doubles",
+    "channelChecks": "asynqueue.testing.channels",
+    "checkChannel": "asynqueue.testing.channels",
+    "checkPoller": "asynqueue.testing.pollers",
+    "checkWorker": "asynqueue.testing.conformance",
+    "memoryChannelPair": "asynqueue.testing.channels",
+    "pollerChecks": "asynqueue.testing.pollers",
+    "workerChecks": "asynqueue.testing.conformance",
+}
 
 __all__ = [
     "ChannelCheck",
@@ -61,3 +102,16 @@ __all__ = [
     "pollerChecks",
     "workerChecks",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

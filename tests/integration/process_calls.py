@@ -5,7 +5,6 @@ imports little itself.
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import ctypes
 import functools
@@ -22,11 +21,9 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from itertools import count
 from typing import Any, NoReturn
-
-import psutil
 
 from asynqueue.testing.calls import Token
 
@@ -139,33 +136,6 @@ def waitInterrupted(gate: Token, path: str) -> None:
         raise
     finally:
         note(path, "finally")
-
-
-async def waitCancelled(gate: Token, path: str) -> None:
-    """
-    Wait in an event loop, and note what ends that.
-    """
-    try:
-        gate.signal()
-        await asyncio.sleep(60)
-    except BaseException as error:
-        note(path, f"{type(error).__module__}.{type(error).__name__}")
-        raise
-    finally:
-        note(path, "finally")
-
-
-async def swallowCancelled(gate: Token) -> None:
-    """
-    A coroutine that will not be cancelled.
-    """
-    gate.signal()
-    while True:
-        # It is cancelled where it waits only.
-        try:
-            await asyncio.sleep(60)
-        except BaseException:
-            pass
 
 
 # Those that end their process
@@ -674,40 +644,7 @@ def refuse() -> NoReturn:
     raise LookupError("no database today")
 
 
-# Coroutines and streams
-
-
-async def loopNumber() -> tuple[int, int]:
-    """
-    The process, and which event loop runs this.
-    """
-    await asyncio.sleep(0)
-    return os.getpid(), id(asyncio.get_running_loop())
-
-
-async def asyncRaise() -> NoReturn:
-    """
-    Fail.
-    """
-    await asyncio.sleep(0)
-    raise LookupError("from a coroutine")
-
-
-async def asyncExit() -> NoReturn:
-    """
-    Leave.
-    """
-    await asyncio.sleep(0)
-    sys.exit(5)
-
-
-async def asyncNumbers(end: int) -> AsyncIterator[int]:
-    """
-    Some numbers.
-    """
-    for number in range(end):
-        await asyncio.sleep(0)
-        yield number
+# Streams
 
 
 def largeItems(path: str, size: int) -> Iterator[bytes]:
@@ -836,6 +773,12 @@ def collectOften() -> None:
     gc.set_threshold(1)
 
 
+async def awaitedByNobody() -> None:
+    """
+    Do nothing.
+    """
+
+
 def collectAtExit() -> None:
     """
     Leave garbage that logs, warns and prints as it is collected, when this process ends.
@@ -844,7 +787,7 @@ def collectAtExit() -> None:
     Garbage()
     printing, waiting = Garbage(), Garbage()
     printing.last = weakref.finalize(printing, print, "collected")
-    waiting.last = loopNumber()
+    waiting.last = awaitedByNobody()
     atexit.register(gc.collect)
 
 
@@ -860,7 +803,8 @@ def limitMemory(more: int) -> None:
     """
     Allow this process so many bytes of address space more than it has.
     """
-    size = psutil.Process().memory_info().vms + more
+    with open("/proc/self/statm") as file:
+        size = int(file.read().split()[0]) * mmap.PAGESIZE + more
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 

@@ -17,7 +17,7 @@ from twisted.internet.defer import gatherResults
 
 from asynqueue import ProcessQueue
 from asynqueue.pool import callables
-from tests.integration import process_calls as calls
+from tests.integration import coroutine_calls, process_calls as calls
 from tests.integration.process_checks import Used, residentBytes
 
 # Coroutines
@@ -31,13 +31,13 @@ async def test_coroutines() -> None:
     and exits are those of their calls.
     """
     queue = ProcessQueue(1)
-    loops = await gatherResults([queue.call(calls.loopNumber) for _ in range(20)])
+    loops = await gatherResults([queue.call(coroutine_calls.loopNumber) for _ in range(20)])
     with pytest.raises(LookupError, match="from a coroutine"):
-        await queue.call(calls.asyncRaise)
+        await queue.call(coroutine_calls.asyncRaise)
     with pytest.raises(SystemExit) as caught:
-        await queue.call(calls.asyncExit)
+        await queue.call(coroutine_calls.asyncExit)
     assert caught.value.code == 5
-    loops.append(await queue.call(calls.loopNumber))
+    loops.append(await queue.call(coroutine_calls.loopNumber))
     assert len(set(loops)) == 1
     await queue.shutdown()
 
@@ -50,13 +50,13 @@ async def test_asyncGenerators() -> None:
     stopped is closed.
     """
     queue = ProcessQueue(1)
-    items = [item async for item in await queue.call(calls.asyncNumbers, 2000)]
+    items = [item async for item in await queue.call(coroutine_calls.asyncNumbers, 2000)]
     assert items == list(range(2000))
-    assert [item async for item in await queue.call(calls.asyncNumbers, 0)] == []
-    some = await queue.call(calls.asyncNumbers, 10**9)
+    assert [item async for item in await queue.call(coroutine_calls.asyncNumbers, 0)] == []
+    some = await queue.call(coroutine_calls.asyncNumbers, 10**9)
     assert [await anext(some), await anext(some)] == [0, 1]
     some.stop()
-    assert await queue.call(calls.loopNumber)
+    assert await queue.call(coroutine_calls.loopNumber)
     await queue.shutdown()
 
 
@@ -244,6 +244,7 @@ async def test_twoQueues() -> None:
     assert used.more() == {}
 
 
+@pytest.mark.bulk
 @ensureDeferred
 async def test_manyLives() -> None:
     """
@@ -260,6 +261,7 @@ async def test_manyLives() -> None:
     assert used.more() == {}
 
 
+@pytest.mark.bulk
 @ensureDeferred
 async def test_hundredThousand() -> None:
     """

@@ -19,7 +19,7 @@ from asynqueue.pool import upkeep
 from asynqueue.testing import Gate
 from asynqueue.testing.calls import nextNumber, waitAt
 from tests.doubles import Heard, readingLogs
-from tests.integration import process_calls as calls
+from tests.integration import coroutine_calls, process_calls as calls
 from tests.integration.process_checks import Used, until
 
 MB = 1 << 20
@@ -43,7 +43,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     ("wait", "error"),
     [
         (calls.waitInterrupted, "TaskInterrupted"),
-        (calls.waitCancelled, "asyncio.exceptions.CancelledError"),
+        (coroutine_calls.waitCancelled, "asyncio.exceptions.CancelledError"),
     ],
 )
 async def test_cancelled(wait: Any, error: str, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ async def test_cancelled(wait: Any, error: str, tmp_path: Path) -> None:
 
 
 @ensureDeferred
-@pytest.mark.parametrize("swallow", [calls.swallowForever, calls.swallowCancelled])
+@pytest.mark.parametrize("swallow", [calls.swallowForever, coroutine_calls.swallowCancelled])
 async def test_cancelledInVain(swallow: Any) -> None:
     """
     A task that will not end when it is cancelled is killed after the grace; only its
