@@ -4,9 +4,12 @@ How much hypothesis tries, which tests are models, and what several tests use.
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
-from collections.abc import Callable, Iterator
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 from hypothesis import settings
@@ -34,11 +37,42 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
-    Mark each state machine as a model, whoever wrote it: C{-m model} selects them.
+    Mark each state machine as a model, whoever wrote it: C{-m model} selects them. What
+    hypothesis drives is bulk: which lines it runs is a matter of chance.
     """
     for item in items:
-        if hasattr(getattr(item, "obj", None), "_hypothesis_state_machine_class"):
+        test = getattr(item, "obj", None)
+        if hasattr(test, "_hypothesis_state_machine_class"):
             item.add_marker("model")
+        if getattr(test, "is_hypothesis_test", False):
+            item.add_marker("bulk")
+
+
+def pytest_collection_finish() -> None:
+    """
+    Have the garbage collector leave alone what is there before the first test: it is large,
+    stays to the end, and would be searched by each collection.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """
+    Measure no coverage during a bulk test, which would take several times as long: tests
+    with less of the same run the same lines.
+    """
+    if item.get_closest_marker("bulk") is None:
+        return (yield)
+    ours, ofThreads = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)  # type: ignore[arg-type]
+    try:
+        return (yield)
+    finally:
+        threading.settrace(ofThreads)  # type: ignore[arg-type]
+        sys.settrace(ours)
 
 
 @pytest.fixture

@@ -232,6 +232,7 @@ def raw(ends: list[Any]) -> Any:
     return ends
 
 
+@pytest.mark.bulk
 def test_withoutMemfdFilesAreUsed(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Where the system has no anonymous memory, files without names serve as well.

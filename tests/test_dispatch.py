@@ -1242,6 +1242,7 @@ class CountingClock(Clock):
         return super().callLater(when, what, *args, **kw)
 
 
+@pytest.mark.bulk
 def test_manyTasksThatEndAtOnceDoNotRecurse() -> None:
     """
     100,000 queued tasks that end at once are done, and the reactor has its turns.
@@ -1257,6 +1258,7 @@ def test_manyTasksThatEndAtOnceDoNotRecurse() -> None:
     assert clock.asked > 1
 
 
+@pytest.mark.bulk
 @pytest.mark.parametrize("options", [{}, {"doNext": True}, {"doLast": True}])
 def test_longChainsDoNotRecurse(options: Any) -> None:
     """
@@ -1279,6 +1281,7 @@ def test_longChainsDoNotRecurse(options: Any) -> None:
     assert count == 20_000
 
 
+@pytest.mark.bulk
 def test_shutdownWhileTheLoopIsPostponed() -> None:
     """
     A queue that gave the reactor a turn can be shut down in it.

@@ -142,6 +142,7 @@ def test_missingModule(stdlib: Any, tmp_path: Path) -> None:
         stdlib.measure(str(tmp_path / "nothing.py"))
 
 
+@pytest.mark.bulk
 def test_modulesAreThoseOfTheStandardLibrary(stdlib: Any) -> None:
     """
     All modules of the standard library are listed, once, and no other.

@@ -10,6 +10,7 @@ from math import log2
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import Phase, given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -342,6 +343,7 @@ def test_laneThatComesLaterFindsWhatWaits() -> None:
 # Shares -----------------------------------------------------------------------
 
 
+@pytest.mark.bulk
 def test_sharesAreTheWeights() -> None:
     """
     Of 100 backlogged flows of random niceness each gets its weight's part of
@@ -525,6 +527,7 @@ class Tag(float):
         return float(self) == other
 
 
+@pytest.mark.bulk
 def test_pickLooksAtFewFlows() -> None:
     """
     With 10,000 flows a task costs a number of comparisons that grows like the

@@ -85,6 +85,7 @@ def test_whatCannotBeIteratedIsEmpty(notIterable: Any) -> None:
     assert list(dr) == []
 
 
+@pytest.mark.bulk
 @pytest.mark.parametrize("loop", [looped, lambda dr: ensureDeferred(loopedAsynchronously(dr))])
 def test_manyReadyItemsDoNotRecurse(loop: Any) -> None:
     """
@@ -93,6 +94,7 @@ def test_manyReadyItemsDoNotRecurse(loop: Any) -> None:
     assert len(outcomeOf(loop(Deferator(iter(range(100_000)))))) == 100_000
 
 
+@pytest.mark.bulk
 @pytest.mark.parametrize("loop", [looped, lambda dr: ensureDeferred(loopedAsynchronously(dr))])
 def test_manyAwaitedItemsDoNotRecurse(loop: Any) -> None:
     """

@@ -231,6 +231,7 @@ def test_aConsumerThatRaisesStopsTheIteration() -> None:
     assert consumer.unregistered == 1
 
 
+@pytest.mark.bulk
 def test_manyItemsDoNotRecurse() -> None:
     """
     100,000 items that are ready are written in one loop.

@@ -132,6 +132,7 @@ def test_anAnswerAfterTheStopIsNotHeard() -> None:
     assert list(holder[0]) == []
 
 
+@pytest.mark.bulk
 def test_manyAnswersDoNotRecurse() -> None:
     """
     20,000 answers that are there at once are no deeper than one.

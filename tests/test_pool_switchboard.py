@@ -241,6 +241,7 @@ def test_manyThreadsAreHeard(board: Switchboard) -> None:
     assert all(numbers == list(range(5000)) for numbers in made.values())
 
 
+@pytest.mark.bulk
 def test_aFullPipeIsNoHindrance(board: Switchboard) -> None:
     """
     More can be asked for between two turns than the pipe has room for.

@@ -111,6 +111,7 @@ def found(items: list[Any]) -> list[Any]:
     return [Lost if type(item) is Lost else item for item in loaded]
 
 
+@pytest.mark.bulk
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("number", [1, 2, 3, 1000, 1001, 2500])
 def test_eachItemByItself(bad: Any, number: int) -> None:

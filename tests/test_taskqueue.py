@@ -987,6 +987,7 @@ def test_mapNeedsRoomForTwo(ahead: Any) -> None:
         MemoryQueue().map(str, [1], ahead=ahead)
 
 
+@pytest.mark.bulk
 def test_mapOfManyDoesNotRecurse() -> None:
     """
     A long map whose calls end at once needs no deep stack.

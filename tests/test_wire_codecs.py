@@ -49,7 +49,11 @@ SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
 )
 VALUES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner)
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text() | st.integers(), inner, max_size=4)
+    ),
+    max_leaves=12,
 )
 
 
@@ -142,7 +146,7 @@ def test_plainValuesComeBackTheSame(value: Any) -> None:
         assert codec.decode(*codec.encode(value)) == value
 
 
-@given(args=st.lists(VALUES), kw=st.dictionaries(st.text(), VALUES))
+@given(args=st.lists(VALUES, max_size=4), kw=st.dictionaries(st.text(), VALUES, max_size=4))
 def test_argumentsComeBackTheSame(args: list[Any], kw: dict[str, Any]) -> None:
     """
     What a function is called with is what it was to be called with.

@@ -323,6 +323,7 @@ def test_manyItemsTravelTogether() -> None:
     assert station.kinds(number).count(Kind.ITEMS) < 200
 
 
+@pytest.mark.bulk
 def test_iteratorsTakeTurns() -> None:
     """
     A long iterator does not keep another one, that began after it, from ending first.
@@ -617,7 +618,7 @@ async def test_iteratorsInThreadsGive() -> None:
         number = station.call("numbers", 5000, flags=THREAD)
         station.credit(number, 6000)
         while Kind.END not in station.kinds(number):
-            await deferToDelay(0)
+            await deferToDelay(0.01)
         assert station.items(number) == list(range(5000))
     finally:
         await queue.shutdown()

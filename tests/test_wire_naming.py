@@ -183,6 +183,7 @@ def test_codeIsDefinedOnce() -> None:
     assert names.told == [("define", 1), ("define", 2)]
 
 
+@pytest.mark.bulk
 def test_codeIsForgotten() -> None:
     """
     Of thousands of functions a host is told to forget the older ones.

@@ -235,6 +235,7 @@ def test_readyForTheSlots() -> None:
     assert tasks[-1].ready.called  # type: ignore[attr-defined]
 
 
+@pytest.mark.bulk
 def test_aheadOverALongWay() -> None:
     """
     Over a long way a fast host is sent calls ahead.
@@ -1113,6 +1114,7 @@ def test_eventsOfALife() -> None:
     assert observer.names() == ["queued", "begun", "done", "left"]
 
 
+@pytest.mark.bulk
 def test_manyAtOnce() -> None:
     """
     Thousands of calls have each its own result, whatever order the host ends them in.

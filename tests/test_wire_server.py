@@ -511,6 +511,7 @@ def test_manyStrangers(server: WireServer, reactor: Reactor) -> None:
     assert caller.value() == 2
 
 
+@pytest.mark.bulk
 def test_whoHasProvedItselfIsNoStranger(server: WireServer, reactor: Reactor) -> None:
     """
     Queues that have proved themselves take no stranger's place, also while their

@@ -254,6 +254,7 @@ def test_lossAfterTheEndIsNone() -> None:
     assert far.heard == [0, 1, Sink.END]
 
 
+@pytest.mark.bulk
 def test_aDeferatorOfThousands() -> None:
     """
     A Deferator over it gives all items in order, and holds only a few.

@@ -68,6 +68,7 @@ def test_sendsNoLongCallsAhead() -> None:
     assert window.size == 4
 
 
+@pytest.mark.bulk
 def test_hasAnEnd() -> None:
     """
     There is a most, whatever the rate; and one that is given is kept to from the

@@ -121,6 +121,7 @@ async def test_asynchronousGenerator() -> None:
     await queue.shutdown()
 
 
+@pytest.mark.bulk
 @ensureDeferred
 async def test_manyThatEndAtOnce() -> None:
     """

@@ -91,6 +91,7 @@ def executors() -> Iterator[None]:
     EXECUTORS.close()
 
 
+@pytest.mark.bulk
 @pytest.mark.parametrize("check", [*checksOf("process"), *checksOf("loky"), *checksOf("dask")])
 def test_conforms(check: WorkerCheck) -> Deferred[None]:
     """

@@ -132,6 +132,7 @@ async def shutDownInEachState(kind: str) -> None:
         await gatherResults([each.close(), end.close()])
 
 
+@pytest.mark.bulk
 @bounded
 async def test_shutdownInEachStateOfAnIterator() -> None:
     """

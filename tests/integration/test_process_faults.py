@@ -87,6 +87,7 @@ async def manyWhileKilled(path: Path, retries: int) -> tuple[list[Heard], int]:
     return heard, killer.kills
 
 
+@pytest.mark.bulk
 @ensureDeferred
 async def test_killedWithRetries(tmp_path: Path) -> None:
     """
@@ -100,6 +101,7 @@ async def test_killedWithRetries(tmp_path: Path) -> None:
     assert used.more() == {}
 
 
+@pytest.mark.bulk
 @ensureDeferred
 async def test_killedWithoutRetries(tmp_path: Path) -> None:
     """

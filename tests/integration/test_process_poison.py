@@ -71,6 +71,7 @@ async def test_anItemThatNoProcessLivesToBegin() -> None:
     await queue.shutdown()
 
 
+@pytest.mark.bulk
 @pytest.mark.measured
 def test_aPoolGivesSuchACallUp() -> None:
     """

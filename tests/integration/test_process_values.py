@@ -217,6 +217,7 @@ async def test_largerThanTheDefault() -> None:
     await queue.shutdown()
 
 
+@pytest.mark.bulk
 @ensureDeferred
 @pytest.mark.parametrize("kind", [bytearray, numpy.ones])
 async def test_largeValuesAreFreed(kind: Any) -> None:

@@ -354,6 +354,7 @@ def test_errorsKeepTheirTypes(either: Driven) -> None:
     assert heard.of("error") == [(error,)]
 
 
+@pytest.mark.bulk
 def test_manyCalls(driven: Driven) -> None:
     """
     Two thousand calls all end, each with its own value, and each told once.

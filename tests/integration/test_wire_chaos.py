@@ -158,6 +158,7 @@ def _expected(failure: Any) -> None:
     failure.trap(WorkerLost, TaskTimedOut, CancelledError)
 
 
+@pytest.mark.bulk
 @pytest.mark.parametrize("seed", range(3))
 @ensureDeferred
 async def test_chaos(seed: int, hosts: Hosts) -> None:

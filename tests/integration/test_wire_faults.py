@@ -125,6 +125,7 @@ async def test_killedAndBackWithRetries(index: int, hosts: Hosts) -> None:
     assert twice <= notedBy(path, first.pid) & notedBy(path, second.pid)
 
 
+@pytest.mark.bulk
 @ensureDeferred
 async def test_killedAgainAndAgain(hosts: Hosts) -> None:
     """
@@ -253,6 +254,7 @@ async def test_goodbyeWaitsForWhatRuns(hosts: Hosts) -> None:
     await queue.shutdown()
 
 
+@pytest.mark.bulk
 @ensureDeferred
 async def test_aHundredThousand(hosts: Hosts) -> None:
     """
@@ -300,6 +302,7 @@ async def test_generatorThatIsNeverFinished(hosts: Hosts) -> None:
 # The clock
 
 
+@pytest.mark.bulk
 @pytest.mark.parametrize("jump", [-1e6, 1e6])
 @ensureDeferred
 async def test_clockJump(jump: float, hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,6 +334,7 @@ async def test_clockJump(jump: float, hosts: Hosts, monkeypatch: pytest.MonkeyPa
 # Shutdown
 
 
+@pytest.mark.bulk
 @pytest.mark.parametrize("patience", [None, 0.05])
 @pytest.mark.parametrize(
     "state", ["nobody", "idle", "loaded", "large", "iterating", "lost", "silent"]

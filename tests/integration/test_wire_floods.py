@@ -132,6 +132,7 @@ async def test_largeStreamsThatNeverCome(attacked: Attacked) -> None:
     assert "more than 64 large messages" in await peer.refusal()
 
 
+@pytest.mark.bulk
 @pytest.mark.parametrize("kind", [CANCEL, RECALL, CREDIT, CLOSE, FORGET])
 @ensureDeferred
 async def test_aboutNothing(kind: int, attacked: Attacked) -> None:

@@ -175,6 +175,7 @@ async def test_longInterruption(hosts: Hosts, link: Link) -> None:
     await far.queue.shutdown()
 
 
+@pytest.mark.bulk
 @ensureDeferred
 async def test_interruptedTransfer(hosts: Hosts, link: Link) -> None:
     """
@@ -248,6 +249,7 @@ async def test_killedBehindTheLink(hosts: Hosts, link: Link) -> None:
     await far.queue.shutdown()
 
 
+@pytest.mark.bulk
 @ensureDeferred
 async def test_otherHostsGoOn(hosts: Hosts, link: Link) -> None:
     """

@@ -261,6 +261,7 @@ async def test_badBox(said: bytes, rogue: Rogue) -> None:
     assert isinstance(heard.error, WorkerLost)
 
 
+@pytest.mark.bulk
 @pytest.mark.parametrize("slots", [0, 1, 2**63, 2**64 - 1])
 @ensureDeferred
 async def test_absurdCapacity(slots: int, rogue: Rogue) -> None:

@@ -278,6 +278,7 @@ def attack(host: Host, said: bytes, staying: deque[socket.socket]) -> None:
             connection.close()
 
 
+@pytest.mark.bulk
 @pytest.mark.random
 def test_thousandsOfStrangers(host: Host) -> None:
     """

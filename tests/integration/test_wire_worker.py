@@ -186,6 +186,7 @@ async def test_retriesAfterDeath(folder: str) -> None:
     hosts[1].kill()
 
 
+@pytest.mark.bulk
 @ensureDeferred
 async def test_manyCallsThroughManyDeaths(folder: str) -> None:
     """
@@ -437,6 +438,7 @@ async def test_threads() -> None:
     await serving.close()
 
 
+@pytest.mark.bulk
 @pytest.mark.parametrize("codec", ["pickle", "cbor"])
 @ensureDeferred
 async def test_manyMegabytes(codec: str) -> None:
