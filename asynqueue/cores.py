@@ -39,11 +39,13 @@ def _quotas(root: Path) -> Iterator[float]:
                 quota, _, period = _read(folder / "cpu.max").partition(" ")
                 yield from _quota(quota, period)
         elif "cpu" in controllers.split(","):
-            for folder in _around(mounted / controllers, path):
-                quota, period = (
-                    _read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")
-                )
-                yield from _quota(quota, period)
+            # Where the folder is named in another order, there is a link of this name.
+            for name in (controllers, "cpu"):
+                for folder in _around(mounted / name, path):
+                    quota, period = (
+                        _read(folder / f"cpu.cfs_{each}_us") for each in ("quota", "period")
+                    )
+                    yield from _quota(quota, period)
 
 
 def _around(mounted: Path, path: str) -> Iterator[Path]:

@@ -86,6 +86,11 @@ def test_withoutTheSystemsWord(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             {"cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000"},
             None,
         ),
+        (
+            "4:cpuacct,cpu:/x",
+            {"cpu/x/cpu.cfs_quota_us": "100000", "cpu/x/cpu.cfs_period_us": "100000"},
+            1,
+        ),
         ("4:cpuset:/x", {"cpuset/cpu.cfs_quota_us": "1", "cpuset/cpu.cfs_period_us": "1"}, None),
         # What nobody expects is no quota.
         ("0::/", {"cpu.max": ""}, None),

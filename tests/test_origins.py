@@ -99,9 +99,11 @@ def test_whatIsRelayedKeepsItsGlobals(main: dict[str, Any]) -> None:
     """
     Also what was sent from there to a third has the globals of its program.
     """
-    own = there(main["own"])
+    own, setOwn = there(main["own"]), there(main["setOwn"])
     own.__globals__["OWN"] = 7
     assert there(own)() == 7
+    there(setOwn)()
+    assert there(own)() == 5
 
 
 def test_sentinelsAreFoundByTheirNames(main: dict[str, Any]) -> None:

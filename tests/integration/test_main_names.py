@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from asynqueue.codec import dumps
+from asynqueue.exchange import pmap
 from asynqueue.pool.callables import Callables
-from asynqueue.program import Told
+from asynqueue.program import ELSEWHERE, Told
 from tests.mains import mainOf
 
 pytestmark = pytest.mark.measured
@@ -370,6 +372,17 @@ def test_attributesOfClassesThatCallsSet(main: dict[str, Any], other: Other) -> 
 SHARING = ["take", "takeNamed", "enclosed", "attributed", "isSame"]
 
 
+def test_whatIsMadeAnewAndIsTheSame(main: dict[str, Any], other: Other) -> None:
+    """
+    Data that is made again, and is the same, is not told again.
+    """
+    exec("def f(): return ITEMS, NESTED", main)
+    for _ in range(2):
+        exec("ITEMS = [1]\nNESTED = {'a': [1]}", main)
+        assert other.call(main["f"]) == repr(([1], {"a": [1]}))
+    assert len(other.told) == 1
+
+
 @pytest.mark.parametrize("change", ["STATE.name = 'new'", "SHARED['b'] = []", "SHARED = {}"])
 @pytest.mark.parametrize("name", SHARING)
 def test_whatDefinitionsShareIsOneObject(
@@ -396,3 +409,16 @@ def test_whatHasOnlyItsNameIsOneObject(main: dict[str, Any], other: Other) -> No
     other.call(main["states"])
     exec("def f(): return [each is UNSET for each in MANY]\nMANY = [UNSET, Unset()]", main)
     assert other.call(main["f"]) == "[True, False]"
+
+
+def test_onlyNewerClassesAreTakenElsewhere(main: dict[str, Any]) -> None:
+    """
+    In another program a class that comes late leaves what has come since.
+    """
+    exec("def size(): return Base.size", main)
+    first = dumps(main["size"], ELSEWHERE)
+    main["Base"].size = 2
+    second = dumps(main["size"], ELSEWHERE)
+    # A fork has another main program than the one that sends.
+    sizes = pmap(lambda pickled: [pickle.loads(each)() for each in pickled], [[second, first]])
+    assert list(sizes) == [[2, 2]]
