@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -25,6 +25,7 @@ from asynqueue.workers.asynchronous import AsyncWorker
 from asynqueue.workers.process import ProcessWorker
 from asynqueue.workers.thread import ThreadWorker
 from tests.doubles import outcomes
+from tests.ends import Odd, OddAsynchronous, leaving, raises
 
 # No wait here may be a hang.
 PATIENCE = 20
@@ -38,55 +39,6 @@ def soon(d: Any) -> Deferred[Any]:
     """
     waited: Deferred[Any] = Deferred.fromCoroutine(d) if asyncio.iscoroutine(d) else d
     return waited.addTimeout(PATIENCE, theReactor())
-
-
-def leaving(error: BaseException) -> Iterator[int]:
-    """
-    Iterate, and raise what ends programs.
-    """
-    yield from range(3)
-    raise error
-
-
-class Odd:
-    """
-    An iterator that ends by the wrong exception.
-    """
-
-    def __init__(self, error: type[Exception]) -> None:
-        self.error = error
-        self.left = 2
-
-    def __iter__(self) -> Any:
-        return self
-
-    def __next__(self) -> int:
-        self.left -= 1
-        if self.left < 0:
-            raise self.error
-        return self.left
-
-
-class OddAsynchronous(Odd):
-    """
-    The same, asynchronously.
-    """
-
-    __iter__ = None  # type: ignore[assignment]
-    __next__ = None  # type: ignore[assignment]
-
-    def __aiter__(self) -> Any:
-        return self
-
-    async def __anext__(self) -> int:
-        return Odd.__next__(self)
-
-
-def raises(error: type[BaseException]) -> Any:
-    """
-    Raise it.
-    """
-    raise error("of a call")
 
 
 async def allOf(items: AsyncIterator[Any]) -> list[Any]:

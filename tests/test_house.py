@@ -83,8 +83,11 @@ def secondsToImport(name: str) -> float:
 # Imports modules, each as the first of AsynQueue, and prints those that fail or install a
 # reactor. What takes long to be imported, and is not ours, is imported once.
 FIRST_IMPORTS = """
-import importlib, os, sys
-import cloudpickle, twisted.application.service, twisted.internet.asyncioreactor
+import gc, importlib, os, sys
+import automat, click, cloudpickle, psutil, rich.console, rich.progress
+import twisted.application.internet, twisted.internet.asyncioreactor, twisted.internet.endpoints
+import twisted.internet.ssl, twisted.protocols.amp
+gc.disable()
 for name in sys.argv[1:]:
     if os.fork():
         if os.wait()[1]:

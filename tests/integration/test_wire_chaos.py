@@ -24,7 +24,7 @@ __all__ = ["hosts"]
 
 # How many tasks there are, and how many seconds are between two events; more for a long
 # trial.
-MANY = int(os.environ.get("ASYNQUEUE_TEST_CHAOS", "1500"))
+MANY = int(os.environ.get("ASYNQUEUE_TEST_CHAOS", "700"))
 INTERVAL = 0.05
 
 HOSTS = 3

@@ -17,7 +17,7 @@ from asynqueue import QueueRunError, TaskQueue, WireWorker, WorkerLost
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.reactors import theReactor
 from tests.doubles import Heard
-from tests.integration.process_checks import until
+from tests.integration.process_checks import PATIENCE, until
 from tests.integration.wire_faults import Faults, Hosts, hosts, notedBy, notes
 
 __all__ = ["hosts"]
@@ -262,9 +262,9 @@ async def test_aHundredThousand(hosts: Hosts) -> None:
     """
     workers = [Watched(hosts.start().description) for _ in range(2)]
     queue = TaskQueue(*workers)
-    heard = [Heard(queue.call("square", number)) for number in range(100_000)]
-    await until(lambda: all(each.results for each in heard))
-    assert [each.result for each in heard] == [number * number for number in range(100_000)]
+    made = gatherResults([queue.call("square", number) for number in range(100_000)])
+    results = await made.addTimeout(PATIENCE, theReactor())
+    assert results == [number * number for number in range(100_000)]
     assert min(worker.statistics().ended for worker in workers) > 10_000
     await queue.shutdown()
 
