@@ -12,6 +12,7 @@ a caller that waits for it learns how it ended. This module imports no Twisted.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from typing import Any, NamedTuple
 from weakref import WeakSet
@@ -32,6 +33,7 @@ from asynqueue.exchange.messages import (
     Messages,
 )
 from asynqueue.exchange.process import Process, processOf
+from asynqueue.forks import isParents, tellForks
 from asynqueue.framing import Frame
 from asynqueue.outcome import Raised, Returned, cannotSend, raised
 
@@ -107,7 +109,9 @@ class Channel:
         # What was acknowledged, and not received.
         self._kept: deque[Frame] = deque()
         self._isTold = False
+        self._owner = os.getpid()
         openChannels.add(self)
+        tellForks(self)
 
     def __del__(self) -> None:
         # Without messages, there was nothing to connect.
@@ -319,12 +323,21 @@ class Channel:
             process.wait(_PATIENCE)
         self.abandon()
 
-    def abandon(self) -> None:
+    def forked(self) -> None:
+        """
+        This is a fork of the process that has it: close the copy, or who waits at the other
+        end would not see that the parent has gone.
+        """
+        self.abandon(isParents(self._owner))
+
+    def abandon(self, reason: str = "") -> None:
         """
         Close what this process has of it, of which another one has a copy.
+
+        @param reason: why, for the errors of those who use it all the same.
         """
         openChannels.discard(self)
-        self._messages.close()
+        self._messages.close(reason)
         if self._process is not None:
             self._process.close()
 
@@ -382,5 +395,5 @@ class Channel:
         return WorkerLostError(self.pid, code, None, self._doing, reason)
 
 
-# The channels of this process: a process that is created by it closes its copies.
+# The channels of this process that are open.
 openChannels: WeakSet[Any] = WeakSet()

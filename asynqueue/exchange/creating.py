@@ -61,16 +61,6 @@ class ToCreator(Protocol):
         """
 
 
-def abandonInherited() -> None:
-    """
-    Close this process's copies of its parent's channels: who waits at their other
-    ends would not see that the parent has gone.
-    """
-    for channel in list(openChannels):
-        channel.abandon()
-    openChannels.clear()
-
-
 def created(doing: str = "") -> Channel:
     """
     Create a process, which goes on from here.
@@ -89,7 +79,6 @@ def created(doing: str = "") -> Channel:
         raise
     if process is None:
         here.close()
-        abandonInherited()
         return Channel(0, there, there)
     there.close()
     return Channel(process.pid, here, here, doing, Before())

@@ -18,10 +18,12 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from asynqueue.checks import wholeNumber
+from asynqueue.errors import ForkError
 from asynqueue.exchange.channel import Channel
 from asynqueue.exchange.creating import create, start
 from asynqueue.exchange.reserve import Call, Reserve
 from asynqueue.exchange.watching import Watching
+from asynqueue.forks import tellForks
 
 # What the system says when there is no room for a process, or its descriptors.
 NO_ROOM = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
@@ -103,6 +105,9 @@ class Exchange:
         self._running: dict[Channel, _Run] = {}
         self._waiting: deque[Call] = deque()
         self._places = 0
+        # The computations of the parent of this process, if it is a fork.
+        self._inherited: set[int] = set()
+        tellForks(self)
         for channel in channels or ():
             self.add(channel)
 
@@ -110,6 +115,17 @@ class Exchange:
         # It and what it watches know each other: they would go late.
         if "_watching" in vars(self):
             self._watching.close()
+
+    def forked(self) -> None:
+        """
+        This is a fork of the process that has the computations: forget them, and begin anew.
+        """
+        self._inherited.update(run.place for run in self._running.values())
+        self._inherited.update(call.place for call in self._waiting)
+        self._running.clear()
+        self._waiting.clear()
+        self.removed = []
+        self._watching, self._reserve = Watching(), Reserve()
 
     def add(self, channel: Channel) -> None:
         """
@@ -183,6 +199,9 @@ class Exchange:
     def finish(self) -> None:
         """
         Store what comes until all is done, and all processes have ended.
+
+        @raise ForkError: this process is a fork, and there were computations when it began:
+            they are its parent's. It is raised once.
         """
         try:
             while self.unfinished():
@@ -190,6 +209,7 @@ class Exchange:
         finally:
             if not self.unfinished():
                 self._reserve.tidy()
+        self._tellInherited()
 
     def store(self, timeout: float | None = None) -> None:
         """
@@ -301,6 +321,15 @@ class Exchange:
         self._watching.remove(channel)
         if self.autoclose:
             self._reserve.close(channel)
+
+    def _tellInherited(self) -> None:
+        """
+        All is done; but not what the parent of this process does.
+        """
+        count = len(self._inherited)
+        self._inherited.clear()
+        if count:
+            raise ForkError(f"waiting for {count} computations", "exchange")
 
     def _newPlace(self) -> int:
         self._places += 1

@@ -143,6 +143,8 @@ class Messages:
                 os.set_blocking(number, False)
         self._link: _Link = _Pair(self._read, self._write)
         self._sharing: SharingChannel | None = None
+        # Why it is closed, if it is.
+        self._reason = "the channel is closed"
         if read is write and isinstance(read, socket.socket) and read.family == socket.AF_UNIX:
             self._link = self._sharing = SharingChannel(read)
 
@@ -208,15 +210,19 @@ class Messages:
         @raise OSError: it is closed.
         """
         if self.life is Life.CLOSED:
-            raise OSError(errno.EBADF, "the channel is closed")
+            raise OSError(errno.EBADF, self._reason)
 
-    def close(self) -> None:
+    def close(self, reason: str = "") -> None:
         """
         Close this end. It may be called more than once.
+
+        @param reason: why, for the errors of those who use it all the same.
         """
         if self.life is Life.CLOSED:
             return
         self.life = Life.CLOSED
+        if reason:
+            self._reason += f": {reason}"
         if self._sharing is not None:
             self._sharing.close()
         for number, end in self._ends.items():

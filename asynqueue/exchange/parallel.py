@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, overload
 
 from asynqueue.cores import cores
-from asynqueue.errors import FrameError, MaybeEncodingError
+from asynqueue.errors import ForkError, FrameError, MaybeEncodingError
 from asynqueue.exchange.channel import Delivery, valueOf
 from asynqueue.exchange.creating import ToCreator
 from asynqueue.exchange.exchange import Exchange
@@ -157,6 +157,7 @@ class Map(Exchange):
 
         @raise IndexError: no such computation was started.
         @raise LookupError: its channel was removed before it had a result.
+        @raise ForkError: this process is a fork, and the computation is its parent's.
         """
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
@@ -168,6 +169,8 @@ class Map(Exchange):
         if not self.unfinished():
             self._reserve.tidy()
         deliveries = self._results.get(place, [])
+        if place in self._inherited:
+            raise ForkError(f"waiting for computation {index}", "exchange")
         if self.continuous:
             return [valueOf(delivery) for delivery in deliveries]
         if not deliveries:
@@ -185,7 +188,8 @@ class Queue(Exchange, Iterator[Any]):
     An exchange that gives results in the order of their arrival.
 
     It is an iterator, which waits for them, and raises what a computation has
-    raised; it goes on after that. Its length is how many results have arrived and
+    raised; it goes on after that. In a fork it raises L{ForkError<asynqueue.errors.ForkError>}
+    once for what its parent computes. Its length is how many results have arrived and
     were not given yet.
     """
 
@@ -217,6 +221,7 @@ class Queue(Exchange, Iterator[Any]):
         if not self.unfinished():
             self._reserve.tidy()
         if not self._arrived:
+            self._tellInherited()
             raise StopIteration
         return _sane(lambda: valueOf(self._arrived.popleft()))
 

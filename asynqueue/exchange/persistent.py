@@ -24,11 +24,12 @@ from weakref import ref
 from asynqueue.descriptors import holdStandard
 from asynqueue.errors import AcknowledgementError, WorkerLostError
 from asynqueue.exchange.channel import Channel, openChannels
-from asynqueue.exchange.creating import abandonInherited, noteOuter, serve
+from asynqueue.exchange.creating import noteOuter, serve
 from asynqueue.exchange.exchange import NO_ROOM, Exchange
 from asynqueue.exchange.parallel import Queue
 from asynqueue.exchange.process import fork, leave
 from asynqueue.exchange.reserve import Call
+from asynqueue.forks import tellForks
 from asynqueue.outcome import describeCall
 from asynqueue.program import ELSEWHERE
 
@@ -61,6 +62,7 @@ class PersistentChannel:
         # How many of those were received.
         self._given = 0
         openChannels.add(self)
+        tellForks(self)
 
     @property
     def sent(self) -> int:
@@ -133,6 +135,12 @@ class PersistentChannel:
         Give up the address, and close all. It may be called more than once.
         """
         self._giveUp()
+        self.abandon()
+
+    def forked(self) -> None:
+        """
+        This is a fork of the process that has it: leave the address to that.
+        """
         self.abandon()
 
     def abandon(self) -> None:
@@ -316,6 +324,11 @@ class PersistentExchange(Exchange):
         self._unconnected: dict[str, Call] = {}
         super().__init__(*args, **kw)
 
+    def forked(self) -> None:
+        self._inherited.update(call.place for call in self._unconnected.values())
+        self._unconnected.clear()
+        super().forked()
+
     # An address comes first, as in the documents that promise these names.
 
     def start(  # type: ignore[override]
@@ -445,8 +458,7 @@ def _background(address: str, doing: str) -> PersistentChannel | None:
         raise
     if between is None:
         here.close()
-        abandonInherited()
-        return _detached(Channel(0, there, there), address)
+        return _detached(there, address)
     there.close()
     status = Channel(0, here, here)
     try:
@@ -460,16 +472,23 @@ def _background(address: str, doing: str) -> PersistentChannel | None:
     return None
 
 
-def _detached(status: Channel, address: str) -> PersistentChannel:
+def _detached(end: socket.socket, address: str) -> PersistentChannel:
     """
     Become a process without parent, terminal and output, that listens.
 
-    @param status: where to say how that went.
+    @param end: of a channel, on which to say how that went.
     """
     try:
         os.setsid()
-        if fork(bound=False) is not None:
-            leave(0)
+        child = fork(bound=False)
+    except BaseException as error:
+        # It must not go on in the code of the parent.
+        _refuse(Channel(0, end, end), error)
+    if child is not None:
+        leave(0)
+    # Channels stay with the process that has made them.
+    status = Channel(0, end, end)
+    try:
         endpoint = _listening(address)
         nothing = os.open(os.devnull, os.O_RDWR)
         for number in range(3):

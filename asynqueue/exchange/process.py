@@ -103,6 +103,8 @@ class Process:
 
 # The children that nobody has seen end.
 children: dict[int, Process] = {}
+# Those of its parent are not a fork's.
+os.register_at_fork(after_in_child=children.clear)
 
 
 def _descriptorOf(pid: int) -> int:
@@ -162,7 +164,6 @@ def _beginAnew(parent: int) -> None:
     """
     What a child forgets of its parent, and, if that is given, how it follows it.
     """
-    children.clear()
     atexit._clear()
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():

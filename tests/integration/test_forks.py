@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).with_name("fork_program.py")
+EXCHANGE_PROGRAM = Path(__file__).with_name("fork_exchange_program.py")
 WIRE_PROGRAM = Path(__file__).with_name("fork_wire_program.py")
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -96,3 +97,35 @@ def test_connectionsBelongToTheParent(part: str, parents: list[str], forks: list
     said += [f"fork {line}" for line in forks]
     assert sorted(ran.stdout.splitlines()) == sorted(said), ran.stderr
     assert (ran.stderr, ran.returncode) == ("", 0)
+
+
+NOT_HERE = "ForkError: waiting for"
+
+
+@pytest.mark.parametrize(
+    ("part", "parents", "forks"),
+    [
+        (
+            "map",
+            ["0", "1", "2", "3"],
+            ["0", f"{NOT_HERE} computation 1", f"{NOT_HERE} computation 2", "3"],
+        ),
+        ("queue", ["[0, 1, 2]", "[4]", "None"], [f"{NOT_HERE} 3 computations", "[4]", "None"]),
+        ("persistent", ["[5]", "[]"], [f"{NOT_HERE} 1 computations", "[]"]),
+        (
+            "channel",
+            ["None", "1", "0"],
+            [*["OSError: [Errno 9] the channel is closed"] * 2, "None"],
+        ),
+    ],
+    ids=["map", "queue", "persistent", "channel"],
+)
+def test_computationsAreTheParents(part: str, parents: list[str], forks: list[str]) -> None:
+    """
+    In a fork, exchanges begin anew: of what their parent computes nothing is taken, and who
+    waits for it there is told. The parent gets all its results.
+    """
+    ran = run(EXCHANGE_PROGRAM, part)
+    said = [f"fork {line}" for line in forks]
+    said += [f"parent {line}" for line in ("fork ends 0", *parents)]
+    assert (ran.stdout.splitlines(), ran.stderr, ran.returncode) == (said, "", 0)
