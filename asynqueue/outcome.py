@@ -240,7 +240,7 @@ ITERATOR, ASYNC_ITERATOR = Shape
 
 
 # What surely is no iterator, and needs no closer look.
-_VALUES = frozenset({bool, bytes, complex, dict, float, int, list, set, str, tuple, type(None)})
+VALUES = frozenset({bool, bytes, complex, dict, float, int, list, set, str, tuple, type(None)})
 
 _FILE_METHODS = ("read", "readline", "readinto")
 
@@ -258,7 +258,7 @@ def shapeOf(value: object) -> Shape | None:
     """
     kind = type(value)
     try:
-        if kind in _VALUES:
+        if kind in VALUES:
             return None
         if issubclass(kind, AsyncIterator):
             shape = ASYNC_ITERATOR

@@ -35,7 +35,7 @@ from asynqueue.constancy import isConstant
 from asynqueue.descriptors import holdStandard
 from asynqueue.framing import LARGEST, Frame, Unavailable, checkSize
 from asynqueue.mainmodule import adopt, learn, whyMissing
-from asynqueue.outcome import cannotSend, complain, shapeOf
+from asynqueue.outcome import VALUES, cannotSend, complain, shapeOf
 from asynqueue.pool.performing import Performer, halfImported
 from asynqueue.pool.printing import install
 from asynqueue.pool.protocol import RETURNED, SKIPPED, SMALLEST, Kind, Words
@@ -201,7 +201,7 @@ class Child:
                 f = self._defined(name)
             args, kw = ((), {}) if packed is None else pickle.loads(packed, buffers=buffers)
             value = self._performer.perform(number, f, args, kw)
-            stays = not raw and shapeOf(value) is not None
+            stays = type(value) not in VALUES and not raw and shapeOf(value) is not None
         except BaseException as error:
             # The seam to user code: exits and interrupts of the task are outcomes,
             # too, and so is what its arguments raise as they are unpickled.
@@ -303,7 +303,10 @@ class Child:
             # What a call has printed comes before its result.
             self._flush()
         with self._lock:
-            self._write(kind, number, body, buffers)
+            try:
+                self._channel.send(kind, number, body, buffers)
+            except OSError as error:
+                raise self._cannotSend(error) from None
         if self._late:
             self._sendLate()
 
@@ -318,20 +321,19 @@ class Child:
             try:
                 if self._late:
                     kind, body = self._late.popleft()
-                    self._write(kind, 0, body, ())
+                    self._channel.send(kind, 0, body)
+            except OSError as error:
+                raise self._cannotSend(error) from None
             finally:
                 self._lock.release()
 
-    def _write(self, kind: int, number: int, body: Any, buffers: Sequence[Any]) -> None:
-        try:
-            self._channel.send(kind, number, body, buffers)
-        except (BrokenPipeError, ConnectionResetError):
-            raise _ParentGone from None
-        except OSError:
-            if self._channel.fileno() >= 0:
-                raise
-            # This is a fork.
-            raise _ParentGone from None
+    def _cannotSend(self, error: OSError) -> BaseException:
+        """
+        Return what is to be raised where the system cannot send. The channel of a fork is
+        closed.
+        """
+        isLost = isinstance(error, BrokenPipeError | ConnectionResetError)
+        return _ParentGone() if isLost or self._channel.fileno() < 0 else error
 
     def _report(self, kind: Kind, body: bytes) -> None:
         """

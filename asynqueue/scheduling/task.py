@@ -21,7 +21,7 @@ from asynqueue.awaitable import AwaitableDeferred
 from asynqueue.errors import ImplementationError, MaybeEncodingError, TaskTimedOut, WorkerLost
 from asynqueue.failures import isOf
 from asynqueue.interfaces import ITask
-from asynqueue.outcome import describeCall
+from asynqueue.outcome import VALUES, describeCall
 from asynqueue.scheduling.options import CallOptions
 
 _log = Logger()
@@ -253,14 +253,18 @@ class Task:
         """
         if self.state is ENDED:
             return
-        try:
-            isDeferred = isOf(value, Deferred)
-        except MaybeEncodingError as error:
-            self.errback(Failure(error))
-            return
-        if isDeferred:
-            value.addCallbacks(self.callback, self.errback)
-            return
+        kind = type(value)
+        # Most values need no closer look; a class with a metaclass of somebody's may not be
+        # looked up.
+        if type(kind) is not type or kind not in VALUES:
+            try:
+                isDeferred = isOf(value, Deferred)
+            except MaybeEncodingError as error:
+                self.errback(Failure(error))
+                return
+            if isDeferred:
+                value.addCallbacks(self.callback, self.errback)
+                return
         self.state = ENDED
         if self._timer is not None:
             self._stopTimer()

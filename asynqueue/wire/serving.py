@@ -25,7 +25,7 @@ from asynqueue.errors import (
 )
 from asynqueue.failures import caught
 from asynqueue.framing import Frame
-from asynqueue.outcome import cannotSend
+from asynqueue.outcome import VALUES, cannotSend
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.wire.admission import Admission, Call, isQualified, slotsOf
@@ -44,10 +44,6 @@ _RAW, _THREAD, _WATCHED, _URGENT, _DEFINED = (
     int(flag) for flag in (Flag.RAW, Flag.THREAD, Flag.WATCHED, Flag.URGENT, Flag.DEFINED)
 )
 _FLAGS = _RAW | _THREAD | _WATCHED | _URGENT | _DEFINED
-
-# What is surely sent as it is, and does not stay here.
-_VALUES = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
-
 
 # While so many bytes wait to be sent, no call begins; and no iterator gives items while
 # there are so many.
@@ -346,7 +342,7 @@ class Host:
         """
         A call has returned: say what. A hot path.
         """
-        if type(value) not in _VALUES:
+        if type(value) not in VALUES:
             credit = self._credits.pop(number, 0)
             if self._iterations.begin(number, value, credit):
                 return
