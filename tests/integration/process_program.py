@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
-from asynqueue import ProcessQueue, WorkerLost
+from asynqueue import ProcessQueue
 from asynqueue.reactors import theReactor
 from asynqueue.testing import Gate
 from tests.integration import process_calls as calls
@@ -148,37 +148,40 @@ async def doMain() -> None:
 
 async def doFew() -> None:
     """
-    There are too few descriptors for another child.
+    There are too few descriptors for another child, and then enough.
     """
     import resource
 
-    queue = ProcessQueue(1)
     was = resource.getrlimit(resource.RLIMIT_NOFILE)
     outcomes = []
     # It is fork and exec that fail, or what comes before or after.
     for more in range(14):
+        queue = ProcessQueue(1)
         used = len(os.listdir("/proc/self/fd")) - 1
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + more, was[1]))
-        try:
-            await queue.call(pow, 2, 5)
-        except Exception as error:
-            outcomes.append(type(error).__name__)
-        else:
-            outcomes.append("done")
+        outcomes.append(await outcome(queue))
+        resource.setrlimit(resource.RLIMIT_NOFILE, was)
+        if outcomes[-1] == "done":
             break
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, was)
         assert len(os.listdir("/proc/self/fd")) - 1 == used
-    while outcomes[-1] != "done":
-        # It tries again when a while has passed.
-        try:
-            await queue.call(pow, 2, 5)
-            outcomes.append("done")
-        except WorkerLost:
-            await deferLater(loop, 0.05)
+        while (last := await outcome(queue)) != "done":
+            # It tries again when a while has passed.
+            assert last == "WorkerLost"
+            await deferLater(loop, 0.01)
+        await queue.shutdown()
     print(*sorted(set(outcomes)))
     await queue.shutdown()
     loop.stop()
+
+
+async def outcome(queue: ProcessQueue) -> str:
+    """
+    What comes of a call.
+    """
+    try:
+        return "done" if await queue.call(pow, 2, 5) == 32 else "wrong"
+    except Exception as error:
+        return type(error).__name__
 
 
 def ofMain(number: int) -> int:

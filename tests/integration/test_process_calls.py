@@ -191,6 +191,7 @@ async def test_sentOnce() -> None:
     await queue.shutdown()
 
 
+@pytest.mark.bulk
 @pytest.mark.measured
 @ensureDeferred
 async def test_manyCallables() -> None:

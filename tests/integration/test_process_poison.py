@@ -22,6 +22,7 @@ _TOO_LARGE = 1 << 26
 _ALLOWED = 1 << 24
 
 
+@pytest.mark.bulk
 @pytest.mark.parametrize(("count", "retries"), [(1, 0), (3, 0), (2, 2)])
 @ensureDeferred
 async def test_aCallThatNoProcessLivesToBegin(count: int, retries: int) -> None:
@@ -53,6 +54,7 @@ async def test_aCallThatNoProcessLivesToBegin(count: int, retries: int) -> None:
     await queue.shutdown()
 
 
+@pytest.mark.bulk
 @ensureDeferred
 async def test_anItemThatNoProcessLivesToBegin() -> None:
     """
