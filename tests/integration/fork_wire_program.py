@@ -25,7 +25,7 @@ from asynqueue.pollers import ReactorPoller
 from asynqueue.testing import Gate
 from asynqueue.testing.calls import waitAt
 from asynqueue.wire.hub import WireHub
-from tests.doubles import Heard
+from tests.doubles import Heard, errorOf
 from tests.integration.wire_hosts import Universe
 
 # Seconds after which something does not happen.
@@ -144,6 +144,35 @@ async def dialing(reactor: Any, family: Family) -> None:
     family.end()
     if not isFork():
         await manager.shutdown().addTimeout(PATIENCE, reactor)
+
+
+async def spawning(reactor: Any, family: Family) -> None:
+    """
+    Fork when a server is ready, another one is not, and a third has a connection over its
+    standard input and output.
+    """
+    manager = ServerManager(grace=1)
+    first, second = manager.newSocket(), manager.newSocket()
+    await manager.spawn(first)
+    await manager.spawn("third", stdio=True)
+    third = TaskQueue(WireWorker(None, "third"))
+    assert await third.call(abs, -3) == 3
+    spawned = Heard(manager.spawn(second))
+    family.fork()
+    await spawned.d.addTimeout(PATIENCE, reactor)
+    if isFork():
+        say("spawned", type(spawned.error).__name__, manager.pids)
+        say("again", type(errorOf(manager.spawn(second))).__name__)
+        await manager.shutdown().addTimeout(PATIENCE, reactor)
+        os._exit(0)
+    family.end()
+    say("spawned", spawned.result in manager.pids, len(manager.pids))
+    queue = TaskQueue(WireWorker(None, first), WireWorker(None, second))
+    await calls(queue, int, reactor)
+    await calls(third, int, reactor)
+    for each in (queue, third):
+        await each.shutdown().addTimeout(PATIENCE, reactor)
+    await manager.shutdown().addTimeout(PATIENCE, reactor)
 
 
 async def server(reactor: Any, family: Family) -> None:
@@ -278,7 +307,7 @@ def run(part: Callable[[Any, Family], Awaitable[None]]) -> None:
 
 
 if __name__ == "__main__":
-    PARTS = {each.__name__: each for each in (worker, dialing, server, hub, reactor)}
+    PARTS = {each.__name__: each for each in (worker, dialing, spawning, server, hub, reactor)}
     if "asyncio" in sys.argv:
         asyncioreactor.install()
     run(PARTS[sys.argv[1]])

@@ -80,6 +80,11 @@ REACTOR = ["read b'!'", "woke up"], ["woke up"]
         ("worker", *WORKER),
         ("worker asyncio", *WORKER),
         ("dialing", ["calls True"], ["calls True"]),
+        (
+            "spawning",
+            [*["calls True"] * 2, "spawned True 3"],
+            ["again WireError", "spawned ForkError []"],
+        ),
         ("server", [*["calls True"] * 2, "listens True"], [*["calls True"] * 2, "has None"]),
         ("hub", ["calls True"] * 3, ["has None", "workers 0"]),
         ("reactor", *REACTOR),
