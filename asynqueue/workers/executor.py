@@ -4,6 +4,7 @@ A worker that has its tasks done by a C{concurrent.futures.Executor}.
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
@@ -21,6 +22,7 @@ from zope.interface import implementer
 from asynqueue.codec import dumps, located
 from asynqueue.errors import Unsendable, WorkerError, WorkerLost
 from asynqueue.failures import caught, failureOf
+from asynqueue.forks import isParents, tellForks
 from asynqueue.interfaces import (
     ICancellingWorker,
     IFailingWorker,
@@ -213,6 +215,10 @@ class ExecutorWorker:
         self._stopped = Waiters()
         self._resignator: Callable[[], None] | None = None
         self._returner: Callable[[Sequence[ITask]], None] | None = None
+        self._process = os.getpid()
+        # In a fork, the tasks that its parent has.
+        self._inherited: list[ITask] = []
+        tellForks(self)
 
     @property
     def slots(self) -> int:
@@ -333,11 +339,12 @@ class ExecutorWorker:
             return []
         self._life = _Life.CRASHED
         self._fault.stop()
-        left = [task for task in self._futures if not task.ended]
+        left = [task for task in (*self._inherited, *self._futures) if not task.ended]
+        self._inherited = []
         # Only threads advance iterators.
         running = sum(future.running() for future in self._futures.values()) if self._here else 0
         futures, self._futures = self._futures, {}
-        cancelled = [task for task in left if futures[task].cancel()]
+        cancelled = [task for task in left if task in futures and futures[task].cancel()]
         self._notBegun = cancelled if self._tellsBegun else []
         left += self._iterators.crash(running, executorWorkers(self._executor))
         self._checkStopped()
@@ -362,12 +369,38 @@ class ExecutorWorker:
         if future is not None:
             future.cancel()
 
+    def forked(self) -> None:
+        """
+        The threads of the executor are the parent's, also those that see to its processes, and
+        have its locks. Here it takes nothing, and is not touched.
+        """
+        if self._outbox is not None and self._life is not _Life.CRASHED:
+            if self._life is _Life.SERVING:
+                self._life = _Life.BROKEN
+            self._shutdown = False
+            self._inherited, self._futures = list(self._futures), {}
+            self._theReactor().callLater(0, self._leaveToParent)
+
+    def _leaveToParent(self) -> None:
+        reason = f"its executor is not this process' own: {isParents(self._process)}"
+        self._noteLoss(reason)
+        self._iterators.fail(reason)
+        tasks, self._inherited = self._inherited, []
+        for task in tasks:
+            call = describeCall(*task.callTuple)
+            task.errback(Failure(WorkerLost(call, self._name, reason=reason)))
+        self._resign()
+        self._checkStopped()
+
     def submit(self, job: Step | Close) -> None:
         """
         Have a thread of the executor do something for an iterator. May be called
         in any thread.
         """
         assert self._outbox is not None
+        if self._process != os.getpid():
+            # The iterator is the parent's, too.
+            return
         try:
             self._executor.submit(job.do, self._outbox.put)
         except Exception as error:

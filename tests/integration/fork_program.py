@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
 from twisted.internet.task import react
 
-from asynqueue import ProcessQueue, TaskPool, TaskQueue, ThreadQueue
+from asynqueue import ExecutorWorker, ProcessQueue, TaskPool, TaskQueue, ThreadQueue
 from asynqueue.testing import Gate
 from asynqueue.testing.calls import waitAt
 from tests.doubles import Heard
@@ -54,10 +55,15 @@ def whatComes(function: Any, *args: Any) -> Any:
         return type(error).__name__
 
 
-async def fork(reactor: Any, queue: TaskQueue) -> None:
+async def fork(reactor: Any, queue: TaskQueue, executor: type[Executor] | None = None) -> None:
     """
     Fork while a call runs and another one waits.
+
+    @param executor: makes the calls, if the queue has no workers of its own.
     """
+    own = None
+    if executor is not None:
+        queue.attachWorker(ExecutorWorker(executor(1)))
     gate = Gate()
     runs = Heard(queue.call(waitAt, gate.token))
     waits = Heard(queue.call(abs, -1))
@@ -65,11 +71,16 @@ async def fork(reactor: Any, queue: TaskQueue) -> None:
     isFork = forkedHere()
     if not isFork:
         gate.open()
+    elif executor is not None:
+        own = executor(1)
+        queue.attachWorker(ExecutorWorker(own))
     say("next", await queue.call(abs, -2).addTimeout(PATIENCE, reactor))
     say("waited", waits.result)
     await runs.d.addTimeout(PATIENCE, reactor)
     say("ran", type(runs.error).__name__ if isFork else runs.result)
     await queue.shutdown().addTimeout(PATIENCE, reactor)
+    if own is not None:
+        own.shutdown()
     if isFork:
         # The end of the reactor would shut the gate, which is the parent's, too.
         os._exit(0)
@@ -102,6 +113,10 @@ if __name__ == "__main__":
             react(lambda reactor: fork(reactor, ProcessQueue(1)))
         case "threads":
             react(lambda reactor: fork(reactor, ThreadQueue()))
+        case "threadexecutor":
+            react(lambda reactor: fork(reactor, TaskQueue(), ThreadPoolExecutor))
+        case "processexecutor":
+            react(lambda reactor: fork(reactor, TaskQueue(), ProcessPoolExecutor))
         case "pool":
             forkPool(True)
         case "turned":

@@ -42,13 +42,21 @@ ran None 1 2
 
 @pytest.mark.parametrize(
     ("part", "said"),
-    [("processes", QUEUE), ("threads", QUEUE), ("pool", POOL), ("turned", POOL)],
-    ids=["processes", "threads", "pool", "turned"],
+    [
+        ("processes", QUEUE),
+        ("threads", QUEUE),
+        ("threadexecutor", QUEUE),
+        ("processexecutor", QUEUE),
+        ("pool", POOL),
+        ("turned", POOL),
+    ],
+    ids=["processes", "threads", "threadexecutor", "processexecutor", "pool", "turned"],
 )
 def test_forkBeginsAnew(part: str, said: str) -> None:
     """
-    In a fork, queues begin anew: what ran is lost there, what waits is done. A pool must be
-    started anew, and raises until it is. The parent is not touched.
+    In a fork, queues begin anew, those of executors with another one: what ran is lost there,
+    what waits is done. A pool must be started anew, and raises until it is. The parent is not
+    touched.
     """
     ran = run(PROGRAM, part)
     assert (ran.stdout, ran.stderr, ran.returncode) == (said, "", 0)
