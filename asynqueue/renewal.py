@@ -15,7 +15,7 @@ import select
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 from weakref import WeakSet
@@ -42,8 +42,10 @@ def renewInForks(driver: Any) -> None:
 
 def _forked() -> None:
     installed = installedReactor()
-    for driver in {*_used, *([] if installed is None else [installed])}:
-        _renew(driver)
+    with ExitStack() as stack:
+        # All are renewed, whatever is wrong with one of them.
+        for driver in {*_used, *([] if installed is None else [installed])}:
+            stack.callback(_renew, driver)
 
 
 def _renew(driver: Any) -> None:
@@ -92,7 +94,7 @@ def _renewLoop(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _isEpoll(poller: Any) -> bool:
-    return hasattr(select, "epoll") and isinstance(poller, select.epoll)
+    return hasattr(select, "epoll") and isinstance(poller, select.epoll) and not poller.closed
 
 
 def _renewEpoll(poller: Any, watched: Mapping[int, int]) -> None:

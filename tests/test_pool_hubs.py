@@ -226,6 +226,22 @@ def timerThreads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "asynqueue timers"]
 
 
+def inFork(f: Callable[[], Any]) -> int:
+    """
+    Do something in a fork, and nothing else.
+
+    @return: its exit code.
+    """
+    pid = os.fork()
+    if not pid:
+        try:
+            f()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 # What is a hub
 
 
@@ -723,3 +739,52 @@ def test_aLateEventIsHarmless(plain: PlainLoop) -> None:
     late()
     other.cancel()
     assert made == []
+
+
+# Forks
+
+
+def test_aForkLetsGoForItself(hub: Hub, driver: Driver, sockets: Any) -> None:
+    """
+    What a fork lets go is watched by its parent as before, and stands there for a connection
+    that has ended.
+    """
+    here, there = sockets
+    came: list[bytes] = []
+    hub.watch(here.fileno(), lambda: came.append(here.recv(1)))
+
+    def letGo() -> None:
+        hub.letGo(here.fileno())
+        assert here.recv(1) == b""
+
+    assert inFork(letGo) == 0
+    there.send(b"1")
+    driver.until(lambda: came)
+    assert came == [b"1"]
+    hub.unwatch(here.fileno())
+
+
+def test_aForkRenewsWhatItCan() -> None:
+    """
+    A reactor that is closed keeps no other from having its own poller in a fork.
+    """
+    closed, *drivers = (reactorDriver() for _ in range(4))
+    hubs = [hubOf(driver.loop) for driver in (closed, *drivers)]
+    closed.loop._poller.close()
+    reading, writing = os.pipe()
+    for hub in hubs[1:]:
+        hub.watch(reading, lambda: None)
+
+    def unwatch() -> None:
+        for hub in hubs[1:]:
+            hub.unwatch(reading)
+
+    assert inFork(unwatch) == 0
+    os.write(writing, b"!")
+    for driver in drivers:
+        poller = driver.loop._poller
+        assert reading in [descriptor for descriptor, _ in poller.poll(0)]
+        driver.close()
+    (waker,) = closed.loop._internalReaders
+    for descriptor in (reading, writing, waker.i, waker.o):
+        os.close(descriptor)
