@@ -514,6 +514,21 @@ def test_tooMuchMemoryInACall(house: House) -> None:
     assert house.hub.clock.getDelayedCalls() == []
 
 
+@pytest.mark.parametrize("end", ["cancel", "renew"])
+def test_nobodyLooksAtTheMemoryOfOneThatIsGone(house: House, end: str) -> None:
+    """
+    Nothing is due any more when a child has died that was not wanted any more.
+    """
+    seat = house.build(Limits(maxTasks=1, maxMemory=MEGABYTE))
+    seat.fill()
+    child = house.child
+    child.comeUp()
+    child.give("one")
+    getattr(seat, end)()
+    child.die(signal=9)
+    assert house.hub.clock.getDelayedCalls() == []
+
+
 def test_idleTimeout(house: House) -> None:
     """
     One without work goes after its time; work begins that time anew.

@@ -312,8 +312,8 @@ class Seat:
         falseStart = not member.isUp and member in (self.member, self._coming, self._full)
         if member is self.member:
             self.member = None
-            # With no work it needs neither.
             self._stopTimer("idle")
+        if not any(other.held for other in self._members):
             self._stopTimer("memory")
         if member is self._coming:
             self._coming = None

@@ -155,7 +155,7 @@ class ProcessWorker:
         @param spawn: starts a process; it is given C{largest}. A test may have a double of
             one.
         @param now: tells the time, in seconds, for the pauses after starts that failed.
-        @raise ValueError: a limit has no sense.
+        @raise ValueError: a limit is out of its range.
         @raise TypeError: C{series} or C{initargs} is a string, or a series is not hashable.
         """
         self.iQualified: list[Any] = seriesOf(series)
