@@ -69,6 +69,9 @@ def _renew(driver: Any) -> None:
 def _renewReactor(reactor: Any) -> None:
     for waker in reactor._internalReaders:
         _renewPair(os.pipe, getattr(waker, "i", -1), getattr(waker, "o", -1))
+    if reactor.waker in reactor._internalReaders:
+        # What a thread of the parent has asked for may have had its word in the old one.
+        reactor.wakeUp()
     pool = reactor.threadpool
     if pool is not None and pool.started:
         # Another one is made when it is wanted. This one's locks may be held for ever.

@@ -89,3 +89,18 @@ def test_nothingIsLeftBehind() -> None:
         if reactor.calls:
             reactor.calls.pop(0)()
     assert sorted(collected) == [(name, number) for name in range(4) for number in range(5000)]
+
+
+def test_aForkIsWoken() -> None:
+    """
+    A fork is woken by itself: a thread that was about to do so is the parent's.
+    """
+    reactor, batches = Reactor(), []
+    outbox: Outbox[int] = Outbox(reactor, batches.append)
+    outbox.put(1)
+    reactor.calls.clear()
+    outbox.forked()
+    outbox.put(2)
+    for call in reactor.calls:
+        call()
+    assert batches == [[1, 2]]

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from asynqueue.forks import tellForks
 from asynqueue.interfaces import ITask
 
 T = TypeVar("T")
@@ -47,6 +48,13 @@ class Outbox(Generic[T]):
         self._collect = collect
         self._items: deque[T] = deque()
         self._woken = False
+        tellForks(self)
+
+    def forked(self) -> None:
+        """
+        This is a fork: a thread of the parent may have been about to wake its reactor.
+        """
+        self._reactor.callFromThread(self._empty)
 
     def put(self, item: T) -> None:
         """

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from twisted.internet import asyncioreactor
@@ -280,7 +281,17 @@ async def reactor(reactor: Any, family: Family) -> None:
     transport: Any = Read(reading)
     poller.add_channel(transport)
     await deferToThread(abs, -1)
+    # Timed calls come last before the reactor waits.
+    await deferLater(reactor, 0)
+    called: Deferred[None] = Deferred()
+    thread = Thread(target=reactor.callFromThread, args=(called.callback, None))
+    thread.start()
+    thread.join()
     family.fork()
+    late = reactor.callLater(PATIENCE, lambda: None)
+    await called
+    say("called", reactor.seconds() < late.getTime())
+    late.cancel()
     await family.meet()
     if isFork():
         poller.del_channel(transport)

@@ -78,7 +78,7 @@ def run(program: Path, *parts: str) -> subprocess.CompletedProcess[str]:
 
 
 WORKER = ["calls True", "ran None", "waited 1"], ["calls True", "ran WorkerLost True", "waited 1"]
-REACTOR = ["read b'!'", "woke up"], ["woke up"]
+REACTOR = ["called True", "read b'!'", "woke up"], ["called True", "woke up"]
 
 
 @pytest.mark.measured
