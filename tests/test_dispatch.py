@@ -851,6 +851,18 @@ def test_detachReassignGivesAwayWhatHasNotBegun() -> None:
     assert [outcome(each) for each in heard] == ["value"] * 3
 
 
+def test_detachReassignOfAWorkerThatStops() -> None:
+    """
+    A worker that is leaving already, and hands over all that it waited for, is gone.
+    """
+    queue, worker, heard = prefetched(3)
+    worker.end(worker.tasks[0])
+    leaving = [Heard(queue.detachWorker(worker, reassign=again)) for again in (False, True)]
+    assert [each.result for each in leaving] == [[], []]
+    queue.attachWorker(Instant())
+    assert all(each.results for each in heard)
+
+
 def test_detachReassignOfAWorkerThatTakesOneAtATime() -> None:
     """
     A worker that lines nothing up has nothing to give away.

@@ -405,11 +405,13 @@ class Dispatcher:
 
         left: Deferred[list[Task]] = Deferred(outOfPatience)
         ledger.waiters.append(left)
-        stopping = ledger.post is Post.LEAVING
+        isToStop = ledger.post is not Post.LEAVING
         self._retire(ledger, Post.LEAVING)
         if reassign and ledger.prefetching and ledger.post is Post.LEAVING:
             self._takeBack(ledger, self._handedOver(ledger))
-        if ledger.post is Post.LEAVING and not stopping:
+            # One that stops already may have waited for what it has handed over.
+            isToStop = True
+        if ledger.post is Post.LEAVING and isToStop:
             maybeDeferred(ledger.worker.stop).addBoth(self._stopped, ledger)
         if limit is not None and not left.called:
             left.addTimeout(limit, theReactor(self.reactor))
