@@ -245,13 +245,17 @@ VALUES = frozenset({bool, bytes, complex, dict, float, int, list, set, str, tupl
 _FILE_METHODS = ("read", "readline", "readinto")
 
 
+# Those of their subclasses that have C{__next__} are no iterators either.
+_CONTAINERS = (str, bytes, bytearray, memoryview, list, tuple, dict, set, frozenset)
+
+
 def shapeOf(value: object) -> Shape | None:
     """
     Tell whether a result is an iterator by design: its type has C{__iter__} and
     C{__next__}, or C{__aiter__} and C{__anext__}.
 
-    A file is none, nor is what can be read as one, nor is a proxy, which says that it is of
-    another class than it is. It is the type that counts: somebody's C{__class__} and
+    A container is none, nor is a file or what can be read as one, nor is a proxy, which says
+    that it is of another class than it is. It is the type that counts: somebody's C{__class__} and
     C{__getattr__} may raise, but this never does. A hot path.
 
     @return: its shape if it is an iterator; C{None}: it goes to the caller as it is.
@@ -269,7 +273,9 @@ def shapeOf(value: object) -> Shape | None:
     except BaseException:
         # Somebody's metaclass: what cannot be looked at is no iterator by design.
         return None
-    return None if kind in ProxyTypes or _isProxy(value) or _isFile(value) else shape
+    if kind in ProxyTypes or issubclass(kind, _CONTAINERS):
+        return None
+    return None if _isProxy(value) or _isFile(value) else shape
 
 
 def _isProxy(value: object) -> bool:

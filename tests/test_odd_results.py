@@ -136,6 +136,16 @@ async def itsItems(result: Any) -> None:
         pass
 
 
+class Ring(list[int]):
+    """
+    A container whose items can be taken in turn.
+    """
+
+    def __next__(self) -> int:
+        self.append(self.pop(0))
+        return self[-1]
+
+
 def numbers() -> Iterator[int]:
     yield from range(3)
 
@@ -152,13 +162,14 @@ AS_THEY_ARE = [
     lambda: codecs.getreader("utf-8")(io.BytesIO(b"a\n")),
     Lines,
     Wrapped,
+    partial(Ring, [1, 2]),
 ]
 
 
 @pytest.mark.parametrize("make", [*VALUES, *AS_THEY_ARE])
 def test_whatOnlyLooksLikeAnIteratorIsNone(make: Callable[[], Any]) -> None:
     """
-    Files, proxies and what cannot be looked at go to the caller as they are.
+    Files, containers, proxies and what cannot be looked at go to the caller as they are.
     """
     value = make()
     assert shapeOf(value) is None

@@ -4,6 +4,8 @@ L{Timer}.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 from twisted.internet.task import Clock
 
 from asynqueue.timers import Timer, later
@@ -69,3 +71,17 @@ def test_whatIsDueMayBeCancelledInAnyState() -> None:
     due.cancel()
     clock.advance(1.0)
     assert calls == ["made"]
+
+
+def test_whatIsDueHasNoContext() -> None:
+    """
+    A call that is due has the context variables of nobody.
+    """
+    clock = Clock()
+    seen: list[str] = []
+    variable: ContextVar[str] = ContextVar("variable", default="nobody's")
+    later(clock, 1.0, lambda: seen.append(variable.get()))
+    token = variable.set("somebody's")
+    clock.advance(1.0)
+    variable.reset(token)
+    assert seen == ["nobody's"]

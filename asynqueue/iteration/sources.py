@@ -24,9 +24,6 @@ from asynqueue.outcome import ITERATOR, shapeOf
 
 _log = Logger()
 
-# Those of their subclasses that have C{__next__} are none, too.
-_NO_ITERATORS = (str, bytes, bytearray, memoryview, list, tuple, dict, set, frozenset, Deferred)
-
 
 def isIterator(x: object) -> bool:
     """
@@ -36,7 +33,7 @@ def isIterator(x: object) -> bool:
     and what iterates asynchronously, as a Deferator does. A function that makes iterators
     is not one itself.
     """
-    return shapeOf(x) is ITERATOR and not issubclass(type(x), _NO_ITERATORS)
+    return shapeOf(x) is ITERATOR and not issubclass(type(x), Deferred)
 
 
 def _isDeferred(item: object) -> bool:
