@@ -8,7 +8,7 @@ DEMO ?= $(BIN)/python examples/demo.py --output demo-output
 PYTEST ?= tests
 ASIDE := tests/integration/test_exchange.py $(wildcard tests/integration/test_wire_*.py) \
 	tests/integration/test_service.py tests/integration/test_crawler.py \
-	tests/integration/test_command.py tests/test_documents.py
+	tests/integration/test_command.py
 
 step = @printf '\n=== %s\n' "$(1)"
 
@@ -58,7 +58,9 @@ coverage: $(VENV)/.dev  ## all tests, and how much of the code they ran (PYTEST=
 	$(call step,pytest under coverage)
 	$(BIN)/python -m coverage erase
 ifeq ($(PYTEST),tests)
-	@$(MAKE) --no-print-directory -j2 .aside .others
+	@$(MAKE) --no-print-directory -j2 .aside .others || { \
+		printf '\nTests have failed. Of those that ran aside:\n' >&2; \
+		grep -E '^(FAILED|ERROR) ' build/aside.txt >&2 || echo none >&2; exit 1; }
 else
 	$(BIN)/python -m coverage run -m pytest $(PYTEST)
 endif
@@ -67,7 +69,7 @@ endif
 	$(BIN)/python -m coverage report
 
 # Most of the time tests wait for processes that start: two halves run side by side. One,
-# of hosts, commands, exchanges and documents, keeps what it has to say until it ends.
+# of hosts, commands and exchanges, keeps what it has to say until it ends.
 .aside:
 	@mkdir -p build
 	@echo "the tests of hosts, commands and exchanges run meanwhile, and tell when they have ended"
