@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 from pytest_twisted import ensureDeferred
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, gatherResults
 
 from asynqueue import ProcessQueue
+from asynqueue.errors import TaskTimedOut
 from asynqueue.pool import SoftTimeLimitExceeded, TaskPool, TimeLimitExceeded, WorkerLostError
+from asynqueue.reactors import theReactor
 from asynqueue.testing import Gate
 from tests.integration import interrupt_calls as calls
 from tests.integration.process_calls import pid
@@ -77,6 +79,26 @@ def test_interruptsThatCallsPrevent(caplog: pytest.LogCaptureFixture) -> None:
     told = [record.getMessage() for record in caplog.records if record.name == "asynqueue"]
     assert len(told) == 3
     assert all("has blocked SIGUSR1, or has changed what it does" in text for text in told)
+
+
+@ensureDeferred
+async def test_theNextCallCanBeInterrupted() -> None:
+    """
+    What a call makes of the signal holds for itself alone, also where the next one has come
+    with it.
+    """
+    queue = ProcessQueue(1, grace=PATIENCE)
+    first = await queue.call(pid)
+    # The next ones are sent while many short calls are made.
+    many = [queue.call(abs, number) for number in range(200)]
+    deaf = queue.call(calls.makeDeaf, "ignored")
+    hangs = queue.call(time.sleep, PATIENCE, timeout=0.05)
+    await gatherResults(many)
+    assert await deaf == first
+    with pytest.raises(TaskTimedOut):
+        await hangs
+    assert await queue.call(pid).addTimeout(PATIENCE / 2, theReactor()) == first
+    await queue.shutdown()
 
 
 @pytest.mark.parametrize("how", ["ignored", "blocked", "in C"])
