@@ -74,6 +74,9 @@ if TYPE_CHECKING:
         ThreadQueue as ThreadQueue,
         deferToThread as deferToThread,
     )
+    from asynqueue.scheduling.observers import (
+        QueueObserver as QueueObserver,
+    )
     from asynqueue.scheduling.options import (
         CallOptions as CallOptions,
     )
@@ -154,6 +157,7 @@ _HOMES = {
     ),
     "asynqueue.pool": ("ResultHandler", "TaskPool"),
     "asynqueue.queues": ("NullQueue", "ProcessQueue", "ThreadQueue", "deferToThread"),
+    "asynqueue.scheduling.observers": ("QueueObserver",),
     "asynqueue.scheduling.options": ("CallOptions",),
     "asynqueue.taskqueue": ("TaskQueue",),
     "asynqueue.wire": (
@@ -208,6 +212,7 @@ __all__ = [
     "PollPoller",
     "ProcessQueue",
     "ProcessWorker",
+    "QueueObserver",
     "QueueRunError",
     "ReactorPoller",
     "RemoteError",

@@ -263,6 +263,10 @@ class IQueueObserver(Interface):
     Is told what happens in a queue. What an observer raises, an exit too, is logged
     and harms nobody. The methods are called in the middle of the queue's work:
     they must be quick, and must not call the queue, but for ending a task.
+
+    L{QueueObserver<asynqueue.scheduling.observers.QueueObserver>} is one to inherit from.
+    Methods that are inherited from it unchanged are never called, and cost nothing. Calls
+    of a map that travel together are one task.
     """
 
     def taskQueued(task: ITask) -> None:
@@ -272,14 +276,17 @@ class IQueueObserver(Interface):
 
     def taskBegun(task: ITask, worker: IWorker) -> None:
         """
-        A worker began to run a task.
+        A worker began to run a task. While somebody hears this, hosts send a message for
+        each call that begins there.
         """
 
-    def taskDone(task: ITask, failure: Failure | None) -> None:
+    def taskDone(task: ITask, outcome: Any, worker: IWorker | None) -> None:
         """
         A task has its outcome, for good: each queued task is done once.
 
-        @param failure: what it failed with, a cancellation included.
+        @param outcome: the value that the call returned, or the C{Failure} that it failed
+            with, a cancellation included.
+        @param worker: the worker that had it; C{None} if none had.
         """
 
     def taskLost(task: ITask, worker: IWorker) -> None:

@@ -36,9 +36,9 @@ from asynqueue.reactors import (
 from asynqueue.scheduling.chunking import Chunker
 from asynqueue.scheduling.dispatch import Dispatcher
 from asynqueue.scheduling.draining import LastCalls
-from asynqueue.scheduling.events import CallLogger, LoadProducer
 from asynqueue.scheduling.ledger import Ledger, Post
 from asynqueue.scheduling.mapping import MapSource
+from asynqueue.scheduling.observers import CallLogger, LoadProducer
 from asynqueue.scheduling.options import DEFAULT, CallOptions, makeOptions, namedOptions
 from asynqueue.scheduling.statistics import QueueStatistics, queueStatistics, whyWaits
 from asynqueue.scheduling.task import Task, TaskDeferred
@@ -114,7 +114,9 @@ class TaskQueue:
         self._trigger: Any = None
         # What is left to be done since the reactor was told to stop.
         self._last: LastCalls | None = None
-        if warn or verbose or spew:
+        # What is logged of calls, is of each by itself.
+        self._logsCalls = warn or verbose or spew
+        if self._logsCalls:
             self.addObserver(CallLogger(verbose, spew))
         running = runningReactor(reactor)
         if running is not None:
@@ -258,8 +260,8 @@ class TaskQueue:
         milliseconds travel together: several are one task, which is a few
         milliseconds of work by the measured cost of an item. That changes nothing
         else: each fails, is lost with its process and is tried again by itself. With
-        a C{timeout} or a C{consumer}, without C{returnFailure}, or while somebody
-        observes the queue, each call is a task.
+        a C{timeout} or a C{consumer}, without C{returnFailure}, or in a queue that logs
+        calls, each call is a task.
 
         @param func: is called with an item, C{args} and C{kw}; or the name of what a host
             calls, as for L{call}.
@@ -307,6 +309,8 @@ class TaskQueue:
             returnFailure = self._returnFailure
         if options.timeout is not None or options.consumer is not None or not returnFailure:
             return None
+        if self._logsCalls:
+            return None
         if not callable(func):
             # Who is given a name makes the call as it likes.
             return None
@@ -328,11 +332,8 @@ class TaskQueue:
 
     def _processes(self, series: Hashable) -> int:
         """
-        How many workers there are for a series, if all have processes and nobody
-        observes single calls; else 0.
+        How many workers there are for a series, if all have processes; else 0.
         """
-        if self._dispatcher.observed:
-            return 0
         workers = 0
         for ledger in self._dispatcher.ledgers.values():
             if ledger.lane.serves(series) and ledger.post is not Post.LEAVING:

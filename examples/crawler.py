@@ -28,10 +28,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.task import deferLater, react
 from twisted.web.server import Site
-from zope.interface import implementer
 
-from asynqueue import DeferredTracker, TaskQueue, WireWorker
-from asynqueue.interfaces import IQueueObserver
+from asynqueue import DeferredTracker, QueueObserver, TaskQueue, WireWorker
 from asynqueue.wire.keys import newKey
 
 UNIVERSE = "_fetcher.Fetcher"
@@ -57,8 +55,7 @@ PATIENCE = 90
 STEP = 100
 
 
-@implementer(IQueueObserver)
-class Watcher:
+class Watcher(QueueObserver):
     """
     Hears from the queue what happens, and tells what is interesting.
 
@@ -74,7 +71,6 @@ class Watcher:
         self._tell = tell
         self._queue = queue
         self._names = names
-        self._runs = {}
         self._return = Deferred()
 
     def someReturn(self):
@@ -83,17 +79,10 @@ class Watcher:
         """
         return self._return
 
-    def taskQueued(self, task):
-        pass
-
-    def taskBegun(self, task, worker):
-        self._runs[task] = worker
-
-    def taskDone(self, task, failure):
-        self.fetched[self._runs.pop(task, None)] += 1
+    def taskDone(self, task, outcome, worker):
+        self.fetched[worker] += 1
 
     def taskLost(self, task, worker):
-        self._runs.pop(task, None)
         self.lost[worker] += 1
 
     def workerHired(self, worker):

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from asynqueue.errors import IdentityRefused, QueueRunError, WorkerLost
 from asynqueue.interfaces import IConnectingWorker, IProcessWorker
-from asynqueue.scheduling.events import SilentObserver
+from asynqueue.scheduling.observers import QueueObserver
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.testing import MemoryWorker
@@ -415,8 +415,8 @@ def test_withdrawnCallsAreNeverCounted() -> None:
     queue = newQueue(worker)
     counted: list[Any] = []
 
-    class Counting(SilentObserver):
-        def taskDone(self, task: Any, failure: Any) -> None:
+    class Counting(QueueObserver):
+        def taskDone(self, task: Any, outcome: Any, worker: Any) -> None:
             counted.append(queue.statistics())
 
     held, queued = queue.call(int), queue.call(int)

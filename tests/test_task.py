@@ -25,8 +25,8 @@ class Owner:
     Notes what a task tells, and tries it again if it may.
     """
 
-    def __init__(self, observed: bool = False, retrying: bool = True) -> None:
-        self.observed = observed
+    def __init__(self, tellsBegun: bool = False, retrying: bool = True) -> None:
+        self.tellsBegun = tellsBegun
         self.clock = Clock()
         self.told: list[Any] = []
         self.successors: list[Task] = []
@@ -35,7 +35,7 @@ class Owner:
     def taskBegun(self, task: Task) -> None:
         self.told.append("begun")
 
-    def taskEnded(self, task: Task, failure: Failure | None, counts: bool = True) -> None:
+    def taskEnded(self, task: Task, outcome: Any, failed: bool, counts: bool = True) -> None:
         self.told.append("ended")
 
     def taskGivenUp(self, task: Task) -> None:
@@ -194,14 +194,14 @@ def test_taskIsWatchedForTimeoutOrObservers() -> None:
     """
     assert not newTask().watched
     assert newTask(timeout=1).watched
-    assert newTask(Owner(observed=True)).watched
+    assert newTask(Owner(tellsBegun=True)).watched
 
 
 def test_beginIsToldOnce() -> None:
     """
     A run begins once, and only where a worker has the task.
     """
-    owner = Owner(observed=True)
+    owner = Owner(tellsBegun=True)
     task = newTask(owner)
     task.begin()
     assert task.state is QUEUED

@@ -24,7 +24,7 @@ from asynqueue.errors import (
     WorkerLost,
 )
 from asynqueue.interfaces import IWorker
-from asynqueue.scheduling.events import SilentObserver
+from asynqueue.scheduling.observers import QueueObserver
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.testing import (
@@ -532,7 +532,7 @@ def test_observerThatRaisesHarmsNoCall() -> None:
     A call succeeds whatever an observer makes of it.
     """
 
-    class Clumsy(SilentObserver):
+    class Clumsy(QueueObserver):
         def taskBegun(self, task: Any, worker: Any) -> None:
             raise KeyError("clumsy")
 

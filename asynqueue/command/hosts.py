@@ -21,7 +21,7 @@ from asynqueue.command.crew import failedWith
 from asynqueue.command.job import Failed, NoJSON, failed, findFunction, parsed, toJSON
 from asynqueue.command.status import Address, ask
 from asynqueue.errors import AsynQueueError, MaybeEncodingError
-from asynqueue.scheduling.events import SilentObserver
+from asynqueue.scheduling.observers import QueueObserver
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.timers import Timer, later
@@ -152,7 +152,7 @@ def _why(failure: Failure) -> Failed:
     return failedWith(failure)
 
 
-class HostCrew(SilentObserver):
+class HostCrew(QueueObserver):
     """
     A worker for each host. One that is lost is dialed again, and costs what it had begun.
     """

@@ -31,9 +31,9 @@ from asynqueue.errors import ImplementationError, QueueRunError, WorkerLost
 from asynqueue.interfaces import IConnectingWorker, IResigningWorker, ITask, IWorker
 from asynqueue.reactors import theReactor
 from asynqueue.scheduling.arrivals import Arrivals
-from asynqueue.scheduling.events import Announcer
 from asynqueue.scheduling.flows import Lane, Scheduler
 from asynqueue.scheduling.ledger import Ledger, Post
+from asynqueue.scheduling.observers import Hook, Observers
 from asynqueue.scheduling.options import DEFAULT, CallOptions
 from asynqueue.scheduling.task import (
     ASSIGNED,
@@ -82,12 +82,12 @@ class Dispatcher:
 
     @ivar reactor: the reactor; C{None} while it is not known.
     @ivar scheduler: the tasks that wait.
-    @ivar announcer: whom to tell.
+    @ivar observers: whom to tell.
     @ivar ledgers: the workers by ID.
     @ivar running: how many tasks workers hold.
     @ivar done: how many tasks have ended.
     @ivar failed: how many of them failed.
-    @ivar observed: whether anybody listens.
+    @ivar tellsBegun: whether anybody wants to hear when a task begins.
     @ivar updates: the calls that a worker makes when it is hired.
     @ivar arrivals: the workers that are hired when they have a connection.
     @ivar resigned: which worker was the last that can serve no more, and why, in words.
@@ -100,8 +100,8 @@ class Dispatcher:
         self.arrivals = Arrivals(self.hire)
         self.watchers: dict[object, Callable[[], None]] = {}
         self.scheduler = Scheduler()
-        self.announcer = Announcer()
-        self.observed = False
+        self.observers = Observers()
+        self.tellsBegun = False
         self.ledgers: dict[int, Ledger] = {}
         self.running = 0
         self.done = 0
@@ -136,10 +136,11 @@ class Dispatcher:
         """
         Queue a task. It may begin within this call. A hot path.
         """
-        if self.observed:
+        hook = self.observers.taskQueued
+        if hook:
             # It is queued before it is told of: an observer may end it.
             lanes = self.scheduler.push(task)
-            self.announcer.announce("taskQueued", task)
+            self.observers.tell(hook, task)
             self._wake(lanes)
             return
         if self._loop is RESTING and not self.scheduler.queued:
@@ -164,8 +165,7 @@ class Dispatcher:
         """
         task.holder = ledger
         ledger.updates.append(task)
-        if self.observed:
-            self.announcer.announce("taskQueued", task)
+        self.observers.tell(self.observers.taskQueued, task)
         if ledger.ready:
             self._attend(ledger)
 
@@ -175,15 +175,15 @@ class Dispatcher:
 
         @raise ImplementationError: it is no C{IQueueObserver}.
         """
-        self.announcer.add(observer)
-        self.observed = True
+        self.observers.add(observer)
+        self.tellsBegun = bool(self.observers.taskBegun)
 
     def removeObserver(self, observer: Any) -> None:
         """
         Tell an observer no more.
         """
-        self.announcer.remove(observer)
-        self.observed = bool(self.announcer)
+        self.observers.remove(observer)
+        self.tellsBegun = bool(self.observers.taskBegun)
 
     def load(self) -> int:
         """
@@ -236,19 +236,21 @@ class Dispatcher:
         """
         Announce that a task began.
         """
-        self.announcer.announce("taskBegun", task, task.holder.worker)
+        self.observers.tell(self.observers.taskBegun, task, task.holder.worker)
 
-    def taskEnded(self, task: Task, failure: Failure | None, counts: bool = True) -> None:
+    def taskEnded(self, task: Task, outcome: Any, failed: bool, counts: bool = True) -> None:
         """
         Take a task out of the books.
         """
         self._release(task)
         if counts:
             self.done += 1
-            if failure is not None:
+            if failed:
                 self.failed += 1
-        if self.observed:
-            self.announcer.announce("taskDone", task, failure)
+        hook = self.observers.taskDone
+        if hook:
+            ledger: Ledger | None = task.holder
+            self.observers.tell(hook, task, outcome, None if ledger is None else ledger.worker)
 
     def taskGivenUp(self, task: Task) -> None:
         """
@@ -267,8 +269,9 @@ class Dispatcher:
         Announce that the worker that held a task is gone.
         """
         ledger: Ledger | None = task.holder
-        if self.observed and ledger is not None and task in ledger.tasks:
-            self.announcer.announce("taskLost", task, ledger.worker)
+        hook = self.observers.taskLost
+        if hook and ledger is not None and task in ledger.tasks:
+            self.observers.tell(hook, task, ledger.worker)
 
     def retryTask(self, task: Task) -> bool:
         """
@@ -316,7 +319,7 @@ class Dispatcher:
         ledger.ready = True
         # The ID of a worker is promised to be found there.
         ledger.worker.ID = ID
-        self._tellOfWorker("workerHired", worker)
+        self._tellOfWorker(self.observers.workerHired, worker)
         if ledger.prefetching:
             ledger.worker.setReturner(lambda tasks: self._takeBack(ledger, tasks))
         if ledger.failing:
@@ -360,11 +363,11 @@ class Dispatcher:
             self._attend(ledger)
         return ledger.ID
 
-    def _tellOfWorker(self, event: str, worker: IWorker) -> None:
+    def _tellOfWorker(self, hook: Hook, worker: IWorker) -> None:
         """
         A worker came or went.
         """
-        self.announcer.announce(event, worker)
+        self.observers.tell(hook, worker)
         self._tellWatchers()
 
     def _tellWatchers(self) -> None:
@@ -506,7 +509,7 @@ class Dispatcher:
         ledger.post = Post.LEFT
         notBegun = set(again)
         if self.ledgers.pop(ledger.ID, None) is not None:
-            self._tellOfWorker("workerLeft", ledger.worker)
+            self._tellOfWorker(self.observers.workerLeft, ledger.worker)
         lost: list[Task] = []
         # The last first: each goes back before those that were queued after it.
         for task in reversed(list(ledger.tasks)):

@@ -10,18 +10,17 @@ from enum import Enum
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, succeed
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.interfaces import IConnectingWorker, IQueueObserver, ITask, IWorker
 from asynqueue.scheduling.dispatch import Dispatcher
-from asynqueue.scheduling.events import SilentObserver
+from asynqueue.scheduling.observers import QueueObserver
 from asynqueue.scheduling.signals import hearSecondSignals
 from asynqueue.timers import later
 
 
 @implementer(IQueueObserver)
-class Draining(SilentObserver):
+class Draining(QueueObserver):
     """
     Waits until a queue has no call left that a worker has or can have.
 
@@ -47,7 +46,7 @@ class Draining(SilentObserver):
         dispatcher.addObserver(self)
         self._lookLater()
 
-    def taskDone(self, task: ITask, failure: Failure | None) -> None:
+    def taskDone(self, task: ITask, outcome: Any, worker: IWorker | None) -> None:
         """
         A call has ended.
         """

@@ -48,7 +48,7 @@ class TaskOwner(Protocol):
     What a task tells of itself to the queue that made it.
     """
 
-    observed: bool
+    tellsBegun: bool
     reactor: Any
 
     def taskBegun(self, task: Task) -> None:
@@ -56,10 +56,12 @@ class TaskOwner(Protocol):
         The run of the task started.
         """
 
-    def taskEnded(self, task: Task, failure: Failure | None, counts: bool = True) -> None:
+    def taskEnded(self, task: Task, outcome: Any, failed: bool, counts: bool = True) -> None:
         """
         The task has its outcome. Its Deferred fires next.
 
+        @param outcome: the value that the call returned, or the failure.
+        @param failed: whether it is the failure.
         @param counts: whether it counts among those that were done.
         """
 
@@ -224,7 +226,7 @@ class Task:
         """
         Whether somebody must know when the run starts.
         """
-        return self.options.timeout is not None or self.owner.observed
+        return self.options.timeout is not None or self.owner.tellsBegun
 
     def describe(self) -> str:
         """
@@ -242,7 +244,7 @@ class Task:
         timeout = self.options.timeout
         if timeout is not None:
             self._timer = self.owner.startTimer(timeout, self._timedOut)
-        if self.owner.observed:
+        if self.owner.tellsBegun:
             self.owner.taskBegun(self)
 
     def callback(self, value: Any) -> None:
@@ -268,7 +270,7 @@ class Task:
         self.state = ENDED
         if self._timer is not None:
             self._stopTimer()
-        self.owner.taskEnded(self, None)
+        self.owner.taskEnded(self, value, False)
         d = self.d
         d.task = None
         # An observer may have cancelled it as it heard of the end.
@@ -347,7 +349,7 @@ class Task:
         if self._timer is not None:
             self._stopTimer()
         self.state = ENDED
-        self.owner.taskEnded(self, failure, counts)
+        self.owner.taskEnded(self, failure, True, counts)
         if givenUp:
             self.owner.taskGivenUp(self)
         self.d.task = None

@@ -407,8 +407,8 @@ class RecordingObserver:
     def taskBegun(self, task: ITask, worker: IWorker) -> None:
         self.events.append(("begun", task, worker))
 
-    def taskDone(self, task: ITask, failure: Failure | None) -> None:
-        self.events.append(("done", task, failure))
+    def taskDone(self, task: ITask, outcome: Any, worker: IWorker | None) -> None:
+        self.events.append(("done", task, outcome, worker))
 
     def taskLost(self, task: ITask, worker: IWorker) -> None:
         self.events.append(("lost", task, worker))

@@ -7,14 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.python.failure import Failure
-
 from asynqueue.interfaces import ITask, IWorker
-from asynqueue.scheduling.events import SilentObserver
+from asynqueue.scheduling.observers import QueueObserver
 from asynqueue.taskqueue import TaskQueue
 
 
-class Beginnings(SilentObserver):
+class Beginnings(QueueObserver):
     """
     Tells when a queue begins the calls whose beginning is watched.
 
@@ -77,5 +75,5 @@ class Beginnings(SilentObserver):
         if number is not None:
             self._begun(number)
 
-    def taskDone(self, task: ITask, failure: Failure | None) -> None:
+    def taskDone(self, task: ITask, outcome: Any, worker: IWorker | None) -> None:
         self._numbers.pop(task.d, None)

@@ -17,6 +17,7 @@ import pytest_twisted
 from asynqueue import CallOptions, Deferator, ProcessQueue, TaskQueue, ThreadWorker, WorkerLost
 from asynqueue.chunks import Journal
 from asynqueue.errors import MaybeEncodingError
+from asynqueue.testing import RecordingObserver
 from asynqueue.workers.process import ProcessWorker
 from tests.doubles import outcomes
 from tests.integration.map_calls import (
@@ -44,13 +45,14 @@ async def allOf(results: Any) -> list[Any]:
 @pytest_twisted.ensureDeferred
 async def test_manyItemsInFewTasks(ordered: bool) -> None:
     """
-    Many cheap items are few tasks, and each has its result.
+    Many cheap items are few tasks, and each has its result, while the queue is observed, too.
     """
-    queue = ProcessQueue(2)
+    queue, observer = ProcessQueue(2), RecordingObserver()
+    queue.addObserver(observer)
     results = await allOf(queue.map(double, range(20_000), ordered=ordered))
     assert results == sorted(results) or not ordered
     assert sorted(results) == list(range(0, 40_000, 2))
-    assert queue.statistics().done < 5000
+    assert observer.names().count("done") == queue.statistics().done < 5000
     await queue.shutdown()
 
 
@@ -176,18 +178,20 @@ async def test_nothingIsLeftOpen() -> None:
 @pytest_twisted.ensureDeferred
 async def test_otherWorkersHaveSingleCalls() -> None:
     """
-    Where a worker has no process of its own, or each call has a time limit, each
-    item is a task.
+    Where a worker has no process of its own, each call has a time limit, or calls are
+    logged, each item is a task.
     """
     queue = TaskQueue(ProcessWorker(), ThreadWorker())
     assert await allOf(queue.map(double, range(100))) == list(range(0, 200, 2))
     assert queue.statistics().done == 100
     await queue.shutdown()
-    queue = ProcessQueue(1)
-    options = CallOptions(timeout=60)
-    assert await allOf(queue.map(double, range(100), options=options)) == list(range(0, 200, 2))
-    assert queue.statistics().done == 100
-    await queue.shutdown()
+    for logged, timeout in ((False, 60), (True, None)):
+        queue = ProcessQueue(1, warn=logged)
+        options = CallOptions(timeout=timeout)
+        results = await allOf(queue.map(double, range(100), options=options))
+        assert results == list(range(0, 200, 2))
+        assert queue.statistics().done == 100
+        await queue.shutdown()
 
 
 @pytest_twisted.ensureDeferred

@@ -1,5 +1,5 @@
 """
-Those who listen to a queue: the queue announces, and knows none of them.
+Those who observe a queue: it tells them what happens, and knows none of them.
 """
 
 from __future__ import annotations
@@ -19,53 +19,14 @@ from asynqueue.scheduling.task import Task
 
 _log = Logger()
 
-
-class Announcer:
-    """
-    Tells observers, one after the other, and survives each of them.
-    """
-
-    def __init__(self) -> None:
-        self._observers: list[Any] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._observers)
-
-    def add(self, observer: Any) -> None:
-        """
-        Tell this observer, too.
-
-        @raise ImplementationError: it is no L{IQueueObserver}.
-        """
-        if not IQueueObserver.providedBy(observer):
-            raise ImplementationError(f"{observer!r} is no IQueueObserver")
-        if observer not in self._observers:
-            self._observers.append(observer)
-
-    def remove(self, observer: Any) -> None:
-        """
-        Tell this observer no more, if it was told.
-        """
-        if observer in self._observers:
-            self._observers.remove(observer)
-
-    def announce(self, event: str, *args: Any) -> None:
-        """
-        Call the method C{event} of every observer.
-        """
-        for observer in list(self._observers):
-            try:
-                getattr(observer, event)(*args)
-            except BaseException:
-                # The seam to other people's observers: what one raises, an exit too, is its
-                # own fault, and harms neither the queue nor the next observer.
-                _log.failure("{observer!r} failed at {event}", observer=observer, event=event)
+Hook = tuple[Callable[..., Any], ...]
 
 
 @implementer(IQueueObserver)
-class SilentObserver:
+class QueueObserver:
     """
-    An observer that does nothing: override what you want to hear of.
+    An observer that hears nothing: override the methods for what you want to hear. Those that
+    are not overridden are never called.
     """
 
     def taskQueued(self, task: ITask) -> None:
@@ -74,7 +35,7 @@ class SilentObserver:
     def taskBegun(self, task: ITask, worker: IWorker) -> None:
         pass
 
-    def taskDone(self, task: ITask, failure: Failure | None) -> None:
+    def taskDone(self, task: ITask, outcome: Any, worker: IWorker | None) -> None:
         pass
 
     def taskLost(self, task: ITask, worker: IWorker) -> None:
@@ -87,8 +48,72 @@ class SilentObserver:
         pass
 
 
+_HOOKS = tuple(IQueueObserver)
+
+
+class Observers:
+    """
+    Those who observe a queue: for each method of L{IQueueObserver}, the methods that are
+    called, in the order in which the observers were added. Where nobody listens, there is
+    none, and the queue calls nothing.
+    """
+
+    __slots__ = ("_observers", *_HOOKS)
+
+    taskQueued: Hook
+    taskBegun: Hook
+    taskDone: Hook
+    taskLost: Hook
+    workerHired: Hook
+    workerLeft: Hook
+
+    def __init__(self) -> None:
+        self._observers: list[Any] = []
+        self._gather()
+
+    def add(self, observer: Any) -> None:
+        """
+        Tell an observer, unless it is told already.
+
+        @raise ImplementationError: it is no L{IQueueObserver}.
+        """
+        if not IQueueObserver.providedBy(observer):
+            raise ImplementationError(f"{observer!r} is no IQueueObserver")
+        if observer not in self._observers:
+            self._observers.append(observer)
+            self._gather()
+
+    def remove(self, observer: Any) -> None:
+        """
+        Tell an observer no more, if it was told.
+        """
+        if observer in self._observers:
+            self._observers.remove(observer)
+            self._gather()
+
+    def _gather(self) -> None:
+        for name in _HOOKS:
+            methods = (getattr(observer, name) for observer in self._observers)
+            ignored = getattr(QueueObserver, name)
+            heard = (each for each in methods if getattr(each, "__func__", None) is not ignored)
+            setattr(self, name, tuple(heard))
+
+    @staticmethod
+    def tell(hook: Hook, *args: Any) -> None:
+        """
+        Call the methods of one hook.
+        """
+        for method in hook:
+            try:
+                method(*args)
+            except BaseException:
+                # The seam to other people's observers: what one raises, an exit too, is its
+                # own fault, and harms neither the queue nor the next observer.
+                _log.failure("{method!r} of an observer failed", method=method)
+
+
 @implementer(IPushProducer)
-class LoadProducer(SilentObserver):
+class LoadProducer(QueueObserver):
     """
     Writes the load of a queue, queued and running tasks together, to a consumer
     at every change. While it is paused it writes nothing; then, the last figure.
@@ -113,7 +138,7 @@ class LoadProducer(SilentObserver):
     def taskQueued(self, task: ITask) -> None:
         self._change(1)
 
-    def taskDone(self, task: ITask, failure: Failure | None) -> None:
+    def taskDone(self, task: ITask, outcome: Any, worker: IWorker | None) -> None:
         self._change(-1)
 
     def pauseProducing(self) -> None:
@@ -145,7 +170,7 @@ class LoadProducer(SilentObserver):
             self._consumer.write(self._load)
 
 
-class CallLogger(SilentObserver):
+class CallLogger(QueueObserver):
     """
     Logs errors of tasks, cancellations apart; with C{spew}, every call; with
     C{verbose}, what was called with what.
@@ -155,16 +180,13 @@ class CallLogger(SilentObserver):
         self._verbose = verbose or spew
         self._spew = spew
 
-    def taskDone(self, task: Any, failure: Failure | None) -> None:
-        if failure is not None and (
-            failure.check(CancelledError) or task.options.returnFailure is False
-        ):
-            # Cancelled ones are not logged, and the others log themselves.
-            return
-        if failure is not None:
-            _log.failure("{call} failed", failure, call=self._call(task))
-        elif self._spew:
-            _log.info("{call} returned", call=self._call(task))
+    def taskDone(self, task: Any, outcome: Any, worker: IWorker | None) -> None:
+        if not issubclass(type(outcome), Failure):
+            if self._spew:
+                _log.info("{call} returned", call=self._call(task))
+        elif not outcome.check(CancelledError) and task.options.returnFailure is not False:
+            # Cancelled ones are not logged, and those that return no failure log themselves.
+            _log.failure("{call} failed", outcome, call=self._call(task))
 
     def _call(self, task: Task) -> str:
         return task.describe() if self._verbose else f"task {task.number}"

@@ -1,5 +1,5 @@
 """
-What L{asynqueue.scheduling.events} promises.
+What L{asynqueue.scheduling.observers} promises.
 """
 
 from __future__ import annotations
@@ -7,11 +7,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 
 from asynqueue.errors import ImplementationError, WorkerLost
 from asynqueue.interfaces import IQueueObserver
-from asynqueue.scheduling.events import Announcer, CallLogger, LoadProducer, SilentObserver
+from asynqueue.scheduling.observers import CallLogger, LoadProducer, Observers, QueueObserver
 from asynqueue.testing import (
     MemoryPrefetcher,
     MemoryQueue,
@@ -154,7 +155,7 @@ ENDS: dict[str, tuple[type, Any, str]] = {
 }
 
 
-class Story(SilentObserver):
+class Story(QueueObserver):
     """
     Notes what becomes of one task, and may do something as it hears of it.
     """
@@ -176,8 +177,9 @@ class Story(SilentObserver):
     def taskBegun(self, task: Any, worker: Any) -> None:
         self._note("begun", task)
 
-    def taskDone(self, task: Any, failure: Any) -> None:
-        self._note("done", task, f":{failure and type(failure.value).__name__}")
+    def taskDone(self, task: Any, outcome: Any, worker: Any) -> None:
+        failed = isinstance(outcome, Failure)
+        self._note("done", task, f":{type(outcome.value).__name__ if failed else None}")
 
     def taskLost(self, task: Any, worker: Any) -> None:
         self._note("lost", task)
@@ -240,7 +242,7 @@ def test_observerMayCancelWhatItHearsOf(how: str, event: str) -> None:
         assert again.result == 3
 
 
-class Clumsy(SilentObserver):
+class Clumsy(QueueObserver):
     """
     Raises whenever it hears of anything.
     """
@@ -264,12 +266,12 @@ def test_observerThatRaisesHarmsNobody(error: BaseException) -> None:
     """
     What an observer raises, an exit too, is logged, and the next one hears all the same.
     """
-    announcer = Announcer()
+    observers = Observers()
     other = RecordingObserver()
-    announcer.add(Clumsy(error))
-    announcer.add(other)
+    observers.add(Clumsy(error))
+    observers.add(other)
     with readingLogs() as logs:
-        announcer.announce("taskQueued", "a task")
+        observers.tell(observers.taskQueued, "a task")
     assert [type(each) for each in logs.errors()] == [type(error)]
     assert other.events == [("queued", "a task")]
 
@@ -297,7 +299,7 @@ def test_silentObserverHearsAndDoesNothing() -> None:
     """
     It provides the whole interface, and answers nothing.
     """
-    observer = SilentObserver()
+    observer = QueueObserver()
     assert IQueueObserver.providedBy(observer)
     queue = MemoryQueue()
     queue.addObserver(observer)
@@ -312,16 +314,82 @@ def test_observerIsToldOnce() -> None:
     """
     An observer that is added twice hears once, and can be removed.
     """
-    announcer = Announcer()
+    observers = Observers()
     observer = RecordingObserver()
-    announcer.add(observer)
-    announcer.add(observer)
-    announcer.announce("taskQueued", 1)
-    announcer.remove(observer)
-    announcer.remove(observer)
-    announcer.announce("taskQueued", 2)
+    observers.add(observer)
+    observers.add(observer)
+    observers.tell(observers.taskQueued, 1)
+    observers.remove(observer)
+    observers.remove(observer)
+    observers.tell(observers.taskQueued, 2)
     assert observer.events == [("queued", 1)]
-    assert not announcer
+
+
+def test_whatIsInheritedIsNotCalled() -> None:
+    """
+    A method that an observer has from L{QueueObserver} unchanged is not called: where nobody
+    hears, the queue has nobody to call. One that is overridden is, also in a subclass of such
+    an observer, and on the object itself.
+    """
+
+    class Done(QueueObserver):
+        def taskDone(self, *told: Any) -> None:
+            pass
+
+    class AlsoBegun(Done):
+        def taskBegun(self, *told: Any) -> None:
+            pass
+
+    observers = Observers()
+    observers.add(QueueObserver())
+    assert not any(getattr(observers, hook) for hook in IQueueObserver)
+    done, also = Done(), AlsoBegun()
+    observers.add(done)
+    observers.add(also)
+    assert observers.taskDone == (done.taskDone, also.taskDone)
+    assert observers.taskBegun == (also.taskBegun,)
+    assert not observers.taskQueued
+    other = QueueObserver()
+    heard: list[Any] = []
+    other.taskQueued = heard.append  # type: ignore[method-assign]
+    observers.add(other)
+    observers.tell(observers.taskQueued, 1)
+    assert heard == [1]
+
+
+def test_observersHearTheOutcomeAndTheWorker() -> None:
+    """
+    They are told what the call returned, or the failure, and the worker that had the task;
+    none, if none had.
+    """
+    queue, observer = MemoryQueue(), RecordingObserver()
+    queue.addObserver(observer)
+    (worker,) = queue.workers()
+    queue.call(abs, -3)
+    failed = Heard(queue.call(divmod, 1, 0))
+    Heard(queue.call(abs, -1)).d.cancel()
+    queue.finish()
+    assert failed.error
+    outcomes = [event[2:] for event in observer.events if event[0] == "done"]
+    assert [by for _, by in outcomes] == [None, worker, worker]
+    cancelled, value, raised = (outcome for outcome, _ in outcomes)
+    assert cancelled.check(CancelledError)
+    assert value == 3
+    assert raised.check(ZeroDivisionError)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_onlyWhoHearsOfBeginningsHasTasksWatched(begun: bool) -> None:
+    """
+    Workers need not say when a task begins, unless an observer hears it, or there is a
+    C{timeout}.
+    """
+    queue = MemoryQueue(MemoryPrefetcher())
+    queue.addObserver(RecordingObserver() if begun else LoadProducer(RecordingConsumer(), 0, print))
+    queue.call(abs, -1)
+    queue.call(abs, -1, timeout=1)
+    (worker,) = queue.workers()
+    assert [task.watched for task in worker.tasks] == [begun, True]
 
 
 def test_onlyObserversAreTaken() -> None:
@@ -329,7 +397,7 @@ def test_onlyObserversAreTaken() -> None:
     What is no IQueueObserver is refused.
     """
     with pytest.raises(ImplementationError, match="IQueueObserver"):
-        Announcer().add(object())
+        Observers().add(object())
 
 
 def producer(load: int = 0) -> tuple[LoadProducer, RecordingConsumer, list[Any]]:
@@ -344,8 +412,8 @@ def test_loadIsWrittenAtEveryChange() -> None:
     """
     loads, consumer, _ = producer(3)
     loads.taskQueued(None)
-    loads.taskDone(None, None)
-    loads.taskDone(None, None)
+    loads.taskDone(None, None, None)
+    loads.taskDone(None, None, None)
     assert consumer.items == [4, 3, 2]
 
 
@@ -469,5 +537,5 @@ def test_callLoggerIsAnObserver() -> None:
     It takes failures as they come.
     """
     with readingLogs() as logs:
-        CallLogger(False, False).taskDone(MemoryQueue().call(abs).task, Failure(KeyError()))
+        CallLogger(False, False).taskDone(MemoryQueue().call(abs).task, Failure(KeyError()), None)
     assert [type(error) for error in logs.errors()] == [KeyError]
