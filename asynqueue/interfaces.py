@@ -26,6 +26,8 @@ class ITask(Interface):
         "What to call: (f, args, kw)."
     )
     options = Attribute("The frozen options of the call.")
+    ID: int = Attribute("The number of the call in its queue. Each attempt to make it has this.")
+    attempt: int = Attribute("Which attempt to make the call this is, from 1.")
     series = Attribute("The label that a worker must be qualified for, or None.")
     priority = Attribute("What tasks are ordered by: the lowest comes first.")
     context = Attribute("The C{contextvars.Context} of the caller, to run the call in.")

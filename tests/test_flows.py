@@ -27,7 +27,7 @@ class Item:
     """
 
     def __init__(self, number: int, series: Any = None, niceness: int = 0, **kw: Any) -> None:
-        self.number = number
+        self.ID = number
         self.options = CallOptions(niceness=niceness, series=series, **kw)
         self.state = QUEUED
 
@@ -131,13 +131,13 @@ class LaneModel:
         band = min(item.flow[0] for item in mine)
         mine = [item for item in mine if item.flow[0] == band]
         if band != FAIR:
-            assert picked is min(mine, key=lambda item: item.number)
+            assert picked is min(mine, key=lambda item: item.ID)
             if band == LAST:
                 self.time = max([self.time, *self.tags.values()])
             return
         tag = self.tags[picked.flow]
         assert tag == min(self.tags[item.flow] for item in mine)
-        assert picked.number == min(item.number for item in mine if item.flow == picked.flow)
+        assert min(item.ID for item in mine if item.flow == picked.flow) == picked.ID
         self.time = max(self.time, tag)
         self.tags[picked.flow] = tag + 1 / weight(picked.options.niceness)
 
@@ -233,8 +233,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def nothingIsLostAndNothingTwice(self) -> None:
         assert self.scheduler.queued == len(self.queued)
-        assert sorted(item.number for item in self.scheduler.tasks()) == sorted(
-            item.number for item in self.queued
+        assert sorted(item.ID for item in self.scheduler.tasks()) == sorted(
+            item.ID for item in self.queued
         )
 
     @invariant()
@@ -422,8 +422,8 @@ def test_whatIsHandedBackIsNotChargedTwice() -> None:
     served: Counter[Any] = Counter()
     while sum(served.values()) < 200:
         item = bench.pick()
-        if item.options.series == "slow" and item.number not in returned:
-            returned.add(item.number)
+        if item.options.series == "slow" and item.ID not in returned:
+            returned.add(item.ID)
             bench.scheduler.putBack(item, bench.lane)
         else:
             served[item.options.series] += 1

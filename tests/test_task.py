@@ -284,7 +284,8 @@ def test_runMayCancelItselfAsItIsGivenUp() -> None:
 
 def test_lostTaskIsTriedAgainSoOften() -> None:
     """
-    C{retries} counts the further attempts, and the last loss is the outcome.
+    C{retries} counts the further attempts, and the last loss is the outcome. They are attempts
+    of the same call, and are numbered.
     """
     owner = Owner()
     task = newTask(owner, retries=2)
@@ -294,7 +295,9 @@ def test_lostTaskIsTriedAgainSoOften() -> None:
     assert heard.results == []
     owner.successors[1].errback(lost())
     assert isinstance(heard.error, WorkerLost)
-    assert len(owner.successors) == 2
+    assert [(each.ID, each.attempt) for each in (task, *owner.successors)] == [
+        (task.ID, attempt) for attempt in (1, 2, 3)
+    ]
 
 
 def test_nothingOfAnEarlierAttemptIsBelieved() -> None:

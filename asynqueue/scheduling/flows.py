@@ -86,7 +86,7 @@ class Flow:
         """
         place = 0
         for other in self.tasks:
-            if other.number > task.number:
+            if other.ID > task.ID:
                 break
             place += 1
         self.tasks.insert(place, task)
@@ -192,10 +192,10 @@ class FifoBand:
         place = self.members.get(flow)
         if place is None:
             flow.places += 1
-        elif place[0] <= task.number:
+        elif place[0] <= task.ID:
             # It comes to the top in time, and is put right there.
             return
-        place = self.members[flow] = (task.number, flow.order, flow)
+        place = self.members[flow] = (task.ID, flow.order, flow)
         heappush(self.heap, place)
 
     def pick(self, ended: list[Flow]) -> Task | None:
@@ -215,8 +215,8 @@ class FifoBand:
                 del self.members[flow]
                 flow.places -= 1
                 ended.append(flow)
-            elif task.number != tag:
-                place = self.members[flow] = (task.number, order, flow)
+            elif tag != task.ID:
+                place = self.members[flow] = (task.ID, order, flow)
                 heapreplace(heap, place)
             else:
                 flow.tasks.popleft()

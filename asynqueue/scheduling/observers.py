@@ -189,4 +189,4 @@ class CallLogger(QueueObserver):
             _log.failure("{call} failed", outcome, call=self._call(task))
 
     def _call(self, task: Task) -> str:
-        return task.describe() if self._verbose else f"task {task.number}"
+        return task.describe() if self._verbose else f"task {task.ID}"

@@ -118,7 +118,9 @@ class Task:
     One attempt to make one call.
 
     @ivar owner: who made it, and hears of it.
-    @ivar number: tells in which order calls were made; a new attempt keeps it.
+    @ivar ID: the number of the call, in the order in which calls were made; each attempt to
+        make it has the same.
+    @ivar attempt: which attempt this is, from 1.
     @ivar state: see L{State}.
     @ivar holder: the ledger of the worker that has the task, if one has.
     @ivar tries: how many processes have ended that had this and had begun nothing that they had.
@@ -132,6 +134,7 @@ class Task:
     lasting = False
 
     __slots__ = (
+        "ID",
         "_args",
         "_attemptsLeft",
         "_caller",
@@ -139,9 +142,9 @@ class Task:
         "_func",
         "_kw",
         "_timer",
+        "attempt",
         "d",
         "holder",
-        "number",
         "options",
         "owner",
         "state",
@@ -153,12 +156,12 @@ class Task:
         owner: TaskOwner,
         callTuple: CallTuple,
         options: CallOptions,
-        number: int,
+        ID: int,
     ) -> None:
         self.owner = owner
         self._func, self._args, self._kw = callTuple
         self.options = options
-        self.number = number
+        self.ID = ID
         # Mostly there are no variables, and a new context is as good as a copy.
         caller = copy_context()
         self._caller = caller if len(caller) else None
@@ -166,13 +169,14 @@ class Task:
         self.state = QUEUED
         self.holder: Any = None
         self._timer: Any = None
+        self.attempt = 1
         self._attemptsLeft = options.retries
         self.tries = 0
         self.d = TaskDeferred(_cancelTask)
         self.d.task = self
 
     def __repr__(self) -> str:
-        return f"<Task {self.number} {self.state.value}: {self.describe()}>"
+        return f"<Task {self.ID} {self.state.value}: {self.describe()}>"
 
     def __lt__(self, other: Task) -> bool:
         return self.priority < other.priority
@@ -208,11 +212,11 @@ class Task:
     @property
     def priority(self) -> tuple[int, int, int]:
         """
-        What tasks are ordered by: band, niceness, number.
+        What tasks are ordered by: band, niceness, ID.
         """
         options = self.options
         band = -1 if options.doNext else 1 if options.doLast else 0
-        return band, options.niceness, self.number
+        return band, options.niceness, self.ID
 
     @property
     def ended(self) -> bool:
@@ -311,7 +315,8 @@ class Task:
 
         @param spent: how many of the retries this costs.
         """
-        again = Task(self.owner, self.callTuple, self.options, self.number)
+        again = Task(self.owner, self.callTuple, self.options, self.ID)
+        again.attempt = self.attempt + 1
         again._caller = self._caller
         again._attemptsLeft = self._attemptsLeft - spent
         again.tries = self.tries

@@ -63,6 +63,8 @@ class MemoryTask:
         self.d: Deferred[Any] = Deferred()
         self.watched = watched
         self.lasting = False
+        self.ID = 1
+        self.attempt = 1
         self.tries = 0
         self.begun = False
         self.ends = 0
