@@ -35,7 +35,7 @@ from asynqueue.reactors import (
 )
 from asynqueue.scheduling.chunking import Chunker
 from asynqueue.scheduling.dispatch import Dispatcher
-from asynqueue.scheduling.draining import LastCalls
+from asynqueue.scheduling.draining import Drain, LastCalls
 from asynqueue.scheduling.ledger import Ledger, Post
 from asynqueue.scheduling.mapping import MapSource
 from asynqueue.scheduling.observers import CallLogger, LoadProducer
@@ -114,6 +114,8 @@ class TaskQueue:
         self._trigger: Any = None
         # What is left to be done since the reactor was told to stop.
         self._last: LastCalls | None = None
+        # What is done before the end, if that was asked for.
+        self._drain: Drain | None = None
         # What is logged of calls, is of each by itself.
         self._logsCalls = warn or verbose or spew
         if self._logsCalls:
@@ -152,8 +154,8 @@ class TaskQueue:
         Whether the queue takes calls.
         """
         last = self._last
-        takes = self._dispatcher.open or (last is not None and not last.isOver)
-        return takes and not isGone(self._reactor)
+        wakes = last is not None and not last.isOver and self._drain is None
+        return (self._dispatcher.takes or wakes) and not isGone(self._reactor)
 
     # Calls
 
@@ -228,7 +230,7 @@ class TaskQueue:
     def _submit(self, callTuple: Any, options: CallOptions) -> AwaitableDeferred[Any]:
         dispatcher = self._dispatcher
         loop = self._loop
-        if not dispatcher.open or (loop is not None and loop is not runningLoop()):
+        if not dispatcher.takes or (loop is not None and loop is not runningLoop()):
             self._look(describeCall(*callTuple))
         f = callTuple[0]
         if not callable(f):
@@ -448,7 +450,7 @@ class TaskQueue:
         @raise QueueRunError: the queue is shut down.
         """
         if not self._dispatcher.open or IConnectingWorker.providedBy(worker):
-            self._look(f"attaching {worker!r}")
+            self._look(f"attaching {worker!r}", self._dispatcher.open)
         return self._attach(worker)
 
     def _attachFirst(self, worker: IWorker) -> None:
@@ -619,7 +621,18 @@ class TaskQueue:
 
     # The end
 
-    def shutdown(self) -> AwaitableDeferred[None]:
+    def drain(self) -> AwaitableDeferred[None]:
+        """
+        Wait until all calls that are queued or run now have ended, whatever comes of them.
+        Others may be queued meanwhile, and are not waited for. Of a map, the calls are waited
+        for that are under way.
+
+        @return: a Deferred that fires then, after those of the calls. Cancelling it ends the
+            waiting, and harms no call.
+        """
+        return bothWorlds(Drain(self._dispatcher).d, self._reactor)
+
+    def shutdown(self, *, drain: bool = False) -> AwaitableDeferred[None]:
         """
         Take no more calls, and let all workers go.
 
@@ -627,21 +640,47 @@ class TaskQueue:
         run, for as long as the C{timeout} of this queue allows; then they crash,
         and what they ran fails with L{WorkerLost<asynqueue.errors.WorkerLost>}.
 
+        @param drain: whether the calls that are queued are made first, however long that
+            takes; without a worker for them, until there is one. To ask again without it
+            ends that.
         @return: a Deferred that fires when nothing is left. Asked again, it is
             another one for the same end.
         @raise LoopError: another loop runs this than that of the queue.
         """
         if not self._gone and not isGone(self._reactor):
             checkDrives(self._reactor, f"the shutdown of {self!r}")
+        if drain and self._dispatcher.open and not loopIsClosed(self._reactor):
+            return self._drained()
         return self._shutdown(self._timeout)
 
-    def _shutdown(self, limit: float | None) -> AwaitableDeferred[None]:
+    def _drained(self) -> AwaitableDeferred[None]:
+        """
+        Take no more calls, make those that there are, and then shut down.
+        """
+        waiter = self._waiter()
+        if self._drain is None:
+            self._dispatcher.refuse()
+            self._drain = Drain(self._dispatcher)
+            # It is cancelled where the end comes sooner.
+            self._drain.d.addCallbacks(self._isDrained, lambda _: None)
+        return waiter
+
+    def _isDrained(self, _: None) -> None:
+        self._shutdown(self._timeout)
+
+    def _waiter(self) -> AwaitableDeferred[None]:
         waiter: AwaitableDeferred[None] = AwaitableDeferred(lambda _: None)
         waiter.reactor = self._reactor
-        if self._gone:
-            waiter.callback(None)
-            return waiter
         self._waiters.append(waiter)
+        return waiter
+
+    def _shutdown(self, limit: float | None) -> AwaitableDeferred[None]:
+        waiter = self._waiter()
+        if self._gone:
+            self._tellWaiters()
+            return waiter
+        if self._drain is not None:
+            self._drain.d.cancel()
         last = self._last
         if loopIsClosed(self._reactor):
             self._abandon("the asyncio loop of its queue is closed")
@@ -668,6 +707,9 @@ class TaskQueue:
             self._last.ended()
         for producer in list(self._subscriptions):
             producer.end()
+        self._tellWaiters()
+
+    def _tellWaiters(self) -> None:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.called:
@@ -717,21 +759,28 @@ class TaskQueue:
         if self._loop is _NOT_YET and self._dispatcher.open:
             self._begin(installed)
 
-    def _look(self, what: str) -> None:
+    def _look(self, what: str, isTaken: bool = False) -> None:
         """
         Look whether the queue runs, and can do something here and now.
 
+        @param isTaken: whether it is not refused while what is queued is made before the end.
         @raise QueueRunError: it is shut down.
         @raise LoopError: its asyncio loop is not the one that runs, or has ended.
         """
         if isGone(self._reactor):
             raise LoopError(what, "the asyncio loop of its queue has ended")
-        if not self._dispatcher.open and (self._last is None or not self._last.wake()):
+        if not (self._dispatcher.takes or isTaken or self._wakes()):
             raise QueueRunError(what)
         if self._loop is _NOT_YET:
             self._begin(theReactor(self._reactor))
         if self._loop is not None:
             checkDrives(self._reactor, what)
+
+    def _wakes(self) -> bool:
+        """
+        Have workers again for a call, if the reactor has only been told to stop.
+        """
+        return self._drain is None and self._last is not None and self._last.wake()
 
     def _ignoreReactor(self) -> None:
         if self._trigger is not None:

@@ -18,7 +18,7 @@ from zope.interface import implementer
 from asynqueue.errors import QueueRunError, WorkerLost
 from asynqueue.interfaces import IConnectingWorker
 from asynqueue.taskqueue import TaskQueue
-from asynqueue.testing import MemoryWorker
+from asynqueue.testing import MemoryQueue, MemoryWorker
 from tests.doubles import Heard, readingLogs, resultOf
 
 
@@ -463,3 +463,165 @@ def test_loadEndsWithTheReactor(ending: Ending) -> None:
     ending.stop()
     end()
     assert heard == ["0 workers", "1 workers", "0 workers"]
+
+
+# Without a reactor that stops
+
+
+def test_drainWaitsForWhatIsQueuedNow() -> None:
+    """
+    It waits for the calls that are queued or run, whatever comes of them, and not for later
+    ones; who waits for the calls themselves hears of them first.
+    """
+    queue = MemoryQueue()
+    calls = [Heard(queue.call(divmod, 1, n)) for n in range(3)]
+    drained = Heard(queue.drain())
+    drained.d.addCallback(lambda _: [len(call.results) for call in calls])
+    later = queue.call(abs, -1)
+    calls[2].d.cancel()
+    worker = queue.workers()[0]
+    worker.step()
+    assert drained.results == []
+    worker.step()
+    assert drained.results == []
+    queue.clock.advance(0)
+    assert resultOf(drained.d) == [1, 1, 1]
+    assert not later.called
+    queue.finish()
+
+
+def test_drainOfNothingFires() -> None:
+    """
+    Where nothing is queued there is nothing to wait for.
+    """
+    queue = MemoryQueue()
+    assert queue.drain().called
+    queue.shutdown()
+    assert queue.drain().called
+
+
+def test_drainCountsACallThatIsTriedAgainOnce() -> None:
+    """
+    A call that is lost and tried again has ended when it has its outcome. An update counts,
+    too.
+    """
+    queue = MemoryQueue()
+    call = Heard(queue.call(abs, -1, retries=1))
+    update = Heard(queue.update(abs, -2, ephemeral=True))
+    drained = Heard(queue.drain())
+    queue.workers()[0].resign()
+    queue.attachWorker(MemoryWorker())
+    queue.clock.advance(0)
+    assert isinstance(update.error, WorkerLost)
+    assert drained.results == []
+    queue.finish()
+    queue.clock.advance(0)
+    assert (call.result, drained.result) == (1, None)
+
+
+@pytest.mark.parametrize("when", ["at once", "when the last call has ended"])
+def test_drainThatIsCancelledWaitsNoMore(when: str) -> None:
+    """
+    To cancel it harms no call.
+    """
+    queue = MemoryQueue()
+    call = Heard(queue.call(abs, -1))
+    drained = Heard(queue.drain())
+    if when == "at once":
+        drained.d.cancel()
+        queue.finish()
+        queue.clock.advance(0)
+    else:
+        queue.workers()[0].step()
+        drained.d.cancel()
+        queue.clock.advance(0)
+    assert isinstance(drained.error, CancelledError)
+    assert call.result == 1
+
+
+def test_drainEndsWithTheQueue() -> None:
+    """
+    Calls that are dropped have ended.
+    """
+    queue = MemoryQueue()
+    calls = [Heard(queue.call(abs, -1)) for _ in range(2)]
+    drained = Heard(queue.drain())
+    queue.shutdown()
+    queue.finish()
+    queue.clock.advance(0)
+    assert drained.result is None
+    assert isinstance(calls[1].error, QueueRunError)
+
+
+def test_shutdownMayMakeWhatIsQueuedFirst() -> None:
+    """
+    With C{drain} no more calls are taken, those that are queued are made, by workers that
+    are attached meanwhile, too, and lost ones are tried again; then the queue ends.
+    """
+    queue = MemoryQueue()
+    calls = [Heard(queue.call(abs, -n, retries=1)) for n in range(3)]
+    ended = [Heard(queue.shutdown(drain=True)) for _ in range(2)]
+    assert not queue.isRunning()
+    with pytest.raises(QueueRunError):
+        queue.call(abs, -1)
+    with pytest.raises(QueueRunError):
+        queue.update(abs, -1)
+    queue.workers()[0].resign()
+    worker = MemoryWorker()
+    queue.attachWorker(worker)
+    for _ in calls:
+        worker.step()
+    assert [call.result for call in calls] == [0, 1, 2]
+    assert [each.results for each in ended] == [[], []]
+    queue.clock.advance(0)
+    assert [each.result for each in ended] == [None, None]
+    assert Heard(queue.shutdown(drain=True)).result is None
+    assert not queue.clock.getDelayedCalls()
+
+
+def test_shutdownEndsADrain() -> None:
+    """
+    Who shuts down without C{drain} meanwhile waits for no queued call.
+    """
+    queue = MemoryQueue()
+    calls = [Heard(queue.call(abs, -1)) for _ in range(2)]
+    drained = Heard(queue.shutdown(drain=True))
+    ended = Heard(queue.shutdown())
+    assert isinstance(calls[1].error, QueueRunError)
+    queue.finish()
+    assert (drained.result, ended.result) == (None, None)
+    assert not queue.clock.getDelayedCalls()
+
+
+@pytest.mark.parametrize("stage", ["before", "serving", "leaving", "wanted", "resting"])
+def test_drainWhileTheReactorStops(ending: Ending, stage: str) -> None:
+    """
+    At whatever stage of the reactor's end it is asked for, what is queued is made, no call is
+    taken any more, and both ends are told.
+    """
+    calls = [Heard(ending.queue.call(abs, -1))]
+    ended = [Heard(ending.queue.shutdown(drain=True))] if stage == "before" else []
+    ending.worker.lingers = stage in ("leaving", "wanted")
+    held = ending.begin()
+    if stage in ("leaving", "wanted", "resting"):
+        ending.worker.step()
+        ending.turn()
+        ending.turn()
+    if stage == "wanted":
+        calls.append(Heard(ending.queue.call(abs, -1)))
+    if stage != "before":
+        ended.append(Heard(ending.queue.shutdown(drain=True)))
+    assert not ending.queue.isRunning()
+    with pytest.raises(QueueRunError):
+        ending.queue.call(abs, -1)
+    ending.worker.lingers = False
+    if ending.worker.leaving is not None:
+        ending.worker.leaving.callback(None)
+    for _ in range(4):
+        ending.turn()
+        while ending.worker.tasks:
+            ending.worker.step()
+    assert [call.result for call in calls] == [1] * len(calls)
+    assert [each.result for each in (held, *ended)] == [None, None]
+    ending.stop()
+    assert ending.isQuiet

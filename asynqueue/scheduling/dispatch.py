@@ -84,10 +84,13 @@ class Dispatcher:
     @ivar scheduler: the tasks that wait.
     @ivar observers: whom to tell.
     @ivar ledgers: the workers by ID.
+    @ivar lastNumber: that of the task that was made last.
     @ivar running: how many tasks workers hold.
     @ivar done: how many tasks have ended.
     @ivar failed: how many of them failed.
     @ivar tellsBegun: whether anybody wants to hear when a task begins.
+    @ivar open: whether tasks are given to workers, and tried again if they were lost.
+    @ivar takes: whether there may be more tasks.
     @ivar updates: the calls that a worker makes when it is hired.
     @ivar arrivals: the workers that are hired when they have a connection.
     @ivar resigned: which worker was the last that can serve no more, and why, in words.
@@ -107,8 +110,10 @@ class Dispatcher:
         self.done = 0
         self.failed = 0
         self.open = True
+        self.takes = True
+        self._refuses = False
         self.resigned = ""
-        self._numbers = count(1)
+        self.lastNumber = 0
         self._IDs = count(1)
         self._ready: deque[Ledger] = deque()
         # Each fires when nothing is left of a worker that has crashed.
@@ -121,7 +126,8 @@ class Dispatcher:
         """
         Make a task of a call.
         """
-        return Task(self, callTuple, options, next(self._numbers))
+        number = self.lastNumber = self.lastNumber + 1
+        return Task(self, callTuple, options, number)
 
     def newUpdate(self, callTuple: CallTuple, lasting: bool) -> Task:
         """
@@ -130,7 +136,8 @@ class Dispatcher:
         @param lasting: whether that worker makes it again if it begins anew.
         """
         kind = LastingUpdate if lasting else Update
-        return kind(self, callTuple, DEFAULT, next(self._numbers))
+        self.lastNumber += 1
+        return kind(self, callTuple, DEFAULT, self.lastNumber)
 
     def submit(self, task: Task) -> None:
         """
@@ -227,10 +234,24 @@ class Dispatcher:
         """
         Take no more tasks, and end those that no worker holds yet.
         """
-        self.open = False
+        self.open = self.takes = False
         self.arrivals.close()
         for task in list(self.tasks(held=False)):
             task.errback(Failure(QueueRunError(task.describe())))
+
+    def refuse(self) -> None:
+        """
+        Take no more tasks from now on; end those that there are.
+        """
+        self._refuses = True
+        self.takes = False
+
+    def reopen(self) -> None:
+        """
+        Give tasks to workers again, after L{close}.
+        """
+        self.open = True
+        self.takes = not self._refuses
 
     def taskBegun(self, task: Task) -> None:
         """

@@ -1,6 +1,7 @@
 """
-The end of a queue whose reactor was told to stop: it does what it has, lets its workers go,
-and has them back for calls that others make in their own last moments.
+Waiting until the tasks of a queue have ended; and the end of a queue whose reactor was told to
+stop: it does what it has, lets its workers go, and has them back for calls that others make in
+their own last moments.
 """
 
 from __future__ import annotations
@@ -17,6 +18,41 @@ from asynqueue.scheduling.dispatch import Dispatcher
 from asynqueue.scheduling.observers import QueueObserver
 from asynqueue.scheduling.signals import hearSecondSignals
 from asynqueue.timers import later
+
+
+class Drain(QueueObserver):
+    """
+    Waits until all tasks have ended that a queue has now.
+
+    It counts them, and those that end by their numbers: that takes no memory for each.
+
+    @ivar d: fires one turn of the reactor after the last of them has ended; at once, if there
+        is none. Cancelling it ends the waiting.
+    """
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self.d: Deferred[None] = Deferred(lambda _: self._dispatcher.removeObserver(self))
+        self._dispatcher = dispatcher
+        self._left = dispatcher.load()
+        self._last = dispatcher.lastNumber
+        if self._left:
+            dispatcher.addObserver(self)
+        else:
+            self.d.callback(None)
+
+    def taskDone(self, task: ITask, outcome: Any, worker: IWorker | None) -> None:
+        if self._last < task.ID:
+            return
+        self._left -= 1
+        if not self._left:
+            self._dispatcher.removeObserver(self)
+            # Those who wait for the task itself hear of it first.
+            self._dispatcher.startTimer(0, self._end)
+
+    def _end(self) -> None:
+        # It may have been cancelled in the meantime.
+        if not self.d.called:
+            self.d.callback(None)
 
 
 @implementer(IQueueObserver)
@@ -152,7 +188,7 @@ class LastCalls:
         """
         if self._stage is _Stage.LEAVING:
             self._stage = _Stage.WANTED
-            self._dispatcher.open = True
+            self._dispatcher.reopen()
         elif self._stage is _Stage.RESTING:
             self._return()
         return self._dispatcher.open
@@ -232,7 +268,7 @@ class LastCalls:
             self._return()
 
     def _return(self) -> None:
-        self._dispatcher.open = True
+        self._dispatcher.reopen()
         workers, self._workers = self._workers, []
         for worker in workers:
             self._hire(worker)
