@@ -142,6 +142,24 @@ class TaskTimedOut(AsynQueueError, TimeoutError):
         return f"{self.call} ran for more than its {self.seconds:g} s"
 
 
+class TaskExpired(AsynQueueError, TimeoutError):
+    """
+    A task had not begun before its C{expires=} was over.
+    """
+
+    def __init__(self, call: str, seconds: float) -> None:
+        """
+        @param call: what was called.
+        @param seconds: the limit, counted from the moment the task was queued.
+        """
+        super().__init__(call, seconds)
+        self.call = call
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"{self.call} had not begun {self.seconds:g} s after it was queued"
+
+
 class FrameError(AsynQueueError):
     """
     Something is wrong with a message between two processes or hosts.

@@ -172,6 +172,8 @@ class TaskQueue:
         consumer: Any = None,
         raw: bool | None = None,
         returnFailure: bool | None = None,
+        after: float | None = None,
+        expires: float | None = None,
         **kw: Any,
     ) -> AwaitableDeferred[Any]:
         """
@@ -203,6 +205,11 @@ class TaskQueue:
             L{Deferator}; C{None}: as the worker has it.
         @param returnFailure: whether an error fails the Deferred, or is logged;
             C{None}: as the queue has it.
+        @param after: the seconds from now before which the run does not begin. Then the call
+            waits for a worker, before those of its kind that were queued after it.
+        @param expires: the seconds from now within which the run must begin; otherwise the
+            Deferred fails with L{TaskExpired<asynqueue.errors.TaskExpired>}, and the call is
+            not made.
         @return: a Deferred of the result, which coroutines of Twisted and of
             asyncio may await.
         @raise QueueRunError: the queue is shut down.
@@ -210,7 +217,17 @@ class TaskQueue:
         @raise TypeError: the series is not hashable.
         """
         options = makeOptions(
-            niceness, series, doNext, doLast, timeout, retries, consumer, raw, returnFailure
+            niceness,
+            series,
+            doNext,
+            doLast,
+            timeout,
+            retries,
+            consumer,
+            raw,
+            returnFailure,
+            after,
+            expires,
         )
         return self._submit((func, args, kw), options)
 
@@ -262,8 +279,8 @@ class TaskQueue:
         milliseconds travel together: several are one task, which is a few
         milliseconds of work by the measured cost of an item. That changes nothing
         else: each fails, is lost with its process and is tried again by itself. With
-        a C{timeout} or a C{consumer}, without C{returnFailure}, or in a queue that logs
-        calls, each call is a task.
+        a C{timeout}, a C{consumer}, C{after} or C{expires}, without C{returnFailure}, or in a
+        queue that logs calls, each call is a task.
 
         @param func: is called with an item, C{args} and C{kw}; or the name of what a host
             calls, as for L{call}.
@@ -311,7 +328,7 @@ class TaskQueue:
             returnFailure = self._returnFailure
         if options.timeout is not None or options.consumer is not None or not returnFailure:
             return None
-        if self._logsCalls:
+        if self._logsCalls or options.isTimed:
             return None
         if not callable(func):
             # Who is given a name makes the call as it likes.

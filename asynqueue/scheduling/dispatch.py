@@ -44,6 +44,7 @@ from asynqueue.scheduling.task import (
     Task,
     Update,
 )
+from asynqueue.scheduling.timetable import Timetable
 from asynqueue.timers import later
 
 _log = Logger()
@@ -52,6 +53,10 @@ _log = Logger()
 # after so many tasks.
 _SLICE = 0.01
 _LOOK = 32
+
+# Whether a task that has expired was not begun is asked again after so many seconds, while its
+# worker may hand it back.
+_LOOK_SECONDS = 1.0
 
 
 class Loop(Enum):
@@ -81,7 +86,8 @@ class Dispatcher:
     The workers of a queue, and the tasks on their way to them and back.
 
     @ivar reactor: the reactor; C{None} while it is not known.
-    @ivar scheduler: the tasks that wait.
+    @ivar scheduler: the tasks that wait for a worker.
+    @ivar later: those that wait for their time.
     @ivar observers: whom to tell.
     @ivar ledgers: the workers by ID.
     @ivar lastNumber: that of the task that was made last.
@@ -103,6 +109,8 @@ class Dispatcher:
         self.arrivals = Arrivals(self.hire)
         self.watchers: dict[object, Callable[[], None]] = {}
         self.scheduler = Scheduler()
+        self.later = Timetable(lambda: theReactor(self.reactor), self._begins)
+        self._expiring = Timetable(lambda: theReactor(self.reactor), self._expires)
         self.observers = Observers()
         self.tellsBegun = False
         self.ledgers: dict[int, Ledger] = {}
@@ -143,6 +151,8 @@ class Dispatcher:
         """
         Queue a task. It may begin within this call. A hot path.
         """
+        if task.options.isTimed and self._isPostponed(task):
+            return
         hook = self.observers.taskQueued
         if hook:
             # It is queued before it is told of: an observer may end it.
@@ -165,6 +175,44 @@ class Dispatcher:
                     self._serve()
                 return
         self._wake(self.scheduler.push(task))
+
+    def _isPostponed(self, task: Task) -> bool:
+        """
+        Take note of the times of a task that is queued.
+
+        @return: whether it waits for its time.
+        """
+        after, expires = task.options.after, task.options.expires
+        if expires is not None:
+            self._expiring.add(task, expires)
+        if after is None:
+            return False
+        self.later.add(task, after)
+        self.observers.tell(self.observers.taskQueued, task)
+        return True
+
+    def _begins(self, task: Task) -> None:
+        """
+        The time of a task has come: it waits for a worker, before those that were queued
+        after it.
+        """
+        self._wake(self.scheduler.putBack(task))
+
+    def _expires(self, task: Task) -> None:
+        """
+        The time in which a task must begin is over. One that may have begun is left alone,
+        but its worker may hand it back.
+        """
+        if task.state is QUEUED:
+            task.expire()
+        elif task.state is ASSIGNED:
+            ledger: Ledger = task.holder
+            tasks = self._handedOver(ledger)
+            if task in tasks:
+                task.expire()
+            else:
+                self._expiring.add(task, _LOOK_SECONDS)
+            self._takeBack(ledger, tasks)
 
     def assign(self, ledger: Ledger, task: Task) -> None:
         """
@@ -197,7 +245,7 @@ class Dispatcher:
         How many tasks have no outcome.
         """
         waiting = sum(len(ledger.updates) for ledger in self.ledgers.values())
-        return self.scheduler.queued + self.running + waiting
+        return self.scheduler.queued + len(self.later) + self.running + waiting
 
     @property
     def isBusy(self) -> bool:
@@ -212,6 +260,7 @@ class Dispatcher:
         """
         if queued:
             yield from self.scheduler.tasks()
+            yield from self.later
         for ledger in self.ledgers.values():
             if queued:
                 yield from ledger.updates
@@ -264,6 +313,8 @@ class Dispatcher:
         Take a task out of the books.
         """
         self._release(task)
+        if task.options.isTimed:
+            self._expiring.discard(task)
         if counts:
             self.done += 1
             if failed:
@@ -317,7 +368,10 @@ class Dispatcher:
         """
         ledger: Ledger | None = task.holder
         if ledger is None:
-            self.scheduler.discard(task)
+            if task in self.later:
+                self.later.discard(task)
+            else:
+                self.scheduler.discard(task)
         elif task in ledger.tasks:
             del ledger.tasks[task]
             ledger.done += 1

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable
 from functools import lru_cache
 from typing import Any
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.interfaces import IConsumer
 
 from asynqueue.checks import listOf, secondsOrNone, wholeNumber
@@ -34,6 +34,9 @@ class CallOptions:
         has it.
     @ivar returnFailure: whether an error fails the Deferred, or is logged;
         C{None}: as the queue has it.
+    @ivar after: the seconds from now before which the run does not begin.
+    @ivar expires: the seconds from now within which it must begin.
+    @ivar isTimed: whether there is either of these.
     """
 
     niceness: int = field(default=0)
@@ -45,6 +48,13 @@ class CallOptions:
     consumer: Any = field(default=None)
     raw: bool | None = None
     returnFailure: bool | None = None
+    after: float | None = field(default=None)
+    expires: float | None = field(default=None)
+    isTimed: bool = field(init=False, repr=False, eq=False)
+
+    @isTimed.default
+    def _timed(self) -> bool:
+        return self.after is not None or self.expires is not None
 
     @niceness.validator
     def _checkNiceness(self, attribute: Any, value: Any) -> None:
@@ -54,6 +64,14 @@ class CallOptions:
     @timeout.validator
     def _checkTimeout(self, attribute: Any, value: Any) -> None:
         secondsOrNone(value, "timeout")
+
+    @after.validator
+    def _checkAfter(self, attribute: Any, value: Any) -> None:
+        secondsOrNone(value, "after")
+
+    @expires.validator
+    def _checkExpires(self, attribute: Any, value: Any) -> None:
+        secondsOrNone(value, "expires")
 
     @retries.validator
     def _checkRetries(self, attribute: Any, value: Any) -> None:
@@ -74,6 +92,11 @@ class CallOptions:
     def __attrs_post_init__(self) -> None:
         if self.doNext and self.doLast:
             raise ValueError("a call cannot have both doNext and doLast")
+        if self.after is not None and self.expires is not None and self.expires <= self.after:
+            raise ValueError(
+                f"a call that expires after {self.expires:g} s could never begin after"
+                f" {self.after:g} s: give a later expires="
+            )
         _checkSeries(self.series)
 
 
@@ -111,6 +134,8 @@ def makeOptions(
     consumer: Any,
     raw: bool | None,
     returnFailure: bool | None,
+    after: float | None = None,
+    expires: float | None = None,
 ) -> CallOptions:
     """
     The options of a call, checked; the same object for the same values.
@@ -119,7 +144,7 @@ def makeOptions(
     @raise TypeError: the series is not hashable.
     @raise ImplementationError: the consumer is no C{IConsumer}.
     """
-    if consumer is None:
+    if consumer is None and after is None and expires is None:
         try:
             return _shared(
                 niceness, series, doNext, doLast, timeout, retries, None, raw, returnFailure
@@ -128,7 +153,17 @@ def makeOptions(
             # Something cannot be hashed: let the checks say what.
             pass
     return CallOptions(
-        niceness, series, doNext, doLast, timeout, retries, consumer, raw, returnFailure
+        niceness,
+        series,
+        doNext,
+        doLast,
+        timeout,
+        retries,
+        consumer,
+        raw,
+        returnFailure,
+        after,
+        expires,
     )
 
 
@@ -140,17 +175,7 @@ def namedOptions(options: CallOptions) -> CallOptions:
     """
     The options of a call that is made by a name, where no series is given.
     """
-    return makeOptions(
-        options.niceness,
-        REMOTE_SERIES,
-        options.doNext,
-        options.doLast,
-        options.timeout,
-        options.retries,
-        options.consumer,
-        options.raw,
-        options.returnFailure,
-    )
+    return evolve(options, series=REMOTE_SERIES)
 
 
 # What a call has whose caller says nothing.

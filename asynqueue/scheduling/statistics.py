@@ -81,6 +81,7 @@ class QueueStatistics:
         them.
     @ivar flows: the flows in which tasks wait.
     @ivar workers: the workers.
+    @ivar later: how many wait for their time, and not for a worker.
     @ivar dialing: what each worker without a connection does to get one, in words.
     """
 
@@ -92,6 +93,7 @@ class QueueStatistics:
     flows: tuple[FlowStatistics, ...]
     workers: tuple[WorkerStatistics, ...]
     dialing: tuple[str, ...] = ()
+    later: int = 0
 
 
 def queueStatistics(dispatcher: Dispatcher) -> QueueStatistics:
@@ -108,6 +110,7 @@ def queueStatistics(dispatcher: Dispatcher) -> QueueStatistics:
         flows=flows,
         workers=tuple(_workerStatistics(ledger) for ledger in dispatcher.ledgers.values()),
         dialing=tuple(worker.dialing for worker in dispatcher.arrivals.workers()),
+        later=len(dispatcher.later),
     )
 
 
@@ -161,6 +164,8 @@ def whyWaits(dispatcher: Dispatcher, taskOrDeferred: Task | Deferred[Any]) -> st
 
 
 def _whyQueued(dispatcher: Dispatcher, task: Task) -> str:
+    if task in dispatcher.later:
+        return f"it begins after {dispatcher.later.remaining(task):.3g} s, not before"
     lanes = dispatcher.scheduler.lanes(task.series)
     workers = [
         ledger

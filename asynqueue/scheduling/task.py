@@ -18,7 +18,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.awaitable import AwaitableDeferred
-from asynqueue.errors import ImplementationError, MaybeEncodingError, TaskTimedOut, WorkerLost
+from asynqueue.errors import (
+    ImplementationError,
+    MaybeEncodingError,
+    TaskExpired,
+    TaskTimedOut,
+    WorkerLost,
+)
 from asynqueue.failures import isOf
 from asynqueue.interfaces import ITask
 from asynqueue.outcome import VALUES, describeCall
@@ -230,7 +236,8 @@ class Task:
         """
         Whether somebody must know when the run starts.
         """
-        return self.options.timeout is not None or self.owner.tellsBegun
+        options = self.options
+        return options.timeout is not None or options.expires is not None or self.owner.tellsBegun
 
     def describe(self) -> str:
         """
@@ -339,6 +346,14 @@ class Task:
         for nothing.
         """
         self._fail(Failure(CancelledError()), counts=False)
+
+    def expire(self) -> None:
+        """
+        Fail the task, which no worker has and which has not begun: its time is over.
+        """
+        seconds = self.options.expires
+        assert seconds is not None
+        self._fail(Failure(TaskExpired(self.describe(), seconds)))
 
     def _timedOut(self) -> None:
         self._timer = None

@@ -12,11 +12,17 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
 from attrs import field, frozen
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, gatherResults
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredList,
+    TimeoutError,
+    gatherResults,
+)
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from asynqueue.errors import MaybeEncodingError, RemoteError, TaskTimedOut
+from asynqueue.errors import MaybeEncodingError, RemoteError, TaskExpired, TaskTimedOut
 from asynqueue.interfaces import ICancellingWorker, IPrefetchingWorker, IWorker
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.iteration.sources import isIterator
@@ -708,6 +714,29 @@ async def timesOut(trial: Trial) -> None:
     _expect(failure.type, TaskTimedOut, "the type of the failure")
     gate.open()
     await _servesOn(queue)
+
+
+@_check()
+async def expiresUnlessBegun(trial: Trial) -> None:
+    """
+    A call that has not begun when its time is over, as the worker is busy, fails with
+    TaskExpired while those before it run on, and is never made; one that has begun goes on.
+    """
+    queue, gate = trial.queue(), trial.gate()
+    before = [queue.call(calls.waitAt, gate.token, expires=60) for _ in range(trial.traits.slots)]
+    await gate.arrivals(len(before))
+    call = queue.call(calls.waitAt, gate.token, expires=0.05)
+    expired: Deferred[Any] = Deferred()
+    call.addErrback(lambda failure: expired.callback(failure.type))
+    # A worker may run more at once than it must.
+    error, _ = await DeferredList([expired, gate.arrivals(len(before) + 1)], fireOnOneCallback=True)
+    if error is not None:
+        _expect(error, TaskExpired, "the type of the failure")
+    _expect([d.called for d in before], [False] * len(before), "whether the others have ended")
+    gate.open()
+    await gatherResults(before)
+    await trial.quiet(queue)
+    _expect(gate.arrived, len(before) + (error is None), "the number of calls that were made")
 
 
 @_check()
