@@ -114,9 +114,10 @@ class LaneModel:
         """
         A flow has tasks, and had none.
 
-        @param stayed: whether it has kept its place.
+        @param stayed: whether it has kept its place; or has been given one, as the lane was
+            new, for tasks that were cancelled.
         """
-        if not stayed:
+        if not stayed or flow not in self.tags:
             self.tags[flow] = max(self.time, self.tags.get(flow, 0.0))
 
     def check(self, picked: Any, queued: list[Item]) -> None:
