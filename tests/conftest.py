@@ -19,8 +19,9 @@ from hypothesis import settings
 
 import asynqueue
 
-# No deadline: nothing here asserts how long anything takes.
-settings.register_profile("test", deadline=None)
+# No deadline: nothing here asserts how long anything takes. Only a soak makes other runs each
+# time.
+settings.register_profile("test", deadline=None, derandomize=True)
 settings.register_profile("soak", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
 

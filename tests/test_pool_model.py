@@ -4,7 +4,6 @@ A pool on a clock, with children that do as the test wants, in any order.
 
 from __future__ import annotations
 
-import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -545,9 +544,7 @@ class Pool(RuleBasedStateMachine):
 
 
 TestPool = Pool.TestCase
-# Each time the same runs, but where `make soak` looks for others.
 TestPool.settings = settings(
     stateful_step_count=50,
     phases=[Phase.generate],
-    derandomize=os.environ.get("HYPOTHESIS_PROFILE") != "soak",
 )

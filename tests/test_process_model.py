@@ -4,7 +4,6 @@ Process workers on a clock, with children that do as the test wants, in any orde
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -407,9 +406,7 @@ class Children(RuleBasedStateMachine):
 
 
 TestChildren = Children.TestCase
-# Each time the same runs, but where `make soak` looks for others.
 TestChildren.settings = settings(
     stateful_step_count=50,
     phases=[Phase.generate],
-    derandomize=os.environ.get("HYPOTHESIS_PROFILE") != "soak",
 )
