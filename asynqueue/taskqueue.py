@@ -36,7 +36,7 @@ from asynqueue.reactors import (
 from asynqueue.scheduling.chunking import Chunker
 from asynqueue.scheduling.dispatch import Dispatcher
 from asynqueue.scheduling.draining import Drain, LastCalls
-from asynqueue.scheduling.ledger import Ledger, Post
+from asynqueue.scheduling.ledger import Ledger, WorkerState
 from asynqueue.scheduling.mapping import MapSource
 from asynqueue.scheduling.observers import CallLogger, LoadProducer
 from asynqueue.scheduling.options import DEFAULT, CallOptions, makeOptions, namedOptions
@@ -355,7 +355,7 @@ class TaskQueue:
         """
         workers = 0
         for ledger in self._dispatcher.ledgers.values():
-            if ledger.lane.serves(series) and ledger.post is not Post.LEAVING:
+            if ledger.lane.serves(series) and ledger.state is not WorkerState.STOPPING:
                 if not IProcessWorker.providedBy(ledger.worker):
                     return 0
                 workers += 1
@@ -385,7 +385,7 @@ class TaskQueue:
         ledgers = [
             ledger
             for ledger in self._dispatcher.ledgers.values()
-            if ledger.post is not Post.LEAVING
+            if ledger.state is not WorkerState.STOPPING
         ]
         return bothWorlds(
             _allEnded([self._callOn(ledger, callTuple, not ephemeral) for ledger in ledgers]),
@@ -405,7 +405,7 @@ class TaskQueue:
         """
         self._look(describeCall(*callTuple))
         ledger = self._ledger(worker)
-        if ledger is None or ledger.post is Post.LEAVING:
+        if ledger is None or ledger.state is WorkerState.STOPPING:
             raise QueueRunError(describeCall(*callTuple))
         return self._callOn(ledger, callTuple)
 
@@ -487,7 +487,7 @@ class TaskQueue:
             # It breaks another invariant, of an interface of its own.
             raise InvariantError(worker, str(error)) from error
         known = self._ledger(worker)
-        if known is not None and known.post is Post.LEAVING:
+        if known is not None and known.state is WorkerState.STOPPING:
             raise ImplementationError(f"{worker!r} is leaving: attach it again when it has left")
         if known is not None:
             return bothWorlds(succeed(known.ID))
@@ -817,7 +817,7 @@ class TaskQueue:
             return succeed(None)
         limit = _REACTOR_GRACE if self._timeout is None else self._timeout
         for ledger in list(self._dispatcher.ledgers.values()):
-            if ledger.post is Post.LEAVING:
+            if ledger.state is WorkerState.STOPPING:
                 self._dispatcher.dismiss(ledger, limit)
         if not self._dispatcher.open or limit <= 0:
             return self._shutdown(limit)

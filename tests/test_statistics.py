@@ -5,12 +5,14 @@ task waits for.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from asynqueue.scheduling.options import CallOptions
 from asynqueue.scheduling.statistics import FlowStatistics, WorkerStatistics
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.testing import MemoryPrefetcher, MemoryQueue, MemoryWorker
@@ -76,9 +78,9 @@ def test_statisticsShowTheWorkers() -> None:
     queue.attachWorker(MemoryWorker())
     local = frozenset(["memory", "local"])
     assert queue.statistics().workers == (
-        WorkerStatistics(1, "MemoryWorker", local | {"a"}, "ends what it has", 1, 0, False),
-        WorkerStatistics(2, "MemoryPrefetcher", local, "serves", 1, 0, True),
-        WorkerStatistics(3, "MemoryWorker", local, "is being updated", 1, 0, False),
+        WorkerStatistics(1, "MemoryWorker", local | {"a"}, "stopping", 1, 0, False),
+        WorkerStatistics(2, "MemoryPrefetcher", local, "ready", 1, 0, True),
+        WorkerStatistics(3, "MemoryWorker", local, "preparing", 1, 0, False),
     )
 
 
@@ -204,3 +206,41 @@ def test_whyOfWhatIsNotOurs() -> None:
         assert MemoryQueue().why(foreign) == "it is none of this queue's"
     other.finish()
     assert MemoryQueue().why(task) == "it is none of this queue's"
+
+
+def test_snapshotsAreForPrograms() -> None:
+    """
+    C{as_dict} has all of a snapshot as JSON can have it: series in words, states as words
+    that programs know.
+    """
+    queue = MemoryQueue(MemoryWorker(series=["a", ("b", 1)]))
+    for options in ({}, {"series": ("b", 1)}, {"series": "c", "after": 3}, {"niceness": 5}):
+        Heard(queue.callWith(CallOptions(**options), abs, -1))
+    snapshot = queue.statistics().as_dict()
+    assert json.loads(json.dumps(snapshot)) == snapshot
+    assert snapshot == {
+        "queued": 2,
+        "running": 1,
+        "done": 0,
+        "failed": 0,
+        "unqualified": 0,
+        "flows": [
+            {"series": "('b', 1)", "niceness": 0, "band": "fair", "queued": 1, "qualified": 1},
+            {"series": None, "niceness": 5, "band": "fair", "queued": 1, "qualified": 1},
+        ],
+        "workers": [
+            {
+                "ID": 1,
+                "kind": "MemoryWorker",
+                "series": ["('b', 1)", "a", "local", "memory"],
+                "state": "ready",
+                "running": 1,
+                "done": 0,
+                "waiting": False,
+                "pids": [],
+            }
+        ],
+        "dialing": [],
+        "later": 1,
+    }
+    queue.shutdown()

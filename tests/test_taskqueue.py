@@ -1161,7 +1161,7 @@ class Lives(RuleBasedStateMachine):
         idle = [worker for worker in statistics.workers if worker.waiting]
         for flow in statistics.flows:
             for worker in statistics.workers:
-                if worker.post == "serves" and flow.series in {None, *worker.series}:
+                if worker.state == "ready" and flow.series in {None, *worker.series}:
                     assert worker not in idle
                     assert flow.qualified
 

@@ -222,7 +222,7 @@ def _table(workers: Sequence[Mapping[str, Any]]) -> list[str]:
         (
             str(worker["ID"]),
             worker["kind"],
-            worker["post"],
+            worker["state"],
             f"{worker['running']:,}",
             f"{worker['done']:,}",
             ", ".join(map(str, worker["pids"])),

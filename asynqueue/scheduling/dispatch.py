@@ -32,7 +32,7 @@ from asynqueue.interfaces import IConnectingWorker, IResigningWorker, ITask, IWo
 from asynqueue.reactors import theReactor
 from asynqueue.scheduling.arrivals import Arrivals
 from asynqueue.scheduling.flows import Lane, Scheduler
-from asynqueue.scheduling.ledger import Ledger, Post
+from asynqueue.scheduling.ledger import Ledger, WorkerState
 from asynqueue.scheduling.observers import Hook, Observers
 from asynqueue.scheduling.options import DEFAULT, CallOptions
 from asynqueue.scheduling.task import (
@@ -71,14 +71,14 @@ class Loop(Enum):
 
 # By names, for each task: see L{asynqueue.outcome.ITERATOR}.
 RESTING, SERVING, POSTPONED = Loop
-_SERVES = Post.SERVING
+_SERVES = WorkerState.READY
 
-# The posts of workers that choose from a lane, now or later; and of those that run what they
+# The states of workers that choose from a lane, now or later; and of those that run what they
 # are given, now or soon.
-_CHOOSING = (Post.INDUCTED, Post.SERVING, Post.FAILING)
-_ABLE = (Post.INDUCTED, Post.SERVING)
+_CHOOSING = (WorkerState.PREPARING, WorkerState.READY, WorkerState.FAILING)
+_ABLE = (WorkerState.PREPARING, WorkerState.READY)
 # While it fails, it waits until it can run tasks again.
-_WAITING = (Post.INDUCTED, Post.FAILING)
+_WAITING = (WorkerState.PREPARING, WorkerState.FAILING)
 
 
 class Dispatcher:
@@ -329,7 +329,7 @@ class Dispatcher:
         Have the worker end the run of a task, if it can.
         """
         ledger: Ledger = task.holder
-        if ledger.cancelling and ledger.post is not Post.LEFT:
+        if ledger.cancelling and ledger.state is not WorkerState.GONE:
             try:
                 ledger.worker.cancel(task)
             except BaseException:
@@ -400,19 +400,19 @@ class Dispatcher:
         if ledger.failing:
             ledger.worker.setReporter(partial(self._reported, ledger))
         worker.setResignator(lambda: self.resign(ledger))
-        return self._induct(ledger, list(self.updates))
+        return self._prepare(ledger, list(self.updates))
 
     @inlineCallbacks
-    def _induct(self, ledger: Ledger, updates: list[CallTuple]) -> Any:
+    def _prepare(self, ledger: Ledger, updates: list[CallTuple]) -> Any:
         # All of them are lined up at once: an update that is made meanwhile comes after.
         tasks: list[Task] = []
         for callTuple in updates:
-            if ledger.post is Post.INDUCTED:
+            if ledger.state is WorkerState.PREPARING:
                 tasks.append(self.newUpdate(callTuple, lasting=True))
                 self.assign(ledger, tasks[-1])
         try:
             for task in tasks:
-                if ledger.post is not Post.INDUCTED:
+                if ledger.state is not WorkerState.PREPARING:
                     break
                 yield task.d
                 if ledger.ready:
@@ -429,9 +429,9 @@ class Dispatcher:
             for task in tasks:
                 # Those behind one that failed, or that the worker did not stay for.
                 task.d.addErrback(lambda failure: None)
-        if ledger.post is not Post.INDUCTED:
+        if ledger.state is not WorkerState.PREPARING:
             raise WorkerLost("any call", ledger.name, begun=False, reason="it left")
-        ledger.post = Post.SERVING
+        ledger.state = WorkerState.READY
         if ledger.fault:
             self._fail(ledger)
         elif ledger.ready:
@@ -456,7 +456,7 @@ class Dispatcher:
         worker = ledger.worker
         if series not in worker.iQualified:
             worker.iQualified.append(series)
-        if ledger.post not in _CHOOSING:
+        if ledger.state not in _CHOOSING:
             # It chooses from nothing any more.
             return
         old = ledger.lane
@@ -475,7 +475,7 @@ class Dispatcher:
         @param reassign: give what it has not begun to others.
         @return: a Deferred list of the tasks it did not end.
         """
-        if ledger.post is Post.LEFT:
+        if ledger.state is WorkerState.GONE:
             return succeed([])
 
         def outOfPatience(d: Any) -> None:
@@ -483,13 +483,13 @@ class Dispatcher:
 
         left: Deferred[list[Task]] = Deferred(outOfPatience)
         ledger.waiters.append(left)
-        isToStop = ledger.post is not Post.LEAVING
-        self._retire(ledger, Post.LEAVING)
-        if reassign and ledger.prefetching and ledger.post is Post.LEAVING:
+        isToStop = ledger.state is not WorkerState.STOPPING
+        self._retire(ledger, WorkerState.STOPPING)
+        if reassign and ledger.prefetching and ledger.state is WorkerState.STOPPING:
             self._takeBack(ledger, self._handedOver(ledger))
             # One that stops already may have waited for what it has handed over.
             isToStop = True
-        if ledger.post is Post.LEAVING and isToStop:
+        if ledger.state is WorkerState.STOPPING and isToStop:
             maybeDeferred(ledger.worker.stop).addBoth(self._stopped, ledger)
         if limit is not None and not left.called:
             left.addTimeout(limit, theReactor(self.reactor))
@@ -499,7 +499,7 @@ class Dispatcher:
         """
         The worker has stopped, or could not.
         """
-        if ledger.post is Post.LEFT:
+        if ledger.state is WorkerState.GONE:
             return
         if isinstance(result, Failure):
             _log.failure("{worker} failed to stop", result, worker=ledger.name)
@@ -514,9 +514,9 @@ class Dispatcher:
         @param reassign: run again elsewhere what it had begun, too.
         @return: the tasks that were not reassigned.
         """
-        if ledger.post is Post.LEFT:
+        if ledger.state is WorkerState.GONE:
             return []
-        self._retire(ledger, Post.LEFT)
+        self._retire(ledger, WorkerState.GONE)
         try:
             ledger.worker.crash()
         except BaseException:
@@ -552,7 +552,7 @@ class Dispatcher:
         """
         A worker can serve no more: one that makes connections may come back.
         """
-        if ledger.post is Post.LEFT:
+        if ledger.state is WorkerState.GONE:
             return
         worker = ledger.worker
         loss = worker.loss if ledger.remote or IResigningWorker.providedBy(worker) else ""
@@ -562,13 +562,13 @@ class Dispatcher:
         if self.open and IConnectingWorker.providedBy(worker):
             self.arrivals.resigned(worker)
 
-    def _retire(self, ledger: Ledger, post: Post) -> None:
+    def _retire(self, ledger: Ledger, state: WorkerState) -> None:
         """
         A worker gets no more tasks.
         """
-        serving = ledger.post in _CHOOSING
+        serving = ledger.state in _CHOOSING
         # First this: what fails now may have callbacks that ask for it.
-        ledger.post = post
+        ledger.state = state
         if serving:
             ledger.lane.idle.pop(ledger, None)
             self.scheduler.leave(ledger.lane)
@@ -581,7 +581,7 @@ class Dispatcher:
         """
         A worker is gone: settle each task that it left, as it may be (G2).
         """
-        ledger.post = Post.LEFT
+        ledger.state = WorkerState.GONE
         notBegun = set(again)
         if self.ledgers.pop(ledger.ID, None) is not None:
             self._tellOfWorker(self.observers.workerLeft, ledger.worker)
@@ -615,7 +615,7 @@ class Dispatcher:
                     task.errback(Failure(QueueRunError(task.describe())))
                 elif not task.isUpdate:
                     self._requeue(ledger, task)
-                elif ledger.post in _CHOOSING:
+                elif ledger.state in _CHOOSING:
                     self._reassign(ledger, task)
                 else:
                     task.errback(self._lostTo(ledger, task, "it left"))
@@ -637,20 +637,20 @@ class Dispatcher:
         ledger.fault = reason
         ledger.hopeless = isHopeless
         if not reason:
-            if ledger.post in _WAITING:
-                if ledger.post is Post.FAILING:
-                    ledger.post = Post.SERVING
+            if ledger.state in _WAITING:
+                if ledger.state is WorkerState.FAILING:
+                    ledger.state = WorkerState.READY
                 if ledger.parked:
                     ledger.parked = False
                     self._ready.append(ledger)
                 self._tellWatchers()
             self._resume()
             return
-        if ledger.post in _ABLE:
+        if ledger.state in _ABLE:
             self._fail(ledger)
         for task in reversed(tasks):
             if task in ledger.tasks:
-                if not self.open or ledger.post not in _WAITING:
+                if not self.open or ledger.state not in _WAITING:
                     task.errback(self._lostTo(ledger, task, reason))
                 elif task.isUpdate:
                     self._reassign(ledger, task)
@@ -658,7 +658,7 @@ class Dispatcher:
                     self._requeue(ledger, task)
         # They hear of it before calls end that wait no longer.
         self._tellWatchers()
-        if isHopeless and ledger.post in _WAITING:
+        if isHopeless and ledger.state in _WAITING:
             self._endHopeless(ledger, reason)
         self._resume()
 
@@ -666,8 +666,8 @@ class Dispatcher:
         """
         A worker is given nothing until it can run tasks again.
         """
-        if ledger.post is Post.SERVING:
-            ledger.post = Post.FAILING
+        if ledger.state is WorkerState.READY:
+            ledger.state = WorkerState.FAILING
         if ledger.ready:
             ledger.ready = False
             ledger.parked = True
@@ -683,9 +683,9 @@ class Dispatcher:
         able = [
             ledger
             for ledger in self.ledgers.values()
-            if ledger.post is not Post.LEAVING and ledger.lane.serves(series)
+            if ledger.state is not WorkerState.STOPPING and ledger.lane.serves(series)
         ]
-        if not able or any(ledger.post is not Post.FAILING for ledger in able):
+        if not able or any(ledger.state is not WorkerState.FAILING for ledger in able):
             return "", False
         return able[0].fault, all(ledger.hopeless for ledger in able)
 
@@ -696,10 +696,10 @@ class Dispatcher:
         """
         for task in list(ledger.updates):
             task.errback(self._lostTo(ledger, task, reason))
-        if ledger.post is not Post.FAILING:
+        if ledger.state is not WorkerState.FAILING:
             # It was not hired, and nothing has waited for it.
             return
-        able = [other for other in self.ledgers.values() if other.post in _ABLE]
+        able = [other for other in self.ledgers.values() if other.state in _ABLE]
         for flow in list(self.scheduler.flows()):
             if (
                 ledger.lane.serves(flow.series)
@@ -812,8 +812,8 @@ class Dispatcher:
         """
         The next task for a ready worker. If there is none, it waits.
         """
-        post = ledger.post
-        if post is _SERVES:
+        state = ledger.state
+        if state is _SERVES:
             if ledger.updates:
                 return ledger.updates.popleft()
             task = self.scheduler.pick(ledger.lane)
@@ -821,9 +821,9 @@ class Dispatcher:
                 ledger.ready = True
                 ledger.lane.idle[ledger] = None
             return task
-        if post is Post.FAILING or (post is Post.INDUCTED and ledger.fault):
+        if state is WorkerState.FAILING or (state is WorkerState.PREPARING and ledger.fault):
             ledger.parked = True
-        elif post is Post.INDUCTED:
+        elif state is WorkerState.PREPARING:
             # One after the other: each may need what those before it have done.
             if ledger.updates and not ledger.tasks:
                 return ledger.updates.popleft()
@@ -866,7 +866,7 @@ class Dispatcher:
             )
 
     def _neverReady(self, failure: Failure, ledger: Ledger, task: Task) -> None:
-        if ledger.post is not Post.LEFT:
+        if ledger.state is not WorkerState.GONE:
             self._broken(ledger, task, "the Deferred of run() failed", failure)
 
     def _broken(self, ledger: Ledger, task: Task, what: str, failure: Failure | None) -> None:

@@ -22,16 +22,22 @@ from asynqueue.scheduling.flows import Lane
 from asynqueue.scheduling.task import Task
 
 
-class Post(Enum):
+class WorkerState(Enum):
     """
-    How far a worker is in its time with the queue.
+    How far a worker is in its time with the queue. The values are words for programs.
+
+    @cvar PREPARING: makes the updates that there were before it came.
+    @cvar READY: is given tasks.
+    @cvar FAILING: can run nothing for now, and is given nothing.
+    @cvar STOPPING: ends the tasks that it has.
+    @cvar GONE: is the queue's no more.
     """
 
-    INDUCTED = "is being updated"
-    SERVING = "serves"
-    FAILING = "can run nothing for now"
-    LEAVING = "ends what it has"
-    LEFT = "is gone"
+    PREPARING = "preparing"
+    READY = "ready"
+    FAILING = "failing"
+    STOPPING = "stopping"
+    GONE = "gone"
 
 
 class Ledger:
@@ -39,7 +45,7 @@ class Ledger:
     What one worker has accepted and not finished, and how it stands.
 
     @ivar ID: the number of the worker, unique in its queue.
-    @ivar post: see L{Post}.
+    @ivar state: see L{WorkerState}.
     @ivar lane: what it chooses from.
     @ivar tasks: what it holds, in the order it was assigned, each with the lane in which
         its flow was charged for it, if it was.
@@ -67,10 +73,10 @@ class Ledger:
         "lane",
         "lingering",
         "parked",
-        "post",
         "prefetching",
         "ready",
         "remote",
+        "state",
         "tasks",
         "updates",
         "waiters",
@@ -82,7 +88,7 @@ class Ledger:
         self.worker: Any = worker
         self.ID = ID
         self.lane = lane
-        self.post = Post.INDUCTED
+        self.state = WorkerState.PREPARING
         self.ready = False
         self.fault = ""
         self.hopeless = False

@@ -7,13 +7,14 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
-from attrs import frozen
+from attrs import asdict, frozen
 from twisted.internet.defer import Deferred
 
 from asynqueue.interfaces import IProcessWorker
+from asynqueue.outcome import shortRepr
 from asynqueue.scheduling.dispatch import Dispatcher
 from asynqueue.scheduling.flows import FAIR, LAST, NEXT, Flow
-from asynqueue.scheduling.ledger import Ledger, Post
+from asynqueue.scheduling.ledger import Ledger, WorkerState
 from asynqueue.scheduling.options import REMOTE_SERIES
 from asynqueue.scheduling.task import BEGUN, ENDED, Task, TaskDeferred
 
@@ -23,8 +24,39 @@ _MOST_DIALING = 3
 _BAND_NAMES = {NEXT: "doNext", FAIR: "fair", LAST: "doLast"}
 
 
+def inWords(series: Hashable) -> str | None:
+    """
+    Name a series in a text that a program may read: a string as it is, C{None} as it is,
+    anything else as Python shows it.
+    """
+    return series if series is None or isinstance(series, str) else shortRepr(series)
+
+
+def _plain(snapshot: Any, attribute: Any, value: Any) -> Any:
+    if attribute is None or attribute.name != "series":
+        return list(value) if isinstance(value, tuple) else value
+    if isinstance(snapshot, WorkerStatistics):
+        return sorted(str(inWords(series)) for series in value)
+    return inWords(value)
+
+
+class _Snapshot:
+    """
+    How something stands at one moment.
+    """
+
+    __slots__ = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """
+        Return the same for JSON: dicts, lists, strings, numbers, and series in words.
+        """
+        snapshot: Any = self
+        return asdict(snapshot, value_serializer=_plain)
+
+
 @frozen
-class FlowStatistics:
+class FlowStatistics(_Snapshot):
     """
     How a flow stands.
 
@@ -43,15 +75,14 @@ class FlowStatistics:
 
 
 @frozen
-class WorkerStatistics:
+class WorkerStatistics(_Snapshot):
     """
     How a worker stands.
 
     @ivar ID: its number in the queue.
     @ivar kind: the name of its class.
     @ivar series: what it is qualified for, besides C{None}.
-    @ivar post: "is being updated", "serves", "can run nothing for now" or "ends what it
-        has".
+    @ivar state: the value of its L{WorkerState}: "preparing", "ready", "failing" or "stopping".
     @ivar running: how many tasks it holds, those sent ahead included.
     @ivar done: how many it has ended.
     @ivar waiting: whether it waits for a task.
@@ -61,7 +92,7 @@ class WorkerStatistics:
     ID: int
     kind: str
     series: frozenset[Hashable]
-    post: str
+    state: str
     running: int
     done: int
     waiting: bool
@@ -69,7 +100,7 @@ class WorkerStatistics:
 
 
 @frozen
-class QueueStatistics:
+class QueueStatistics(_Snapshot):
     """
     How a queue stands at one moment.
 
@@ -129,7 +160,7 @@ def _workerStatistics(ledger: Ledger) -> WorkerStatistics:
         ledger.ID,
         type(ledger.worker).__name__,
         ledger.lane.qualified,
-        ledger.post.value,
+        ledger.state.value,
         len(ledger.tasks),
         ledger.done,
         ledger.ready,
@@ -170,7 +201,7 @@ def _whyQueued(dispatcher: Dispatcher, task: Task) -> str:
     workers = [
         ledger
         for ledger in dispatcher.ledgers.values()
-        if ledger.lane in lanes and ledger.post is not Post.LEAVING
+        if ledger.lane in lanes and ledger.state is not WorkerState.STOPPING
     ]
     dialing = _dialing(dispatcher, task)
     if not workers:
@@ -192,11 +223,11 @@ def _whyQueued(dispatcher: Dispatcher, task: Task) -> str:
         for other in dispatcher.scheduler.tasks()
         if other.series == task.series and other < task and other.state is not ENDED
     )
-    inducted = sum(1 for ledger in workers if ledger.post is Post.INDUCTED)
+    preparing = sum(1 for ledger in workers if ledger.state is WorkerState.PREPARING)
     text = f"it is queued behind {before} of its series, and "
-    if inducted == len(workers):
-        return text + f"the {inducted} qualified workers are being updated"
-    failing = [ledger for ledger in workers if ledger.post is Post.FAILING]
+    if preparing == len(workers):
+        return text + f"the {preparing} qualified workers are being updated"
+    failing = [ledger for ledger in workers if ledger.state is WorkerState.FAILING]
     if len(failing) == len(workers):
         text += f"{failing[0].name} can run nothing for now: {failing[0].fault}"
     else:

@@ -14,8 +14,7 @@ from typing import Any
 import psutil
 
 import asynqueue
-from asynqueue.outcome import shortRepr
-from asynqueue.scheduling.statistics import FlowStatistics, WorkerStatistics
+from asynqueue.scheduling.statistics import inWords
 from asynqueue.taskqueue import TaskQueue
 
 STATUS = "asynqueue:status"
@@ -54,7 +53,7 @@ def statusOf(
         "memory": process.memory_info().rss,
         "loadAverage": list(os.getloadavg()),
         "slots": slots,
-        "series": _words(series),
+        "series": [str(inWords(each)) for each in series],
         "trust": trust,
         "names": list(names),
         "held": held,
@@ -62,30 +61,6 @@ def statusOf(
         "running": statistics.running,
         "done": statistics.done,
         "failed": statistics.failed,
-        "workers": [_workerStatus(worker) for worker in statistics.workers],
-        "flows": [_flowStatus(flow) for flow in statistics.flows],
+        "workers": [worker.as_dict() for worker in statistics.workers],
+        "flows": [flow.as_dict() for flow in statistics.flows],
     }
-
-
-def _workerStatus(worker: WorkerStatistics) -> dict[str, Any]:
-    return {
-        "ID": worker.ID,
-        "kind": worker.kind,
-        "series": sorted(_words(worker.series)),
-        "post": worker.post,
-        "running": worker.running,
-        "done": worker.done,
-        "pids": list(worker.pids),
-    }
-
-
-def _flowStatus(flow: FlowStatistics) -> dict[str, Any]:
-    return {
-        "series": None if flow.series is None else _words([flow.series])[0],
-        "niceness": flow.niceness,
-        "queued": flow.queued,
-    }
-
-
-def _words(series: Iterable[Hashable]) -> list[str]:
-    return [label if isinstance(label, str) else shortRepr(label) for label in series]

@@ -632,7 +632,7 @@ def test_statusOfAHost(shell: Shell) -> None:
     code, out, _ = shell.run("status", shell.socket)
     assert code == 0
     assert re.search(r"calls +0 running, 0 queued\n", out)
-    assert re.search(r"3 +ProcessWorker +serves", out)
+    assert re.search(r"3 +ProcessWorker +ready", out)
 
 
 def test_busyHostTells(shell: Shell) -> None:
