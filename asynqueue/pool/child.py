@@ -41,12 +41,12 @@ from asynqueue.pool.printing import install
 from asynqueue.pool.protocol import RETURNED, SKIPPED, SMALLEST, Kind, Words
 from asynqueue.pool.reporting import Reporter
 from asynqueue.pool.streaming import Stream, sendRaised, sizeOf
-from asynqueue.pool.surroundings import Latecomers, follow
+from asynqueue.pool.surroundings import Latecomers, follow, forwardTracking
 
 _NONE = pickle.dumps(None, 5)
 
 # What may come at any time, and from any thread.
-_REPORTS = (Kind.LOGGED, Kind.WARNED, Kind.PRINTED)
+_REPORTS = (Kind.LOGGED, Kind.WARNED, Kind.PRINTED, Kind.TRACKED)
 
 # How many of those that come up while others are sent are sent, too.
 _MOST_LATE = 100
@@ -94,6 +94,7 @@ class Child:
         self._performer = Performer(words)
         self._reporter = Reporter(self._report)
         self._output = install(self._print)
+        forwardTracking(lambda told: self._report(Kind.TRACKED, marshal.dumps(told)))
 
     def serve(self) -> None:
         """

@@ -654,7 +654,7 @@ class Member:
             case Kind.ECHO:
                 if number == self._echo:
                     self._suspects.clear()
-            case Kind.LOGGED | Kind.WARNED | Kind.PRINTED:
+            case Kind.LOGGED | Kind.WARNED | Kind.PRINTED | Kind.TRACKED:
                 replay(kind, body)
             case _:
                 self._reason = f"it sent a frame of the unknown kind {kind}"

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module, invalidate_caches
 from importlib.machinery import (
     ExtensionFileLoader,
@@ -263,3 +263,56 @@ def _useTracker(path: str) -> None:
     before, tracker._fd = tracker._fd, descriptor
     if before is not None:
         os.close(before)
+
+
+class _Tracking:
+    """
+    Finds the module of the resource tracker, and has what calls register there told to the
+    parent: in a program that shares nothing itself, a tracker of this process would remove
+    with it what others use still. It is asked before all others, and until that module comes.
+    """
+
+    def __init__(self, tell: Callable[[tuple[str, str, str]], None]) -> None:
+        self._tell = tell
+        self._process = os.getpid()
+        self._tracker: Any = None
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """
+        Find that module alone.
+        """
+        if name != _TRACKER:
+            return None
+        sys.meta_path.remove(self)
+        spec = PathFinder.find_spec(name, path)
+        if spec is not None and spec.loader is not None:
+            loader: Any = spec.loader
+            execute = loader.exec_module
+
+            def executed(module: Any) -> None:
+                execute(module)
+                self._tracker = module._resource_tracker
+                self._tracker._send = self._send
+
+            loader.exec_module = executed
+        return spec
+
+    def _send(self, command: str, name: str, kind: str) -> None:
+        if os.getpid() != self._process:
+            # This is a fork that a call has made, and has a tracker of its own.
+            del self._tracker._send
+            self._tracker._send(command, name, kind)
+        else:
+            self._tell((command, name, kind))
+
+
+def forwardTracking(tell: Callable[[tuple[str, str, str]], None]) -> None:
+    """
+    Have what is shared in this process tracked by the parent.
+
+    @param tell: is called with a command of the resource tracker, the name of what is shared,
+        and its kind.
+    """
+    sys.meta_path.insert(0, _Tracking(tell))

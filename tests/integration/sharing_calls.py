@@ -32,6 +32,15 @@ def create(content: bytes) -> str:
     return memory.name
 
 
+def remove(name: str) -> None:
+    """
+    Remove the memory of a name.
+    """
+    memory = SharedMemory(name)
+    memory.close()
+    memory.unlink()
+
+
 def helpers() -> int:
     """
     How many processes this one has started.

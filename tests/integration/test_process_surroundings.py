@@ -24,6 +24,7 @@ from tests.integration.process_checks import PATIENCE
 pytestmark = pytest.mark.measured
 
 PROGRAM = Path(__file__).with_name("sharing_program.py")
+TASKS = Path(__file__).with_name("tasks_sharing_program.py")
 
 
 @pytest.fixture
@@ -51,12 +52,12 @@ async def test_defaultTimeoutOfSockets(defaultTimeout: None) -> None:
     await queue.shutdown()
 
 
-def output(part: str) -> list[str]:
+def output(part: str, program: Path = PROGRAM) -> list[str]:
     """
-    The lines that the program prints. It says nothing else.
+    The lines that a program prints. It says nothing else.
     """
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), part],
+        [sys.executable, str(program), part],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
@@ -73,6 +74,14 @@ def test_sharedMemoryOutlivesAChild() -> None:
     shares the resource tracker of the program, and nothing is left over or complained of.
     """
     assert output("memory") == ["b'ours'", "trackers 0 False", "b'ours'", "b'made'"]
+
+
+def test_sharedMemoryOfCallsAlone() -> None:
+    """
+    It is there, too, where the program itself shares nothing: what calls share in one process
+    is tracked by the program, and is there in the next one.
+    """
+    assert output("", TASKS) == ["b'made' 0", "False"]
 
 
 def test_managersKnowAChild() -> None:
