@@ -8,6 +8,8 @@ installs no reactor, and where only a part is needed, only that part is loaded.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from asynqueue.lazy import lazyNames
+
 if TYPE_CHECKING:
     from asynqueue.errors import (
         AcknowledgementError as AcknowledgementError,
@@ -104,79 +106,6 @@ if TYPE_CHECKING:
         ThreadWorker as ThreadWorker,
     )
 
-# What type checkers see above, and where it is found when it is asked for.
-_HOMES = {
-    "asynqueue.errors": (
-        "AcknowledgementError",
-        "AsynQueueError",
-        "ForkError",
-        "ImplementationError",
-        "InvariantError",
-        "LoopError",
-        "MaybeEncodingError",
-        "NotReadyError",
-        "QueueRunError",
-        "RemoteError",
-        "FrameTruncated",
-        "FrameTooLarge",
-        "FrameInvalid",
-        "FrameError",
-        "TimeLimitExceeded",
-        "TaskExpired",
-        "TaskInterrupted",
-        "SoftTimeLimitExceeded",
-        "TaskTimedOut",
-        "WorkerError",
-        "WorkerLost",
-        "WorkerLostError",
-        "WireError",
-        "IdentityRequired",
-        "IdentityRefused",
-        "VersionRefused",
-        "LocalProtocolError",
-        "RemoteProtocolError",
-        "NoSuchCallable",
-        "KeyFileRefused",
-    ),
-    "asynqueue.exchange": ("Exchange",),
-    "asynqueue.interfaces": ("IQueueObserver", "IWorker"),
-    "asynqueue.iteration": (
-        "Consumerator",
-        "DeferredLock",
-        "DeferredTracker",
-        "Deferator",
-        "Filerator",
-        "OrderedItemProducer",
-    ),
-    "asynqueue.pollers": (
-        "BasePoller",
-        "EpollPoller",
-        "KQueuePoller",
-        "PollPoller",
-        "ReactorPoller",
-        "SelectPoller",
-        "Transport",
-    ),
-    "asynqueue.pool": ("ResultHandler", "TaskPool"),
-    "asynqueue.queues": ("NullQueue", "ProcessQueue", "ThreadQueue", "deferToThread"),
-    "asynqueue.scheduling.observers": ("QueueObserver",),
-    "asynqueue.scheduling.options": ("CallOptions",),
-    "asynqueue.taskqueue": ("TaskQueue",),
-    "asynqueue.wire": (
-        "ServerManager",
-        "WireHub",
-        "WireServer",
-        "WireWorker",
-        "WireWorkerUniverse",
-    ),
-    "asynqueue.workers.asynchronous": ("AsyncWorker",),
-    "asynqueue.workers.executor": ("ExecutorWorker",),
-    "asynqueue.workers.process": ("ProcessWorker",),
-    "asynqueue.workers.thread": ("ThreadWorker",),
-}
-
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
 __all__ = [
     "AcknowledgementError",
     "AsynQueueError",
@@ -245,17 +174,82 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        # The module that knows takes longer to import than all that is needed here.
-        return import_module("importlib.metadata").version(__name__)
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+def _version() -> Any:
+    # The module that knows takes longer to import than all that is needed here.
+    return import_module("importlib.metadata").version(__name__)
 
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+# What type checkers see above, and where it is found when it is asked for.
+__getattr__, __dir__ = lazyNames(
+    __name__,
+    {
+        "asynqueue.errors": (
+            "AcknowledgementError",
+            "AsynQueueError",
+            "ForkError",
+            "FrameError",
+            "FrameInvalid",
+            "FrameTooLarge",
+            "FrameTruncated",
+            "IdentityRefused",
+            "IdentityRequired",
+            "ImplementationError",
+            "InvariantError",
+            "KeyFileRefused",
+            "LocalProtocolError",
+            "LoopError",
+            "MaybeEncodingError",
+            "NoSuchCallable",
+            "NotReadyError",
+            "QueueRunError",
+            "RemoteError",
+            "RemoteProtocolError",
+            "SoftTimeLimitExceeded",
+            "TaskExpired",
+            "TaskInterrupted",
+            "TaskTimedOut",
+            "TimeLimitExceeded",
+            "VersionRefused",
+            "WireError",
+            "WorkerError",
+            "WorkerLost",
+            "WorkerLostError",
+        ),
+        "asynqueue.exchange": ("Exchange",),
+        "asynqueue.interfaces": ("IQueueObserver", "IWorker"),
+        "asynqueue.iteration": (
+            "Consumerator",
+            "Deferator",
+            "DeferredLock",
+            "DeferredTracker",
+            "Filerator",
+            "OrderedItemProducer",
+        ),
+        "asynqueue.pollers": (
+            "BasePoller",
+            "EpollPoller",
+            "KQueuePoller",
+            "PollPoller",
+            "ReactorPoller",
+            "SelectPoller",
+            "Transport",
+        ),
+        "asynqueue.pool": ("ResultHandler", "TaskPool"),
+        "asynqueue.queues": ("NullQueue", "ProcessQueue", "ThreadQueue", "deferToThread"),
+        "asynqueue.scheduling.observers": ("QueueObserver",),
+        "asynqueue.scheduling.options": ("CallOptions",),
+        "asynqueue.taskqueue": ("TaskQueue",),
+        "asynqueue.wire": (
+            "ServerManager",
+            "WireHub",
+            "WireServer",
+            "WireWorker",
+            "WireWorkerUniverse",
+        ),
+        "asynqueue.workers.asynchronous": ("AsyncWorker",),
+        "asynqueue.workers.executor": ("ExecutorWorker",),
+        "asynqueue.workers.process": ("ProcessWorker",),
+        "asynqueue.workers.thread": ("ThreadWorker",),
+    },
+    computed={"__version__": _version},
+)

@@ -15,9 +15,9 @@ L{Transport} works with each poller.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from asynqueue.lazy import lazyNames
 from asynqueue.pollers.base import BasePoller, Channel
 from asynqueue.pollers.default import pollerKinds, thePoller
 from asynqueue.pollers.kernel import EpollPoller, KQueuePoller, PollPoller, SelectPoller
@@ -51,13 +51,6 @@ def loop(timeout: float | None = None, count: int | None = None) -> None:
     thePoller().loop(timeout, count)
 
 
-def __getattr__(name: str) -> Any:
-    if name == "poller":
-        return thePoller()
-    if name == "ReactorPoller":
-        return import_module("asynqueue.pollers.reactor").ReactorPoller
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazyNames(
+    __name__, {"asynqueue.pollers.reactor": ["ReactorPoller"]}, computed={"poller": thePoller}
+)

@@ -13,8 +13,9 @@ Pools of child processes.
 As the package itself, this one imports nothing until a name is asked for.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from asynqueue.lazy import lazyNames
 
 if TYPE_CHECKING:
     from asynqueue.errors import (
@@ -29,17 +30,6 @@ if TYPE_CHECKING:
     )
     from asynqueue.pool.taskpool import TaskPool as TaskPool
 
-# What type checkers see above, and where it is found when it is asked for.
-_HOME_OF = {
-    "AsyncResult": "asynqueue.pool.results",
-    "MaybeEncodingError": "asynqueue.errors",
-    "ResultHandler": "asynqueue.pool.results",
-    "SoftTimeLimitExceeded": "asynqueue.errors",
-    "TaskPool": "asynqueue.pool.taskpool",
-    "TimeLimitExceeded": "asynqueue.errors",
-    "WorkerLostError": "asynqueue.errors",
-}
-
 __all__ = [
     "AsyncResult",
     "MaybeEncodingError",
@@ -50,15 +40,17 @@ __all__ = [
     "WorkerLostError",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+# What type checkers see above, and where it is found when it is asked for.
+__getattr__, __dir__ = lazyNames(
+    __name__,
+    {
+        "asynqueue.errors": (
+            "MaybeEncodingError",
+            "SoftTimeLimitExceeded",
+            "TimeLimitExceeded",
+            "WorkerLostError",
+        ),
+        "asynqueue.pool.results": ("AsyncResult", "ResultHandler"),
+        "asynqueue.pool.taskpool": ("TaskPool",),
+    },
+)

@@ -8,8 +8,9 @@ wanted by those that never serve.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from asynqueue.lazy import lazyNames
 
 if TYPE_CHECKING:
     from asynqueue.service.running import (
@@ -23,15 +24,6 @@ if TYPE_CHECKING:
         settingsOf as settingsOf,
     )
 
-_HOMES = {
-    "HostService": "asynqueue.service.running",
-    "QueueService": "asynqueue.service.running",
-    "makeService": "asynqueue.service.running",
-    "Settings": "asynqueue.service.settings",
-    "SettingsError": "asynqueue.service.settings",
-    "settingsOf": "asynqueue.service.settings",
-}
-
 __all__ = [
     "HostService",
     "QueueService",
@@ -41,9 +33,11 @@ __all__ = [
     "settingsOf",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(home), name)
+# What type checkers see above, and where it is found when it is asked for.
+__getattr__, __dir__ = lazyNames(
+    __name__,
+    {
+        "asynqueue.service.running": ("HostService", "QueueService", "makeService"),
+        "asynqueue.service.settings": ("Settings", "SettingsError", "settingsOf"),
+    },
+)

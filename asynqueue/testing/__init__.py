@@ -19,8 +19,9 @@ As the package itself, this one imports nothing until a name is asked for: the p
 which a call of a test is made needs no more of it than the call.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from asynqueue.lazy import lazyNames
 
 if TYPE_CHECKING:
     from asynqueue.testing.channels import (
@@ -56,30 +57,6 @@ if TYPE_CHECKING:
         RecordingTransport as RecordingTransport,
     )
 
-# What type checkers see above, and where it is found when it is asked for.
-_HOME_OF = {
-    "ChannelCheck": "asynqueue.testing.channels",
-    "Gate": "asynqueue.testing.gates",
-    "MemoryChannel": "asynqueue.testing.channels",
-    "MemoryPrefetcher": "asynqueue.testing.doubles",
-    "MemoryQueue": "asynqueue.testing.doubles",
-    "MemoryTask": "asynqueue.testing.doubles",
-    "MemoryWorker": "asynqueue.testing.doubles",
-    "PollerCheck": "asynqueue.testing.pollers",
-    "RecordingConsumer": "asynqueue.testing.doubles",
-    "RecordingObserver": "asynqueue.testing.doubles",
-    "RecordingTransport": "asynqueue.testing.transports",
-    "WorkerCheck": "asynqueue.testing.conformance",
-    "advanceUntil": "asynqueue.testing.doubles",
-    "channelChecks": "asynqueue.testing.channels",
-    "checkChannel": "asynqueue.testing.channels",
-    "checkPoller": "asynqueue.testing.pollers",
-    "checkWorker": "asynqueue.testing.conformance",
-    "memoryChannelPair": "asynqueue.testing.channels",
-    "pollerChecks": "asynqueue.testing.pollers",
-    "workerChecks": "asynqueue.testing.conformance",
-}
-
 __all__ = [
     "ChannelCheck",
     "Gate",
@@ -103,15 +80,29 @@ __all__ = [
     "workerChecks",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+# What type checkers see above, and where it is found when it is asked for.
+__getattr__, __dir__ = lazyNames(
+    __name__,
+    {
+        "asynqueue.testing.channels": (
+            "ChannelCheck",
+            "MemoryChannel",
+            "channelChecks",
+            "checkChannel",
+            "memoryChannelPair",
+        ),
+        "asynqueue.testing.conformance": ("WorkerCheck", "checkWorker", "workerChecks"),
+        "asynqueue.testing.doubles": (
+            "MemoryPrefetcher",
+            "MemoryQueue",
+            "MemoryTask",
+            "MemoryWorker",
+            "RecordingConsumer",
+            "RecordingObserver",
+            "advanceUntil",
+        ),
+        "asynqueue.testing.gates": ("Gate",),
+        "asynqueue.testing.pollers": ("PollerCheck", "checkPoller", "pollerChecks"),
+        "asynqueue.testing.transports": ("RecordingTransport",),
+    },
+)

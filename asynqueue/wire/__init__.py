@@ -17,8 +17,9 @@ As the package itself, this one imports nothing until a name is asked for: a pro
 a host needs no more of it than the universe.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from asynqueue.lazy import lazyNames
 
 if TYPE_CHECKING:
     from asynqueue.wire.catalog import WireWorkerUniverse as WireWorkerUniverse
@@ -27,26 +28,16 @@ if TYPE_CHECKING:
     from asynqueue.wire.server import WireServer as WireServer
     from asynqueue.wire.worker import WireWorker as WireWorker
 
-# What type checkers see above, and where it is found when it is asked for.
-_HOME_OF = {
-    "ServerManager": "asynqueue.wire.manager",
-    "WireHub": "asynqueue.wire.hub",
-    "WireServer": "asynqueue.wire.server",
-    "WireWorker": "asynqueue.wire.worker",
-    "WireWorkerUniverse": "asynqueue.wire.catalog",
-}
-
 __all__ = ["ServerManager", "WireHub", "WireServer", "WireWorker", "WireWorkerUniverse"]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+# What type checkers see above, and where it is found when it is asked for.
+__getattr__, __dir__ = lazyNames(
+    __name__,
+    {
+        "asynqueue.wire.catalog": ("WireWorkerUniverse",),
+        "asynqueue.wire.hub": ("WireHub",),
+        "asynqueue.wire.manager": ("ServerManager",),
+        "asynqueue.wire.server": ("WireServer",),
+        "asynqueue.wire.worker": ("WireWorker",),
+    },
+)
