@@ -12,23 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from asynqueue.exchange import Channel, MakeParallel, Map, PersistentQueue, Queue, start
-
-_PARENT = os.getpid()
-
-
-def isFork() -> bool:
-    """
-    Whether this is the fork.
-    """
-    return os.getpid() != _PARENT
-
-
-def say(*words: Any) -> None:
-    """
-    Print a line, at once.
-    """
-    line = " ".join(map(str, ("fork" if isFork() else "parent", *words)))
-    os.write(1, f"{line}\n".encode())
+from tests.integration.forking import say
 
 
 def whatComes(function: Callable[..., Any], *args: Any) -> Any:

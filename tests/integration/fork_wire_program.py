@@ -27,6 +27,7 @@ from asynqueue.testing import Gate
 from asynqueue.testing.calls import waitAt
 from asynqueue.wire.hub import WireHub
 from tests.doubles import Heard, errorOf
+from tests.integration.forking import isFork, say
 from tests.integration.wire_hosts import Universe
 
 # Seconds after which something does not happen.
@@ -36,23 +37,6 @@ PATIENCE = 30
 CALLS = 200
 
 KEY = b"k" * 32
-
-_PARENT = os.getpid()
-
-
-def isFork() -> bool:
-    """
-    Whether this is the fork.
-    """
-    return os.getpid() != _PARENT
-
-
-def say(*words: Any) -> None:
-    """
-    Print a line, at once.
-    """
-    line = " ".join(map(str, ("fork" if isFork() else "parent", *words)))
-    os.write(1, f"{line}\n".encode())
 
 
 class Family:
