@@ -277,3 +277,18 @@ class ChildDouble:
             self._connection.send(kind, number, body, buffers)
         except (BrokenPipeError, ConnectionResetError):
             self.exit()
+
+
+def f(*args: Any) -> None:
+    """
+    Is never called.
+    """
+
+
+class Unsendable:
+    """
+    Cannot be pickled.
+    """
+
+    def __reduce__(self) -> Any:
+        raise LookupError("it stays here")

@@ -23,25 +23,10 @@ from asynqueue.errors import (
 )
 from asynqueue.pool.pools import EventPool
 from asynqueue.pool.results import AsyncResult
-from tests.children import ChildDouble, ReadingClock
+from tests.children import ChildDouble, ReadingClock, Unsendable, f
 
 # The name of what prepares a child.
 INITIAL = "initial"
-
-
-def f(*args: Any) -> None:
-    """
-    Is never called.
-    """
-
-
-class Unsendable:
-    """
-    Cannot be pickled.
-    """
-
-    def __reduce__(self) -> Any:
-        raise LookupError("it stays here")
 
 
 class Asked:

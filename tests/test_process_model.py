@@ -23,26 +23,11 @@ from asynqueue import ProcessWorker
 from asynqueue.errors import ImplementationError, QueueRunError, WorkerLost
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.taskqueue import TaskQueue
-from tests.children import ChildDouble, ReadingClock
+from tests.children import ChildDouble, ReadingClock, Unsendable, f
 from tests.doubles import Heard
 
 # The name of what an update calls: it is made as often as there are children.
 UPDATE = "update"
-
-
-def f(*args: Any) -> None:
-    """
-    Is never called.
-    """
-
-
-class Unsendable:
-    """
-    Cannot be pickled.
-    """
-
-    def __reduce__(self) -> Any:
-        raise LookupError("it stays here")
 
 
 class Children(RuleBasedStateMachine):
