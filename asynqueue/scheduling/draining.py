@@ -11,9 +11,8 @@ from enum import Enum
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, succeed
-from zope.interface import implementer
 
-from asynqueue.interfaces import IConnectingWorker, IQueueObserver, ITask, IWorker
+from asynqueue.interfaces import IConnectingWorker, ITask, IWorker
 from asynqueue.scheduling.dispatch import Dispatcher
 from asynqueue.scheduling.observers import QueueObserver
 from asynqueue.scheduling.signals import hearSecondSignals
@@ -55,7 +54,6 @@ class Drain(QueueObserver):
             self.d.callback(None)
 
 
-@implementer(IQueueObserver)
 class Draining(QueueObserver):
     """
     Waits until a queue has no call left that a worker has or can have.
