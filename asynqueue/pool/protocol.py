@@ -80,7 +80,7 @@ class Kind(IntEnum):
     PRINTED = 26
     """What calls have printed while C{sys.stdout} of the parent is redirected: text in
     UTF-8."""
-    TRACKED = 28
+    TRACKED = 27
     """What the resource tracker of the parent is to be told: command, name and kind of a
     resource, marshalled."""
 
