@@ -330,8 +330,8 @@ class Child:
 
     def _cannotSend(self, error: OSError) -> BaseException:
         """
-        Return what is to be raised where the system cannot send. The channel of a fork is
-        closed.
+        Return the exception to raise where the system cannot send: that the parent is gone, if
+        it is, or if this is a fork, whose channel is closed.
         """
         isLost = isinstance(error, BrokenPipeError | ConnectionResetError)
         return _ParentGone() if isLost or self._channel.fileno() < 0 else error

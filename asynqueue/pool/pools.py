@@ -281,8 +281,8 @@ class EventPool:
     def leave(self) -> None:
         """
         Nobody has this pool any more: take no more calls, and wait for nothing. Called by a
-        collector of garbage, too. Where no loop drives it, its processes are killed with the
-        last result for which somebody may wait.
+        collector of garbage, too. Where no loop drives it, its processes are killed when the
+        last result is dropped that a caller may wait for.
         """
         self.close()
 

@@ -18,7 +18,7 @@ _FREE_STARTS = 3
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
 
-# Where nobody waits for one, it is tried again after so many seconds or more.
+# The least number of seconds before another start where no call waits for a child.
 _LEAST_PAUSE = 0.05
 
 # When none has come up for so many seconds, and so many times, it is given up for now.

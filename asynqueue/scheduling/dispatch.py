@@ -54,8 +54,8 @@ _log = Logger()
 _SLICE = 0.01
 _LOOK = 32
 
-# Whether a task that has expired was not begun is asked again after so many seconds, while its
-# worker may hand it back.
+# The seconds between two looks at a task that has expired and may have begun: its worker may
+# hand it back.
 _LOOK_SECONDS = 1.0
 
 

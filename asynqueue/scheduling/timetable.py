@@ -12,7 +12,7 @@ from typing import Any
 from asynqueue.scheduling.task import Task
 from asynqueue.timers import Timer, later
 
-# A timer of the reactor is set for so many seconds at the most: reactors cannot wait for ever.
+# The most seconds for which a timer of the reactor is set: reactors cannot wait for ever.
 _LONGEST = 3600.0
 
 # So many entries of tasks that were taken out may lie there before it is worth a look.
