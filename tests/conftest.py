@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 import os
 import resource
+import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -18,6 +19,7 @@ import pytest
 from hypothesis import settings
 
 import asynqueue
+from asynqueue.reactors import theReactor
 
 # No deadline: nothing here asserts how long anything takes. Only a soak makes other runs each
 # time.
@@ -94,6 +96,19 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
         return (yield)
     with untraced():
         return (yield)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """
+    Let the end of a child interrupt the main thread where it waits for another one.
+
+    Twisted has what waits go on, so Python does not see that signal for as long as the main
+    thread waits; and until it has seen it, Python 3.11 never gets past the beginning of a
+    function in a thread that is traced, as for coverage.
+    """
+    # Once the reactor runs, after it has said how it wants that signal.
+    theReactor().callLater(0, signal.siginterrupt, signal.SIGCHLD, True)
 
 
 @pytest.fixture

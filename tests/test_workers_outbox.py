@@ -8,8 +8,6 @@ from collections.abc import Callable
 from threading import Thread
 from typing import Any
 
-import pytest
-
 from asynqueue.workers.outbox import Outbox
 
 
@@ -68,8 +66,6 @@ def test_nothingIsNotCollected() -> None:
     assert batches == [["only"]]
 
 
-# Where threads end while this one is traced and never waits, coverage may hang.
-@pytest.mark.bulk
 def test_nothingIsLeftBehind() -> None:
     """
     Of what threads put in while the reactor looks, nothing is left or doubled.
