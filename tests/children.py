@@ -23,7 +23,7 @@ from asynqueue.channels import Channel, anonymousFile
 from asynqueue.codec import encode
 from asynqueue.errors import TaskInterrupted
 from asynqueue.outcome import raised
-from asynqueue.pool.protocol import INTERRUPT_SIGNAL, SMALLEST, Kind, Words
+from asynqueue.processes.protocol import INTERRUPT_SIGNAL, SMALLEST, Kind, Words
 
 # No process of this machine has such an ID.
 _FIRST_PID = 1 << 23
@@ -82,7 +82,7 @@ class ReadingClock(Clock):
 
 class ChildDouble:
     """
-    Stands for a L{Spawned<asynqueue.pool.spawn.Spawned>}, and for the process behind it, which
+    Stands for a L{Spawned<asynqueue.processes.spawn.Spawned>}, and for the process behind it, which
     makes a call in steps, and never calls anything.
 
     @ivar resident: how many bytes of memory it has.

@@ -30,7 +30,7 @@ WITHOUT_TWISTED = [
     "asynqueue.framing",
     "asynqueue.outcome",
     "asynqueue.pollers",
-    "asynqueue.pool.child",
+    "asynqueue.processes.child",
     "asynqueue.testing.calls",
 ]
 

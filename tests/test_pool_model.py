@@ -21,7 +21,7 @@ from asynqueue.errors import (
     WorkerError,
     WorkerLostError,
 )
-from asynqueue.pool.pools import EventPool
+from asynqueue.pool.eventpool import EventPool
 from asynqueue.pool.results import AsyncResult
 from tests.children import ChildDouble, ReadingClock, Unsendable, f
 

@@ -17,10 +17,10 @@ import pytest
 from asynqueue.channels import Channel, channelPair
 from asynqueue.errors import ImplementationError
 from asynqueue.framing import Frame, packed
-from asynqueue.pool.protocol import Kind
 from asynqueue.pool.results import AsyncResult, ResultHandler
+from asynqueue.processes.protocol import Kind
 from tests.doubles import readingLogs
-from tests.test_pool_hubs import DRIVERS, Driver
+from tests.test_loops_adapters import DRIVERS, Driver
 
 UP = int(Kind.UP)
 RETURNED = int(Kind.RETURNED)

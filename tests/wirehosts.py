@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from asynqueue import AsyncWorker, TaskQueue
 from asynqueue.errors import FrameTooLarge, LocalProtocolError
-from asynqueue.pool.streaming import sizeOf
+from asynqueue.processes.streaming import sizeOf
 from asynqueue.wire.catalog import Catalog, WireWorkerUniverse
 from asynqueue.wire.codecs import Codec, codecNamed
 from asynqueue.wire.messages import Flag, Kind, packedCall, packedCount, unpackedFault

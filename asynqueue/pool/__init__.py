@@ -3,12 +3,9 @@ Pools of child processes.
 
 ::
 
-    protocol, spawn: how a child starts, and what is said to it
-    child:           what runs there; it knows no Twisted
-    member, roles:   one child, from its start to its end, and who is told of it
-    seat:            keeps one place filled with a child, whatever becomes of it
-    pools, threaded: many places, driven by any event loop or by a thread
-    taskpool:        the face of these
+    eventpool, threadpool: many children, driven by any event loop or by a thread
+    results:               what callers hold, and who reads what comes back
+    taskpool:              the face of these
 
 As the package itself, this one imports nothing until a name is asked for.
 """

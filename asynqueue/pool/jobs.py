@@ -8,10 +8,10 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
-from asynqueue.pool.guard import harmless
-from asynqueue.pool.hubs import Timer
+from asynqueue.loops.adapters import Timer
 from asynqueue.pool.results import AsyncResult
-from asynqueue.pool.roles import CallTuple
+from asynqueue.processes.guard import harmless
+from asynqueue.processes.roles import CallTuple
 
 
 class Callbacks:

@@ -13,10 +13,10 @@ from threading import TIMEOUT_MAX, Event
 from typing import Any, Protocol
 
 from asynqueue.framing import Frame
+from asynqueue.loops.adapters import Hub, hubOf
 from asynqueue.outcome import raisable
-from asynqueue.pool.guard import harmless, report
-from asynqueue.pool.hubs import Hub, hubOf
-from asynqueue.pool.protocol import Kind
+from asynqueue.processes.guard import harmless, report
+from asynqueue.processes.protocol import Kind
 
 # The seconds between looks at whether workers have exited, where nothing tells.
 _JOIN_SECONDS = 0.1

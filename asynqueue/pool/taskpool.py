@@ -15,9 +15,9 @@ from asynqueue.checks import wholeNumber
 from asynqueue.errors import ForkError, QueueRunError
 from asynqueue.forks import tellForks
 from asynqueue.outcome import describeCall
-from asynqueue.pool.pools import EventPool
+from asynqueue.pool.eventpool import EventPool
 from asynqueue.pool.results import AsyncResult
-from asynqueue.pool.threaded import ThreadedPool
+from asynqueue.pool.threadpool import ThreadedPool
 
 
 class _State(Enum):
@@ -54,7 +54,7 @@ class TaskPool:
         """
         @param limit: how many processes; C{None}: as many as this process may use cores.
         @param options: C{threads}, and the keywords of L{EventPool
-            <asynqueue.pool.pools.EventPool>}: C{initializer}, C{initargs},
+            <asynqueue.pool.eventpool.EventPool>}: C{initializer}, C{initargs},
             C{maxtasksperchild}, C{max_memory_per_child} (kB), C{timeout} and
             C{soft_timeout} (seconds), C{proc_alive_timeout}, C{on_process_exit},
             C{putlocks}.

@@ -18,7 +18,7 @@ from asynqueue.failures import anyFailure, caught
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.iteration.sources import AsyncIteratorSource
 from asynqueue.outcome import cannotSend, shortRepr
-from asynqueue.pool.streaming import sizeOf
+from asynqueue.processes.streaming import sizeOf
 from asynqueue.reactors import theReactor
 from asynqueue.timers import Timer, later
 from asynqueue.wire.codecs import Codec

@@ -20,7 +20,7 @@ from asynqueue.checks import listOf
 from asynqueue.descriptors import holdStandard
 from asynqueue.errors import WireError
 from asynqueue.forks import tellForks
-from asynqueue.pool.hubs import Hub, hubOf
+from asynqueue.loops.adapters import Hub, hubOf
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.wire.endpoints import clientEndpoint, forget, know
 from asynqueue.wire.keys import newKey, writeSecret

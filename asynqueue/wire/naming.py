@@ -13,7 +13,7 @@ from asynqueue.codec import isImportable
 from asynqueue.errors import NoSuchCallable
 from asynqueue.methods import isFoundIn
 from asynqueue.outcome import shortRepr
-from asynqueue.pool.callables import Callables
+from asynqueue.processes.callables import Callables
 from asynqueue.wire.messages import Flag, packedCall
 
 # Plain numbers: members of an enumeration are slow to combine.

@@ -26,9 +26,9 @@ from twisted.logger import Logger
 
 from asynqueue.descriptors import holdStandard
 from asynqueue.errors import ForkError, WorkerLostError
-from asynqueue.pool.groups import killGroup, reap
-from asynqueue.pool.hubs import Hub
-from asynqueue.pool.passing import Errors
+from asynqueue.loops.adapters import Hub
+from asynqueue.processes.groups import killGroup, reap
+from asynqueue.processes.passing import Errors
 from asynqueue.timers import Timer
 from asynqueue.wire.stdio import StdioServer
 from asynqueue.workers.waiters import Waiters

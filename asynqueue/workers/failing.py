@@ -10,7 +10,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from asynqueue.interfaces import ITask
-from asynqueue.pool.upkeep import Backoff
+from asynqueue.processes.limits import Backoff
 from asynqueue.timers import Timer, later
 
 _log = Logger()

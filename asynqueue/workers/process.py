@@ -34,14 +34,14 @@ from asynqueue.interfaces import (
     ISlottedWorker,
     ITask,
 )
+from asynqueue.loops.adapters import Hub, hubOf
 from asynqueue.outcome import Raised, describeCall
-from asynqueue.pool.hubs import Hub, hubOf
-from asynqueue.pool.member import Member
-from asynqueue.pool.roles import CallTuple, Ending
-from asynqueue.pool.seat import Seat
-from asynqueue.pool.sources import MemberSource
-from asynqueue.pool.spawn import Spawned
-from asynqueue.pool.upkeep import Limits
+from asynqueue.processes.iterators import MemberSource
+from asynqueue.processes.limits import Limits
+from asynqueue.processes.process import Member
+from asynqueue.processes.roles import CallTuple, Ending
+from asynqueue.processes.spawn import Spawned
+from asynqueue.processes.supervisor import Seat
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.workers.delivery import Deliveries

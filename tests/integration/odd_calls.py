@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, NoReturn
 
-from asynqueue.pool import child
+from asynqueue.processes import child
 
 
 def socketsThatDoNotBlock() -> list[int]:

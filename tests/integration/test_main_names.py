@@ -17,7 +17,7 @@ import pytest
 
 from asynqueue.codec import dumps
 from asynqueue.exchange import pmap
-from asynqueue.pool.callables import Callables
+from asynqueue.processes.callables import Callables
 from asynqueue.program import ELSEWHERE, Told
 from tests.mains import mainOf
 

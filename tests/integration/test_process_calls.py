@@ -16,7 +16,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import gatherResults
 
 from asynqueue import ProcessQueue
-from asynqueue.pool import callables
+from asynqueue.processes import callables
 from tests.integration import coroutine_calls, process_calls as calls
 from tests.integration.process_checks import Used, residentBytes
 

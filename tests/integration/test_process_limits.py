@@ -15,7 +15,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, gatherResults
 
 from asynqueue import ProcessQueue, ProcessWorker, TaskQueue, WorkerLost
-from asynqueue.pool import upkeep
+from asynqueue.processes import limits
 from asynqueue.testing import Gate
 from asynqueue.testing.calls import nextNumber, waitAt
 from tests.doubles import Heard, readingLogs
@@ -30,9 +30,9 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Children that fail as they start are given up after a moment.
     """
-    monkeypatch.setattr(upkeep, "_FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(upkeep, "_LONGEST_PAUSE", 0.01)
-    monkeypatch.setattr(upkeep, "_HOPELESS_SECONDS", 0.0)
+    monkeypatch.setattr(limits, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(limits, "_LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(limits, "_HOPELESS_SECONDS", 0.0)
 
 
 # Cancelling

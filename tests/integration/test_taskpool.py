@@ -34,8 +34,8 @@ from asynqueue.pool import (
     TimeLimitExceeded,
     WorkerLostError,
 )
-from asynqueue.pool.pools import EventPool
-from asynqueue.pool.threaded import ThreadedPool
+from asynqueue.pool.eventpool import EventPool
+from asynqueue.pool.threadpool import ThreadedPool
 from asynqueue.testing.calls import (
     AwkwardError,
     CheckedError,
@@ -49,7 +49,7 @@ from asynqueue.testing.calls import (
     raiseStuck,
 )
 from tests.doubles import readingLogs
-from tests.test_pool_hubs import DRIVERS, PATIENCE, STEP
+from tests.test_loops_adapters import DRIVERS, PATIENCE, STEP
 
 KINDS = [*DRIVERS, "threads", "nobody"]
 

@@ -29,18 +29,18 @@ from asynqueue.errors import (
     WorkerLostError,
 )
 from asynqueue.forks import tellForks
+from asynqueue.loops.adapters import Timer, hubOf
+from asynqueue.loops.own import Switchboard
 from asynqueue.outcome import Raised, cannotSend, describeCall, inWords
-from asynqueue.pool.guard import harmless, isInterrupt, report
-from asynqueue.pool.hubs import Timer, hubOf
 from asynqueue.pool.jobs import Callbacks, Job, tell
-from asynqueue.pool.member import Member
 from asynqueue.pool.results import AsyncResult, ResultHandler
-from asynqueue.pool.roles import CallTuple, Ending
-from asynqueue.pool.seat import Seat
-from asynqueue.pool.sources import MemberSource
-from asynqueue.pool.spawn import Spawned
-from asynqueue.pool.switchboard import Switchboard
-from asynqueue.pool.upkeep import Limits
+from asynqueue.processes.guard import harmless, isInterrupt, report
+from asynqueue.processes.iterators import MemberSource
+from asynqueue.processes.limits import Limits
+from asynqueue.processes.process import Member
+from asynqueue.processes.roles import CallTuple, Ending
+from asynqueue.processes.spawn import Spawned
+from asynqueue.processes.supervisor import Seat
 
 # Without the guard so many calls may be sent to a process ahead of the one it runs.
 _AHEAD = 16

@@ -12,7 +12,7 @@ from typing import NoReturn
 import pytest
 from twisted.logger import LogEvent, globalLogPublisher
 
-from asynqueue.pool.guard import harmless
+from asynqueue.processes.guard import harmless
 from tests.doubles import readingLogs
 
 

@@ -23,11 +23,11 @@ from weakref import finalize
 from asynqueue.channels import Channel, anonymousFile
 from asynqueue.descriptors import holdStandard
 from asynqueue.framing import LARGEST
-from asynqueue.pool.groups import killGroup, reap
-from asynqueue.pool.passing import Errors
-from asynqueue.pool.protocol import SMALLEST, Words
-from asynqueue.pool.surroundings import importPath
-from asynqueue.pool.upkeep import residentBytes
+from asynqueue.processes.groups import killGroup, reap
+from asynqueue.processes.limits import residentBytes
+from asynqueue.processes.passing import Errors
+from asynqueue.processes.protocol import SMALLEST, Words
+from asynqueue.processes.surroundings import importPath
 
 # The seconds between looks at a process whose end nothing tells.
 _LOOK_SECONDS = 0.01
@@ -254,7 +254,7 @@ def _start(passed: tuple[int, ...], limit: int) -> subprocess.Popen[bytes]:
     numbers = ", ".join(map(str, (*passed, os.getpid(), limit)))
     code = (
         f"import sys; sys.path[:] = {importPath()!r};"
-        f" from asynqueue.pool.child import main; main({numbers})"
+        f" from asynqueue.processes.child import main; main({numbers})"
     )
     # Ctrl-C, which goes to all processes of a terminal, must not hit it before it has a
     # session of its own: it inherits this, until it can do better itself.

@@ -16,7 +16,7 @@ from asynqueue.codec import encode
 from asynqueue.errors import RemoteError
 from asynqueue.framing import checkSize
 from asynqueue.outcome import ITERATOR, Raised, cannotSend, nameOf, raised, shapeOf, shortRepr
-from asynqueue.pool.protocol import Kind
+from asynqueue.processes.protocol import Kind
 
 # An iterator is advanced for so many seconds at a time, or until its items have
 # about so many bytes; then it is another one's turn.

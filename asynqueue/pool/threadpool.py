@@ -9,8 +9,8 @@ from collections.abc import Callable
 from threading import Thread, current_thread
 from typing import Any
 
+from asynqueue.pool.eventpool import EventPool
 from asynqueue.pool.jobs import Job
-from asynqueue.pool.pools import EventPool
 from asynqueue.pool.results import AsyncResult
 
 

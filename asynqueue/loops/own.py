@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any
 
 from asynqueue.descriptors import holdStandard
-from asynqueue.pool.hubs import Hub, Timer
+from asynqueue.loops.adapters import Hub, Timer
 
 # No wait of the system may be much longer, in seconds: a longer one is several turns.
 _LONGEST = 86_400.0

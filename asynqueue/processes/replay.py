@@ -12,8 +12,8 @@ import warnings
 from importlib import import_module
 from typing import Any
 
-from asynqueue.pool.guard import harmless
-from asynqueue.pool.protocol import Kind
+from asynqueue.processes.guard import harmless
+from asynqueue.processes.protocol import Kind
 
 
 def replay(kind: int, body: Any) -> None:

@@ -51,7 +51,7 @@ class Kind(IntEnum):
     L{learn<asynqueue.mainmodule.learn>} takes them."""
     SURROUNDINGS = 9
     """What has changed around the program, pickled: as
-    L{follow<asynqueue.pool.surroundings.follow>} takes it."""
+    L{follow<asynqueue.processes.surroundings.follow>} takes it."""
     ECHO = 10
     """Is sent back as it is: all that was sent before has been read."""
 

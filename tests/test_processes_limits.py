@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from asynqueue.pool.upkeep import Backoff, Limits, residentBytes
+from asynqueue.processes.limits import Backoff, Limits, residentBytes
 
 # Limits
 

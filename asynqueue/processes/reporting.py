@@ -16,7 +16,7 @@ from importlib.machinery import PathFinder
 from typing import Any
 
 from asynqueue.codec import dumps
-from asynqueue.pool.protocol import Kind
+from asynqueue.processes.protocol import Kind
 
 Report = Callable[[Kind, bytes], None]
 

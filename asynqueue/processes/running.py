@@ -23,8 +23,8 @@ from types import CoroutineType, FrameType, ModuleType
 from typing import Any
 
 from asynqueue.errors import SoftTimeLimitExceeded, TaskInterrupted
-from asynqueue.pool import printing
-from asynqueue.pool.protocol import INTERRUPT_SIGNAL, Words
+from asynqueue.processes import printing
+from asynqueue.processes.protocol import INTERRUPT_SIGNAL, Words
 
 # Those that must not be blocked.
 _OURS = (INTERRUPT_SIGNAL,)

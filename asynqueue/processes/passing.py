@@ -8,7 +8,7 @@ import os
 import sys
 from codecs import getincrementaldecoder
 
-from asynqueue.pool.guard import report
+from asynqueue.processes.guard import report
 
 # So much of what a process wrote is kept, to say why it died.
 _TAIL_BYTES = 4096

@@ -12,13 +12,13 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 
 from asynqueue.framing import LARGEST
+from asynqueue.loops.adapters import Hub, Timer
 from asynqueue.outcome import Raised, inWords
-from asynqueue.pool.guard import isInterrupt
-from asynqueue.pool.hubs import Hub, Timer
-from asynqueue.pool.member import Member
-from asynqueue.pool.roles import CallOwner, CallTuple, Ending, Reader, Setup
-from asynqueue.pool.spawn import Spawned
-from asynqueue.pool.upkeep import MEMORY_SECONDS, Backoff, Limits
+from asynqueue.processes.guard import isInterrupt
+from asynqueue.processes.limits import MEMORY_SECONDS, Backoff, Limits
+from asynqueue.processes.process import Member
+from asynqueue.processes.roles import CallOwner, CallTuple, Ending, Reader, Setup
+from asynqueue.processes.spawn import Spawned
 
 _log = Logger()
 

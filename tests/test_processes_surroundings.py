@@ -1,5 +1,5 @@
 """
-L{asynqueue.pool.surroundings}: what a child is told, and what it makes of that.
+L{asynqueue.processes.surroundings}: what a child is told, and what it makes of that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from asynqueue.pool.surroundings import Latecomers, Surroundings, follow, importPath
+from asynqueue.processes.surroundings import Latecomers, Surroundings, follow, importPath
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from asynqueue.pool.passing import Errors
+from asynqueue.processes.passing import Errors
 from tests.doubles import readingLogs
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asynqueue.pool.pools import EventPool
+from asynqueue.pool.eventpool import EventPool
 from tests.children import ChildDouble, ReadingClock
 
 

@@ -36,12 +36,12 @@ from asynqueue.descriptors import holdStandard
 from asynqueue.framing import LARGEST, Frame, Unavailable, checkSize
 from asynqueue.mainmodule import adopt, learn, whyMissing
 from asynqueue.outcome import VALUES, cannotSend, complain, shapeOf
-from asynqueue.pool.performing import Performer, halfImported
-from asynqueue.pool.printing import install
-from asynqueue.pool.protocol import RETURNED, SKIPPED, SMALLEST, Kind, Words
-from asynqueue.pool.reporting import Reporter
-from asynqueue.pool.streaming import Stream, sendRaised, sizeOf
-from asynqueue.pool.surroundings import Latecomers, follow, forwardTracking
+from asynqueue.processes.printing import install
+from asynqueue.processes.protocol import RETURNED, SKIPPED, SMALLEST, Kind, Words
+from asynqueue.processes.reporting import Reporter
+from asynqueue.processes.running import Performer, halfImported
+from asynqueue.processes.streaming import Stream, sendRaised, sizeOf
+from asynqueue.processes.surroundings import Latecomers, follow, forwardTracking
 
 _NONE = pickle.dumps(None, 5)
 

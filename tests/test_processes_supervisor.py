@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
+from asynqueue.loops.adapters import Timer
 from asynqueue.outcome import raised
-from asynqueue.pool import seat as seats
-from asynqueue.pool.hubs import Timer
-from asynqueue.pool.roles import Ending
-from asynqueue.pool.seat import Seat
-from asynqueue.pool.upkeep import Limits
+from asynqueue.processes import supervisor
+from asynqueue.processes.limits import Limits
+from asynqueue.processes.roles import Ending
+from asynqueue.processes.supervisor import Seat
 from tests.doubles import readingLogs
 
 MEGABYTE = 1 << 20
@@ -39,7 +39,7 @@ class ClockHub:
 
 class Child:
     """
-    Stands for a L{Member<asynqueue.pool.member.Member>}.
+    Stands for a L{Member<asynqueue.processes.process.Member>}.
 
     @ivar asked: what it was asked to do, in order.
     @ivar resident: how many bytes it has.
@@ -188,7 +188,7 @@ def house(monkeypatch: pytest.MonkeyPatch) -> House:
     A house without a seat yet.
     """
     house = House()
-    monkeypatch.setattr(seats, "Member", house.start)
+    monkeypatch.setattr(supervisor, "Member", house.start)
     return house
 
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from asynqueue.pool.hubs import Timer, hubOf
-from asynqueue.pool.switchboard import Switchboard
-from tests.test_pool_hubs import DRIVERS, NEVER, Driver, drain, fill
+from asynqueue.loops.adapters import Timer, hubOf
+from asynqueue.loops.own import Switchboard
+from tests.test_loops_adapters import DRIVERS, NEVER, Driver, drain, fill
 
 Sockets = tuple[socket.socket, socket.socket]
 

@@ -30,17 +30,17 @@ from asynqueue.errors import OPEN_ITERATOR, FrameError
 from asynqueue.failures import failureOf
 from asynqueue.forks import isParents, tellForks
 from asynqueue.framing import Frame, checkSize
+from asynqueue.loops.adapters import Hub, Timer
 from asynqueue.mainmodule import described
 from asynqueue.outcome import Raised, cannotDecode, describeCall, inWords
-from asynqueue.pool.callables import Callables
-from asynqueue.pool.guard import harmless, report
-from asynqueue.pool.hubs import Hub, Timer
-from asynqueue.pool.protocol import CALLS, INTERRUPT_SIGNAL, RETURNED, Kind
-from asynqueue.pool.reports import replay
-from asynqueue.pool.roles import CallOwner, CallTuple, Ending, LifeOwner, Reader, Setup
-from asynqueue.pool.sources import MemberSource
-from asynqueue.pool.spawn import Spawned
-from asynqueue.pool.surroundings import Surroundings
+from asynqueue.processes.callables import Callables
+from asynqueue.processes.guard import harmless, report
+from asynqueue.processes.iterators import MemberSource
+from asynqueue.processes.protocol import CALLS, INTERRUPT_SIGNAL, RETURNED, Kind
+from asynqueue.processes.replay import replay
+from asynqueue.processes.roles import CallOwner, CallTuple, Ending, LifeOwner, Reader, Setup
+from asynqueue.processes.spawn import Spawned
+from asynqueue.processes.surroundings import Surroundings
 from asynqueue.program import Told
 from asynqueue.salvage import Lost, loadItems
 

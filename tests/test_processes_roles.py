@@ -1,5 +1,5 @@
 """
-What L{asynqueue.pool.roles} promises of the ends of children.
+What L{asynqueue.processes.roles} promises of the ends of children.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from asynqueue.pool.roles import MOST_TRIES, Ending
+from asynqueue.processes.roles import MOST_TRIES, Ending
 from asynqueue.testing import MemoryTask
 
 

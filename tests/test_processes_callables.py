@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from asynqueue.pool import callables
-from asynqueue.pool.callables import Callables
+from asynqueue.processes import callables
+from asynqueue.processes.callables import Callables
 from asynqueue.testing.calls import echo, nextNumber, numbered, whereAmI
 
 

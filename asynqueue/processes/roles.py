@@ -12,10 +12,10 @@ from attrs import frozen
 from asynqueue.errors import WorkerLost, signalName
 from asynqueue.framing import LARGEST
 from asynqueue.outcome import Raised
-from asynqueue.pool.sources import MemberSource
+from asynqueue.processes.iterators import MemberSource
 
 if TYPE_CHECKING:
-    from asynqueue.pool.member import Member
+    from asynqueue.processes.process import Member
 
 CallTuple = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
@@ -80,7 +80,7 @@ class Ending:
         """
         Count a try for each call that may be what ended the child: it had begun none of
         them. From then on they are given alone: see L{Seat.reserve
-        <asynqueue.pool.seat.Seat.reserve>}.
+        <asynqueue.processes.supervisor.Seat.reserve>}.
 
         @return: the job that was alone here and has had enough tries; C{None} if there is
             none. All have C{tries}.

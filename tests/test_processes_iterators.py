@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from twisted.python.failure import Failure
 
-from asynqueue.pool.sources import MemberSource
+from asynqueue.processes.iterators import MemberSource
 from tests.iterations import Sink
 
 

@@ -24,8 +24,8 @@ from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.task import Clock
 
 from asynqueue.errors import ImplementationError
-from asynqueue.pool import hubs
-from asynqueue.pool.hubs import Hub, LoopHub, ReactorHub, hubOf
+from asynqueue.loops import adapters
+from asynqueue.loops.adapters import Hub, LoopHub, ReactorHub, hubOf
 
 # Seconds after which something does not happen.
 PATIENCE = 60
@@ -604,7 +604,7 @@ def test_writabilityIsMadeOfWhatTheSystemHas(
         KQ_FILTER_WRITE="write",
         KQ_EV_ADD="add",
     )
-    monkeypatch.setattr(hubs, "select", system)
+    monkeypatch.setattr(adapters, "select", system)
     LoopHub(plain).awaitWritable(5, lambda: asked.append("told"))
     there.send(b"it is")
     plain.step()
