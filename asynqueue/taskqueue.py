@@ -4,7 +4,7 @@ The task queue, as its users see it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Hashable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -261,7 +261,7 @@ class TaskQueue:
     def map(
         self,
         func: Callable[..., Any] | str,
-        iterable: Iterable[Any],
+        iterable: Iterable[Any] | AsyncIterable[Any],
         *args: Any,
         ordered: bool = True,
         ahead: int | None = None,
@@ -285,7 +285,10 @@ class TaskQueue:
         @param func: is called with an item, C{args} and C{kw}; or the name of what a host
             calls, as for L{call}.
         @param iterable: the items, taken one by one in the reactor's thread, as
-            results are consumed. It may be infinite.
+            results are consumed. It may be infinite, and it may be asynchronous: an
+            asynchronous generator, say, or a Deferator. What it raises is the last
+            result. When the results are stopped, or the queue is shut down, a generator
+            of either kind is closed and a Deferator stopped.
         @param ordered: whether results come in the order of the items, or as they
             are completed.
         @param ahead: how many results may be under way or wait to be taken: 2 at

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pickle
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from threading import Event, Lock, Thread
 from typing import Any
 
@@ -88,6 +88,7 @@ class Map:
         ahead: int = 64,
         retries: int = 0,
         workers: int = 2,
+        isAsynchronous: bool = False,
     ) -> None:
         self.calls = Calls()
         self.clock = Clock()
@@ -101,6 +102,10 @@ class Map:
                 self.taken += 1
                 yield item
 
+        async def countedLater() -> AsyncIterator[Any]:
+            for item in counted():
+                yield item
+
         def chunkerOf(source: MapSource) -> Chunker:
             self.chunker = Chunker(
                 source, self.calls, self.clock.callLater, function, retries=retries
@@ -108,7 +113,12 @@ class Map:
             return self.chunker
 
         source = MapSource(
-            self._callOne, counted(), ordered, ahead, chunkerOf, lambda: self.workers
+            self._callOne,
+            countedLater() if isAsynchronous else counted(),
+            ordered,
+            ahead,
+            chunkerOf,
+            lambda: self.workers,
         )
         self.deferator = Deferator.fromSource(source, "a map", ahead)
         self.results: list[Any] = []
@@ -247,6 +257,7 @@ def inWords(result: Any) -> str:
     workers=st.integers(1, 4),
     retries=st.integers(0, 2),
     take=st.integers(1, 5),
+    isAsynchronous=st.booleans(),
     seed=st.integers(),
 )
 def test_eachItemHasItsOwnOutcome(
@@ -256,6 +267,7 @@ def test_eachItemHasItsOwnOutcome(
     workers: int,
     retries: int,
     take: int,
+    isAsynchronous: bool,
     seed: int,
 ) -> None:
     """
@@ -265,7 +277,15 @@ def test_eachItemHasItsOwnOutcome(
     """
     story = Story(fates, retries)
     items = [Lock() if fate == "is no item" else n for n, fate in enumerate(fates)]
-    map_ = Map(story, items, ordered=ordered, ahead=ahead, workers=workers, retries=retries)
+    map_ = Map(
+        story,
+        items,
+        ordered=ordered,
+        ahead=ahead,
+        retries=retries,
+        workers=workers,
+        isAsynchronous=isAsynchronous,
+    )
     chance = random.Random(seed)
     while not map_.over:
         map_.collect(take)
@@ -463,7 +483,8 @@ def test_workersOfOtherKinds() -> None:
     ]
 
 
-def test_iterableThatRaises() -> None:
+@pytest.mark.parametrize("isAsynchronous", [True, False])
+def test_iterableThatRaises(isAsynchronous: bool) -> None:
     """
     What the iterable raises is the last item, after those that it gave.
     """
@@ -472,17 +493,18 @@ def test_iterableThatRaises() -> None:
         yield from range(3)
         raise KeyError("three")
 
-    map_ = Map(abs, three())
+    map_ = Map(abs, three(), isAsynchronous=isAsynchronous)
     map_.collect()
     map_.runAll()
     assert [inWords(result) for result in map_.results] == ["0", "1", "2", "KeyError"]
 
 
-def test_queueThatEnds() -> None:
+@pytest.mark.parametrize("isAsynchronous", [True, False])
+def test_queueThatEnds(isAsynchronous: bool) -> None:
     """
     A queue that takes no more calls fails the next items, and ends the map.
     """
-    map_ = Map(abs, range(1000))
+    map_ = Map(abs, range(1000), isAsynchronous=isAsynchronous)
     map_.collect()
     while max(map_.calls.sizes) < 4:
         map_.calls.run()

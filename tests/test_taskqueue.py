@@ -24,6 +24,7 @@ from asynqueue.errors import (
     WorkerLost,
 )
 from asynqueue.interfaces import IWorker
+from asynqueue.iteration.deferator import Deferator
 from asynqueue.scheduling.observers import QueueObserver
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.taskqueue import TaskQueue
@@ -976,6 +977,196 @@ def test_mapIsEndedByShutdown() -> None:
     assert set(results[:-1]) <= {"0", "1", "QueueRunError"}
     assert "QueueRunError" in results
     assert len(made) < 20
+
+
+async def countedLater(made: list[Any], stop: int = 10**9, pause: int = 10**9) -> Any:
+    """
+    Numbers that are noted as they are asked for, and C{"closed"} at the end. From C{pause}
+    on, each one is a Deferred that is waited for.
+    """
+    try:
+        for n in range(stop):
+            made.append(n)
+            if n >= pause:
+                made[-1] = Deferred()
+                yield await made[-1]
+            else:
+                yield n
+    finally:
+        made.append("closed")
+
+
+class Listed:
+    """
+    Iterates asynchronously over a list; no generator.
+    """
+
+    def __init__(self, given: list[Any]) -> None:
+        self.given = given
+
+    def __aiter__(self) -> Listed:
+        return self
+
+    async def __anext__(self) -> Any:
+        if not self.given:
+            raise StopAsyncIteration
+        return self.given.pop(0)
+
+
+def asynchronously(given: list[Any], kind: str) -> Any:
+    """
+    An asynchronous iterable of each kind.
+    """
+
+    async def generated() -> Any:
+        for item in given:
+            yield item
+
+    match kind:
+        case "generator":
+            return generated()
+        case "Deferator":
+            return Deferator(iter(given))
+        case _:
+            return Listed(given)
+
+
+@pytest.mark.parametrize("kind", ["generator", "Deferator", "iterable"])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_mapTakesAsynchronousIterables(kind: str, ordered: bool) -> None:
+    """
+    The items of a map may come asynchronously, of whatever kind their iterable is.
+    """
+    queue = MemoryQueue()
+    results = items(queue.map(str, asynchronously([*range(40)], kind), ahead=3, ordered=ordered))
+    queue.finish()
+    assert results == [*map(str, range(40)), "end"]
+
+
+def test_mapOfNothingAsynchronous() -> None:
+    """
+    No items, no results.
+    """
+    assert items(MemoryQueue().map(str, countedLater([], 0))) == ["end"]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_mapAsksForItemsAsTheyAreNeeded(ordered: bool) -> None:
+    """
+    An asynchronous iterable, too, is asked for only so many items ahead of the results.
+    """
+    made: list[Any] = []
+    worker = MemoryWorker(window=100)
+    deferator = MemoryQueue(worker).map(str, countedLater(made), ahead=5, ordered=ordered)
+    assert len(made) == len(worker.tasks) == 5
+    for task in list(worker.tasks):
+        worker.end(task)
+    assert len(made) == 5
+    deferator.stop()
+    assert made.pop() == "closed"
+
+
+def test_mapCallsWhatHasCome() -> None:
+    """
+    While the next item is waited for, those before it are called and their results handed on.
+    """
+    made: list[Any] = []
+    queue = MemoryQueue()
+    results = items(queue.map(str, countedLater(made, 4, pause=2)))
+    queue.finish()
+    assert results == ["0", "1"]
+    made[-1].callback(7)
+    queue.finish()
+    assert results == ["0", "1", "7"]
+    made[-1].callback(8)
+    queue.finish()
+    assert results == ["0", "1", "7", "8", "end"]
+
+
+@pytest.mark.parametrize("error", [KeyError("two"), SystemExit(), StopIteration()])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_asynchronousIterableThatRaisesFailsTheLastItem(
+    ordered: bool, error: BaseException
+) -> None:
+    """
+    What an asynchronous iterable raises is one more item, in order the last.
+    """
+
+    class Raising(Listed):
+        def __anext__(self) -> Any:
+            if not self.given:
+                raise error
+            return super().__anext__()
+
+    queue = MemoryQueue()
+    deferator = queue.map(str, Raising([1, 2]), ordered=ordered)
+    results: list[Any] = []
+    for d in deferator:
+        d.addBoth(results.append)
+        queue.finish()
+    failures = [result for result in results if isinstance(result, Failure)]
+    assert [result for result in results if result not in failures] == ["1", "2"]
+    assert len(failures) == 1
+    assert error in (failures[0].value, failures[0].value.__cause__)
+    assert not ordered or results[-1] is failures[0]
+
+
+def test_mapThatIsStoppedClosesItsAsynchronousIterable() -> None:
+    """
+    Stopping the results cancels what the generator waits for, and closes it.
+    """
+    made: list[Any] = []
+    deferator = MemoryQueue().map(str, countedLater(made, pause=0))
+    deferator.stop()
+    made[0].addErrback(lambda failure: failure.trap(CancelledError))
+    assert made[1:] == ["closed"]
+
+
+def test_mapThatIsStoppedStopsItsDeferator() -> None:
+    """
+    A Deferator is for one reader: with the map it ends.
+    """
+    mapped = Deferator(counted([]))
+    MemoryQueue().map(str, mapped).stop()
+    assert not mapped.moreLeft
+
+
+def test_mapLeavesOtherAsynchronousIteratorsOpen() -> None:
+    """
+    An asynchronous iterator that is no generator is its owner's, who may go on with it.
+    """
+    numbers = Listed([*range(9)])
+    MemoryQueue().map(str, numbers, ahead=2).stop()
+    assert numbers.given == [*range(2, 9)]
+
+
+@pytest.mark.parametrize("pause", [0, 3])
+def test_mapOfAsynchronousItemsIsEndedByShutdown(pause: int) -> None:
+    """
+    A queue that ends takes no more items: the next one fails, and the generator is closed.
+    """
+    made: list[Any] = []
+    queue = MemoryQueue()
+    results = items(queue.map(str, countedLater(made, pause=pause), ahead=4))
+    queue.shutdown()
+    queue.finish()
+    made[-1].callback(7)
+    assert results[-2:] == ["QueueRunError", "end"]
+    assert made[-1] == "closed"
+
+
+def test_mapRefusesWhatIsNotIterable() -> None:
+    """
+    What cannot be iterated over is refused at once.
+    """
+
+    class Strange:
+        def __aiter__(self) -> Any:
+            return 3
+
+    for strange in (3, Strange()):
+        with pytest.raises(TypeError):
+            MemoryQueue().map(str, strange)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("ahead", [1, 0, -1, True, 2.5])

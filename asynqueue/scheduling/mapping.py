@@ -6,12 +6,15 @@ A function over many arguments, a bounded number of calls ahead.
     iterable ─▶ Portion ─▶ a task for each item, or a Chunker ─▶ results ─▶ sink
                   ▲                                  │
                   └────────── not begun ◀────────────┘
+
+An asynchronous iterable is asked for as many items as there is credit for; those that have
+come, and that no call was made with, wait in L{_Arrivals}.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -20,6 +23,8 @@ from zope.interface import implementer
 
 from asynqueue.failures import anyFailure, caught
 from asynqueue.interfaces import IItemSink, IItemSource
+from asynqueue.iteration.deferator import Deferator
+from asynqueue.iteration.sources import AsyncIteratorSource
 from asynqueue.scheduling.chunking import Chunker, Portion
 
 # So many chunks are under way for each worker: one runs, the others are on their way.
@@ -49,6 +54,94 @@ class _Single:
         self.results: list[Any] = []
 
 
+@implementer(IItemSink)
+class _Arrivals:
+    """
+    An iterator over those items of an asynchronous iterable that have come.
+
+    It raises C{StopIteration} when there are none, and can be advanced again when there are.
+
+    @ivar failure: what the iterable raised, as its last item.
+    @ivar isOver: whether no more items come.
+    """
+
+    def __init__(self, iterable: AsyncIterable[Any], changed: Callable[[], None]) -> None:
+        """
+        @param changed: is called when items have come, or the end.
+        @raise TypeError: C{iterable} gives no asynchronous iterator.
+        """
+        self.failure: Failure | None = None
+        self.isOver = False
+        self._iterable = iterable
+        self._changed = changed
+        self._items: deque[Any] = deque()
+        self._received = 0
+        self._source = AsyncIteratorSource(aiter(iterable))
+        self._source.connect(self)
+
+    def __iter__(self) -> _Arrivals:
+        return self
+
+    def __next__(self) -> Any:
+        if not self._items:
+            raise StopIteration
+        return self._items.popleft()
+
+    def grant(self, count: int) -> None:
+        """
+        Ask the iterable for more items.
+        """
+        self._source.grant(count)
+
+    def stop(self) -> None:
+        """
+        Take no more items, and close the iterable, if it is an asynchronous generator or a
+        Deferator: others are their owner's.
+        """
+        self.isOver = True
+        self._items.clear()
+        self._source.stop()
+        if issubclass(type(self._iterable), Deferator):
+            self._iterable.stop()  # type: ignore[attr-defined]
+
+    # IItemSink
+
+    @property
+    def consumed(self) -> int:
+        """
+        How many items were taken.
+        """
+        return self._received - len(self._items)
+
+    @property
+    def isAwaited(self) -> bool:
+        """
+        Whether a call could be made with another item.
+        """
+        return not self._items
+
+    def receive(self, items: Sequence[Any], moreLeft: bool = False) -> None:
+        """
+        Keep items until calls are made with them.
+        """
+        self._items += items
+        self._received += len(items)
+        self._changed()
+
+    def receiveFailure(self, failure: Failure) -> None:
+        """
+        Keep what the iterable raised. The end follows.
+        """
+        self.failure = failure
+
+    def finish(self) -> None:
+        """
+        Say that no more items come.
+        """
+        self.isOver = True
+        self._changed()
+
+
 @implementer(IItemSource)
 class MapSource:
     """
@@ -62,7 +155,7 @@ class MapSource:
     def __init__(
         self,
         call: Callable[[Any], Deferred[Any]],
-        iterable: Iterable[Any],
+        iterable: Iterable[Any] | AsyncIterable[Any],
         ordered: bool,
         ahead: int = 2,
         chunker: Callable[[MapSource], Chunker] | None = None,
@@ -70,7 +163,8 @@ class MapSource:
     ) -> None:
         """
         @param call: makes one call.
-        @param iterable: what to call it with; taken from in the reactor's thread.
+        @param iterable: what to call it with; taken from in the reactor's thread. One of
+            both kinds is iterated over asynchronously.
         @param ordered: whether results keep the order of the items.
         @param ahead: how many results may be under way.
         @param chunker: makes what calls items in chunks, for this source.
@@ -78,7 +172,15 @@ class MapSource:
             are called one by one.
         """
         self._call = call
-        self._iterator: Iterator[Any] | None = iter(iterable)
+        # What may have another item now ...
+        self._iterator: Iterator[Any] | None = None
+        # ... and what may have one later.
+        self._arrivals: _Arrivals | None = None
+        # Not of the iterable: somebody's __class__ may raise.
+        if issubclass(type(iterable), AsyncIterable):
+            self._arrivals = _Arrivals(iterable, self._arrived)  # type: ignore[arg-type]
+        else:
+            self._iterator = iter(iterable)  # type: ignore[arg-type]
         self._ordered = ordered
         self._ahead = ahead
         self._workers = workers
@@ -102,6 +204,11 @@ class MapSource:
 
     def grant(self, count: int) -> None:
         self._credit += count
+        if self._arrivals is not None:
+            # What comes at once is called together.
+            advancing, self._advancing = self._advancing, True
+            self._arrivals.grant(count)
+            self._advancing = advancing
         self._advance()
 
     def stop(self) -> None:
@@ -165,7 +272,7 @@ class MapSource:
 
     def _isBusy(self) -> bool:
         underWay = self._chunker is not None and self._chunker.underWay
-        return bool(self._pending or self._left or underWay)
+        return bool(self._pending or self._left or underWay or self._arrivals is not None)
 
     def _finish(self) -> None:
         if self._chunker is not None:
@@ -202,16 +309,17 @@ class MapSource:
         # Taken away meanwhile: the iterable may stop this.
         iterator, self._iterator = self._iterator, None
         assert iterator is not None
-        self._credit -= 1
         try:
             item = next(iterator)
         except StopIteration:
+            self._ranOut()
             return
         except BaseException as error:
             # The seam to the user's iterable: whatever it raises, an exit too, is an outcome
             # like another.
-            self._raised(error)
+            self._raised(caught(error))
             return
+        self._credit -= 1
         self._iterator = iterator
         if self._sink is None:
             self._closeIterator()
@@ -221,14 +329,33 @@ class MapSource:
             self._order.append(portion)
         self._sendSingle(portion)
 
-    def _raised(self, error: BaseException) -> None:
+    def _raised(self, failure: Failure) -> None:
         """
         The iterable has raised: that is the last item.
         """
+        self._credit -= 1
         last = _Single([])
         if self._ordered:
             self._order.append(last)
-        self._filled(last, [caught(error)])
+        self._filled(last, [failure])
+
+    def _arrived(self) -> None:
+        """
+        An asynchronous iterable has given items, or has ended.
+        """
+        if self._iterator is None:
+            self._iterator = self._arrivals
+        self._advance()
+
+    def _ranOut(self) -> None:
+        """
+        The iterator has no more items. If it is one over arrivals, others may come.
+        """
+        arrivals = self._arrivals
+        if arrivals is not None and arrivals.isOver:
+            self._arrivals = None
+            if arrivals.failure is not None:
+                self._raised(arrivals.failure)
 
     def _next(self, count: int) -> Portion:
         """
@@ -257,10 +384,11 @@ class MapSource:
                 items.append(step())
         except StopIteration:
             self._credit -= len(items)
+            self._ranOut()
         except BaseException as error:
             # Here, too.
-            self._credit -= len(items) + 1
-            self._raised(error)
+            self._credit -= len(items)
+            self._raised(caught(error))
         else:
             self._credit -= len(items)
             self._iterator = iterator
@@ -361,6 +489,9 @@ class MapSource:
     def _closeIterator(self) -> None:
         iterator: Any = self._iterator
         self._iterator = None
+        arrivals, self._arrivals = self._arrivals, None
+        if arrivals is not None:
+            arrivals.stop()
         # Only generators have a close() that means this; other iterators, such as
         # files, are their owner's.
         if issubclass(type(iterator), Generator):
