@@ -22,7 +22,7 @@ from asynqueue.cores import cores
 from asynqueue.descriptors import holdStandard
 from asynqueue.errors import AsynQueueError
 from asynqueue.outcome import traceOf
-from asynqueue.scheduling.options import makeOptions
+from asynqueue.scheduling.options import CallOptions
 from asynqueue.service.settings import OPTIONS, Option, SettingsError, settingsOf
 
 _NAME = "asynqueue"
@@ -220,16 +220,11 @@ def _map(
     processes = workers == "process" and not hosts
     # A process ends its call by itself when the time is up; a thread cannot.
     limit = timeout if processes else None
-    options = makeOptions(
+    options = CallOptions(
         niceness=niceness,
-        series=None,
-        doNext=False,
-        doLast=False,
         timeout=None if processes else timeout,
         retries=retries,
-        consumer=None,
         raw=True,
-        returnFailure=None,
     )
     manner = Manner(
         job=Job(function, parse, limit),

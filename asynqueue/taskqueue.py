@@ -223,11 +223,11 @@ class TaskQueue:
             doLast,
             timeout,
             retries,
-            consumer,
             raw,
             returnFailure,
-            after,
-            expires,
+            consumer=consumer,
+            after=after,
+            expires=expires,
         )
         return self._submit((func, args, kw), options)
 

@@ -12,23 +12,25 @@ from asynqueue.errors import ImplementationError
 from asynqueue.scheduling.options import DEFAULT, CallOptions, makeOptions
 from asynqueue.testing import RecordingConsumer
 
+# What C{makeOptions} takes by position.
+SHARED = (
+    "niceness",
+    "series",
+    "doNext",
+    "doLast",
+    "timeout",
+    "retries",
+    "raw",
+    "returnFailure",
+)
+
 
 def made(**kw: Any) -> CallOptions:
     """
     Options as a call makes them.
     """
-    every: dict[str, Any] = {
-        "niceness": 0,
-        "series": None,
-        "doNext": False,
-        "doLast": False,
-        "timeout": None,
-        "retries": 0,
-        "consumer": None,
-        "raw": None,
-        "returnFailure": None,
-    }
-    return makeOptions(**(every | kw))
+    every = {name: kw.pop(name, getattr(DEFAULT, name)) for name in SHARED}
+    return makeOptions(*every.values(), **kw)
 
 
 @pytest.fixture(params=[made, CallOptions], ids=["made", "CallOptions"])

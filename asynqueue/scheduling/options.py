@@ -29,11 +29,11 @@ class CallOptions:
     @ivar doLast: after everything else that is queued.
     @ivar timeout: the seconds that the run may take, from the moment it begins.
     @ivar retries: how often the call may be run again when its worker was lost.
-    @ivar consumer: an C{IConsumer} for the items, if an iterator is returned.
     @ivar raw: whether an iterator comes back as it is; C{None}: as the worker
         has it.
     @ivar returnFailure: whether an error fails the Deferred, or is logged;
         C{None}: as the queue has it.
+    @ivar consumer: an C{IConsumer} for the items, if an iterator is returned.
     @ivar after: the seconds from now before which the run does not begin.
     @ivar expires: the seconds from now within which it must begin.
     @ivar isTimed: whether there is either of these.
@@ -45,9 +45,9 @@ class CallOptions:
     doLast: bool = False
     timeout: float | None = field(default=None)
     retries: int = field(default=0)
-    consumer: Any = field(default=None)
     raw: bool | None = None
     returnFailure: bool | None = None
+    consumer: Any = field(default=None)
     after: float | None = field(default=None)
     expires: float | None = field(default=None)
     isTimed: bool = field(init=False, repr=False, eq=False)
@@ -125,46 +125,24 @@ _shared = lru_cache(maxsize=16_384, typed=True)(CallOptions)
 
 
 def makeOptions(
-    niceness: int,
-    series: Hashable,
-    doNext: bool,
-    doLast: bool,
-    timeout: float | None,
-    retries: int,
-    consumer: Any,
-    raw: bool | None,
-    returnFailure: bool | None,
-    after: float | None = None,
-    expires: float | None = None,
+    *shared: Any, consumer: Any = None, after: float | None = None, expires: float | None = None
 ) -> CallOptions:
     """
-    The options of a call, checked; the same object for the same values.
+    Return the options of a call, checked; the same object for the same values.
 
+    @param shared: the options before C{consumer}, in the order that L{CallOptions} has.
     @raise ValueError: a number is not in its range.
     @raise TypeError: the series is not hashable.
     @raise ImplementationError: the consumer is no C{IConsumer}.
     """
+    try:
+        options = _shared(*shared)
+    except TypeError:
+        # Something cannot be hashed: let the checks say what.
+        options = CallOptions(*shared)
     if consumer is None and after is None and expires is None:
-        try:
-            return _shared(
-                niceness, series, doNext, doLast, timeout, retries, None, raw, returnFailure
-            )
-        except TypeError:
-            # Something cannot be hashed: let the checks say what.
-            pass
-    return CallOptions(
-        niceness,
-        series,
-        doNext,
-        doLast,
-        timeout,
-        retries,
-        consumer,
-        raw,
-        returnFailure,
-        after,
-        expires,
-    )
+        return options
+    return evolve(options, consumer=consumer, after=after, expires=expires)
 
 
 # Who is qualified for what has only a name here, if nothing else is said.
@@ -179,4 +157,4 @@ def namedOptions(options: CallOptions) -> CallOptions:
 
 
 # What a call has whose caller says nothing.
-DEFAULT = makeOptions(0, None, False, False, None, 0, None, None, None)
+DEFAULT = makeOptions(0, None, False, False, None, 0, None, None)
