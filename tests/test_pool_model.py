@@ -231,7 +231,7 @@ class Pool(RuleBasedStateMachine):
             assert n >= self.size
         else:
             self.size -= n
-            for seat in self.pool._leaving:
+            for seat in self.pool._supervisors._leaving:
                 self.takeNoMore(seat.members)
 
     def takeNoMore(self, members: Sequence[Any]) -> None:
@@ -288,8 +288,7 @@ class Pool(RuleBasedStateMachine):
         """
         What the pool has of its children.
         """
-        members: list[Any] = self.pool._members()
-        return members
+        return list(self.pool._supervisors.children)
 
     def turn(self) -> None:
         """
@@ -449,23 +448,23 @@ class Pool(RuleBasedStateMachine):
     def sizesAgree(self) -> None:
         assert self.pool.size == self.size
         assert all(len(member.held) <= self.capacity for member in self.members())
-        seats = [*self.pool._seats, *self.pool._leaving]
+        seats = self.pool._supervisors.present
         assert len(set(seats)) == len(seats)
-        assert set(self.pool._aliveTimers) <= set(self.pool.pids())
+        assert self.pool._outputs.pids <= set(self.pool.pids())
         for member in self.members():
             # One that was told to end has closed its own.
             fileno = member._channel.fileno()
-            assert fileno < 0 or self.pool.fileno_to_outq[fileno] is member
+            assert fileno < 0 or self.pool._outputs.byDescriptor[fileno] is member
 
     def whatIsHeldIsHeldOnce(self) -> None:
         held = [job for member in self.members() for job in member.held.values() if job]
-        waiting = list(self.pool._waiting)
+        waiting = list(self.pool._jobs._waiting)
         assert len({*held, *waiting}) == len(held) + len(waiting)
         assert not any(job.result.ready() for job in (*held, *waiting))
         open_ = sum(not result.ready() for result in (*self.results, *self.others))
         assert len(held) + len(waiting) == open_
         # What waits has no timer, and is not accepted.
-        assert not any(job.timers or job.accepted for job in waiting)
+        assert not any(job._timers or job._isBegun for job in waiting)
 
     def exitsAreTold(self) -> None:
         released = {child.pid: child for child in self.children if child.isReleased}

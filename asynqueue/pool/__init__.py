@@ -3,9 +3,10 @@ Pools of child processes.
 
 ::
 
-    eventpool, threadpool: many children, driven by any event loop or by a thread
-    results:               what callers hold, and who reads what comes back
     taskpool:              the face of these
+    eventpool, threadpool: many children, driven by any event loop or by a thread
+    dispatcher:            which child makes which call. With it: jobs, supervisors
+    results, outputs:      what callers hold, and who reads what comes back
 
 As the package itself, this one imports nothing until a name is asked for.
 """

@@ -6,12 +6,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import Context
+from functools import partial
 from typing import Any
 
-from asynqueue.loops.adapters import Timer
+from asynqueue.errors import (
+    QueueRunError,
+    TimeLimitExceeded,
+    WorkerError,
+    WorkerLostError,
+)
+from asynqueue.loops.adapters import Hub, Timer
+from asynqueue.outcome import describeCall, inWords
 from asynqueue.pool.results import AsyncResult
 from asynqueue.processes.guard import harmless
-from asynqueue.processes.roles import CallTuple
+from asynqueue.processes.process import Member
+from asynqueue.processes.roles import CallTuple, Ending
 
 
 class Callbacks:
@@ -36,6 +45,7 @@ class Job:
     """
     A call of a pool, from C{apply_async} to its end.
 
+    @ivar number: what its process calls it.
     @ivar tries: how many processes have ended that had this and had begun nothing that they had.
     """
 
@@ -47,34 +57,123 @@ class Job:
         soft: float | None,
         hard: float | None,
     ) -> None:
+        """
+        @param result: what the caller holds.
+        @param soft: the seconds after which an exception is raised in the call; C{None}:
+            it has no such limit.
+        @param hard: the seconds after which its process is ended.
+        """
         self.callTuple = callTuple
         self.result = result
-        self.callbacks = callbacks
-        self.soft = soft
-        self.hard = hard
         self.number = 0
         self.tries = 0
-        self.exceeded = False
-        # Whether the signal of its soft limit has not come there.
-        self.isDeaf = False
-        self.accepted = False
-        self.timers: list[Timer] = []
+        self._callbacks = callbacks
+        self._soft = soft
+        self._hard = hard
+        self._isBegun = False
+        # Whether its process was ended because of the hard limit ...
+        self._exceeded = False
+        # ... and whether the signal of the soft one has not come there.
+        self._isDeaf = False
+        self._timers: list[Timer] = []
 
-    def stopTimers(self) -> None:
+    def __str__(self) -> str:
+        return describeCall(*self.callTuple)
+
+    def begin(self, child: Member, hub: Hub, now: float) -> None:
         """
-        It is timed no more.
+        Take note that the call begins, and have its limits hold from now on. May be called
+        more than once.
+
+        @param now: the time, for the callback.
         """
-        timers, self.timers = self.timers, []
+        if self._isBegun:
+            return
+        self._isBegun = True
+        tell(self._callbacks.accepted, child.pid, now)
+        if self._soft is not None:
+            soft = partial(self._softLimit, child, self._soft)
+            self._timers.append(hub.callLater(self._soft, soft))
+        if self._hard is not None:
+            hard = partial(self._hardLimit, child, self._hard)
+            self._timers.append(hub.callLater(self._hard, hard))
+
+    def takenBack(self) -> Job:
+        """
+        Take note that its process has not begun it, and that another one will.
+
+        @return: this job.
+        """
+        self._stopTimers()
+        self._isBegun = self._exceeded = False
+        return self
+
+    def succeed(self, value: Any) -> None:
+        """
+        End it with the value of the call.
+        """
+        self._stopTimers()
+        self.result.succeed(value)
+        tell(self._callbacks.returned, value)
+
+    def fail(self, error: BaseException) -> None:
+        """
+        End it with an error, if it has not ended.
+        """
+        self._stopTimers()
+        if not self.result.ready():
+            self.result.fail(error)
+            tell(self._callbacks.failed, error)
+
+    def lose(self, ending: Ending) -> None:
+        """
+        End it with the end of the process that had begun it.
+        """
+        if self._exceeded and self._hard is not None:
+            self.fail(TimeLimitExceeded(self._hard, self._isDeaf))
+        else:
+            code = ending.exitCode
+            self.fail(WorkerLostError(ending.pid, code, ending.signal, str(self), ending.why))
+
+    def giveUp(self, ending: Ending) -> None:
+        """
+        End it because too many processes have ended before they began it.
+
+        @param ending: the end of the last of them.
+        """
+        lost = ending.neverBegun(str(self), self.tries)
+        reason = f"{lost.call}: {lost.reason}"
+        self.fail(WorkerLostError(ending.pid, lost.exitCode, lost.signal, reason=reason))
+
+    def turnAway(self, cause: BaseException | None) -> None:
+        """
+        End it because its pool is at its end.
+
+        @param cause: what has ended the pool, if nobody wanted that.
+        """
+        if cause is None:
+            self.fail(QueueRunError(str(self)))
+            return
+        error = WorkerError(
+            f"{self} has no result: what drives its pool has failed: {inWords(cause)}"
+        )
+        error.__cause__ = cause
+        self.fail(error)
+
+    def _softLimit(self, child: Member, seconds: float) -> None:
+        child.interrupt(self.number, seconds)
+        tell(self._callbacks.timedOut, True, seconds)
+
+    def _hardLimit(self, child: Member, seconds: float) -> None:
+        self._exceeded = True
+        self._isDeaf = child.isDeaf(self.number)
+        tell(self._callbacks.timedOut, False, seconds)
+        child.kill(f"a call ran for more than its {seconds:g} s")
+
+    def _stopTimers(self) -> None:
+        timers, self._timers = self._timers, []
         for timer in timers:
             timer.cancel()
-
-    def notBegun(self) -> Job:
-        """
-        Its process has not begun it, and another one will.
-        """
-        self.stopTimers()
-        self.accepted = self.exceeded = False
-        return self
 
 
 def tell(f: Callable[..., Any] | None, *args: Any) -> None:

@@ -392,7 +392,7 @@ def test_callsAheadAreSpread(plain: Driven, tmp_path: Path) -> None:
     plain.get(pool.apply_async(abs, (1,)))
     fifos = [Fifo(tmp_path / str(n)) for n in range(2)]
     plain.until(lambda: pool.apply_async(abs, (1,)).get(PATIENCE) and len(pool._pool.pids()) == 2)  # type: ignore[union-attr]
-    plain.until(lambda: all(member.isUp for member in pool._pool._members()))  # type: ignore[union-attr]
+    plain.until(lambda: all(member.isUp for member in pool._pool._supervisors.children))  # type: ignore[union-attr]
     results = [pool.apply_async(one.read) for one in fifos]
     plain.until(lambda: min(one.isRead() for one in fifos))
     for one in fifos:
@@ -1258,7 +1258,7 @@ def test_terminateWhileAnotherThreadStops(threads: Driven, fifo: Fifo) -> None:
     threads.until(fifo.isRead)
     stopper = threading.Thread(target=pool.stop)
     stopper.start()
-    threads.until(lambda: pool._pool is None or pool._pool._life.name == "CLOSED")
+    threads.until(lambda: pool._pool is None or pool._pool._jobs._life.name == "CLOSED")
     pool.terminate()
     stopper.join()
     assert type(threads.error(result)) is WorkerLostError
@@ -1299,7 +1299,7 @@ def test_queuesAreReadWithoutALoop() -> None:
     assert pool.apply_async(abs, (-1,)).get(PATIENCE) == 1
     pool.close()
     with readingLogs() as logs:
-        pool._results.on_stop_not_started()
+        pool._outputs.results.on_stop_not_started()
     pool.join()
     assert logs.errors() == []
     assert pool.pids() == []

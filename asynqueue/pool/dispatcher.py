@@ -1,0 +1,313 @@
+"""
+Which process of a pool makes which call, and what comes of them.
+
+::
+
+    submit ─▶ waiting jobs ─▶ an idle process ─▶ Member ─▶ child
+    Job ◀─ returned, raised ◀─ Member ◀─┘
+    waiting jobs ◀─ what it had not begun ◀─ vacated
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Callable, Sequence
+from enum import Enum
+from time import monotonic
+from typing import Any
+
+from asynqueue.errors import MaybeEncodingError, QueueRunError, WorkerError
+from asynqueue.loops.adapters import Hub
+from asynqueue.outcome import Raised, cannotSend
+from asynqueue.pool.jobs import Job, tell
+from asynqueue.pool.supervisors import Supervisors
+from asynqueue.processes.guard import harmless, isInterrupt, report
+from asynqueue.processes.iterators import MemberSource
+from asynqueue.processes.process import Member
+from asynqueue.processes.roles import Ending
+from asynqueue.processes.supervisor import Seat
+
+# Where they may wait in a process, so many calls may be sent to it ahead of the one it runs.
+_AHEAD = 16
+
+
+class _Life(Enum):
+    RUNNING = "takes calls"
+    CLOSED = "ends those it has"
+    TERMINATED = "is gone"
+
+
+class JobDispatcher:
+    """
+    The jobs of a pool, from the moment they are submitted. It is the
+    L{SeatOwner<asynqueue.processes.supervisor.SeatOwner>} of all who keep its processes.
+
+    @ivar supervisors: these.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        newSupervisor: Callable[[JobDispatcher], Seat],
+        *,
+        oneByOne: bool = True,
+        onExit: Callable[[int, int | None], Any] | None = None,
+        gone: Callable[[int], None] = lambda pid: None,
+        now: Callable[[], float] = monotonic,
+    ) -> None:
+        """
+        @param newSupervisor: makes one that keeps a place, for this owner.
+        @param oneByOne: whether a process gets a call only when it has none.
+        @param onExit: is called with the process ID and the exit code, or minus the signal,
+            of each process that is gone; C{None} if that cannot be known. It is the
+            caller's: what it raises is logged.
+        @param gone: is called with the process ID before that.
+        @param now: tells the time, for callbacks.
+        """
+        self._hub = hub
+        self._most = 1 if oneByOne else _AHEAD
+        self._onExit = onExit
+        self._gone = gone
+        self._now = now
+        self._life = _Life.RUNNING
+        # Why it is at its end, if what drives it has failed.
+        self._cause: BaseException | None = None
+        self._waiting: deque[Job] = deque()
+        self.supervisors = Supervisors(lambda: newSupervisor(self))
+
+    @property
+    def isOver(self) -> bool:
+        """
+        Whether nothing is left to be done.
+        """
+        return self._life is _Life.TERMINATED and not self.supervisors.children
+
+    def checkOpen(self, call: Callable[[], str]) -> None:
+        """
+        Return if calls are taken.
+
+        @param call: gives the call in words.
+        @raise QueueRunError: they are not.
+        """
+        if self._life is not _Life.RUNNING:
+            raise QueueRunError(call()) from self._cause
+
+    def submit(self, job: Job) -> None:
+        """
+        Have a call made.
+        """
+        if self._life is _Life.TERMINATED:
+            # Another thread has done that meanwhile.
+            job.turnAway(self._cause)
+            return
+        self._waiting.append(job)
+        self._dispatch()
+        if self._waiting:
+            self.fill()
+
+    def fill(self) -> None:
+        """
+        Have all processes that there are to be.
+        """
+        if self._life is _Life.RUNNING or (self._life is _Life.CLOSED and self._waiting):
+            self.supervisors.fill()
+
+    def close(self) -> None:
+        """
+        Take no more calls. When the last has ended, the processes go.
+        """
+        if self._life is _Life.RUNNING:
+            self._life = _Life.CLOSED
+            self._checkClosed()
+
+    def terminate(self) -> None:
+        """
+        End all processes at once, also those that were told to end. Calls that wait, or
+        have not begun, fail; those that run fail when their processes are gone.
+        """
+        self._life = _Life.TERMINATED
+        notBegun = self.supervisors.takeBack()
+        self.supervisors.crash("the pool was terminated")
+        waiting, self._waiting = self._waiting, deque()
+        for job in (*notBegun, *waiting):
+            job.turnAway(self._cause)
+
+    def breakDown(self, error: BaseException) -> None:
+        """
+        Fail all calls because what drives the pool has failed, and leave nothing of the
+        processes. To be called where that was caught.
+        """
+        self._life = _Life.TERMINATED
+        self._cause = error
+        children = self.supervisors.children
+        jobs = [*self.supervisors.jobs, *self._waiting]
+        self._waiting.clear()
+        self.supervisors.clear()
+        for child in children:
+            child.signal(signal.SIGKILL)
+        for child in children:
+            harmless("the end of a process", child.abandon)
+        for job in jobs:
+            job.turnAway(error)
+        report(error, "driving a pool: it is at its end")
+
+    def forked(self) -> None:
+        """
+        Have nothing to do in a fork: the processes are the parent's, and the outcomes with them.
+        """
+        self._life = _Life.TERMINATED
+        self._waiting.clear()
+
+    # CallOwner
+
+    def returned(self, member: Member, job: Job, value: Any) -> None:
+        """
+        A call returned.
+        """
+        self._begin(member, job)
+        job.succeed(value)
+
+    def raised(self, member: Member, job: Job, outcome: Raised) -> None:
+        """
+        A call raised.
+        """
+        self._begin(member, job)
+        job.fail(outcome.localError())
+
+    def iterating(self, member: Member, job: Job, source: MemberSource, text: str) -> None:
+        """
+        A call returned what cannot be its result here.
+        """
+        self._begin(member, job)
+        source.stop()
+        reason = "an iterator stays in the process that made it; return a list"
+        job.fail(MaybeEncodingError(reason, text))
+
+    def givenBack(self, member: Member, job: Job) -> None:
+        """
+        A call was taken back, and is made elsewhere.
+        """
+        self._waitAgain([job])
+
+    def collected(self, member: Member) -> None:
+        """
+        There may be an idle process.
+        """
+        if member.held:
+            self._begin(member, next(iter(member.held.values())))
+        else:
+            self.supervisors.rest(member)
+            self.fill()
+        self._dispatch()
+        self._checkClosed()
+
+    # SeatOwner
+
+    def seated(self, seat: Seat) -> None:
+        """
+        There is a process more.
+        """
+        self._dispatch()
+
+    def vacated(self, seat: Seat, ending: Ending) -> None:
+        """
+        There is one less.
+        """
+        self._gone(ending.pid)
+        for job in ending.begun:
+            job.lose(ending)
+        # What was alone in one process after the other, and in this one, is not tried again.
+        poison: Job | None = ending.tried()
+        if poison is None:
+            self._waitAgain(ending.notBegun)
+        else:
+            poison.giveUp(ending)
+        self.supervisors.vacated(seat)
+        code = ending.exitCode if ending.signal is None else -ending.signal
+        tell(self._onExit, ending.pid, code)
+        self.fill()
+        self._dispatch()
+        self._checkClosed()
+
+    def handedBack(self, seat: Seat, jobs: Sequence[Job]) -> None:
+        """
+        A process takes no more, and had not begun these.
+        """
+        self._waitAgain(jobs)
+        self.fill()
+        self._dispatch()
+
+    def failing(self, seat: Seat, reason: str) -> None:
+        """
+        A process ended as it started: what waits is for any of them.
+        """
+
+    def hopeless(self, seat: Seat, reason: str) -> None:
+        """
+        No process can be had.
+        """
+        waiting, self._waiting = self._waiting, deque()
+        for job in waiting:
+            job.fail(WorkerError(f"{job} was not run: {reason}"))
+        self._checkClosed()
+
+    # Within
+
+    def _dispatch(self) -> None:
+        """
+        Give jobs to processes that have room, evenly. One that is not up yet gets
+        none: a call is timed from the moment in which it is given.
+        """
+        if self._life is _Life.TERMINATED:
+            return
+        for most in range(1, self._most + 1):
+            for supervisor in self.supervisors:
+                while self._waiting and (child := supervisor.member) is not None:
+                    held = child.held
+                    if not child.isUp or len(held) >= most:
+                        break
+                    if held and self._waiting[0].tries:
+                        break
+                    self._give(supervisor, child, self._waiting.popleft())
+            if not self._waiting:
+                break
+
+    def _give(self, supervisor: Seat, child: Member, job: Job) -> None:
+        isFirst = not child.held
+        try:
+            job.number = child.call(job, *job.callTuple)
+        except BaseException as error:
+            # Somebody's objects: whatever their pickling raises. Or who runs the program ends
+            # it, and must be heard: here no reactor sees to that.
+            job.fail(cannotSend(error, job.callTuple, "call"))
+            if isInterrupt(error):
+                raise
+            return
+        if isFirst:
+            self._begin(child, job)
+        supervisor.given(child)
+        if job.tries:
+            # It may have ended another one: this one has no other.
+            supervisor.reserve()
+
+    def _begin(self, child: Member, job: Job) -> None:
+        job.begin(child, self._hub, self._now())
+
+    def _waitAgain(self, jobs: Sequence[Job]) -> None:
+        """
+        Have calls that a process has not begun wait before those that wait.
+        """
+        if self._life is _Life.TERMINATED:
+            for job in jobs:
+                job.turnAway(self._cause)
+        else:
+            self._waiting.extendleft(job.takenBack() for job in reversed(jobs))
+
+    def _checkClosed(self) -> None:
+        """
+        When a closed pool has nothing left to do, let its processes go.
+        """
+        if self._life is _Life.CLOSED and not self._waiting and not self.supervisors.jobs:
+            self._life = _Life.TERMINATED
+            self.supervisors.finish()
