@@ -1,7 +1,7 @@
 """
 The parts of the examples: the function of the demo, which parses and measures a
-Python module, the picture of the Mandelbrot set, the summary of logs, and what the
-hosts of the crawler find in a page.
+Python module, the picture of the Mandelbrot set, the summary of logs, what the
+hosts of the crawler find in a page, and calls from a folder.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from asynqueue.testing import MemoryQueue
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -284,3 +286,75 @@ def test_indexOfTheSiteHasAllWords() -> None:
     index = site.indexOf(30)
     assert sum(sum(pages.values()) for pages in index.values()) == 30 * site.WORDS_PER_PAGE
     assert set(index) <= set(site.WORDS)
+
+
+def outcomesIn(folder: Path) -> dict[str, Any]:
+    """
+    The outcomes that stand in a folder of calls.
+    """
+    return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.result")}
+
+
+def test_filesAreTakenAsTheQueueWantsThem(tmp_path: Path) -> None:
+    """
+    Of a folder of calls no more are taken than the queue wants; as each ends its outcome is
+    written and another one is taken.
+    """
+    queue = MemoryQueue()
+    source = example("folder_source").FolderSource(queue, tmp_path)
+    for number in range(5):
+        text = json.dumps({"call": "math.factorial", "arguments": [number]})
+        (tmp_path / f"{number}.call").write_text(text)
+    for _ in range(2):
+        source.look()
+        assert [path.stem for path in source.intake.keys] == ["0", "1"]
+    queue.step()
+    assert outcomesIn(tmp_path) == {"0": {"returned": 1}}
+    assert [path.stem for path in source.intake.keys] == ["1", "2"]
+    queue.finish()
+    assert [outcomesIn(tmp_path)[name]["returned"] for name in "01234"] == [1, 1, 2, 6, 24]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *("nothing", "[1]", "{}", '{"call": "os.remove", "arguments": ["x"]}'),
+        *('{"call": "math.nothing", "arguments": []}', '{"call": "math.sqrt", "arguments": 5}'),
+        *(
+            '{"call": "math.sqrt", "arguments": [-1]}',
+            '{"call": "math.factorial", "arguments": [9999]}',
+        ),
+    ],
+)
+def test_filesThatFailAreTold(tmp_path: Path, call: str) -> None:
+    """
+    Whatever stands in a file, it is answered once, and the others are served.
+    """
+    queue = MemoryQueue()
+    source = example("folder_source").FolderSource(queue, tmp_path)
+    (tmp_path / "1.call").write_text(call)
+    (tmp_path / "2.call").write_text('{"call": "math.sqrt", "arguments": [4]}')
+    source.look()
+    queue.finish()
+    outcomes = outcomesIn(tmp_path)
+    assert list(outcomes["1"]) == ["failed"]
+    assert outcomes["2"] == {"returned": 2}
+
+
+def test_filesOutliveAQueueThatEnds(tmp_path: Path) -> None:
+    """
+    A call that was not made, since the queue was shut down, is made by the next program.
+    """
+    queue = MemoryQueue()
+    module = example("folder_source")
+    source = module.FolderSource(queue, tmp_path)
+    for name in "12":
+        (tmp_path / f"{name}.call").write_text('{"call": "math.sqrt", "arguments": [4]}')
+    source.look()
+    queue.shutdown()
+    queue.finish()
+    assert "2" not in outcomesIn(tmp_path)
+    queue = MemoryQueue()
+    module.FolderSource(queue, tmp_path).look()
+    queue.finish()
+    assert outcomesIn(tmp_path)["2"] == {"returned": 2}

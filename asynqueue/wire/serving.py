@@ -25,10 +25,10 @@ from asynqueue.errors import (
 )
 from asynqueue.failures import caught
 from asynqueue.framing import Frame
+from asynqueue.intake import Call, Intake, isQualified, slotsOf
 from asynqueue.outcome import VALUES, cannotSend
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.taskqueue import TaskQueue
-from asynqueue.wire.admission import Admission, Call, isQualified, slotsOf
 from asynqueue.wire.catalog import Catalog, Definitions
 from asynqueue.wire.codecs import Codec
 from asynqueue.wire.iterations import Iterations, checkedCredit, sendRaised
@@ -126,7 +126,7 @@ class Host:
         # Why the workers can run nothing, and whether there is no hope, as was said.
         self._fault = _WELL
         # The calls without outcome ...
-        self._calls = Admission(queue, self._returned, self._failed, self._notCalled, self._begun)
+        self._calls = Intake(queue, self)
         # ... the credit that their iterators will have, if they return such ...
         self._credits: dict[int, int] = {}
         # ... and the iterators that there are.
@@ -174,7 +174,7 @@ class Host:
             self._say(Kind.CAPACITY, slots, packedFault(*fault))
             if fault[0]:
                 # Others may run them meanwhile.
-                self._giveBack(self._calls.numbers)
+                self._giveBack(sorted(self._calls.keys))
 
     def _workersChanged(self) -> None:
         """
@@ -201,7 +201,7 @@ class Host:
             self._life = _Life.LEAVING
             if self._connection is not None:
                 self._connection.goodbye(reason)
-                self._giveBack(self._calls.numbers)
+                self._giveBack(sorted(self._calls.keys))
         return waiter
 
     # ConnectionOwner
@@ -226,7 +226,7 @@ class Host:
         """
         if connection is not self._connection:
             return
-        self._calls.rest()
+        self._calls.unobserve()
         try:
             for kind, number, body, buffers in frames:
                 if kind == CALL:
@@ -303,17 +303,11 @@ class Host:
                 self._checkThreads(name)
             args, kw = self._codec.decodeCall(packed, buffers)
             isWatched = bool(flags & _WATCHED)
-            self._calls.make(number, Call(options, isWatched, f, args, kw))
+            self._calls.make(number, Call(f, args, kw, options, isWatched))
         except BaseException as error:
             # The seam to user code: what its arguments raise as they are read is an
             # outcome, an exit included.
-            self._notCalled(error, number)
-
-    def _notCalled(self, error: BaseException, number: int) -> None:
-        if isinstance(error, QueueRunError) and not self._queue.isRunning():
-            self._say(Kind.GIVEN_BACK, number)
-        else:
-            sendRaised(self._say, self._codec, RAISED, number, caught(error))
+            self.callRefused(number, error)
 
     def _checkThreads(self, name: str) -> None:
         workers = self._queue.workers(dialing=False)
@@ -338,7 +332,9 @@ class Host:
             # Whatever the machine does not tell, or somebody's workers raise.
             sendRaised(self._say, self._codec, RAISED, number, Failure())
 
-    def _returned(self, value: Any, number: int) -> None:
+    # IntakeDelegate
+
+    def callReturned(self, number: int, value: Any) -> None:
         """
         A call has returned: say what. A hot path.
         """
@@ -361,7 +357,7 @@ class Host:
         if self._life is not _SERVING:
             self._checkLeft()
 
-    def _failed(self, failure: Failure, number: int) -> None:
+    def callFailed(self, number: int, failure: Failure) -> None:
         """
         A call has failed.
         """
@@ -370,7 +366,19 @@ class Host:
         self._checkBacklog()
         self._checkLeft()
 
-    def _begun(self, number: int) -> None:
+    def callRefused(self, number: int, error: BaseException) -> None:
+        """
+        A call cannot be made: give it back if the queue takes none, and else say why.
+        """
+        if isinstance(error, QueueRunError) and not self._queue.isRunning():
+            self._say(Kind.GIVEN_BACK, number)
+        else:
+            sendRaised(self._say, self._codec, RAISED, number, caught(error))
+
+    def callBegun(self, number: int) -> None:
+        """
+        A call begins whose beginning the other side wants to know.
+        """
         self._say(Kind.BEGUN, number)
 
     # What else the other side says
@@ -385,7 +393,7 @@ class Host:
                 self._cancel(number)
             case Kind.RECALL:
                 self._recalled = max(self._recalled, number)
-                self._giveBack([call for call in self._calls.numbers if call <= number])
+                self._giveBack(sorted(n for n in self._calls.keys if n <= number))
             case Kind.DEFINE:
                 self._definitions.define(number, bytes(body))
             case Kind.FORGET:
