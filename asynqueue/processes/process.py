@@ -88,10 +88,10 @@ class Member:
     def __init__(
         self,
         hub: Hub,
-        owner: CallOwner,
-        life: LifeOwner,
+        owner: CallOwner[Member],
+        life: LifeOwner[Member],
         setup: Setup,
-        reader: Reader | None = None,
+        reader: Reader[Member] | None = None,
         *,
         spawn: Callable[[int], Spawned] = Spawned,
     ) -> None:

@@ -5,7 +5,7 @@ Who is told what of a child, and what is told: its setup, its calls, its end.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from attrs import frozen
 
@@ -14,10 +14,10 @@ from asynqueue.framing import LARGEST
 from asynqueue.outcome import Raised
 from asynqueue.processes.iterators import MemberSource
 
-if TYPE_CHECKING:
-    from asynqueue.processes.process import Member
-
 CallTuple = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+# What a child is here: the class of it is above.
+_Child = TypeVar("_Child", contravariant=True)
 
 # The number of children that a call is given to which end before they begin it, the last one
 # having only that.
@@ -129,69 +129,70 @@ class Ending:
         return f"exit code {self.exitCode}"
 
 
-class CallOwner(Protocol):
+class CallOwner(Protocol[_Child]):
     """
     Who has a child make calls, and is told what comes of them. A job is whatever it
-    gave to L{Member.call}.
+    gave to L{Member.call<asynqueue.processes.process.Member.call>}.
     """
 
-    def returned(self, member: Member, job: Any, value: Any) -> None:
+    def returned(self, member: _Child, job: Any, value: Any) -> None:
         """
         A call returned.
         """
 
-    def raised(self, member: Member, job: Any, outcome: Raised) -> None:
+    def raised(self, member: _Child, job: Any, outcome: Raised) -> None:
         """
         A call raised, or its result cannot be sent.
         """
 
-    def iterating(self, member: Member, job: Any, source: MemberSource, text: str) -> None:
+    def iterating(self, member: _Child, job: Any, source: MemberSource, text: str) -> None:
         """
         A call returned an iterator, which stays in the child.
 
         @param text: a representation of it.
         """
 
-    def givenBack(self, member: Member, job: Any) -> None:
+    def givenBack(self, member: _Child, job: Any) -> None:
         """
         A call was taken back in the moment before it began.
         """
 
-    def collected(self, member: Member) -> None:
+    def collected(self, member: _Child) -> None:
         """
         All that has come by now has been told.
         """
 
 
-class LifeOwner(Protocol):
+class LifeOwner(Protocol[_Child]):
     """
     Who is told how a child fares.
     """
 
-    def up(self, member: Member) -> None:
+    def up(self, member: _Child) -> None:
         """
         The child is set up and prepared.
         """
 
-    def unfit(self, member: Member, what: str, outcome: Raised) -> None:
+    def unfit(self, member: _Child, what: str, outcome: Raised) -> None:
         """
         A preparation raised.
 
         @param what: the call, in words.
         """
 
-    def ended(self, member: Member, ending: Ending) -> None:
+    def ended(self, member: _Child, ending: Ending) -> None:
         """
         The child is gone, and nothing more comes of it.
         """
 
 
-class Reader(Protocol):
+class Reader(Protocol[_Child]):
     """
     Who reads what children send.
     """
 
-    def add(self, descriptor: int, member: Member) -> None:
+    def add(self, descriptor: int, member: _Child) -> None:
         """
-        Call L{Member.receive} when there is something to read.
+        Call L{Member.receive<asynqueue.processes.process.Member.receive>} when there is
+        something to read.
         """

@@ -23,7 +23,7 @@ from asynqueue.processes.spawn import Spawned
 _log = Logger()
 
 
-class SeatOwner(CallOwner, Protocol):
+class SeatOwner(CallOwner[Member], Protocol):
     """
     Who has a seat.
     """
@@ -76,7 +76,7 @@ class Seat:
         preparations: Sequence[CallTuple] = (),
         largest: int = LARGEST,
         name: Callable[[], str] = lambda: "a pool",
-        reader: Reader | None = None,
+        reader: Reader[Member] | None = None,
         *,
         spawn: Callable[[int], Spawned] = Spawned,
         now: Callable[[], float] = monotonic,

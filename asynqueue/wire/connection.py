@@ -86,7 +86,7 @@ class Connection(Protocol):
     def __init__(
         self,
         session: Session,
-        owner: ConnectionOwner,
+        owner: ConnectionOwner[Connection],
         *,
         heartbeat: float | None = 10.0,
         complaints: Complaints | None = None,

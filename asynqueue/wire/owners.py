@@ -4,27 +4,27 @@ Who has a connection.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
 from asynqueue.framing import Frame
 
-if TYPE_CHECKING:
-    from asynqueue.wire.connection import Connection
+# What a connection is here: the class of it is above.
+_Connection = TypeVar("_Connection", contravariant=True)
 
 
-class ConnectionOwner(Protocol):
+class ConnectionOwner(Protocol[_Connection]):
     """
     Who is told what happens to a connection: in the reactor's thread, and never within
     a call of L{Connection.send<asynqueue.wire.connection.Connection.send>}.
     """
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: _Connection) -> None:
         """
         Both sides are ready: messages can be sent. At most once, and before all below
         but L{lost}.
         """
 
-    def received(self, connection: Connection, frames: list[Frame]) -> None:
+    def received(self, connection: _Connection, frames: list[Frame]) -> None:
         """
         Messages came. What this raises ends the connection.
 
@@ -32,12 +32,12 @@ class ConnectionOwner(Protocol):
         @raise WireError: the other side must not say this. It is told so.
         """
 
-    def leaving(self, connection: Connection, reason: str) -> None:
+    def leaving(self, connection: _Connection, reason: str) -> None:
         """
         The other side begins nothing new.
         """
 
-    def lost(self, connection: Connection, error: Exception) -> None:
+    def lost(self, connection: _Connection, error: Exception) -> None:
         """
         The connection is over. Exactly once, and the last.
 
