@@ -56,9 +56,9 @@ from asynqueue.wire.incoming import Incoming
 from asynqueue.wire.messages import Flag, Kind, unpackedFault
 from asynqueue.wire.opening import plain
 from asynqueue.wire.sources import FarSource
-from asynqueue.wire.window import MOST, RoundTripWindow
 from asynqueue.workers.failing import Fault
 from asynqueue.workers.held import HeldIterators
+from asynqueue.workers.roundtrip import MOST, RoundTripWindow
 from asynqueue.workers.waiters import Waiters
 
 _log = Logger()

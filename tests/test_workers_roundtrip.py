@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 
 import pytest
 
-from asynqueue.wire.window import AHEAD_SECONDS, MOST, RoundTripWindow
+from asynqueue.workers.roundtrip import AHEAD_SECONDS, MOST, RoundTripWindow
 
 
 def simulated(
