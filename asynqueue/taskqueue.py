@@ -13,12 +13,11 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults, succee
 from twisted.internet.interfaces import IReactorCore
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import Invalid
 
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
 from asynqueue.checks import wholeNumber
-from asynqueue.errors import ImplementationError, InvariantError, LoopError, QueueRunError
-from asynqueue.interfaces import IConnectingWorker, IProcessWorker, IWorker
+from asynqueue.errors import LoopError, QueueRunError
+from asynqueue.interfaces import IWorker
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.outcome import describeCall
 from asynqueue.reactors import (
@@ -36,10 +35,12 @@ from asynqueue.reactors import (
 from asynqueue.scheduling.chunking import Chunker
 from asynqueue.scheduling.dispatch import Dispatcher
 from asynqueue.scheduling.draining import Drain, LastCalls
-from asynqueue.scheduling.ledger import Ledger, WorkerState
+from asynqueue.scheduling.lifecycle import Lifecycle
 from asynqueue.scheduling.mapping import MapSource
 from asynqueue.scheduling.observers import CallLogger, LoadProducer
 from asynqueue.scheduling.options import DEFAULT, CallOptions, makeOptions, namedOptions
+from asynqueue.scheduling.records import WorkerRecord, WorkerState, traitsOf
+from asynqueue.scheduling.registry import Registry
 from asynqueue.scheduling.statistics import QueueStatistics, queueStatistics, whyWaits
 from asynqueue.scheduling.task import Task, TaskDeferred
 
@@ -104,6 +105,8 @@ class TaskQueue:
         self._returnFailure = returnFailure
         self._reactor = checkedReactor(reactor)
         self._dispatcher = Dispatcher(reactor)
+        self._registry = Registry(self._dispatcher)
+        self._lifecycle = Lifecycle(self._registry)
         # The asyncio loop of the reactor, C{None} if it has none.
         self._loop: Any = _NOT_YET
         # What is to be done when the reactor is known.
@@ -124,7 +127,7 @@ class TaskQueue:
         if running is not None:
             self._begin(running)
         for worker in workers:
-            if IConnectingWorker.providedBy(worker):
+            if traitsOf(worker).connecting:
                 self._whenBegun(partial(self._attachFirst, worker))
             else:
                 self._attachFirst(worker)
@@ -133,7 +136,7 @@ class TaskQueue:
         """
         How many workers there are, without those that have no connection.
         """
-        return len(self._dispatcher.ledgers)
+        return len(self._registry.records)
 
     def __bool__(self) -> bool:
         """
@@ -143,7 +146,7 @@ class TaskQueue:
 
     def __repr__(self) -> str:
         state = "running" if self.isRunning() else "shut down"
-        queued, running = self._dispatcher.scheduler.queued, self._dispatcher.running
+        queued, running = self._dispatcher.scheduler.queued, self._registry.running
         return (
             f"<{type(self).__name__} {state}: {len(self)} workers, {queued} tasks queued,"
             f" {running} running>"
@@ -155,7 +158,7 @@ class TaskQueue:
         """
         last = self._last
         wakes = last is not None and not last.isOver and self._drain is None
-        return (self._dispatcher.takes or wakes) and not isGone(self._reactor)
+        return (self._registry.takes or wakes) and not isGone(self._reactor)
 
     # Calls
 
@@ -245,17 +248,17 @@ class TaskQueue:
         return self._submit((func, args, kw), options)
 
     def _submit(self, callTuple: Any, options: CallOptions) -> AwaitableDeferred[Any]:
-        dispatcher = self._dispatcher
+        registry = self._registry
         loop = self._loop
-        if not dispatcher.takes or (loop is not None and loop is not runningLoop()):
+        if not registry.takes or (loop is not None and loop is not runningLoop()):
             self._look(describeCall(*callTuple))
         f = callTuple[0]
         if not callable(f):
             options = _optionsOfName(f, options)
         if options.returnFailure is None and not self._returnFailure:
             options = evolve(options, returnFailure=False)
-        task = dispatcher.newTask(callTuple, options)
-        dispatcher.submit(task)
+        task = registry.newTask(callTuple, options)
+        self._dispatcher.submit(task)
         return task.d
 
     def map(
@@ -344,7 +347,7 @@ class TaskQueue:
         return lambda owner: Chunker(
             owner,
             call,
-            self._dispatcher.startTimer,
+            self._registry.startTimer,
             func,
             args,
             kw,
@@ -357,9 +360,9 @@ class TaskQueue:
         How many workers there are for a series, if all have processes; else 0.
         """
         workers = 0
-        for ledger in self._dispatcher.ledgers.values():
-            if ledger.lane.serves(series) and ledger.state is not WorkerState.STOPPING:
-                if not IProcessWorker.providedBy(ledger.worker):
+        for record in self._registry.records.values():
+            if record.lane.serves(series) and record.state is not WorkerState.STOPPING:
+                if not record.traits.processes:
                     return 0
                 workers += 1
         return workers
@@ -384,22 +387,22 @@ class TaskQueue:
         callTuple: Any = (func, args, kw)
         self._look(describeCall(*callTuple))
         if not ephemeral:
-            self._dispatcher.updates.append(callTuple)
-        ledgers = [
-            ledger
-            for ledger in self._dispatcher.ledgers.values()
-            if ledger.state is not WorkerState.STOPPING
+            self._lifecycle.updates.append(callTuple)
+        records = [
+            record
+            for record in self._registry.records.values()
+            if record.state is not WorkerState.STOPPING
         ]
         return bothWorlds(
-            _allEnded([self._callOn(ledger, callTuple, not ephemeral) for ledger in ledgers]),
+            _allEnded([self._callOn(record, callTuple, not ephemeral) for record in records]),
             self._reactor,
         )
 
     def _callOn(
-        self, ledger: Ledger, callTuple: Any, lasting: bool = False
+        self, record: WorkerRecord, callTuple: Any, lasting: bool = False
     ) -> AwaitableDeferred[Any]:
-        task = self._dispatcher.newUpdate(callTuple, lasting)
-        self._dispatcher.assign(ledger, task)
+        task = self._registry.newUpdate(callTuple, lasting)
+        self._dispatcher.assign(record, task)
         return task.d
 
     def _callDirectly(self, worker: IWorker, callTuple: Any) -> AwaitableDeferred[Any]:
@@ -407,10 +410,10 @@ class TaskQueue:
         Have one worker make a call, before all that is queued.
         """
         self._look(describeCall(*callTuple))
-        ledger = self._ledger(worker)
-        if ledger is None or ledger.state is WorkerState.STOPPING:
+        record = self._registry.find(worker)
+        if record is None or record.state is WorkerState.STOPPING:
             raise QueueRunError(describeCall(*callTuple))
-        return self._callOn(ledger, callTuple)
+        return self._callOn(record, callTuple)
 
     def cancelSeries(self, series: Hashable, running: bool = False) -> int:
         """
@@ -433,7 +436,7 @@ class TaskQueue:
     def _cancel(self, chosen: Callable[[Task], bool], running: bool) -> int:
         tasks = [
             task
-            for task in self._dispatcher.tasks(held=running)
+            for task in self._registry.tasks(held=running)
             if not task.isUpdate and chosen(task)
         ]
         cancelled = 0
@@ -453,7 +456,7 @@ class TaskQueue:
         @return: whether the call was withdrawn: it surely will not be made.
         """
         task = d.task if isinstance(d, TaskDeferred) else None
-        return task is not None and self._dispatcher.withdraw(task)
+        return task is not None and self._registry.withdraw(task)
 
     # Workers
 
@@ -469,7 +472,7 @@ class TaskQueue:
         @raise InvariantError: its qualifications are no lists.
         @raise QueueRunError: the queue is shut down.
         """
-        if not self._dispatcher.open or IConnectingWorker.providedBy(worker):
+        if not self._dispatcher.open or traitsOf(worker).connecting:
             self._look(f"attaching {worker!r}", self._dispatcher.open)
         return self._attach(worker)
 
@@ -480,23 +483,7 @@ class TaskQueue:
         self._attach(worker).addErrback(_notHired)
 
     def _attach(self, worker: IWorker) -> AwaitableDeferred[int]:
-        if not IWorker.providedBy(worker):
-            raise ImplementationError(f"{worker!r} is no IWorker")
-        try:
-            IWorker.validateInvariants(worker)
-        except InvariantError:
-            raise
-        except Invalid as error:
-            # It breaks another invariant, of an interface of its own.
-            raise InvariantError(worker, str(error)) from error
-        known = self._ledger(worker)
-        if known is not None and known.state is WorkerState.STOPPING:
-            raise ImplementationError(f"{worker!r} is leaving: attach it again when it has left")
-        if known is not None:
-            return bothWorlds(succeed(known.ID))
-        if IConnectingWorker.providedBy(worker):
-            return self._dispatcher.arrivals.attach(worker)
-        return bothWorlds(self._dispatcher.hire(worker), self._reactor)
+        return bothWorlds(self._lifecycle.attach(worker), self._reactor)
 
     def detachWorker(
         self, workerOrID: IWorker | int, reassign: bool = False, crash: bool = False
@@ -515,16 +502,17 @@ class TaskQueue:
         @return: a Deferred list of the tasks that it left unfinished, empty if
             they were reassigned or the worker is not of this queue.
         """
-        ledger = self._ledger(workerOrID)
+        record = self._registry.find(workerOrID)
         left: Deferred[list[Any]] = succeed([])
-        if ledger is not None:
-            workerOrID = ledger.worker
+        worker: Any = workerOrID
+        if record is not None:
+            worker = record.worker
             if crash:
-                left = succeed(self._dispatcher.fire(ledger, reassign=reassign))
+                left = succeed(self._lifecycle.crash(record, reassign=reassign))
             else:
-                left = self._dispatcher.dismiss(ledger, self._timeout, reassign)
-        if IConnectingWorker.providedBy(workerOrID):
-            self._dispatcher.arrivals.dismiss(workerOrID)
+                left = self._lifecycle.dismiss(record, self._timeout, reassign)
+        if traitsOf(worker).connecting:
+            self._lifecycle.reconnects.dismiss(worker)
         return bothWorlds(left, self._reactor)
 
     def qualifyWorker(self, worker: IWorker | int, series: Hashable) -> None:
@@ -534,11 +522,11 @@ class TaskQueue:
         @raise ValueError: the worker is not attached.
         @raise TypeError: the series is not hashable.
         """
-        ledger = self._ledger(worker)
-        if ledger is None:
+        record = self._registry.find(worker)
+        if record is None:
             raise ValueError(f"{worker!r} is no worker of this queue")
         hash(series)
-        self._dispatcher.qualify(ledger, series)
+        self._lifecycle.qualify(record, series)
 
     def workers(self, ID: int | None = None, *, dialing: bool = True, failing: bool = True) -> Any:
         """
@@ -550,18 +538,12 @@ class TaskQueue:
             C{len}, and have no tasks.
         @param failing: whether those are among them that can run nothing for now.
         """
-        ledgers = self._dispatcher.ledgers
+        records = self._registry.records
         if ID is None:
-            hired = [ledger.worker for ledger in ledgers.values() if failing or not ledger.fault]
-            return [*hired, *self._dispatcher.arrivals.workers()] if dialing else hired
-        ledger = ledgers.get(ID)
-        return None if ledger is None else ledger.worker
-
-    def _ledger(self, workerOrID: Any) -> Ledger | None:
-        for ID, ledger in self._dispatcher.ledgers.items():
-            if ledger.worker is workerOrID or (type(workerOrID) is int and workerOrID == ID):
-                return ledger
-        return None
+            hired = [record.worker for record in records.values() if failing or not record.fault]
+            return [*hired, *self._lifecycle.reconnects.workers()] if dialing else hired
+        record = records.get(ID)
+        return None if record is None else record.worker
 
     # Listening
 
@@ -574,7 +556,7 @@ class TaskQueue:
             written to no more.
         @raise ImplementationError: it is no C{IConsumer}.
         """
-        load = self._dispatcher.load()
+        load = self._registry.load()
         producer = LoadProducer(consumer, load, self._unsubscribe)
         self._subscriptions.append(producer)
         self.addObserver(producer)
@@ -591,13 +573,13 @@ class TaskQueue:
 
         @raise ImplementationError: it is none.
         """
-        self._dispatcher.addObserver(observer)
+        self._registry.addObserver(observer)
 
     def removeObserver(self, observer: Any) -> None:
         """
         Tell an observer no more.
         """
-        self._dispatcher.removeObserver(observer)
+        self._registry.removeObserver(observer)
 
     def watchWorkers(self, changed: Callable[[], None]) -> Callable[[], None]:
         """
@@ -607,7 +589,7 @@ class TaskQueue:
         @param changed: must not raise.
         @return: what ends that. It may be called more than once.
         """
-        watchers = self._dispatcher.watchers
+        watchers = self._lifecycle.watchers
         key = object()
         watchers[key] = changed
 
@@ -623,13 +605,13 @@ class TaskQueue:
         @return: why, in words, empty if one can or there is none; and whether there is no
             hope.
         """
-        return self._dispatcher.faultOf(series)
+        return self._lifecycle.faultOf(series)
 
     def statistics(self) -> QueueStatistics:
         """
         A snapshot of the queue, its flows and its workers.
         """
-        return queueStatistics(self._dispatcher)
+        return queueStatistics(self._lifecycle)
 
     def why(self, taskOrDeferred: Task | Deferred[Any]) -> str:
         """
@@ -637,7 +619,7 @@ class TaskQueue:
 
         @param taskOrDeferred: what L{call} returned, or a task.
         """
-        return whyWaits(self._dispatcher, taskOrDeferred)
+        return whyWaits(self._lifecycle, taskOrDeferred)
 
     # The end
 
@@ -650,7 +632,7 @@ class TaskQueue:
         @return: a Deferred that fires then, after those of the calls. Cancelling it ends the
             waiting, and harms no call.
         """
-        return bothWorlds(Drain(self._dispatcher).d, self._reactor)
+        return bothWorlds(Drain(self._registry).d, self._reactor)
 
     def shutdown(self, *, drain: bool = False) -> AwaitableDeferred[None]:
         """
@@ -679,8 +661,8 @@ class TaskQueue:
         """
         waiter = self._waiter()
         if self._drain is None:
-            self._dispatcher.refuse()
-            self._drain = Drain(self._dispatcher)
+            self._registry.refuse()
+            self._drain = Drain(self._registry)
             # It is cancelled where the end comes sooner.
             self._drain.d.addCallbacks(self._isDrained, lambda _: None)
         return waiter
@@ -712,11 +694,11 @@ class TaskQueue:
                 limit = last.remaining if limit is None else min(limit, last.remaining)
                 last.close()
             self._early.clear()
-            self._dispatcher.close()
-            ledgers = list(self._dispatcher.ledgers.values())
-            departures = [self._dispatcher.dismiss(ledger, limit) for ledger in ledgers]
+            self._lifecycle.close()
+            records = list(self._registry.records.values())
+            departures = [self._lifecycle.dismiss(record, limit) for record in records]
             ended: Deferred[Any] = gatherResults(departures)
-            ended.addCallback(lambda _: self._dispatcher.lingered())
+            ended.addCallback(lambda _: self._lifecycle.lingered())
             ended.addCallback(self._ended)
         return waiter
 
@@ -741,10 +723,10 @@ class TaskQueue:
         """
         if self._last is not None:
             self._last.close()
-        self._dispatcher.close()
-        for ledger in list(self._dispatcher.ledgers.values()):
-            self._dispatcher.fire(ledger, reason)
-        readUntil(self._reactor, self._dispatcher.lingered(), _LAST_SECONDS)
+        self._lifecycle.close()
+        for record in list(self._registry.records.values()):
+            self._lifecycle.crash(record, reason)
+        readUntil(self._reactor, self._lifecycle.lingered(), _LAST_SECONDS)
         if not self._gone:
             self._ended(None)
 
@@ -789,7 +771,7 @@ class TaskQueue:
         """
         if isGone(self._reactor):
             raise LoopError(what, "the asyncio loop of its queue has ended")
-        if not (self._dispatcher.takes or isTaken or self._wakes()):
+        if not (self._registry.takes or isTaken or self._wakes()):
             raise QueueRunError(what)
         if self._loop is _NOT_YET:
             self._begin(theReactor(self._reactor))
@@ -819,15 +801,15 @@ class TaskQueue:
             self._abandon("the asyncio loop of its queue is closed")
             return succeed(None)
         limit = _REACTOR_GRACE if self._timeout is None else self._timeout
-        for ledger in list(self._dispatcher.ledgers.values()):
-            if ledger.state is WorkerState.STOPPING:
-                self._dispatcher.dismiss(ledger, limit)
+        for record in list(self._registry.records.values()):
+            if record.state is WorkerState.STOPPING:
+                self._lifecycle.dismiss(record, limit)
         if not self._dispatcher.open or limit <= 0:
             return self._shutdown(limit)
         # This phase lasts until all have finished who were told, and then nobody waits.
         self._reactor.addSystemEventTrigger("during", "shutdown", self._reactorStopped)
         self._last = LastCalls(
-            self._dispatcher, self._reactor, limit, self._attachFirst, self._abandon
+            self._lifecycle, self._reactor, limit, self._attachFirst, self._abandon
         )
         return self._last.begin()
 

@@ -943,7 +943,7 @@ def test_callbackOfAFailedUpdateMayCrashTheWorker() -> None:
     Heard(queue.call(f))
     queue.call(f)
     Heard(queue.update(f))
-    task = next(iter(queue._dispatcher.tasks(held=False)))
+    task = next(iter(queue._registry.tasks(held=False)))
     task.d.addBoth(lambda _: queue.detachWorker(worker, crash=True) and None)
     assert len(resultOf(queue.detachWorker(worker))) == 1
     third = Heard(queue.call(f, 3))
@@ -1095,7 +1095,7 @@ def test_failedUpdateLeavesNoneBehind() -> None:
         assert isinstance(errorOf(hired), KeyError)
         gc.collect()
     assert logs.errors() == []
-    assert (worker.tasks, queue._dispatcher.load()) == ([], 0)
+    assert (worker.tasks, queue._registry.load()) == ([], 0)
 
 
 def test_hireWhoseUpdateFailsIsNotHired() -> None:

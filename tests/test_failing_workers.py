@@ -248,7 +248,7 @@ def test_updatesBehindOneThatFails() -> None:
     failing.breakDown()
     updated = queue.update(abs, -1)
     assert not updated.called
-    (update,) = queue._dispatcher.tasks()
+    (update,) = queue._registry.tasks()
     assert queue.why(update).endswith("is ready, which can run nothing for now: no room")
     failing.breakDown(isHopeless=True)
     assert isinstance(failed(updated), WorkerLost)

@@ -216,7 +216,7 @@ def test_observersHearHowATaskEnds(how: str) -> None:
     queue, _ = lived(observer, kind, live)
     assert observer.told == told.split()
     queue.subscribe(load)
-    assert queue._dispatcher.load() == 0
+    assert queue._registry.load() == 0
 
 
 @pytest.mark.parametrize("event", ["queued", "begun", "lost", "done"])

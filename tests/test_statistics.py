@@ -180,7 +180,7 @@ def test_whyAnUpdateWaits() -> None:
     queue = MemoryQueue()
     queue.call(f)
     queue.update(f)
-    update = next(task for task in queue._dispatcher.tasks(held=False))
+    update = next(task for task in queue._registry.tasks(held=False))
     assert queue.why(update) == "an update waits until MemoryWorker 1 is ready"
 
 

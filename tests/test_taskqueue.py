@@ -1340,7 +1340,7 @@ class Lives(RuleBasedStateMachine):
     @invariant()
     def loadIsWhatIsQueuedAndRuns(self) -> None:
         queued = self.observer.names().count("queued") - self.observer.names().count("done")
-        assert self.queue._dispatcher.load() == queued
+        assert self.queue._registry.load() == queued
         if self.load.items:
             assert self.load.items[-1] == queued
 

@@ -138,7 +138,7 @@ def test_allKnowOfACallThatWaitsForItsTime() -> None:
     call = Heard(queue.call(abs, -3, after=5, series="s"))
     drained = Heard(queue.drain())
     assert (queue.statistics().later, queue.statistics().queued) == (1, 0)
-    assert queue._dispatcher.load() == 1
+    assert queue._registry.load() == 1
     queue.clock.advance(2)
     assert queue.why(call.d) == "it begins after 3 s, not before"
     queue.clock.advance(3)
@@ -170,7 +170,7 @@ def test_callThatWaitsForItsTimeCanBeEnded(end: Any) -> None:
     end(queue, call)
     assert isinstance(call.error, CancelledError | QueueRunError)
     assert queue.statistics().later == 0
-    assert queue._dispatcher.load() == 0
+    assert queue._registry.load() == 0
     assert not queue.clock.getDelayedCalls()
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults, succeed
 
-from asynqueue.interfaces import IConnectingWorker, ITask, IWorker
-from asynqueue.scheduling.dispatch import Dispatcher
+from asynqueue.interfaces import ITask, IWorker
+from asynqueue.scheduling.lifecycle import Lifecycle
 from asynqueue.scheduling.observers import QueueObserver
+from asynqueue.scheduling.registry import Registry
 from asynqueue.scheduling.signals import hearSecondSignals
 from asynqueue.timers import later
 
@@ -29,13 +30,13 @@ class Drain(QueueObserver):
         is none. Cancelling it ends the waiting.
     """
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self.d: Deferred[None] = Deferred(lambda _: self._dispatcher.removeObserver(self))
-        self._dispatcher = dispatcher
-        self._left = dispatcher.load()
-        self._last = dispatcher.lastNumber
+    def __init__(self, registry: Registry) -> None:
+        self.d: Deferred[None] = Deferred(lambda _: self._registry.removeObserver(self))
+        self._registry = registry
+        self._left = registry.load()
+        self._last = registry.lastNumber
         if self._left:
-            dispatcher.addObserver(self)
+            registry.addObserver(self)
         else:
             self.d.callback(None)
 
@@ -44,9 +45,9 @@ class Drain(QueueObserver):
             return
         self._left -= 1
         if not self._left:
-            self._dispatcher.removeObserver(self)
+            self._registry.removeObserver(self)
             # Those who wait for the task itself hear of it first.
-            self._dispatcher.startTimer(0, self._end)
+            self._registry.startTimer(0, self._end)
 
     def _end(self) -> None:
         # It may have been cancelled in the meantime.
@@ -65,19 +66,19 @@ class Draining(QueueObserver):
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, reactor: Any, limit: float, awaited: bool = False
+        self, lifecycle: Lifecycle, reactor: Any, limit: float, awaited: bool = False
     ) -> None:
         """
         @param limit: the seconds that this may take.
         @param awaited: whether a worker that dials is waited for, if there is a call.
         """
         self.d: Deferred[None] = Deferred()
-        self._dispatcher = dispatcher
+        self._lifecycle = lifecycle
         self._reactor = reactor
         self._turn: Any = None
         self._limit = later(reactor, limit, self._end)
         self._awaited = awaited
-        dispatcher.addObserver(self)
+        lifecycle.registry.addObserver(self)
         self._lookLater()
 
     def taskDone(self, task: ITask, outcome: Any, worker: IWorker | None) -> None:
@@ -92,9 +93,10 @@ class Draining(QueueObserver):
 
     def _look(self) -> None:
         self._turn = None
-        dispatcher = self._dispatcher
-        dials = self._awaited and dispatcher.scheduler.queued and dispatcher.arrivals.workers()
-        if not dispatcher.isBusy and not dials:
+        lifecycle = self._lifecycle
+        queued = lifecycle.dispatcher.scheduler.queued
+        dials = self._awaited and queued and lifecycle.reconnects.workers()
+        if not lifecycle.registry.isBusy and not dials:
             self._end()
 
     def stop(self) -> None:
@@ -105,7 +107,7 @@ class Draining(QueueObserver):
             if timer is not None:
                 timer.cancel()
         self._turn = None
-        self._dispatcher.removeObserver(self)
+        self._lifecycle.registry.removeObserver(self)
 
     def _end(self) -> None:
         self.stop()
@@ -132,7 +134,7 @@ class LastCalls:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        lifecycle: Lifecycle,
         reactor: Any,
         limit: float,
         hire: Callable[[IWorker], Any],
@@ -143,7 +145,7 @@ class LastCalls:
         @param hire: attaches a worker.
         @param abandon: ends the queue at once, for a reason.
         """
-        self._dispatcher = dispatcher
+        self._lifecycle = lifecycle
         self._reactor = reactor
         self._hire = hire
         self._abandon = abandon
@@ -186,10 +188,10 @@ class LastCalls:
         """
         if self._stage is _Stage.LEAVING:
             self._stage = _Stage.WANTED
-            self._dispatcher.reopen()
+            self._lifecycle.registry.reopen()
         elif self._stage is _Stage.RESTING:
             self._return()
-        return self._dispatcher.open
+        return self._lifecycle.dispatcher.open
 
     def close(self) -> Deferred[Any]:
         """
@@ -230,27 +232,27 @@ class LastCalls:
     def _drain(self, again: bool = False) -> None:
         self._stage = _Stage.SERVING
         self._end = self._reactor.seconds() + self._limit
-        self._draining = Draining(self._dispatcher, self._reactor, self._limit, again)
+        self._draining = Draining(self._lifecycle, self._reactor, self._limit, again)
         self._draining.d.addCallback(self._letGo)
 
     def _letGo(self, _: None) -> None:
-        dispatcher = self._dispatcher
-        ledgers = list(dispatcher.ledgers.values())
+        lifecycle = self._lifecycle
+        records = list(lifecycle.registry.records.values())
         # Hosts that have dialed in come by themselves, if they do.
         self._workers = [
-            ledger.worker
-            for ledger in ledgers
-            if not ledger.remote or IConnectingWorker.providedBy(ledger.worker)
+            record.worker
+            for record in records
+            if not record.traits.remote or record.traits.connecting
         ]
-        self._workers += dispatcher.arrivals.workers()
+        self._workers += lifecycle.reconnects.workers()
         self._stage = _Stage.LEAVING
         limit = self.remaining
         # First this: what fails now may have callbacks that ask for the end of the queue.
         left = self._left = Deferred()
         left.addCallback(self._areGone)
-        dispatcher.close()
-        leaving = gatherResults([dispatcher.dismiss(ledger, limit) for ledger in ledgers])
-        leaving.addCallback(lambda _: dispatcher.lingered())
+        lifecycle.close()
+        leaving = gatherResults([lifecycle.dismiss(record, limit) for record in records])
+        leaving.addCallback(lambda _: lifecycle.lingered())
         leaving.addCallback(lambda _: left.callback(None))
 
     def _areGone(self, _: Any) -> None:
@@ -266,7 +268,7 @@ class LastCalls:
             self._return()
 
     def _return(self) -> None:
-        self._dispatcher.reopen()
+        self._lifecycle.registry.reopen()
         workers, self._workers = self._workers, []
         for worker in workers:
             self._hire(worker)

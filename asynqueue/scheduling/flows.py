@@ -305,9 +305,9 @@ class Scheduler:
         """
         for lane in self._lanes.values():
             if lane.idle and (series is None or series in lane.qualified):
-                ledger = next(iter(lane.idle))
-                del lane.idle[ledger]
-                return ledger
+                record = next(iter(lane.idle))
+                del lane.idle[record]
+                return record
         return None
 
     def push(self, task: Task) -> list[Lane]:

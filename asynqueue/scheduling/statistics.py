@@ -10,12 +10,11 @@ from typing import Any
 from attrs import asdict, frozen
 from twisted.internet.defer import Deferred
 
-from asynqueue.interfaces import IProcessWorker
 from asynqueue.outcome import shortRepr
-from asynqueue.scheduling.dispatch import Dispatcher
 from asynqueue.scheduling.flows import FAIR, LAST, NEXT, Flow
-from asynqueue.scheduling.ledger import Ledger, WorkerState
+from asynqueue.scheduling.lifecycle import Lifecycle
 from asynqueue.scheduling.options import REMOTE_SERIES
+from asynqueue.scheduling.records import WorkerRecord, WorkerState
 from asynqueue.scheduling.task import BEGUN, ENDED, Task, TaskDeferred
 
 # So many of the workers that dial are named where a task waits for one.
@@ -127,20 +126,21 @@ class QueueStatistics(_Snapshot):
     later: int = 0
 
 
-def queueStatistics(dispatcher: Dispatcher) -> QueueStatistics:
+def queueStatistics(lifecycle: Lifecycle) -> QueueStatistics:
     """
     A snapshot of a queue. Costs a look at each flow and each worker.
     """
+    registry, dispatcher = lifecycle.registry, lifecycle.dispatcher
     flows = tuple(_flowStatistics(flow) for flow in dispatcher.scheduler.flows())
     return QueueStatistics(
         queued=dispatcher.scheduler.queued,
-        running=dispatcher.running,
-        done=dispatcher.done,
-        failed=dispatcher.failed,
+        running=registry.running,
+        done=registry.done,
+        failed=registry.failed,
         unqualified=sum(flow.queued for flow in flows if not flow.qualified),
         flows=flows,
-        workers=tuple(_workerStatistics(ledger) for ledger in dispatcher.ledgers.values()),
-        dialing=tuple(worker.dialing for worker in dispatcher.arrivals.workers()),
+        workers=tuple(_workerStatistics(record) for record in registry.records.values()),
+        dialing=tuple(worker.dialing for worker in lifecycle.reconnects.workers()),
         later=len(dispatcher.later),
     )
 
@@ -155,67 +155,69 @@ def _flowStatistics(flow: Flow) -> FlowStatistics:
     )
 
 
-def _workerStatistics(ledger: Ledger) -> WorkerStatistics:
+def _workerStatistics(record: WorkerRecord) -> WorkerStatistics:
     return WorkerStatistics(
-        ledger.ID,
-        type(ledger.worker).__name__,
-        ledger.lane.qualified,
-        ledger.state.value,
-        len(ledger.tasks),
-        ledger.done,
-        ledger.ready,
-        tuple(ledger.worker.pids) if IProcessWorker.providedBy(ledger.worker) else (),
+        record.ID,
+        type(record.worker).__name__,
+        record.lane.qualified,
+        record.state.value,
+        len(record.tasks),
+        record.done,
+        record.ready,
+        tuple(record.worker.pids) if record.traits.processes else (),
     )
 
 
-def whyWaits(dispatcher: Dispatcher, taskOrDeferred: Task | Deferred[Any]) -> str:
+def whyWaits(lifecycle: Lifecycle, taskOrDeferred: Task | Deferred[Any]) -> str:
     """
     What a task waits for, in words. For a queued one it costs a look at every
     queued task.
     """
     found: Any = taskOrDeferred
+    registry: object = lifecycle.registry
     if isinstance(taskOrDeferred, TaskDeferred):
         found = taskOrDeferred.task
-    elif isinstance(taskOrDeferred, Task) and taskOrDeferred.owner is dispatcher:
+    elif isinstance(taskOrDeferred, Task) and taskOrDeferred.owner is registry:
         found = taskOrDeferred.d.task
-    if found is not None and not (isinstance(found, Task) and found.owner is dispatcher):
+    if found is not None and not (isinstance(found, Task) and found.owner is registry):
         return "it is none of this queue's"
     if found is None:
         return "it has ended"
-    ledger: Ledger | None = found.holder
-    if ledger is None:
-        return _whyQueued(dispatcher, found)
-    if found in ledger.updates:
-        text = f"an update waits until {ledger.name} is ready"
-        return f"{text}, which can run nothing for now: {ledger.fault}" if ledger.fault else text
+    record: WorkerRecord | None = found.holder
+    if record is None:
+        return _whyQueued(lifecycle, found)
+    if found in record.updates:
+        text = f"an update waits until {record.name} is ready"
+        return f"{text}, which can run nothing for now: {record.fault}" if record.fault else text
     if found.state is BEGUN:
-        return f"{ledger.name} runs it"
-    others = len(ledger.tasks) - 1
-    return f"{ledger.name} has it, and has not said that it began; it holds {others} others"
+        return f"{record.name} runs it"
+    others = len(record.tasks) - 1
+    return f"{record.name} has it, and has not said that it began; it holds {others} others"
 
 
-def _whyQueued(dispatcher: Dispatcher, task: Task) -> str:
+def _whyQueued(lifecycle: Lifecycle, task: Task) -> str:
+    dispatcher = lifecycle.dispatcher
     if task in dispatcher.later:
         return f"it begins after {dispatcher.later.remaining(task):.3g} s, not before"
     lanes = dispatcher.scheduler.lanes(task.series)
     workers = [
-        ledger
-        for ledger in dispatcher.ledgers.values()
-        if ledger.lane in lanes and ledger.state is not WorkerState.STOPPING
+        record
+        for record in lifecycle.registry.records.values()
+        if record.lane in lanes and record.state is not WorkerState.STOPPING
     ]
-    dialing = _dialing(dispatcher, task)
+    dialing = _dialing(lifecycle, task)
     if not workers:
         if dialing:
             return f"it is queued, and no worker for it is connected: {dialing}"
         if isinstance(task.callTuple[0], str) and task.series == REMOTE_SERIES:
-            refusal = dispatcher.arrivals.refusal
+            refusal = lifecycle.reconnects.refusal
             text = "it is queued, and no worker takes calls by name: there is no host"
             return f"{text} ({refusal})" if refusal else text
-        last = f"; {dispatcher.resigned}" if dispatcher.resigned else ""
+        last = f"; {lifecycle.resigned}" if lifecycle.resigned else ""
         if task.series is None:
             return f"it is queued, and there is no worker{last}"
         return (
-            f"it is queued, and none of {len(dispatcher.ledgers)} workers is qualified"
+            f"it is queued, and none of {len(lifecycle.registry.records)} workers is qualified"
             f" for its series {task.series!r}{last}"
         )
     before = sum(
@@ -223,11 +225,11 @@ def _whyQueued(dispatcher: Dispatcher, task: Task) -> str:
         for other in dispatcher.scheduler.tasks()
         if other.series == task.series and other < task and other.state is not ENDED
     )
-    preparing = sum(1 for ledger in workers if ledger.state is WorkerState.PREPARING)
+    preparing = sum(1 for record in workers if record.state is WorkerState.PREPARING)
     text = f"it is queued behind {before} of its series, and "
     if preparing == len(workers):
         return text + f"the {preparing} qualified workers are being updated"
-    failing = [ledger for ledger in workers if ledger.state is WorkerState.FAILING]
+    failing = [record for record in workers if record.state is WorkerState.FAILING]
     if len(failing) == len(workers):
         text += f"{failing[0].name} can run nothing for now: {failing[0].fault}"
     else:
@@ -235,11 +237,11 @@ def _whyQueued(dispatcher: Dispatcher, task: Task) -> str:
     return f"{text}; {dialing}" if dialing else text
 
 
-def _dialing(dispatcher: Dispatcher, task: Task) -> str:
+def _dialing(lifecycle: Lifecycle, task: Task) -> str:
     """
     What the workers do to get a connection that could then run a task, in words.
     """
-    workers = [worker.dialing for worker in dispatcher.arrivals.workers(task.series)]
+    workers = [worker.dialing for worker in lifecycle.reconnects.workers(task.series)]
     more = len(workers) - _MOST_DIALING
     if more > 0:
         workers[_MOST_DIALING:] = [f"and {more} others"]

@@ -55,7 +55,12 @@ class TaskOwner(Protocol):
     """
 
     tellsBegun: bool
-    reactor: Any
+
+    @property
+    def reactor(self) -> Any:
+        """
+        The reactor; C{None} while it is not known.
+        """
 
     def taskBegun(self, task: Task) -> None:
         """
@@ -128,7 +133,7 @@ class Task:
         make it has the same.
     @ivar attempt: which attempt this is, from 1.
     @ivar state: see L{State}.
-    @ivar holder: the ledger of the worker that has the task, if one has.
+    @ivar holder: the record of the worker that has the task, if one has.
     @ivar tries: how many processes have ended that had this and had begun nothing that they had.
     @cvar isUpdate: whether this is a call of C{TaskQueue.update}, made to one
         worker and not queued.

@@ -159,7 +159,7 @@ def test_whyWithoutAnyHost() -> None:
     said = "it is queued, and no worker takes calls by name: there is no host"
     assert queue.why(queue.call("typo")) == said
     mapped = queue.map("typo", [1])
-    assert [queue.why(task) for task in queue._dispatcher.tasks()][1:] == [said]
+    assert [queue.why(task) for task in queue._registry.tasks()][1:] == [said]
     mapped.stop()
     worker = Connecting()
     queue.attachWorker(worker)

@@ -12,14 +12,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from asynqueue.awaitable import AwaitableDeferred
 from asynqueue.errors import QueueRunError, WorkerLost
 from asynqueue.interfaces import IConnectingWorker
 
 _log = Logger()
 
 
-class Arrivals:
+class Reconnects:
     """
     Those L{IConnectingWorker}s of a queue that it has not hired yet, or not again.
 
@@ -35,7 +34,7 @@ class Arrivals:
         # What those that try to connect gave ...
         self._connecting: dict[IConnectingWorker, Deferred[None]] = {}
         # ... and who waits for the first hire of which worker.
-        self._waiting: dict[IConnectingWorker, list[AwaitableDeferred[int]]] = {}
+        self._waiting: dict[IConnectingWorker, list[Deferred[int]]] = {}
 
     def __contains__(self, worker: IConnectingWorker) -> bool:
         """
@@ -54,14 +53,14 @@ class Arrivals:
             if series is None or series in (*worker.cQualified, *worker.iQualified)
         ]
 
-    def attach(self, worker: IConnectingWorker) -> AwaitableDeferred[int]:
+    def attach(self, worker: IConnectingWorker) -> Deferred[int]:
         """
         Hire a worker as soon as it has a connection.
 
         @return: a Deferred of its first ID. It fails if the other side has refused, or
             an update has failed. Cancelling it gives the worker up.
         """
-        hired: AwaitableDeferred[int] = AwaitableDeferred(lambda d: self._forget(worker, d))
+        hired: Deferred[int] = Deferred(lambda d: self._forget(worker, d))
         if worker in self:
             self._waiting.setdefault(worker, []).append(hired)
         else:
@@ -102,7 +101,7 @@ class Arrivals:
         if waiting == [hired]:
             self.dismiss(worker, Failure(CancelledError()))
         else:
-            waiting.remove(hired)  # type: ignore[arg-type]
+            waiting.remove(hired)
 
     def _connected(self, _: Any, worker: IConnectingWorker) -> None:
         del self._connecting[worker]

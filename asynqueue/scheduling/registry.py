@@ -1,0 +1,270 @@
+"""
+The tasks of a queue that have no outcome, and the workers that have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from asynqueue.errors import QueueRunError
+from asynqueue.reactors import theReactor
+from asynqueue.scheduling.dispatch import Dispatcher
+from asynqueue.scheduling.options import DEFAULT, CallOptions
+from asynqueue.scheduling.records import WorkerRecord, WorkerState
+from asynqueue.scheduling.task import QUEUED, CallTuple, LastingUpdate, Task, Update
+from asynqueue.timers import later
+
+_log = Logger()
+
+
+class Registry:
+    """
+    Makes the tasks of a queue, hears from each how it goes on, and tells the observers.
+
+    @ivar dispatcher: brings tasks to workers.
+    @ivar observers: whom to tell.
+    @ivar records: the workers by ID. C{Lifecycle} puts them in and takes them out.
+    @ivar lastNumber: the number of the task that was made last.
+    @ivar done: how many tasks have ended.
+    @ivar failed: how many of them failed.
+    @ivar tellsBegun: whether anybody wants to hear when a task begins.
+    @ivar takes: whether there may be more tasks.
+    """
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self.dispatcher = dispatcher
+        self.observers = dispatcher.observers
+        self.records: dict[int, WorkerRecord] = {}
+        self.lastNumber = 0
+        self.done = 0
+        self.failed = 0
+        self.tellsBegun = False
+        self.takes = True
+        self._refuses = False
+        # Workers that are gone, while it is settled what becomes of their tasks.
+        self._settling: dict[WorkerRecord, None] = {}
+
+    @property
+    def reactor(self) -> Any:
+        """
+        The reactor; C{None} while it is not known.
+        """
+        return self.dispatcher.reactor
+
+    # Tasks
+
+    def newTask(self, callTuple: CallTuple, options: CallOptions) -> Task:
+        """
+        Make a task of a call.
+        """
+        number = self.lastNumber = self.lastNumber + 1
+        return Task(self, callTuple, options, number)
+
+    def newUpdate(self, callTuple: CallTuple, lasting: bool) -> Task:
+        """
+        Make a task of a call that is made to one worker.
+
+        @param lasting: whether that worker makes it again if it begins anew.
+        """
+        kind = LastingUpdate if lasting else Update
+        self.lastNumber += 1
+        return kind(self, callTuple, DEFAULT, self.lastNumber)
+
+    def tasks(self, queued: bool = True, held: bool = True) -> Iterator[Task]:
+        """
+        Yield the tasks that have no outcome: those queued, those that workers hold.
+        """
+        if queued:
+            yield from self.dispatcher.tasks()
+        for record in chain(self.records.values(), self._settling):
+            if queued:
+                yield from record.updates
+            if held:
+                yield from record.tasks
+
+    @property
+    def running(self) -> int:
+        """
+        How many tasks workers hold.
+        """
+        return sum(len(record.tasks) for record in chain(self.records.values(), self._settling))
+
+    def load(self) -> int:
+        """
+        Return how many tasks have no outcome.
+        """
+        waiting = sum(len(record.updates) for record in self.records.values())
+        return self.dispatcher.queued + self.running + waiting
+
+    @property
+    def isBusy(self) -> bool:
+        """
+        Whether a worker has a task, or is to be given one.
+        """
+        return self.running > 0 or self.dispatcher.isServing
+
+    def find(self, workerOrID: Any) -> WorkerRecord | None:
+        """
+        Return the record of a worker, or of an ID, if it is hired.
+        """
+        for ID, record in self.records.items():
+            if record.worker is workerOrID or (type(workerOrID) is int and workerOrID == ID):
+                return record
+        return None
+
+    def withdraw(self, task: Task) -> bool:
+        """
+        Take out a task of this queue that no worker holds yet, as if it had never been
+        queued.
+
+        @return: whether it was one.
+        """
+        owner: object = task.owner
+        if owner is not self or task.state is not QUEUED or task.isUpdate:
+            return False
+        task.withdraw()
+        return True
+
+    def settling(self, record: WorkerRecord) -> bool:
+        """
+        A worker is gone, and what it left is settled next.
+
+        @return: whether it was known until now.
+        """
+        known = self.records.pop(record.ID, None) is not None
+        self._settling[record] = None
+        return known
+
+    def settled(self, record: WorkerRecord) -> None:
+        """
+        Nothing is left of the tasks of a worker that is gone.
+        """
+        self._settling.pop(record, None)
+
+    # Whether there may be more
+
+    def close(self) -> None:
+        """
+        Take no more tasks, and give workers no more.
+        """
+        self.takes = False
+        self.dispatcher.close()
+
+    def endQueued(self) -> None:
+        """
+        End the tasks that no worker holds yet.
+        """
+        for task in list(self.tasks(held=False)):
+            task.errback(Failure(QueueRunError(task.describe())))
+
+    def refuse(self) -> None:
+        """
+        Take no more tasks from now on; end those that there are.
+        """
+        self._refuses = True
+        self.takes = False
+
+    def reopen(self) -> None:
+        """
+        Give tasks to workers again, after L{close}.
+        """
+        self.dispatcher.reopen()
+        self.takes = not self._refuses
+
+    # Observers
+
+    def addObserver(self, observer: Any) -> None:
+        """
+        Tell an observer what happens.
+
+        @raise ImplementationError: it is no C{IQueueObserver}.
+        """
+        self.observers.add(observer)
+        self.tellsBegun = bool(self.observers.taskBegun)
+
+    def removeObserver(self, observer: Any) -> None:
+        """
+        Tell an observer no more.
+        """
+        self.observers.remove(observer)
+        self.tellsBegun = bool(self.observers.taskBegun)
+
+    # What tasks tell: see L{asynqueue.scheduling.task.TaskOwner}
+
+    def taskBegun(self, task: Task) -> None:
+        """
+        Announce that a task began.
+        """
+        self.observers.tell(self.observers.taskBegun, task, task.holder.worker)
+
+    def taskEnded(self, task: Task, outcome: Any, failed: bool, counts: bool = True) -> None:
+        """
+        Take a task out of the books. A hot path.
+        """
+        self._release(task)
+        if task.options.isTimed:
+            self.dispatcher.expiring.discard(task)
+        if counts:
+            self.done += 1
+            if failed:
+                self.failed += 1
+        hook = self.observers.taskDone
+        if hook:
+            record: WorkerRecord | None = task.holder
+            self.observers.tell(hook, task, outcome, None if record is None else record.worker)
+
+    def taskGivenUp(self, task: Task) -> None:
+        """
+        Have the worker end the run of a task, if it can.
+        """
+        record: WorkerRecord = task.holder
+        if record.traits.cancelling and record.state is not WorkerState.GONE:
+            try:
+                record.worker.cancel(task)
+            except BaseException:
+                # The seam to other people's workers: the task has ended anyway.
+                _log.failure("{worker} failed to cancel a task", worker=record.name)
+
+    def taskLost(self, task: Task) -> None:
+        """
+        Announce that the worker that held a task is gone.
+        """
+        record: WorkerRecord | None = task.holder
+        hook = self.observers.taskLost
+        if hook and record is not None and task in record.tasks:
+            self.observers.tell(hook, task, record.worker)
+
+    def retryTask(self, task: Task) -> bool:
+        """
+        Queue the next attempt of a task whose worker was lost, while the queue
+        is open.
+        """
+        if not self.dispatcher.open or task.isUpdate:
+            return False
+        self._release(task)
+        self.dispatcher.submitAgain(task.nextAttempt(spent=1))
+        return True
+
+    def startTimer(self, seconds: float, f: Callable[[], None]) -> Any:
+        """
+        Call C{f} after a time.
+        """
+        return later(theReactor(self.reactor), seconds, f)
+
+    def _release(self, task: Task) -> None:
+        """
+        A task leaves the hands of its worker, or the queue.
+        """
+        record: WorkerRecord | None = task.holder
+        if record is None:
+            self.dispatcher.discard(task)
+        elif task in record.tasks:
+            del record.tasks[task]
+            record.done += 1
+        else:
+            record.updates.remove(task)
