@@ -23,7 +23,7 @@ from asynqueue.channels import Channel, anonymousFile
 from asynqueue.codec import encode
 from asynqueue.errors import TaskInterrupted
 from asynqueue.outcome import raised
-from asynqueue.processes.protocol import INTERRUPT_SIGNAL, SMALLEST, Kind, Words
+from asynqueue.processes.protocol import INTERRUPT_SIGNAL, SMALLEST, Kind, SharedState
 
 # No process of this machine has such an ID.
 _FIRST_PID = 1 << 23
@@ -105,10 +105,10 @@ class ChildDouble:
         here, there = socket.socketpair()
         here.setblocking(False)
         there.setblocking(False)
-        words = anonymousFile()
+        memory = anonymousFile()
         reading, self._lifeline = os.pipe()
         self.channel = Channel(here, max(limit, SMALLEST))
-        self.words = Words(words)
+        self.shared = SharedState(memory)
         self.pid = _FIRST_PID + number
         self.pidfd = reading
         self.stderr = os.dup(reading)
@@ -123,8 +123,8 @@ class ChildDouble:
         self.isReleased = False
         self._begins = begins
         self._connection = Channel(there, max(limit, SMALLEST))
-        self._shared = Words(words)
-        os.close(words)
+        self._shared = SharedState(memory)
+        os.close(memory)
         self._calls: deque[tuple[int, Any]] = deque()
         self._streams: set[int] = set()
 

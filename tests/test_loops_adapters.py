@@ -25,7 +25,7 @@ from twisted.internet.task import Clock
 
 from asynqueue.errors import ImplementationError
 from asynqueue.loops import adapters
-from asynqueue.loops.adapters import Hub, LoopHub, ReactorHub, hubOf
+from asynqueue.loops.adapters import AsyncioAdapter, LoopAdapter, ReactorAdapter, adapterOf
 
 # Seconds after which something does not happen.
 PATIENCE = 60
@@ -175,11 +175,11 @@ def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
 
 
 @pytest.fixture
-def hub(driver: Driver) -> Hub:
+def hub(driver: Driver) -> LoopAdapter:
     """
     The hub that it is made.
     """
-    return hubOf(driver.loop)
+    return adapterOf(driver.loop)
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_aReactorIsAHub() -> None:
     A Twisted reactor that watches descriptors becomes a hub of its own kind.
     """
     driver = reactorDriver()
-    assert isinstance(hubOf(driver.loop), ReactorHub)
+    assert isinstance(adapterOf(driver.loop), ReactorAdapter)
     driver.close()
 
 
@@ -260,7 +260,7 @@ def test_whatHasReadersIsAHub(make: Callable[[], Driver]) -> None:
     Any object with add_reader and remove_reader becomes a hub.
     """
     driver = make()
-    assert isinstance(hubOf(driver.loop), LoopHub)
+    assert isinstance(adapterOf(driver.loop), AsyncioAdapter)
     driver.close()
 
 
@@ -272,13 +272,13 @@ def test_whatIsNoLoopIsRefused(loop: Any) -> None:
     What cannot watch descriptors is refused, in words that say what is wanted.
     """
     with pytest.raises(ImplementationError, match="add_reader and remove_reader"):
-        hubOf(loop)
+        adapterOf(loop)
 
 
 # Descriptors
 
 
-def test_watchTellsWhatCanBeRead(driver: Driver, hub: Hub, sockets: Any) -> None:
+def test_watchTellsWhatCanBeRead(driver: Driver, hub: LoopAdapter, sockets: Any) -> None:
     """
     When something has come, the callback is called.
     """
@@ -293,7 +293,7 @@ def test_watchTellsWhatCanBeRead(driver: Driver, hub: Hub, sockets: Any) -> None
     assert got == [b"one", b"two"]
 
 
-def test_watchTellsTheEnd(driver: Driver, hub: Hub, sockets: Any) -> None:
+def test_watchTellsTheEnd(driver: Driver, hub: LoopAdapter, sockets: Any) -> None:
     """
     When the other end is closed, the callback is called, too.
     """
@@ -310,7 +310,7 @@ def test_watchTellsTheEnd(driver: Driver, hub: Hub, sockets: Any) -> None:
     assert got == [b""]
 
 
-def test_unwatchedIsNotRead(driver: Driver, hub: Hub, sockets: Any) -> None:
+def test_unwatchedIsNotRead(driver: Driver, hub: LoopAdapter, sockets: Any) -> None:
     """
     What is not watched any more is not told, and may be unwatched again.
     """
@@ -326,7 +326,7 @@ def test_unwatchedIsNotRead(driver: Driver, hub: Hub, sockets: Any) -> None:
     assert told == ["later"]
 
 
-def test_writableIsToldOnce(driver: Driver, hub: Hub, sockets: Any) -> None:
+def test_writableIsToldOnce(driver: Driver, hub: LoopAdapter, sockets: Any) -> None:
     """
     That something can be written is told when it can, once for any number of
     requests, and again if it is asked for again.
@@ -349,7 +349,7 @@ def test_writableIsToldOnce(driver: Driver, hub: Hub, sockets: Any) -> None:
     assert told == ["first", "second"]
 
 
-def test_writableMayAskAgainWithin(driver: Driver, hub: Hub, sockets: Any) -> None:
+def test_writableMayAskAgainWithin(driver: Driver, hub: LoopAdapter, sockets: Any) -> None:
     """
     Who could not write all may ask for the next time within the callback.
     """
@@ -369,7 +369,7 @@ def test_writableMayAskAgainWithin(driver: Driver, hub: Hub, sockets: Any) -> No
     assert told == [0, 1, 2]
 
 
-def test_unwatchedIsNotWritten(driver: Driver, hub: Hub, sockets: Any) -> None:
+def test_unwatchedIsNotWritten(driver: Driver, hub: LoopAdapter, sockets: Any) -> None:
     """
     To unwatch a descriptor also ends the wait for its writability.
     """
@@ -385,7 +385,7 @@ def test_unwatchedIsNotWritten(driver: Driver, hub: Hub, sockets: Any) -> None:
 # Timers
 
 
-def test_callLaterIsNotNow(driver: Driver, hub: Hub) -> None:
+def test_callLaterIsNotNow(driver: Driver, hub: LoopAdapter) -> None:
     """
     Even with no time at all, the call is not made within this one.
     """
@@ -397,7 +397,7 @@ def test_callLaterIsNotNow(driver: Driver, hub: Hub) -> None:
     assert made == ["made"]
 
 
-def test_callsAreMadeInTheirOrder(driver: Driver, hub: Hub) -> None:
+def test_callsAreMadeInTheirOrder(driver: Driver, hub: LoopAdapter) -> None:
     """
     Whichever is due first is made first.
     """
@@ -409,7 +409,7 @@ def test_callsAreMadeInTheirOrder(driver: Driver, hub: Hub) -> None:
     assert made == ["first", "second", "last"]
 
 
-def test_cancelledIsNotMade(driver: Driver, hub: Hub) -> None:
+def test_cancelledIsNotMade(driver: Driver, hub: LoopAdapter) -> None:
     """
     What is cancelled before is not made; the others are.
     """
@@ -421,7 +421,7 @@ def test_cancelledIsNotMade(driver: Driver, hub: Hub) -> None:
     assert made == ["yes"]
 
 
-def test_callsMayAskForOthers(driver: Driver, hub: Hub) -> None:
+def test_callsMayAskForOthers(driver: Driver, hub: LoopAdapter) -> None:
     """
     A call may ask for the next one.
     """
@@ -437,7 +437,7 @@ def test_callsMayAskForOthers(driver: Driver, hub: Hub) -> None:
     assert made == [0, 1, 2]
 
 
-def test_aTimerFarAwayIsNotDue(driver: Driver, hub: Hub) -> None:
+def test_aTimerFarAwayIsNotDue(driver: Driver, hub: LoopAdapter) -> None:
     """
     A time may be longer than any loop can wait, and may be infinite.
     """
@@ -484,7 +484,7 @@ def test_contextVariablesStayWithTheCaller(make: Callable[[], Driver], sockets: 
     it first, which would be kept alive with all that is in it.
     """
     driver = make()
-    hub = hubOf(driver.loop)
+    hub = adapterOf(driver.loop)
     here, there = sockets
     told: dict[str, str] = {}
 
@@ -514,7 +514,7 @@ def test_readableAtTheEndOfAReactor(sockets: Any) -> None:
     Who reads a descriptor hears of it when the reactor finds it at its end.
     """
     driver = reactorDriver()
-    hub = hubOf(driver.loop)
+    hub = adapterOf(driver.loop)
     told: list[str] = []
     hub.watch(sockets[0].fileno(), lambda: told.append("told"))
     for reader in driver.loop.removeAll():
@@ -529,7 +529,7 @@ def test_aReactorMayTellTooMuch(sockets: Any) -> None:
     A second word that something can be written calls nobody.
     """
     driver = reactorDriver()
-    hub = hubOf(driver.loop)
+    hub = adapterOf(driver.loop)
     told: list[str] = []
     hub.watch(sockets[0].fileno(), lambda: None)
     hub.awaitWritable(sockets[0].fileno(), lambda: told.append("told"))
@@ -541,7 +541,7 @@ def test_aReactorMayTellTooMuch(sockets: Any) -> None:
     assert told == ["told"]
 
 
-def test_watchAgainReplaces(driver: Driver, hub: Hub, sockets: Any) -> None:
+def test_watchAgainReplaces(driver: Driver, hub: LoopAdapter, sockets: Any) -> None:
     """
     To watch what is watched already only changes who is told.
     """
@@ -560,7 +560,7 @@ def test_watchAgainAfterAllReadersWereRemoved(sockets: Any) -> None:
     Somebody else may take all readers out of a reactor: what is watched again is read.
     """
     driver = reactorDriver()
-    hub = hubOf(driver.loop)
+    hub = adapterOf(driver.loop)
     told: list[str] = []
     hub.watch(sockets[0].fileno(), lambda: told.append("never"))
     driver.loop.removeAll()
@@ -605,7 +605,7 @@ def test_writabilityIsMadeOfWhatTheSystemHas(
         KQ_EV_ADD="add",
     )
     monkeypatch.setattr(adapters, "select", system)
-    LoopHub(plain).awaitWritable(5, lambda: asked.append("told"))
+    AsyncioAdapter(plain).awaitWritable(5, lambda: asked.append("told"))
     there.send(b"it is")
     plain.step()
     assert asked == [([(5, "write", "add")], 0), "closed", "told"]
@@ -626,7 +626,7 @@ def test_timersEndTheirThread(plain: PlainLoop) -> None:
     """
     With the last timer go the thread and the pipe; the next one brings others.
     """
-    hub = LoopHub(plain)
+    hub = AsyncioAdapter(plain)
     made: list[str] = []
     for name in ("first", "second"):
         hub.callLater(0, lambda name=name: made.append(name))  # type: ignore[misc]
@@ -641,7 +641,7 @@ def test_cancelledTimersEndTheThread(plain: PlainLoop) -> None:
     """
     The thread also ends when the last timer is cancelled, however far away.
     """
-    hub = LoopHub(plain)
+    hub = AsyncioAdapter(plain)
     timers = [hub.callLater(NEVER, lambda: None) for _ in range(3)]
     assert len(timerThreads()) == 1
     for timer in timers:
@@ -655,7 +655,7 @@ def test_idleTimersWakeNothing(plain: PlainLoop) -> None:
     """
     As long as no timer is due, the loop has nothing to do.
     """
-    hub = LoopHub(plain)
+    hub = AsyncioAdapter(plain)
     timers = [hub.callLater(NEVER, lambda: None) for _ in range(3)]
     for _ in range(5):
         plain.step()
@@ -668,7 +668,7 @@ def test_aDueTimerIsToldOnce(plain: PlainLoop) -> None:
     """
     While the loop is busy with something else, it is told once that a timer is due.
     """
-    hub = LoopHub(plain)
+    hub = AsyncioAdapter(plain)
     made: list[str] = []
     hub.callLater(0, lambda: made.append("made"))
     late = hub.callLater(NEVER, lambda: None)
@@ -684,7 +684,7 @@ def test_oneTimerMayCancelTheNext(plain: PlainLoop) -> None:
     """
     What is cancelled is not made, even if it is due at the same time.
     """
-    hub = LoopHub(plain)
+    hub = AsyncioAdapter(plain)
     made: list[str] = []
 
     def first() -> None:
@@ -704,7 +704,7 @@ def test_aTimerThatRaisesHarmsNoOther(plain: PlainLoop) -> None:
     """
     If one raises, the loop sees that; the others are made.
     """
-    hub = LoopHub(plain)
+    hub = AsyncioAdapter(plain)
     made: list[str] = []
 
     def fail() -> None:
@@ -729,7 +729,7 @@ def test_aLateEventIsHarmless(plain: PlainLoop) -> None:
     A loop that has the event of the timers already, as the last one is cancelled,
     makes no call, and does not wait; nor if there are timers again.
     """
-    hub = LoopHub(plain)
+    hub = AsyncioAdapter(plain)
     made: list[str] = []
     timer = hub.callLater(NEVER, lambda: made.append("no"))
     (late,) = [key.data[0] for key in plain._selector.get_map().values()]
@@ -744,7 +744,7 @@ def test_aLateEventIsHarmless(plain: PlainLoop) -> None:
 # Forks
 
 
-def test_aForkLetsGoForItself(hub: Hub, driver: Driver, sockets: Any) -> None:
+def test_aForkLetsGoForItself(hub: LoopAdapter, driver: Driver, sockets: Any) -> None:
     """
     What a fork lets go is watched by its parent as before, and stands there for a connection
     that has ended.
@@ -769,7 +769,7 @@ def test_aForkRenewsWhatItCan() -> None:
     A reactor that is closed keeps no other from having its own poller in a fork.
     """
     closed, *drivers = (reactorDriver() for _ in range(4))
-    hubs = [hubOf(driver.loop) for driver in (closed, *drivers)]
+    hubs = [adapterOf(driver.loop) for driver in (closed, *drivers)]
     closed.loop._poller.close()
     reading, writing = os.pipe()
     for hub in hubs[1:]:

@@ -10,19 +10,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from asynqueue.loops.adapters import Timer, hubOf
-from asynqueue.loops.own import Switchboard
+from asynqueue.loops.adapters import Timer, adapterOf
+from asynqueue.loops.own import OwnLoop
 from tests.test_loops_adapters import DRIVERS, NEVER, Driver, drain, fill
 
 Sockets = tuple[socket.socket, socket.socket]
 
 
 @pytest.fixture
-def board() -> Iterator[Switchboard]:
+def board() -> Iterator[OwnLoop]:
     """
     A new one.
     """
-    board = Switchboard()
+    board = OwnLoop()
     yield board
     board.closeWakeUp()
 
@@ -52,7 +52,7 @@ def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
 # Without a loop
 
 
-def test_turnReadsWhatCanBeRead(board: Switchboard, sockets: Sockets) -> None:
+def test_turnReadsWhatCanBeRead(board: OwnLoop, sockets: Sockets) -> None:
     """
     A turn calls who reads what has come, and nobody else.
     """
@@ -66,7 +66,7 @@ def test_turnReadsWhatCanBeRead(board: Switchboard, sockets: Sockets) -> None:
     assert got == [b"one"]
 
 
-def test_unwatchedIsNotRead(board: Switchboard, sockets: Sockets) -> None:
+def test_unwatchedIsNotRead(board: OwnLoop, sockets: Sockets) -> None:
     """
     What is not watched any more is not told, and may be unwatched again.
     """
@@ -80,7 +80,7 @@ def test_unwatchedIsNotRead(board: Switchboard, sockets: Sockets) -> None:
     assert told == []
 
 
-def test_oneReaderMayUnwatchTheNext(board: Switchboard, sockets: Sockets) -> None:
+def test_oneReaderMayUnwatchTheNext(board: OwnLoop, sockets: Sockets) -> None:
     """
     Who is unwatched in the same turn is not called any more.
     """
@@ -99,7 +99,7 @@ def test_oneReaderMayUnwatchTheNext(board: Switchboard, sockets: Sockets) -> Non
     assert len(told) == 1
 
 
-def test_writableIsToldOnce(board: Switchboard, sockets: Sockets) -> None:
+def test_writableIsToldOnce(board: OwnLoop, sockets: Sockets) -> None:
     """
     That something can be written is told when it can, and once.
     """
@@ -117,7 +117,7 @@ def test_writableIsToldOnce(board: Switchboard, sockets: Sockets) -> None:
     assert told == ["first"]
 
 
-def test_unwatchedIsNotWritten(board: Switchboard, sockets: Sockets) -> None:
+def test_unwatchedIsNotWritten(board: OwnLoop, sockets: Sockets) -> None:
     """
     To unwatch a descriptor also ends the wait for its writability.
     """
@@ -129,7 +129,7 @@ def test_unwatchedIsNotWritten(board: Switchboard, sockets: Sockets) -> None:
     assert told == []
 
 
-def test_turnMakesWhatIsDue(board: Switchboard) -> None:
+def test_turnMakesWhatIsDue(board: OwnLoop) -> None:
     """
     A turn waits for the first timer, and makes what is due in its order.
     """
@@ -144,7 +144,7 @@ def test_turnMakesWhatIsDue(board: Switchboard) -> None:
     assert made == ["first", "second", "last"]
 
 
-def test_turnEndsInTime(board: Switchboard) -> None:
+def test_turnEndsInTime(board: OwnLoop) -> None:
     """
     A turn that may wait for a moment only ends, though a timer is far away.
     """
@@ -154,7 +154,7 @@ def test_turnEndsInTime(board: Switchboard) -> None:
     assert made == []
 
 
-def test_cancelledIsNotMade(board: Switchboard) -> None:
+def test_cancelledIsNotMade(board: OwnLoop) -> None:
     """
     What is cancelled before is not made; and again, or afterwards, that does
     nothing.
@@ -170,7 +170,7 @@ def test_cancelledIsNotMade(board: Switchboard) -> None:
     assert made == ["yes"]
 
 
-def test_oneTimerMayCancelTheNext(board: Switchboard) -> None:
+def test_oneTimerMayCancelTheNext(board: OwnLoop) -> None:
     """
     What is cancelled is not made, even if it is due at the same time.
     """
@@ -187,7 +187,7 @@ def test_oneTimerMayCancelTheNext(board: Switchboard) -> None:
     assert made == []
 
 
-def test_aTimerMayAskForTheNext(board: Switchboard) -> None:
+def test_aTimerMayAskForTheNext(board: OwnLoop) -> None:
     """
     What is asked for within a turn waits for the next one.
     """
@@ -203,7 +203,7 @@ def test_aTimerMayAskForTheNext(board: Switchboard) -> None:
         assert len(made) == turns
 
 
-def test_threadsAreHeard(board: Switchboard) -> None:
+def test_threadsAreHeard(board: OwnLoop) -> None:
     """
     What another thread asks for ends the wait, and is done by who turns.
     """
@@ -219,7 +219,7 @@ def test_threadsAreHeard(board: Switchboard) -> None:
     assert made == [threading.get_ident()]
 
 
-def test_manyThreadsAreHeard(board: Switchboard) -> None:
+def test_manyThreadsAreHeard(board: OwnLoop) -> None:
     """
     Nothing that several threads ask for, more than the pipe takes, is lost, and
     that of each comes in its order.
@@ -242,7 +242,7 @@ def test_manyThreadsAreHeard(board: Switchboard) -> None:
 
 
 @pytest.mark.bulk
-def test_aFullPipeIsNoHindrance(board: Switchboard) -> None:
+def test_aFullPipeIsNoHindrance(board: OwnLoop) -> None:
     """
     More can be asked for between two turns than the pipe has room for.
     """
@@ -254,7 +254,7 @@ def test_aFullPipeIsNoHindrance(board: Switchboard) -> None:
     assert len(made) == 100_000
 
 
-def test_threadsAreNotHeardOutsideOfItsTime(board: Switchboard) -> None:
+def test_threadsAreNotHeardOutsideOfItsTime(board: OwnLoop) -> None:
     """
     Before it is open, and after it is closed, nothing is taken; what was before
     the end is done.
@@ -271,7 +271,7 @@ def test_threadsAreNotHeardOutsideOfItsTime(board: Switchboard) -> None:
 
 
 @pytest.mark.parametrize("far", [25 * 86_400.0, 1e12, float("inf")])
-def test_aTimerFarAwayHindersNobody(board: Switchboard, sockets: Sockets, far: float) -> None:
+def test_aTimerFarAwayHindersNobody(board: OwnLoop, sockets: Sockets, far: float) -> None:
     """
     A time that is longer than the system can wait, even an infinite one, is waited for in
     parts.
@@ -291,7 +291,7 @@ def test_aTimerFarAwayHindersNobody(board: Switchboard, sockets: Sockets, far: f
 # With a loop
 
 
-def test_registerMovesAll(board: Switchboard, sockets: Sockets, driver: Driver) -> None:
+def test_registerMovesAll(board: OwnLoop, sockets: Sockets, driver: Driver) -> None:
     """
     What is watched, awaited and timed by then, the loop looks after.
     """
@@ -301,7 +301,7 @@ def test_registerMovesAll(board: Switchboard, sockets: Sockets, driver: Driver) 
     board.awaitWritable(here.fileno(), lambda: told.append("writable"))
     board.callLater(0, lambda: told.append("timer"))
     board.callLater(0, lambda: told.append("no")).cancel()
-    board.register(hubOf(driver.loop))
+    board.register(adapterOf(driver.loop))
     there.send(b"readable")
     driver.until(lambda: len(told) == 3)
     driver.step()
@@ -309,13 +309,13 @@ def test_registerMovesAll(board: Switchboard, sockets: Sockets, driver: Driver) 
     assert sorted(told) == ["readable", "timer", "writable"]
 
 
-def test_laterOnesGoToTheLoop(board: Switchboard, sockets: Sockets, driver: Driver) -> None:
+def test_laterOnesGoToTheLoop(board: OwnLoop, sockets: Sockets, driver: Driver) -> None:
     """
     So does what comes after that.
     """
     here, there = sockets
     told: list[str] = []
-    board.register(hubOf(driver.loop))
+    board.register(adapterOf(driver.loop))
     board.watch(here.fileno(), lambda: told.append(here.recv(10).decode()))
     board.awaitWritable(here.fileno(), lambda: told.append("writable"))
     board.callLater(0, lambda: told.append("timer"))
@@ -327,14 +327,14 @@ def test_laterOnesGoToTheLoop(board: Switchboard, sockets: Sockets, driver: Driv
     assert sorted(told) == ["readable", "timer", "writable"]
 
 
-def test_whoTurnsDoesItDespiteALoop(board: Switchboard, sockets: Sockets, driver: Driver) -> None:
+def test_whoTurnsDoesItDespiteALoop(board: OwnLoop, sockets: Sockets, driver: Driver) -> None:
     """
     Who cannot wait for the loop turns, and what was done so the loop does not do
     again.
     """
     here, there = sockets
     told: list[str] = []
-    board.register(hubOf(driver.loop))
+    board.register(adapterOf(driver.loop))
     board.watch(here.fileno(), lambda: told.append(here.recv(10).decode()))
     board.awaitWritable(here.fileno(), lambda: told.append("writable"))
     board.callLater(0, lambda: told.append("timer"))
@@ -347,7 +347,7 @@ def test_whoTurnsDoesItDespiteALoop(board: Switchboard, sockets: Sockets, driver
     assert sorted(told) == ["readable", "timer", "writable"]
 
 
-def test_aSecondLoopTakesOver(board: Switchboard, sockets: Sockets, driver: Driver) -> None:
+def test_aSecondLoopTakesOver(board: OwnLoop, sockets: Sockets, driver: Driver) -> None:
     """
     A loop that is registered after another one does all, and the other nothing.
     """
@@ -356,8 +356,8 @@ def test_aSecondLoopTakesOver(board: Switchboard, sockets: Sockets, driver: Driv
     told: list[str] = []
     board.watch(here.fileno(), lambda: told.append(here.recv(10).decode()))
     board.callLater(0, lambda: told.append("timer"))
-    board.register(hubOf(first.loop))
-    board.register(hubOf(driver.loop))
+    board.register(adapterOf(first.loop))
+    board.register(adapterOf(driver.loop))
     assert first.loop.watched == 0
     there.send(b"readable")
     driver.until(lambda: len(told) == 2)
@@ -366,13 +366,13 @@ def test_aSecondLoopTakesOver(board: Switchboard, sockets: Sockets, driver: Driv
     assert sorted(told) == ["readable", "timer"]
 
 
-def test_unregisterTakesAllBack(board: Switchboard, sockets: Sockets, driver: Driver) -> None:
+def test_unregisterTakesAllBack(board: OwnLoop, sockets: Sockets, driver: Driver) -> None:
     """
     After that only who turns does anything, even if the loop is closed by then.
     """
     here, there = sockets
     told: list[str] = []
-    board.register(hubOf(driver.loop))
+    board.register(adapterOf(driver.loop))
     board.watch(here.fileno(), lambda: told.append(here.recv(10).decode()))
     board.awaitWritable(here.fileno(), lambda: told.append("writable"))
     board.callLater(0, lambda: told.append("timer"))

@@ -231,8 +231,8 @@ class Pool(RuleBasedStateMachine):
             assert n >= self.size
         else:
             self.size -= n
-            for seat in self.pool._supervisors._leaving:
-                self.takeNoMore(seat.members)
+            for supervisor in self.pool._supervisors._leaving:
+                self.takeNoMore(supervisor.children)
 
     def takeNoMore(self, members: Sequence[Any]) -> None:
         """
@@ -448,8 +448,8 @@ class Pool(RuleBasedStateMachine):
     def sizesAgree(self) -> None:
         assert self.pool.size == self.size
         assert all(len(member.held) <= self.capacity for member in self.members())
-        seats = self.pool._supervisors.present
-        assert len(set(seats)) == len(seats)
+        supervisors = self.pool._supervisors.present
+        assert len(set(supervisors)) == len(supervisors)
         assert self.pool._outputs.pids <= set(self.pool.pids())
         for member in self.members():
             # One that was told to end has closed its own.
@@ -521,8 +521,8 @@ class Pool(RuleBasedStateMachine):
         assert all(child.isReleased for child in self.children)
         self.clock.advance(0)
         self.allHolds()
-        assert not self.pool._board._delayed, list(self.pool._board._delayed)
-        assert not self.pool._board._readable
+        assert not self.pool._loop._delayed, list(self.pool._loop._delayed)
+        assert not self.pool._loop._readable
         assert not self.clock.getReaders()
         assert not self.clock.getDelayedCalls(), self.clock.getDelayedCalls()
 

@@ -322,7 +322,7 @@ class Children(RuleBasedStateMachine):
 
     def whatIsHeldIsHeldOnce(self) -> None:
         for worker in self.workers:
-            sent = [task for each in worker._seat.members for task in each.held.values()]
+            sent = [task for each in worker._supervisor.children for task in each.held.values()]
             assert len(sent) == len(set(sent))
             assert not set(sent) & set(worker._waiting)
             if worker in self.queue.workers():
@@ -334,8 +334,8 @@ class Children(RuleBasedStateMachine):
 
     def nothingIsDueForTheDead(self) -> None:
         for worker in self.workers:
-            seat = worker._seat
-            assert seat.member is not None or "idle" not in seat._timers
+            supervisor = worker._supervisor
+            assert supervisor.child is not None or "idle" not in supervisor._timers
 
     def nothingIsOnlyLogged(self) -> None:
         assert not self.failures, self.failures[0]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from twisted.python.failure import Failure
 
-from asynqueue.processes.iterators import MemberSource
+from asynqueue.processes.iterators import ChildIterator
 from tests.iterations import Sink
 
 
@@ -24,7 +24,9 @@ class Far:
     def __init__(self, first: Sequence[Any] = (), size: int = 100) -> None:
         self.told: list[Any] = []
         self.sink = Sink()
-        self.source = MemberSource(self.told.append, lambda: self.told.append("close"), first, size)
+        self.source = ChildIterator(
+            self.told.append, lambda: self.told.append("close"), first, size
+        )
         self.source.connect(self.sink)
 
     @property

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from asynqueue.processes.roles import MOST_TRIES, Ending
+from asynqueue.processes.roles import MOST_TRIES, ExitReport
 from asynqueue.testing import MemoryTask
 
 
-def ended(begun: list[Any], notBegun: list[Any], wasUp: bool = True) -> Ending:
+def ended(begun: list[Any], notBegun: list[Any], wasUp: bool = True) -> ExitReport:
     """
     The end of a child that had these tasks.
     """
-    return Ending(1, None, 9, "", "", begun, notBegun, wasUp)
+    return ExitReport(1, None, 9, "", "", begun, notBegun, wasUp)
 
 
 def test_oneThatWasAloneIsGivenUpAfterSomeTries() -> None:
@@ -49,7 +49,7 @@ def test_whatWasTakenBackFromItCounts() -> None:
     A child may have ended by a call that it has no more, unless it was told to end.
     """
     suspect, other = MemoryTask(abs), MemoryTask(abs)
-    assert Ending(1, None, 9, "", "", [], [other], True, [suspect, other]).tried() is None
-    assert Ending(1, 0, None, "", "", [], [], True, [suspect]).tried() is None
-    assert Ending(1, None, 9, "", "", [MemoryTask(abs)], [], True, [suspect]).tried() is None
+    assert ExitReport(1, None, 9, "", "", [], [other], True, [suspect, other]).tried() is None
+    assert ExitReport(1, 0, None, "", "", [], [], True, [suspect]).tried() is None
+    assert ExitReport(1, None, 9, "", "", [MemoryTask(abs)], [], True, [suspect]).tried() is None
     assert (suspect.tries, other.tries) == (1, 1)

@@ -1,7 +1,7 @@
 """
-What a pool wants of an event loop, and how each kind of loop gives it.
+What those who drive child processes want of an event loop, and how each kind gives it.
 
-A hub is a Twisted reactor, an asyncio loop, or any object with C{add_reader(fd,
+An event loop is a Twisted reactor, an asyncio loop, or any object with C{add_reader(fd,
 callback, *args)} and C{remove_reader(fd)}. What such an object lacks (writability,
 timers) is made of readable descriptors.
 
@@ -44,7 +44,7 @@ class Timer(Protocol):
         """
 
 
-class Hub(Protocol):
+class LoopAdapter(Protocol):
     """
     An event loop. All callbacks are called in its thread, and all methods from it. No
     callback has context variables of the code that asked for it.
@@ -86,18 +86,18 @@ class Hub(Protocol):
         """
 
 
-def hubOf(loop: Any) -> Hub:
+def adapterOf(loop: Any) -> LoopAdapter:
     """
-    The hub that an event loop is, or can be made.
+    Return an event loop as an adapter: itself, if it is one, or wrapped.
 
     @raise ImplementationError: the loop has not what is needed.
     """
     if IReactorFDSet.providedBy(loop):
-        return ReactorHub(loop)
+        return ReactorAdapter(loop)
     if callable(getattr(loop, "add_reader", None)) and callable(
         getattr(loop, "remove_reader", None)
     ):
-        return LoopHub(loop)
+        return AsyncioAdapter(loop)
     raise ImplementationError(
         f"{loop!r} is no event loop for a pool: it must be a Twisted reactor that watches"
         " descriptors, or have add_reader and remove_reader"
@@ -145,7 +145,7 @@ class _Descriptor:
         return "asynqueue.pool"
 
 
-class ReactorHub:
+class ReactorAdapter:
     """
     A Twisted reactor. That over asyncio is an asyncio loop, as far as context variables
     are concerned.
@@ -194,7 +194,7 @@ class ReactorHub:
         return later(self._reactor, seconds, f)
 
 
-class LoopHub:
+class AsyncioAdapter:
     """
     An asyncio loop, or an object that is like one.
     """

@@ -1,7 +1,7 @@
 """
-A hub that works with or without an event loop.
+A loop of our own, which another event loop drives, or whoever turns it.
 
-Without one, somebody calls L{Switchboard.turn}: a thread, again and again, or a
+Without one, somebody calls L{OwnLoop.turn}: a thread, again and again, or a
 caller who waits for a result. With one, the loop does it all.
 """
 
@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any
 
 from asynqueue.descriptors import holdStandard
-from asynqueue.loops.adapters import Hub, Timer
+from asynqueue.loops.adapters import LoopAdapter, Timer
 
 # No wait of the system may be much longer, in seconds: a longer one is several turns.
 _LONGEST = 86_400.0
@@ -33,7 +33,7 @@ class _Delayed:
         due: float,
         f: Callable[[], None],
         delayed: dict[_Delayed, None],
-        hub: Hub | None,
+        loop: LoopAdapter | None,
         now: Callable[[], float],
     ) -> None:
         """
@@ -46,15 +46,15 @@ class _Delayed:
         self._timer: Timer | None = None
         self._now = now
         delayed[self] = None
-        if hub is not None:
-            self.giveTo(hub)
+        if loop is not None:
+            self.giveTo(loop)
 
-    def giveTo(self, hub: Hub) -> None:
+    def giveTo(self, loop: LoopAdapter) -> None:
         """
         Have a loop make it, too.
         """
         self.takeBack()
-        self._timer = hub.callLater(max(0.0, self.due - self._now()), self._ring)
+        self._timer = loop.callLater(max(0.0, self.due - self._now()), self._ring)
 
     def takeBack(self) -> None:
         """
@@ -84,7 +84,7 @@ class _Delayed:
         self.run()
 
 
-class Switchboard:
+class OwnLoop:
     """
     Knows all descriptors and timers of a pool, and has an event loop look after them,
     too, when there is one. Somebody may turn even then: who stops the pool waits for
@@ -96,7 +96,7 @@ class Switchboard:
         @param now: tells the time, in seconds.
         """
         self._now = now
-        self._hub: Hub | None = None
+        self._loop: LoopAdapter | None = None
         self._readable: dict[int, Callable[[], None]] = {}
         self._writable: dict[int, Callable[[], None]] = {}
         self._poll = select.poll()
@@ -111,7 +111,7 @@ class Switchboard:
         """
         Whether a loop does it.
         """
-        return self._openHub() is not None
+        return self._openLoop() is not None
 
     @property
     def isClosed(self) -> bool:
@@ -120,27 +120,27 @@ class Switchboard:
         """
         return False
 
-    def register(self, hub: Hub) -> None:
+    def register(self, loop: LoopAdapter) -> None:
         """
         From now on the loop does it.
         """
         self.unregister()
-        self._hub = hub
+        self._loop = loop
         for descriptor, readable in self._readable.items():
-            hub.watch(descriptor, readable)
+            loop.watch(descriptor, readable)
         for descriptor in self._writable:
-            hub.awaitWritable(descriptor, partial(self._writeTo, descriptor))
+            loop.awaitWritable(descriptor, partial(self._writeTo, descriptor))
         for call in self._delayed:
-            call.giveTo(hub)
+            call.giveTo(loop)
 
     def unregister(self) -> None:
         """
         From now on only who turns does it. The loop may be closed already.
         """
-        hub, self._hub = self._hub, None
-        if hub is not None:
+        loop, self._loop = self._loop, None
+        if loop is not None:
             for descriptor in self._readable:
-                hub.unwatch(descriptor)
+                loop.unwatch(descriptor)
             for call in self._delayed:
                 call.takeBack()
 
@@ -231,51 +231,51 @@ class Switchboard:
         self.closeWakeUp()
         self._calls.clear()
 
-    # Hub
+    # LoopAdapter
 
     def watch(self, descriptor: int, readable: Callable[..., None], *args: Any) -> None:
         if args:
             readable = partial(readable, *args)
         self._readable[descriptor] = readable
         self._listen(descriptor)
-        hub = self._openHub()
-        if hub is not None:
-            hub.watch(descriptor, readable)
+        loop = self._openLoop()
+        if loop is not None:
+            loop.watch(descriptor, readable)
 
     def unwatch(self, descriptor: int) -> None:
         self._readable.pop(descriptor, None)
         self._writable.pop(descriptor, None)
         self._listen(descriptor)
-        hub = self._openHub()
-        if hub is not None:
-            hub.unwatch(descriptor)
+        loop = self._openLoop()
+        if loop is not None:
+            loop.unwatch(descriptor)
 
     def letGo(self, descriptor: int) -> None:
-        hub, self._hub = self._hub, None
+        loop, self._loop = self._loop, None
         self.unwatch(descriptor)
-        if hub is not None:
-            hub.letGo(descriptor)
-            self._hub = hub
+        if loop is not None:
+            loop.letGo(descriptor)
+            self._loop = loop
 
     def awaitWritable(self, descriptor: int, writable: Callable[[], None]) -> None:
         if descriptor not in self._writable:
             self._writable[descriptor] = writable
             self._listen(descriptor)
-            hub = self._openHub()
-            if hub is not None:
-                hub.awaitWritable(descriptor, partial(self._writeTo, descriptor))
+            loop = self._openLoop()
+            if loop is not None:
+                loop.awaitWritable(descriptor, partial(self._writeTo, descriptor))
 
     def callLater(self, seconds: float, f: Callable[[], None]) -> Timer:
         due = self._now() + seconds
-        return _Delayed(due, f, self._delayed, self._openHub(), self._now)
+        return _Delayed(due, f, self._delayed, self._openLoop(), self._now)
 
-    def _openHub(self) -> Hub | None:
+    def _openLoop(self) -> LoopAdapter | None:
         """
         The loop, unless it was closed: then only who turns does something.
         """
-        if self._hub is not None and self._hub.isClosed:
+        if self._loop is not None and self._loop.isClosed:
             self.unregister()
-        return self._hub
+        return self._loop
 
     def _writeTo(self, descriptor: int) -> None:
         """

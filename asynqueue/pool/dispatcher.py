@@ -3,9 +3,9 @@ Which process of a pool makes which call, and what comes of them.
 
 ::
 
-    submit ─▶ waiting jobs ─▶ an idle process ─▶ Member ─▶ child
-    Job ◀─ returned, raised ◀─ Member ◀─┘
-    waiting jobs ◀─ what it had not begun ◀─ vacated
+    submit ─▶ waiting jobs ─▶ an idle process ─▶ ChildProcess ─▶ child
+    Job ◀─ returned, raised ◀─ ChildProcess ◀─┘
+    waiting jobs ◀─ what it had not begun ◀─ exited
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from time import monotonic
 from typing import Any
 
 from asynqueue.errors import MaybeEncodingError, QueueRunError, WorkerError
-from asynqueue.loops.adapters import Hub
+from asynqueue.loops.adapters import LoopAdapter
 from asynqueue.outcome import Raised, cannotSend
 from asynqueue.pool.jobs import Job, tell
 from asynqueue.pool.supervisors import Supervisors
 from asynqueue.processes.guard import harmless, isInterrupt, report
-from asynqueue.processes.iterators import MemberSource
-from asynqueue.processes.process import Member
-from asynqueue.processes.roles import Ending
-from asynqueue.processes.supervisor import Seat
+from asynqueue.processes.iterators import ChildIterator
+from asynqueue.processes.process import ChildProcess
+from asynqueue.processes.roles import ExitReport
+from asynqueue.processes.supervisor import Supervisor
 
 # Where they may wait in a process, so many calls may be sent to it ahead of the one it runs.
 _AHEAD = 16
@@ -40,16 +40,17 @@ class _Life(Enum):
 
 class JobDispatcher:
     """
-    The jobs of a pool, from the moment they are submitted. It is the
-    L{SeatOwner<asynqueue.processes.supervisor.SeatOwner>} of all who keep its processes.
+    The jobs of a pool, from the moment they are submitted. It is the delegate of all who
+    keep its processes: see L{SupervisorDelegate
+    <asynqueue.processes.supervisor.SupervisorDelegate>}.
 
     @ivar supervisors: these.
     """
 
     def __init__(
         self,
-        hub: Hub,
-        newSupervisor: Callable[[JobDispatcher], Seat],
+        loop: LoopAdapter,
+        newSupervisor: Callable[[JobDispatcher], Supervisor],
         *,
         oneByOne: bool = True,
         onExit: Callable[[int, int | None], Any] | None = None,
@@ -65,7 +66,7 @@ class JobDispatcher:
         @param gone: is called with the process ID before that.
         @param now: tells the time, for callbacks.
         """
-        self._hub = hub
+        self._loop = loop
         self._most = 1 if oneByOne else _AHEAD
         self._onExit = onExit
         self._gone = gone
@@ -159,58 +160,58 @@ class JobDispatcher:
         self._life = _Life.TERMINATED
         self._waiting.clear()
 
-    # CallOwner
+    # CallDelegate
 
-    def returned(self, member: Member, job: Job, value: Any) -> None:
+    def returned(self, child: ChildProcess, job: Job, value: Any) -> None:
         """
         A call returned.
         """
-        self._begin(member, job)
+        self._begin(child, job)
         job.succeed(value)
 
-    def raised(self, member: Member, job: Job, outcome: Raised) -> None:
+    def raised(self, child: ChildProcess, job: Job, outcome: Raised) -> None:
         """
         A call raised.
         """
-        self._begin(member, job)
+        self._begin(child, job)
         job.fail(outcome.localError())
 
-    def iterating(self, member: Member, job: Job, source: MemberSource, text: str) -> None:
+    def iterating(self, child: ChildProcess, job: Job, source: ChildIterator, text: str) -> None:
         """
         A call returned what cannot be its result here.
         """
-        self._begin(member, job)
+        self._begin(child, job)
         source.stop()
         reason = "an iterator stays in the process that made it; return a list"
         job.fail(MaybeEncodingError(reason, text))
 
-    def givenBack(self, member: Member, job: Job) -> None:
+    def givenBack(self, child: ChildProcess, job: Job) -> None:
         """
         A call was taken back, and is made elsewhere.
         """
         self._waitAgain([job])
 
-    def collected(self, member: Member) -> None:
+    def onBatchRead(self, child: ChildProcess) -> None:
         """
         There may be an idle process.
         """
-        if member.held:
-            self._begin(member, next(iter(member.held.values())))
+        if child.held:
+            self._begin(child, next(iter(child.held.values())))
         else:
-            self.supervisors.rest(member)
+            self.supervisors.onIdle(child)
             self.fill()
         self._dispatch()
         self._checkClosed()
 
-    # SeatOwner
+    # SupervisorDelegate
 
-    def seated(self, seat: Seat) -> None:
+    def filled(self, supervisor: Supervisor) -> None:
         """
         There is a process more.
         """
         self._dispatch()
 
-    def vacated(self, seat: Seat, ending: Ending) -> None:
+    def exited(self, supervisor: Supervisor, ending: ExitReport) -> None:
         """
         There is one less.
         """
@@ -223,14 +224,14 @@ class JobDispatcher:
             self._waitAgain(ending.notBegun)
         else:
             poison.giveUp(ending)
-        self.supervisors.vacated(seat)
+        self.supervisors.exited(supervisor)
         code = ending.exitCode if ending.signal is None else -ending.signal
         tell(self._onExit, ending.pid, code)
         self.fill()
         self._dispatch()
         self._checkClosed()
 
-    def handedBack(self, seat: Seat, jobs: Sequence[Job]) -> None:
+    def handedBack(self, supervisor: Supervisor, jobs: Sequence[Job]) -> None:
         """
         A process takes no more, and had not begun these.
         """
@@ -238,12 +239,12 @@ class JobDispatcher:
         self.fill()
         self._dispatch()
 
-    def failing(self, seat: Seat, reason: str) -> None:
+    def failing(self, supervisor: Supervisor, reason: str) -> None:
         """
         A process ended as it started: what waits is for any of them.
         """
 
-    def hopeless(self, seat: Seat, reason: str) -> None:
+    def onGivenUp(self, supervisor: Supervisor, reason: str) -> None:
         """
         No process can be had.
         """
@@ -263,7 +264,7 @@ class JobDispatcher:
             return
         for most in range(1, self._most + 1):
             for supervisor in self.supervisors:
-                while self._waiting and (child := supervisor.member) is not None:
+                while self._waiting and (child := supervisor.child) is not None:
                     held = child.held
                     if not child.isUp or len(held) >= most:
                         break
@@ -273,7 +274,7 @@ class JobDispatcher:
             if not self._waiting:
                 break
 
-    def _give(self, supervisor: Seat, child: Member, job: Job) -> None:
+    def _give(self, supervisor: Supervisor, child: ChildProcess, job: Job) -> None:
         isFirst = not child.held
         try:
             job.number = child.call(job, *job.callTuple)
@@ -291,8 +292,8 @@ class JobDispatcher:
             # It may have ended another one: this one has no other.
             supervisor.reserve()
 
-    def _begin(self, child: Member, job: Job) -> None:
-        job.begin(child, self._hub, self._now())
+    def _begin(self, child: ChildProcess, job: Job) -> None:
+        job.begin(child, self._loop, self._now())
 
     def _waitAgain(self, jobs: Sequence[Job]) -> None:
         """

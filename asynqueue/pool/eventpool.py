@@ -19,8 +19,8 @@ from asynqueue.checks import listOf, secondsOrNone, wholeNumber
 from asynqueue.cores import cores
 from asynqueue.errors import ForkError
 from asynqueue.forks import tellForks
-from asynqueue.loops.adapters import hubOf
-from asynqueue.loops.own import Switchboard
+from asynqueue.loops.adapters import adapterOf
+from asynqueue.loops.own import OwnLoop
 from asynqueue.outcome import describeCall
 from asynqueue.pool.dispatcher import JobDispatcher
 from asynqueue.pool.jobs import Callbacks, Job
@@ -29,7 +29,7 @@ from asynqueue.pool.results import AsyncResult
 from asynqueue.processes.limits import Limits
 from asynqueue.processes.roles import CallTuple
 from asynqueue.processes.spawn import Spawned
-from asynqueue.processes.supervisor import Seat
+from asynqueue.processes.supervisor import Supervisor
 
 
 class EventPool:
@@ -72,7 +72,7 @@ class EventPool:
             minus the signal, of each process that is gone; C{None} if that cannot be
             known, as where SIGCHLD is ignored.
         @param putlocks: whether a process gets a call only when it has none.
-        @param spawn: starts a process, as L{Member} wants it.
+        @param spawn: starts a process, as L{ChildProcess} wants it.
         @param now: tells the time, in seconds, as loops do with which it is registered.
         @raise ValueError: a number is out of its range.
         @raise TypeError: C{initargs} is a string.
@@ -88,18 +88,18 @@ class EventPool:
         # Whether this process is a fork, and its parent has the processes.
         self._isParents = False
         self._now = now
-        self._board = Switchboard(now=now)
+        self._loop = OwnLoop(now=now)
         self._outputs = Outputs(
-            self._board,
+            self._loop,
             secondsOrNone(proc_alive_timeout, "proc_alive_timeout"),
             isEnough=not initial,
             joinExited=self._joinExited,
         )
         self._jobs = JobDispatcher(
-            self._board,
-            lambda jobs: Seat(
+            self._loop,
+            lambda jobs: Supervisor(
                 jobs,
-                lambda: self._board,
+                lambda: self._loop,
                 limits,
                 initial,
                 reader=self._outputs,
@@ -126,7 +126,7 @@ class EventPool:
             C{add_reader(fd, callback, *args)} and C{remove_reader(fd)}.
         @raise ImplementationError: it is none of these.
         """
-        self._board.register(hubOf(loop))
+        self._loop.register(adapterOf(loop))
 
     def apply_async(
         self,
@@ -222,7 +222,7 @@ class EventPool:
         """
         for child in self._supervisors.children:
             child.flush()
-        self._board.turn(0)
+        self._loop.turn(0)
 
     def did_start_ok(self) -> bool:
         """
@@ -260,14 +260,14 @@ class EventPool:
         """
         Whether calls end without somebody who waits for them.
         """
-        return self._board.isDriven
+        return self._loop.isDriven
 
     def leaveLoop(self) -> None:
         """
         Have no event loop do anything any more: it may be closed already. What is
         left to be done, L{join} does.
         """
-        self._board.unregister()
+        self._loop.unregister()
 
     def join(self) -> None:
         """
@@ -275,7 +275,7 @@ class EventPool:
         after L{close} or L{terminate}.
         """
         while not self._isOver:
-            self._board.turn(None)
+            self._loop.turn(None)
 
     def terminate(self) -> None:
         """
@@ -299,7 +299,7 @@ class EventPool:
         The processes are the parent's: here the pool is gone, and nothing comes of its calls.
         """
         self._isParents = True
-        self._board.forked()
+        self._loop.forked()
         self._jobs.forked()
 
     def _joinExited(self) -> bool:
@@ -330,7 +330,7 @@ class EventPool:
             left = None if deadline is None else deadline - self._now()
             if left is not None and left <= 0:
                 return
-            self._board.turn(left)
+            self._loop.turn(left)
 
     def _checkNoFork(self) -> None:
         if self._isParents:

@@ -15,12 +15,12 @@ from asynqueue.errors import (
     WorkerError,
     WorkerLostError,
 )
-from asynqueue.loops.adapters import Hub, Timer
+from asynqueue.loops.adapters import LoopAdapter, Timer
 from asynqueue.outcome import describeCall, inWords
 from asynqueue.pool.results import AsyncResult
 from asynqueue.processes.guard import harmless
-from asynqueue.processes.process import Member
-from asynqueue.processes.roles import CallTuple, Ending
+from asynqueue.processes.process import ChildProcess
+from asynqueue.processes.roles import CallTuple, ExitReport
 
 
 class Callbacks:
@@ -80,7 +80,7 @@ class Job:
     def __str__(self) -> str:
         return describeCall(*self.callTuple)
 
-    def begin(self, child: Member, hub: Hub, now: float) -> None:
+    def begin(self, child: ChildProcess, loop: LoopAdapter, now: float) -> None:
         """
         Take note that the call begins, and have its limits hold from now on. May be called
         more than once.
@@ -93,10 +93,10 @@ class Job:
         tell(self._callbacks.accepted, child.pid, now)
         if self._soft is not None:
             soft = partial(self._softLimit, child, self._soft)
-            self._timers.append(hub.callLater(self._soft, soft))
+            self._timers.append(loop.callLater(self._soft, soft))
         if self._hard is not None:
             hard = partial(self._hardLimit, child, self._hard)
-            self._timers.append(hub.callLater(self._hard, hard))
+            self._timers.append(loop.callLater(self._hard, hard))
 
     def takenBack(self) -> Job:
         """
@@ -125,7 +125,7 @@ class Job:
             self.result.fail(error)
             tell(self._callbacks.failed, error)
 
-    def lose(self, ending: Ending) -> None:
+    def lose(self, ending: ExitReport) -> None:
         """
         End it with the end of the process that had begun it.
         """
@@ -135,7 +135,7 @@ class Job:
             code = ending.exitCode
             self.fail(WorkerLostError(ending.pid, code, ending.signal, str(self), ending.why))
 
-    def giveUp(self, ending: Ending) -> None:
+    def giveUp(self, ending: ExitReport) -> None:
         """
         End it because too many processes have ended before they began it.
 
@@ -160,11 +160,11 @@ class Job:
         error.__cause__ = cause
         self.fail(error)
 
-    def _softLimit(self, child: Member, seconds: float) -> None:
+    def _softLimit(self, child: ChildProcess, seconds: float) -> None:
         child.interrupt(self.number, seconds)
         tell(self._callbacks.timedOut, True, seconds)
 
-    def _hardLimit(self, child: Member, seconds: float) -> None:
+    def _hardLimit(self, child: ChildProcess, seconds: float) -> None:
         self._exceeded = True
         self._isDeaf = child.isDeaf(self.number)
         tell(self._callbacks.timedOut, False, seconds)

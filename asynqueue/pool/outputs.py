@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from asynqueue.loops.adapters import Hub, Timer
+from asynqueue.loops.adapters import LoopAdapter, Timer
 from asynqueue.pool.results import ResultHandler
-from asynqueue.processes.process import Member
+from asynqueue.processes.process import ChildProcess
 
 
 class Outputs:
@@ -21,7 +21,7 @@ class Outputs:
 
     def __init__(
         self,
-        hub: Hub,
+        loop: LoopAdapter,
         aliveTimeout: float | None,
         isEnough: bool,
         joinExited: Callable[[], bool],
@@ -32,19 +32,19 @@ class Outputs:
         @param isEnough: whether it is up as soon as it says so: nothing prepares it.
         @param joinExited: looks which processes have ended, and tells whether all have.
         """
-        self._hub = hub
+        self._loop = loop
         self._aliveTimeout = aliveTimeout
         self._isEnough = isEnough
         self._timers: dict[int, Timer] = {}
-        self.byDescriptor: dict[int, Member] = {}
+        self.byDescriptor: dict[int, ChildProcess] = {}
         self.results = ResultHandler(
             fileno_to_outq=self.byDescriptor,
             on_process_alive=self._alive,
             join_exited_workers=joinExited,
         )
-        self.results.attach(hub)
+        self.results.attach(loop)
 
-    def add(self, descriptor: int, child: Member) -> None:
+    def add(self, descriptor: int, child: ChildProcess) -> None:
         """
         Read from a process that has come, and see that it is up in time.
         """
@@ -52,7 +52,7 @@ class Outputs:
         self.results.watch(descriptor)
         if self._aliveTimeout is not None:
             reason = f"it was not up within {self._aliveTimeout:g} s"
-            self._timers[child.pid] = self._hub.callLater(
+            self._timers[child.pid] = self._loop.callLater(
                 self._aliveTimeout, lambda: None if child.isUp else child.kill(reason)
             )
 

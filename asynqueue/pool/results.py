@@ -13,7 +13,7 @@ from threading import TIMEOUT_MAX, Event
 from typing import Any, Protocol
 
 from asynqueue.framing import Frame
-from asynqueue.loops.adapters import Hub, hubOf
+from asynqueue.loops.adapters import LoopAdapter, adapterOf
 from asynqueue.outcome import raisable
 from asynqueue.processes.guard import harmless, report
 from asynqueue.processes.protocol import Kind
@@ -69,7 +69,7 @@ class ResultHandler:
         self.fileno_to_outq = fileno_to_outq
         self.on_process_alive = on_process_alive
         self._joinExited = join_exited_workers
-        self._hub: Hub | None = None
+        self._loop: LoopAdapter | None = None
 
     def register_with_event_loop(self, hub: Any) -> None:
         """
@@ -79,13 +79,13 @@ class ResultHandler:
             C{add_reader(fd, callback, *args)} and C{remove_reader(fd)}.
         @raise ImplementationError: it is none of these.
         """
-        self.attach(hubOf(hub))
+        self.attach(adapterOf(hub))
 
-    def attach(self, hub: Hub) -> None:
+    def attach(self, loop: LoopAdapter) -> None:
         """
-        Have a hub of the pool's own call L{handle_event}.
+        Have the loop of the pool call L{handle_event}.
         """
-        self._hub = hub
+        self._loop = loop
         for fileno in list(self.fileno_to_outq):
             self.watch(fileno)
 
@@ -93,8 +93,8 @@ class ResultHandler:
         """
         Have the loop, if there is one, read the queue of a process that has come.
         """
-        if self._hub is not None:
-            self._hub.watch(fileno, self.handle_event, fileno)
+        if self._loop is not None:
+            self._loop.watch(fileno, self.handle_event, fileno)
 
     def handle_event(self, fileno: int) -> None:
         """
@@ -104,7 +104,7 @@ class ResultHandler:
 
         @raise RuntimeError: no loop is registered.
         """
-        if self._hub is None:
+        if self._loop is None:
             raise RuntimeError("not registered with an event loop: call register_with_event_loop")
         outq = self.fileno_to_outq.get(fileno)
         # At its end the descriptor may have gone to another process already.
@@ -176,9 +176,9 @@ class ResultHandler:
         return count
 
     def _unwatch(self, fileno: int) -> None:
-        if self._hub is not None:
+        if self._loop is not None:
             # Other people's loops may not watch it.
-            harmless("ending the watch of what a process sends", self._hub.unwatch, fileno)
+            harmless("ending the watch of what a process sends", self._loop.unwatch, fileno)
 
 
 def _unread(fileno: int) -> int:

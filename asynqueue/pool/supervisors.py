@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from asynqueue.processes.process import Member
-from asynqueue.processes.supervisor import Seat
+from asynqueue.processes.process import ChildProcess
+from asynqueue.processes.supervisor import Supervisor
 
 
 class Supervisors:
@@ -16,34 +16,34 @@ class Supervisors:
     Those who keep the places of a pool filled. Iteration gives those that take calls.
     """
 
-    def __init__(self, new: Callable[[], Seat]) -> None:
+    def __init__(self, new: Callable[[], Supervisor]) -> None:
         """
         @param new: makes one more.
         """
         self._new = new
-        self._staying: list[Seat] = []
+        self._staying: list[Supervisor] = []
         # Those that were taken away, and still end what they have.
-        self._leaving: list[Seat] = []
+        self._leaving: list[Supervisor] = []
 
     def __len__(self) -> int:
         return len(self._staying)
 
-    def __iter__(self) -> Iterator[Seat]:
+    def __iter__(self) -> Iterator[Supervisor]:
         return iter(self._staying)
 
     @property
-    def present(self) -> list[Seat]:
+    def present(self) -> list[Supervisor]:
         """
         Those that take calls, and those that were taken away and still end what they have.
         """
         return [*self._staying, *self._leaving]
 
     @property
-    def children(self) -> list[Member]:
+    def children(self) -> list[ChildProcess]:
         """
         The processes that are not gone.
         """
-        return [child for each in self.present for child in each.members]
+        return [child for each in self.present for child in each.children]
 
     @property
     def jobs(self) -> list[Any]:
@@ -68,10 +68,10 @@ class Supervisors:
         if n >= len(self):
             raise ValueError(f"a pool of {len(self)} cannot shrink by {n!r}")
         # Those without work go first.
-        sorted_ = sorted(self._staying, key=lambda each: any(m.held for m in each.members))
+        sorted_ = sorted(self._staying, key=lambda each: any(m.held for m in each.children))
         self._staying = sorted_[n:]
         for each in sorted_[:n]:
-            if each.members:
+            if each.children:
                 self._leaving.append(each)
             each.cancel()
 
@@ -89,20 +89,20 @@ class Supervisors:
         for each in self._staying:
             each.renew()
 
-    def rest(self, child: Member) -> None:
+    def onIdle(self, child: ChildProcess) -> None:
         """
         Take note that a process has nothing to do: it may be time for it to go.
         """
         for each in self.present:
-            if child in each.members:
-                each.weigh(child)
-                each.rest(child)
+            if child in each.children:
+                each.checkMemory(child)
+                each.onIdle(child)
 
-    def vacated(self, supervisor: Seat) -> None:
+    def exited(self, supervisor: Supervisor) -> None:
         """
         Take note that a process is gone: who was taken away may have had it as the last.
         """
-        if supervisor in self._leaving and not supervisor.members:
+        if supervisor in self._leaving and not supervisor.children:
             self._leaving.remove(supervisor)
 
     def takeBack(self) -> list[Any]:

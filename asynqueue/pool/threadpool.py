@@ -25,7 +25,7 @@ class ThreadedPool(EventPool):
         @param args: as for L{EventPool}.
         """
         super().__init__(*args, **kw)
-        self._board.openWakeUp()
+        self._loop.openWakeUp()
         self._thread = Thread(target=self._drive, name="asynqueue pool", daemon=True)
         self._thread.start()
 
@@ -97,7 +97,7 @@ class ThreadedPool(EventPool):
                 # It is raised where it was asked for.
                 done.fail(error)
 
-        if not self._board.callFromThread(do):
+        if not self._loop.callFromThread(do):
             return f(*args)
         return done.get() if wait else None
 
@@ -110,10 +110,10 @@ class ThreadedPool(EventPool):
         signals.pthread_sigmask(signals.SIG_BLOCK, signals.valid_signals())
         try:
             while not self._isOver:
-                self._board.turn(None)
+                self._loop.turn(None)
         except BaseException as error:
             # Nobody else would ever know.
             self.breakDown(error)
-        self._board.closeWakeUp()
+        self._loop.closeWakeUp()
         # Those who have asked for something wait for it.
-        self._board.makeCalls()
+        self._loop.makeCalls()

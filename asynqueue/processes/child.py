@@ -37,7 +37,7 @@ from asynqueue.framing import LARGEST, Frame, Unavailable, checkSize
 from asynqueue.mainmodule import adopt, learn, whyMissing
 from asynqueue.outcome import VALUES, cannotSend, complain, shapeOf
 from asynqueue.processes.printing import install
-from asynqueue.processes.protocol import RETURNED, SKIPPED, SMALLEST, Kind, Words
+from asynqueue.processes.protocol import RETURNED, SKIPPED, SMALLEST, Kind, SharedState
 from asynqueue.processes.reporting import Reporter
 from asynqueue.processes.running import Performer, halfImported
 from asynqueue.processes.streaming import Stream, sendRaised, sizeOf
@@ -74,12 +74,12 @@ class Child:
     The loop.
     """
 
-    def __init__(self, channel: Channel, words: Words, limit: int = LARGEST) -> None:
+    def __init__(self, channel: Channel, shared: SharedState, limit: int = LARGEST) -> None:
         """
         @param limit: how many bytes a result may have.
         """
         self._channel = channel
-        self._words = words
+        self._shared = shared
         self._limit = limit
         self._lock = RLock()
         # Reports that came up in the middle of sending: somebody's finalizer.
@@ -91,7 +91,7 @@ class Child:
         self._streams: dict[int, Stream] = {}
         # Those that have credit.
         self._active: deque[Stream] = deque()
-        self._performer = Performer(words)
+        self._performer = Performer(shared)
         self._reporter = Reporter(self._report)
         self._output = install(self._print)
         forwardTracking(lambda told: self._report(Kind.TRACKED, marshal.dumps(told)))
@@ -187,12 +187,12 @@ class Child:
         """
         Make a call, unless it was taken back. A hot path.
         """
-        words = self._words
-        if words.isRevoked(number):
+        shared = self._shared
+        if shared.isRevoked(number):
             if not number:
                 learn(packed)
             return
-        if not words.begin(number):
+        if not shared.begin(number):
             self._send(SKIPPED, number, b"")
             return
         started = perf_counter()
@@ -206,10 +206,10 @@ class Child:
         except BaseException as error:
             # The seam to user code: exits and interrupts of the task are outcomes,
             # too, and so is what its arguments raise as they are unpickled.
-            words.ended(perf_counter() - started)
+            shared.ended(perf_counter() - started)
             self._raised(number, whyMissing(error))
             return
-        words.ended(perf_counter() - started)
+        shared.ended(perf_counter() - started)
         if value is None:
             self._send(RETURNED, number, _NONE)
         elif stays:
@@ -402,12 +402,12 @@ def _dieWithParent(lifeline: int, parent: int) -> None:
         os._exit(1)
 
 
-def main(connection: int, words: int, lifeline: int, parent: int, limit: int) -> None:
+def main(connection: int, memory: int, lifeline: int, parent: int, limit: int) -> None:
     """
     Be a child.
 
     @param connection: the descriptor of the socket to the parent.
-    @param words: that of the shared memory.
+    @param memory: that of the shared memory.
     @param lifeline: that of a pipe that ends with the parent.
     @param parent: the process ID of the parent.
     @param limit: how many bytes a result may have.
@@ -424,8 +424,8 @@ def main(connection: int, words: int, lifeline: int, parent: int, limit: int) ->
     sys.meta_path.append(Latecomers)
     _dieWithParent(lifeline, parent)
     os.set_inheritable(connection, False)
-    shared = Words(words)
-    os.close(words)
+    shared = SharedState(memory)
+    os.close(memory)
     end = socket.socket(fileno=connection)
     # Where the parent has a default timeout for sockets, it does not block.
     end.setblocking(True)

@@ -38,7 +38,7 @@ def reap(leader: int, options: int = 0) -> int | None:
         ended = os.waitid(os.P_PID, leader, os.WEXITED | os.WNOWAIT | options)
     except ChildProcessError:
         if not _exists(leader):
-            # Nobody else can have this number while the group has members.
+            # Nobody else can have this number while the group has children.
             killGroup(leader)
         raise
     if ended is None:

@@ -19,7 +19,7 @@ _MOST_BYTES = 4 << 20
 
 
 @implementer(IItemSource)
-class MemberSource:
+class ChildIterator:
     """
     An iterator in a child, as its parent sees it.
 

@@ -4,8 +4,8 @@ One child of a pool, from its start to its end, as its parent sees it.
 ::
 
     call ─▶ batch ─▶ flush: one frame ─▶ Channel ─▶ child
-    owner ◀─ returned, raised, iterating ◀─ frames ◀─┘
-    owner ◀─ ended: what was begun, what was not ◀─ its death
+    delegate ◀─ returned, raised, iterating ◀─ frames ◀─┘
+    delegate ◀─ ended: what was begun, what was not ◀─ its death
 
 A hot path, plain on purpose; C{benchmarks/} guards it.
 """
@@ -30,15 +30,22 @@ from asynqueue.errors import OPEN_ITERATOR, FrameError
 from asynqueue.failures import failureOf
 from asynqueue.forks import isParents, tellForks
 from asynqueue.framing import Frame, checkSize
-from asynqueue.loops.adapters import Hub, Timer
+from asynqueue.loops.adapters import LoopAdapter, Timer
 from asynqueue.mainmodule import described
 from asynqueue.outcome import Raised, cannotDecode, describeCall, inWords
 from asynqueue.processes.callables import Callables
 from asynqueue.processes.guard import harmless, report
-from asynqueue.processes.iterators import MemberSource
+from asynqueue.processes.iterators import ChildIterator
 from asynqueue.processes.protocol import CALLS, INTERRUPT_SIGNAL, RETURNED, Kind
 from asynqueue.processes.replay import replay
-from asynqueue.processes.roles import CallOwner, CallTuple, Ending, LifeOwner, Reader, Setup
+from asynqueue.processes.roles import (
+    CallDelegate,
+    CallTuple,
+    ExitReport,
+    LifeDelegate,
+    Reader,
+    Setup,
+)
 from asynqueue.processes.spawn import Spawned
 from asynqueue.processes.surroundings import Surroundings
 from asynqueue.program import Told
@@ -70,7 +77,7 @@ class _Life(Enum):
     GONE = "is gone"
 
 
-class Member:
+class ChildProcess:
     """
     One child.
 
@@ -87,34 +94,34 @@ class Member:
 
     def __init__(
         self,
-        hub: Hub,
-        owner: CallOwner[Member],
-        life: LifeOwner[Member],
+        loop: LoopAdapter,
+        delegate: CallDelegate[ChildProcess],
+        life: LifeDelegate[ChildProcess],
         setup: Setup,
-        reader: Reader[Member] | None = None,
+        reader: Reader[ChildProcess] | None = None,
         *,
         spawn: Callable[[int], Spawned] = Spawned,
     ) -> None:
         """
         Start a child.
 
-        @param reader: who reads what it sends; C{None}: the member itself.
+        @param reader: who reads what it sends; C{None}: the child itself.
         @param spawn: starts a process; it is given the largest number of bytes that a
             message may have.
         @raise OSError: it cannot be started.
         @raise Exception: whatever the pickling of its preparations raises.
         """
-        self._hub = hub
-        self._owner = owner
+        self._loop = loop
+        self._delegate = delegate
         self._parent = os.getpid()
-        self._lifeOwner = life
+        self._lifeDelegate = life
         self._spawned = spawn(setup.limit)
         self._surroundings = Surroundings()
         self.pid = self._spawned.pid
         self._channel = self._spawned.channel
-        self._words = self._spawned.words
+        self._shared = self._spawned.shared
         self.held: dict[int, Any] = {}
-        self.streams: dict[int, MemberSource] = {}
+        self.streams: dict[int, ChildIterator] = {}
         self.calls = 0
         self.prepared = len(setup.preparations)
         self.isUp = False
@@ -147,10 +154,10 @@ class Member:
         self._measured = (0, 0.0)
         tellForks(self)
         if reader is None:
-            hub.watch(self._channel.fileno(), self._readable)
+            loop.watch(self._channel.fileno(), self._readable)
         else:
             reader.add(self._channel.fileno(), self)
-        hub.watch(self._spawned.stderr, partial(self._guarded, self._stderrReadable))
+        loop.watch(self._spawned.stderr, partial(self._guarded, self._stderrReadable))
         self._watchEnd()
         self._send(Kind.SETUP, 0, pickle.dumps({"main": described()}))
         # By the numbers of their calls; those are not held.
@@ -226,7 +233,7 @@ class Member:
         if len(held) == 1 or len(batch) >= _BATCH or self._batchBytes > _BATCH_BYTES:
             self.flush()
         elif not self._collecting and self._flushing is None:
-            self._flushing = self._hub.callLater(0, partial(self._guarded, self._flushLater))
+            self._flushing = self._callLater(0, self._flushLater)
         return number
 
     def _tell(self, names: bytes) -> None:
@@ -264,7 +271,7 @@ class Member:
         held = self.held
         if not held:
             return []
-        begun = self._words.revoke(self.calls)
+        begun = self._shared.revoke(self.calls)
         numbers = [number for number in held if number > begun]
         suspects = [held[number] for number in numbers if number <= sent]
         jobs = [held.pop(number) for number in numbers]
@@ -281,7 +288,7 @@ class Member:
         The number of the last call that has begun, or may have. Of one that is gone it is
         not to be asked.
         """
-        return self._words.begun
+        return self._shared.begun
 
     @property
     def isBetween(self) -> bool:
@@ -301,7 +308,7 @@ class Member:
         """
         Whether a call has begun, or may have.
         """
-        return number <= self._words.begun
+        return number <= self._shared.begun
 
     def interrupt(self, number: int, limit: float = 0.0) -> None:
         """
@@ -311,7 +318,7 @@ class Member:
             cancelled.
         """
         if self._life is not _Life.GONE:
-            self._words.interrupt(number, limit)
+            self._shared.interrupt(number, limit)
             self._spawned.signal(INTERRUPT_SIGNAL)
 
     def end(self, number: int, grace: float, what: str) -> None:
@@ -332,13 +339,13 @@ class Member:
                 self.kill(f"{what} did not end within {grace:g} s")
 
         if number not in self._graces:
-            self._graces[number] = self._hub.callLater(grace, partial(self._guarded, checkEnded))
+            self._graces[number] = self._callLater(grace, checkEnded)
 
     def isDeaf(self, number: int) -> bool:
         """
         Whether a call was to be interrupted, and the signal has not come there.
         """
-        return self._life is not _Life.GONE and self._words.isUnheard(number)
+        return self._life is not _Life.GONE and self._shared.isUnheard(number)
 
     def measure(self) -> tuple[int, float]:
         """
@@ -347,7 +354,7 @@ class Member:
         """
         tasks, seconds = self._measured
         if self._life is not _Life.GONE:
-            self._measured = self._words.measured()
+            self._measured = self._shared.measured()
         return self._measured[0] - tasks, self._measured[1] - seconds
 
     # The end
@@ -358,13 +365,13 @@ class Member:
         """
         if self._life is _Life.WORKING:
             self._life = _Life.FINISHING
-            self._hub.unwatch(self._channel.fileno())
+            self._loop.unwatch(self._channel.fileno())
             self._channel.close()
             self._expectEnd()
 
     def kill(self, reason: str) -> None:
         """
-        End the child at once, whatever it does. L{LifeOwner.ended} is called when its
+        End the child at once, whatever it does. L{LifeDelegate.ended} is called when its
         process is gone, or has not gone for L{PATIENCE} seconds.
 
         @param reason: why.
@@ -391,14 +398,14 @@ class Member:
             return
         self._life = _Life.DYING
         self._reason = isParents(self._parent)
-        self._words.detach()
+        self._shared.detach()
         try:
             for descriptor in (self._channel.fileno(), self._spawned.stderr, self._spawned.pidfd):
                 if descriptor != -1:
-                    self._hub.letGo(descriptor)
+                    self._loop.letGo(descriptor)
         finally:
             self._spawned.forked()
-        self._hub.callLater(0, self._exited)
+        self._loop.callLater(0, self._exited)
 
     def abandon(self) -> None:
         """
@@ -413,13 +420,13 @@ class Member:
         spawned = self._spawned
         for descriptor in (self._channel.fileno(), spawned.stderr, spawned.pidfd):
             if descriptor != -1:
-                self._hub.unwatch(descriptor)
+                self._loop.unwatch(descriptor)
         spawned.close()
-        self._words.close()
+        self._shared.close()
 
     def _watchEnd(self) -> None:
         if self._spawned.pidfd != -1:
-            self._hub.watch(self._spawned.pidfd, partial(self._guarded, self.checkEnded))
+            self._loop.watch(self._spawned.pidfd, partial(self._guarded, self.checkEnded))
 
     def _expectEnd(self) -> None:
         """
@@ -427,11 +434,11 @@ class Member:
         """
         if self._patience is not None:
             self._patience.cancel()
-        self._patience = self._hub.callLater(PATIENCE, partial(self._guarded, self._outOfPatience))
+        self._patience = self._callLater(PATIENCE, self._outOfPatience)
         # Somebody may have taken all readers out of the reactor, as trial does after tests.
         self._watchEnd()
         if self._spawned.pidfd == -1 and self._look is None:
-            self._look = self._hub.callLater(_LOOK_SECONDS, partial(self._guarded, self._lookAgain))
+            self._look = self._callLater(_LOOK_SECONDS, self._lookAgain)
 
     def _lookAgain(self) -> None:
         """
@@ -440,7 +447,7 @@ class Member:
         self._look = None
         self.checkEnded()
         if not self.isGone:
-            self._look = self._hub.callLater(_LOOK_SECONDS, partial(self._guarded, self._lookAgain))
+            self._look = self._callLater(_LOOK_SECONDS, self._lookAgain)
 
     def _outOfPatience(self) -> None:
         self._patience = None
@@ -455,7 +462,7 @@ class Member:
         """
         The connection is at its end: the child is ending, or of no use any more.
         """
-        self._hub.unwatch(self._channel.fileno())
+        self._loop.unwatch(self._channel.fileno())
         if self._life is _Life.WORKING:
             # A process that is ending, ends as it was about to: this has no effect.
             self._life = _Life.DYING
@@ -494,9 +501,9 @@ class Member:
                 f"limits and cancellations interrupt calls by {INTERRUPT_SIGNAL.name}, and a call"
                 " has changed what that does"
             )
-        begun = self._words.begun
+        begun = self._shared.begun
         held = self.held
-        ending = Ending(
+        ending = ExitReport(
             self.pid,
             code if code is not None and code >= 0 else None,
             -code if code is not None and code < 0 else None,
@@ -512,7 +519,7 @@ class Member:
         held.clear()
         streams, self.streams = self.streams, {}
         # First this: who hears of a failure may have the next call made at once.
-        harmless("the end of a child", self._lifeOwner.ended, self, ending)
+        harmless("the end of a child", self._lifeDelegate.ended, self, ending)
         for source in streams.values():
             failure = Failure(ending.lost(OPEN_ITERATOR))
             harmless("the end of an iterator", source.failed, failure)
@@ -561,7 +568,7 @@ class Member:
         Tell what has come. A hot path.
         """
         held = self.held
-        owner = self._owner
+        delegate = self._delegate
         self._collecting = True
         for frame in frames:
             kind, number, body, buffers = frame
@@ -574,9 +581,9 @@ class Member:
                             value = pickle.loads(body, buffers=buffers)
                         except BaseException as error:
                             # Somebody's objects: whatever their unpickling raises.
-                            owner.raised(self, job, cannotDecode(error))
+                            delegate.raised(self, job, cannotDecode(error))
                         else:
-                            owner.returned(self, job, value)
+                            delegate.returned(self, job, value)
                     elif self._preparations:
                         self._prepared(number)
                 else:
@@ -593,8 +600,11 @@ class Member:
             self._guarded(self._collected)
 
     def _collected(self) -> None:
-        self._owner.collected(self)
+        self._delegate.onBatchRead(self)
         self.flush()
+
+    def _callLater(self, seconds: float, f: Callable[[], None]) -> Timer:
+        return self._loop.callLater(seconds, partial(self._guarded, f))
 
     def _guarded(self, f: Callable[[], None]) -> None:
         """
@@ -627,14 +637,14 @@ class Member:
         match kind:
             case Kind.RAISED:
                 if number in self.held:
-                    self._owner.raised(self, self.held.pop(number), _raisedThere(body, buffers))
+                    self._delegate.raised(self, self.held.pop(number), _raisedThere(body, buffers))
                 elif number in self._preparations:
                     what = describeCall(*self._preparations[number])
-                    self._lifeOwner.unfit(self, what, _raisedThere(body, buffers))
+                    self._lifeDelegate.unfit(self, what, _raisedThere(body, buffers))
             case Kind.SKIPPED:
                 if number in self.held:
                     self._takenBack += 1
-                    self._owner.givenBack(self, self.held.pop(number))
+                    self._delegate.givenBack(self, self.held.pop(number))
             case Kind.ITERATOR:
                 self._iterating(number, decode(body), buffers)
             case Kind.ITEMS:
@@ -667,7 +677,7 @@ class Member:
         self._preparations.pop(number, None)
         if not self._preparations and not self.isUp:
             self.isUp = True
-            self._lifeOwner.up(self)
+            self._lifeDelegate.up(self)
 
     def _iterating(self, number: int, text: str, first: Any) -> None:
         job = self.held.pop(number, None)
@@ -684,17 +694,17 @@ class Member:
             except BaseException as error:
                 # Somebody's objects, as above.
                 failure = failureOf(cannotDecode(error))
-        source = self.streams[number] = MemberSource(
+        source = self.streams[number] = ChildIterator(
             lambda count: self._send(Kind.CREDIT, number, marshal.dumps(count)),
             lambda: self._send(Kind.STOP, number, b""),
             items,
             sum(len(part) for part in first),
         )
-        self._owner.iterating(self, job, source, text)
+        self._delegate.iterating(self, job, source, text)
         if failure is not None:
             source.failed(failure)
 
-    def _items(self, source: MemberSource, body: Any, buffers: Any) -> None:
+    def _items(self, source: ChildIterator, body: Any, buffers: Any) -> None:
         try:
             items = loadItems(body, buffers)
         except BaseException as error:
@@ -710,7 +720,7 @@ class Member:
     def _stderrReadable(self) -> None:
         if not self._spawned.readStderr():
             # It has ended, or has closed it.
-            self._hub.unwatch(self._spawned.stderr)
+            self._loop.unwatch(self._spawned.stderr)
 
     # Sending
 
@@ -734,7 +744,7 @@ class Member:
                 pass
 
     def _awaitWritable(self) -> None:
-        self._hub.awaitWritable(self._channel.fileno(), partial(self._guarded, self._writable))
+        self._loop.awaitWritable(self._channel.fileno(), partial(self._guarded, self._writable))
 
     def _flushLater(self) -> None:
         self._flushing = None

@@ -85,7 +85,7 @@ class Kind(IntEnum):
     resource, marshalled."""
 
 
-# For hot paths: members of an enumeration are slow to look up and to compare.
+# For hot paths: children of an enumeration are slow to look up and to compare.
 CALLS, RETURNED, RAISED, SKIPPED = (
     int(kind) for kind in (Kind.CALLS, Kind.RETURNED, Kind.RAISED, Kind.SKIPPED)
 )
@@ -103,7 +103,7 @@ _SECONDS, _LIMIT = range(5, 7)
 _SIZE = mmap.PAGESIZE
 
 
-class Words:
+class SharedState:
     """
     The shared words of a child and its parent. A hot path: the child writes some
     of them with each call.

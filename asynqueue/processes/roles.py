@@ -12,7 +12,7 @@ from attrs import frozen
 from asynqueue.errors import WorkerLost, signalName
 from asynqueue.framing import LARGEST
 from asynqueue.outcome import Raised
-from asynqueue.processes.iterators import MemberSource
+from asynqueue.processes.iterators import ChildIterator
 
 CallTuple = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
@@ -43,7 +43,7 @@ class Setup:
 
 
 @frozen
-class Ending:
+class ExitReport:
     """
     How a child ended, and what it left.
 
@@ -79,8 +79,8 @@ class Ending:
     def tried(self) -> Any:
         """
         Count a try for each call that may be what ended the child: it had begun none of
-        them. From then on they are given alone: see L{Seat.reserve
-        <asynqueue.processes.supervisor.Seat.reserve>}.
+        them. From then on they are given alone: see L{Supervisor.reserve
+        <asynqueue.processes.supervisor.Supervisor.reserve>}.
 
         @return: the job that was alone here and has had enough tries; C{None} if there is
             none. All have C{tries}.
@@ -129,58 +129,58 @@ class Ending:
         return f"exit code {self.exitCode}"
 
 
-class CallOwner(Protocol[_Child]):
+class CallDelegate(Protocol[_Child]):
     """
     Who has a child make calls, and is told what comes of them. A job is whatever it
-    gave to L{Member.call<asynqueue.processes.process.Member.call>}.
+    gave to L{ChildProcess.call<asynqueue.processes.process.ChildProcess.call>}.
     """
 
-    def returned(self, member: _Child, job: Any, value: Any) -> None:
+    def returned(self, child: _Child, job: Any, value: Any) -> None:
         """
         A call returned.
         """
 
-    def raised(self, member: _Child, job: Any, outcome: Raised) -> None:
+    def raised(self, child: _Child, job: Any, outcome: Raised) -> None:
         """
         A call raised, or its result cannot be sent.
         """
 
-    def iterating(self, member: _Child, job: Any, source: MemberSource, text: str) -> None:
+    def iterating(self, child: _Child, job: Any, source: ChildIterator, text: str) -> None:
         """
         A call returned an iterator, which stays in the child.
 
         @param text: a representation of it.
         """
 
-    def givenBack(self, member: _Child, job: Any) -> None:
+    def givenBack(self, child: _Child, job: Any) -> None:
         """
         A call was taken back in the moment before it began.
         """
 
-    def collected(self, member: _Child) -> None:
+    def onBatchRead(self, child: _Child) -> None:
         """
         All that has come by now has been told.
         """
 
 
-class LifeOwner(Protocol[_Child]):
+class LifeDelegate(Protocol[_Child]):
     """
     Who is told how a child fares.
     """
 
-    def up(self, member: _Child) -> None:
+    def up(self, child: _Child) -> None:
         """
         The child is set up and prepared.
         """
 
-    def unfit(self, member: _Child, what: str, outcome: Raised) -> None:
+    def unfit(self, child: _Child, what: str, outcome: Raised) -> None:
         """
         A preparation raised.
 
         @param what: the call, in words.
         """
 
-    def ended(self, member: _Child, ending: Ending) -> None:
+    def ended(self, child: _Child, ending: ExitReport) -> None:
         """
         The child is gone, and nothing more comes of it.
         """
@@ -191,8 +191,8 @@ class Reader(Protocol[_Child]):
     Who reads what children send.
     """
 
-    def add(self, descriptor: int, member: _Child) -> None:
+    def add(self, descriptor: int, child: _Child) -> None:
         """
-        Call L{Member.receive<asynqueue.processes.process.Member.receive>} when there is
+        Call L{ChildProcess.receive<asynqueue.processes.process.ChildProcess.receive>} when there is
         something to read.
         """

@@ -24,7 +24,7 @@ from typing import Any
 
 from asynqueue.errors import SoftTimeLimitExceeded, TaskInterrupted
 from asynqueue.processes import printing
-from asynqueue.processes.protocol import INTERRUPT_SIGNAL, Words
+from asynqueue.processes.protocol import INTERRUPT_SIGNAL, SharedState
 
 # Those that must not be blocked.
 _OURS = (INTERRUPT_SIGNAL,)
@@ -51,8 +51,8 @@ class Performer:
     @ivar hasInterrupted: whether a call was interrupted, since this was set to C{False}.
     """
 
-    def __init__(self, words: Words) -> None:
-        self._words = words
+    def __init__(self, shared: SharedState) -> None:
+        self._shared = shared
         # The number of the call that may be interrupted, 0 while there is none.
         self._number = 0
         # Cancels the coroutine that runs, while one does.
@@ -72,8 +72,8 @@ class Performer:
             self.renew()
         try:
             self._number = number
-            if self._words.isInterrupted(number):
-                self._words.hear()
+            if self._shared.isInterrupted(number):
+                self._shared.hear()
                 self._raise()
             value = f(*args, **kw)
             if type(value) is CoroutineType:
@@ -92,7 +92,7 @@ class Performer:
         value, error = self._runner.run(self._interruptible(number, coroutine))
         if error is None:
             return value
-        if type(error).__name__ == "CancelledError" and self._words.isInterrupted(number):
+        if type(error).__name__ == "CancelledError" and self._shared.isInterrupted(number):
             self._raise()
         raise error
 
@@ -106,7 +106,7 @@ class Performer:
             yield
         finally:
             self._number = number
-        if number and self._words.isInterrupted(number):
+        if number and self._shared.isInterrupted(number):
             # This may be in an import, too.
             signal.raise_signal(INTERRUPT_SIGNAL)
 
@@ -150,15 +150,15 @@ class Performer:
             self._wake = None
 
     def _cancel(self, number: int, task: Any) -> None:
-        if self._words.isInterrupted(number):
+        if self._shared.isInterrupted(number):
             task.cancel()
 
     def _signalled(self, signum: int, frame: FrameType | None) -> None:
         number = self._number
-        self._words.hear()
+        self._shared.hear()
         if self._wake is not None:
             self._wake()
-        elif number and self._words.isInterrupted(number):
+        elif number and self._shared.isInterrupted(number):
             waiting = _waitingFrame(frame)
             if waiting is None:
                 self._interrupt()
@@ -191,7 +191,7 @@ class Performer:
 
     def _raise(self) -> None:
         self.hasInterrupted = True
-        limit = self._words.softLimit
+        limit = self._shared.softLimit
         if limit:
             raise SoftTimeLimitExceeded(limit)
         raise TaskInterrupted

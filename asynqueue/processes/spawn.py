@@ -2,7 +2,7 @@
 How a child process starts.
 
 It is a fresh interpreter, no fork of one with threads and a reactor. It has three
-descriptors of the parent: a socket, the shared words, and the reading end of a pipe
+descriptors of the parent: a socket, the memory of the shared state, and the reading end of a pipe
 to which nobody ever writes, and which ends with the parent.
 """
 
@@ -26,7 +26,7 @@ from asynqueue.framing import LARGEST
 from asynqueue.processes.groups import killGroup, reap
 from asynqueue.processes.limits import residentBytes
 from asynqueue.processes.passing import Errors
-from asynqueue.processes.protocol import SMALLEST, Words
+from asynqueue.processes.protocol import SMALLEST, SharedState
 from asynqueue.processes.surroundings import importPath
 
 # The seconds between looks at a process whose end nothing tells.
@@ -45,7 +45,7 @@ class Spawned:
 
     @ivar pid: its process ID.
     @ivar channel: the channel to it, which does not block.
-    @ivar words: the memory that is shared with it.
+    @ivar shared: the memory that is shared with it.
     @ivar stderr: the descriptor of what it writes to standard error, which does
         not block.
     @ivar pidfd: a descriptor that is readable when the process has ended, where the
@@ -71,14 +71,14 @@ class Spawned:
             here, there = socket.socketpair()
             kept.callback(here.close)
             passed.callback(there.close)
-            words = anonymousFile()
-            passed.callback(os.close, words)
+            memory = anonymousFile()
+            passed.callback(os.close, memory)
             lifeline, self._lifeline = os.pipe()
             kept.callback(os.close, self._lifeline)
             passed.callback(os.close, lifeline)
-            self.words = Words(words)
-            kept.callback(self.words.close)
-            self._process = _start((there.fileno(), words, lifeline), limit)
+            self.shared = SharedState(memory)
+            kept.callback(self.shared.close)
+            self._process = _start((there.fileno(), memory, lifeline), limit)
             # The last is undone first.
             kept.callback(self._process.wait)
             kept.callback(self._process.kill)
@@ -99,7 +99,7 @@ class Spawned:
             _release,
             self._process,
             self.channel,
-            self.words,
+            self.shared,
             self.pidfd,
             (self.stderr, self._lifeline),
         )
@@ -217,7 +217,7 @@ class Spawned:
 def _release(
     process: subprocess.Popen[bytes],
     channel: Channel,
-    words: Words,
+    shared: SharedState,
     pidfd: int,
     others: tuple[int, ...],
 ) -> None:
@@ -240,7 +240,7 @@ def _release(
         # wait for it any more.
         process.returncode = 0
     channel.close()
-    words.close()
+    shared.close()
     for descriptor in others:
         os.close(descriptor)
 

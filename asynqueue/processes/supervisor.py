@@ -12,55 +12,55 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 
 from asynqueue.framing import LARGEST
-from asynqueue.loops.adapters import Hub, Timer
+from asynqueue.loops.adapters import LoopAdapter, Timer
 from asynqueue.outcome import Raised, inWords
 from asynqueue.processes.guard import isInterrupt
 from asynqueue.processes.limits import MEMORY_SECONDS, Backoff, Limits
-from asynqueue.processes.process import Member
-from asynqueue.processes.roles import CallOwner, CallTuple, Ending, Reader, Setup
+from asynqueue.processes.process import ChildProcess
+from asynqueue.processes.roles import CallDelegate, CallTuple, ExitReport, Reader, Setup
 from asynqueue.processes.spawn import Spawned
 
 _log = Logger()
 
 
-class SeatOwner(CallOwner[Member], Protocol):
+class SupervisorDelegate(CallDelegate[ChildProcess], Protocol):
     """
-    Who has a seat.
+    Who has a supervisor keep a child, and is told of it.
     """
 
-    def seated(self, seat: Seat) -> None:
+    def filled(self, supervisor: Supervisor) -> None:
         """
         There is a child that takes calls.
         """
 
-    def vacated(self, seat: Seat, ending: Ending) -> None:
+    def exited(self, supervisor: Supervisor, ending: ExitReport) -> None:
         """
-        A child is gone. The seat is filled again when that is wanted.
+        A child is gone. L{Supervisor.fill} has another one started.
         """
 
-    def handedBack(self, seat: Seat, jobs: Sequence[Any]) -> None:
+    def handedBack(self, supervisor: Supervisor, jobs: Sequence[Any]) -> None:
         """
         A child takes no more calls, and these have not begun.
         """
 
-    def failing(self, seat: Seat, reason: str) -> None:
+    def failing(self, supervisor: Supervisor, reason: str) -> None:
         """
         A child ended before it was of use. Another one is tried when that is wanted.
         """
 
-    def hopeless(self, seat: Seat, reason: str) -> None:
+    def onGivenUp(self, supervisor: Supervisor, reason: str) -> None:
         """
         There will be no child soon, as far as can be told.
         """
 
 
-class Seat:
+class Supervisor:
     """
     Keeps one place filled with a child.
 
     It alone knows its children: calls are taken back from all of them.
 
-    @ivar member: the child that takes calls, if there is one.
+    @ivar child: the child that takes calls, if there is one.
     @ivar preparations: the calls that each child makes first; may be added to.
     @ivar started: how many children were started.
     @ivar lost: how many died of themselves.
@@ -70,42 +70,42 @@ class Seat:
 
     def __init__(
         self,
-        owner: SeatOwner,
-        hub: Callable[[], Hub],
+        delegate: SupervisorDelegate,
+        loop: Callable[[], LoopAdapter],
         limits: Limits,
         preparations: Sequence[CallTuple] = (),
         largest: int = LARGEST,
         name: Callable[[], str] = lambda: "a pool",
-        reader: Reader[Member] | None = None,
+        reader: Reader[ChildProcess] | None = None,
         *,
         spawn: Callable[[int], Spawned] = Spawned,
         now: Callable[[], float] = monotonic,
     ) -> None:
         """
-        @param hub: gives the event loop, when it is needed.
+        @param loop: gives the event loop, when it is needed.
         @param largest: how many bytes a message may have.
-        @param name: names the owner, in messages.
+        @param name: names the delegate, in messages.
         @param reader: who reads what children send; C{None}: they themselves.
         @param spawn: starts a process; it is given C{largest}.
         @param now: tells the time, in seconds.
         """
-        self.member: Member | None = None
+        self.child: ChildProcess | None = None
         self.preparations = list(preparations)
         self.started = 0
         self.lost = 0
         self.falseStarts = 0
-        self._owner = owner
-        self._hub = hub
+        self._delegate = delegate
+        self._loop = loop
         self._limits = limits
         self._largest = largest
         self._name = name
         self._reader = reader
         # All children that are not gone: one may come, and others go.
-        self._members: dict[Member, None] = {}
-        self._coming: Member | None = None
+        self._children: dict[ChildProcess, None] = {}
+        self._coming: ChildProcess | None = None
         # The one that is given no other call until it has ended those that it has: it is to
         # make no more, or has room for others only then.
-        self._full: Member | None = None
+        self._full: ChildProcess | None = None
         self._spawn = spawn
         self._backoff = Backoff(now)
         # Why there is no child, and will be none; empty while there is hope.
@@ -115,11 +115,11 @@ class Seat:
         self.isLimited = limits != Limits()
 
     @property
-    def members(self) -> list[Member]:
+    def children(self) -> list[ChildProcess]:
         """
         The children that are not gone.
         """
-        return list(self._members)
+        return list(self._children)
 
     def fill(self) -> None:
         """
@@ -132,7 +132,7 @@ class Seat:
             elif self._despair:
                 self._sayHopeless()
             else:
-                self._timers["start"] = self._hub().callLater(pause, self._start)
+                self._timers["start"] = self._loop().callLater(pause, self._start)
 
     def retry(self) -> None:
         """
@@ -140,26 +140,26 @@ class Seat:
         be no hope.
         """
         if self._isVacant:
-            self._timers["start"] = self._hub().callLater(self._backoff.leastPause, self._start)
+            self._timers["start"] = self._loop().callLater(self._backoff.leastPause, self._start)
 
-    def given(self, member: Member) -> None:
+    def given(self, child: ChildProcess) -> None:
         """
         The child was given a call.
         """
         self._stopTimer("idle")
-        if self._limits.maxTasks is not None and member.made >= self._limits.maxTasks:
+        if self._limits.maxTasks is not None and child.made >= self._limits.maxTasks:
             # It makes those that it has, and goes when it has ended them.
-            self.member = None
-            self._full = member
+            self.child = None
+            self._full = child
         if self._limits.maxMemory is not None and "memory" not in self._timers:
-            self._timers["memory"] = self._hub().callLater(MEMORY_SECONDS, self._checkMemory)
+            self._timers["memory"] = self._loop().callLater(MEMORY_SECONDS, self._checkBusy)
 
     def reserve(self) -> None:
         """
         Leave the child to the calls that it has: it takes no other until it has ended them.
         """
-        if self.member is not None:
-            self._full, self.member = self.member, None
+        if self.child is not None:
+            self._full, self.child = self.child, None
 
     @property
     def progress(self) -> list[int]:
@@ -167,21 +167,21 @@ class Seat:
         How far the calls have come. It changes as one begins, which is known before anything
         is heard of it.
         """
-        return [member.begun for member in self._members]
+        return [child.begun for child in self._children]
 
     @property
     def mayBeEnding(self) -> bool:
         """
         Whether a child has begun none of the calls that it has.
         """
-        return any(member.isBetween for member in self._members)
+        return any(child.isBetween for child in self._children)
 
     @property
     def hasNews(self) -> bool:
         """
         Whether a child has said what was not read yet.
         """
-        return any(member.hasNews for member in self._members)
+        return any(child.hasNews for child in self._children)
 
     def takeBack(self, reserved: bool = True) -> list[Any]:
         """
@@ -192,64 +192,64 @@ class Seat:
         @return: their jobs, in order.
         """
         full = self._full if self._isReserved else None
-        members = [member for member in self._members if reserved or member is not full]
-        jobs = [job for member in members for job in member.takeBack()]
+        children = [child for child in self._children if reserved or child is not full]
+        jobs = [job for child in children for job in child.takeBack()]
         if jobs and self._isReserved:
             # The one that is coming waits, and is next when this one has made its calls.
-            self._full, self.member = None, self._full
+            self._full, self.child = None, self._full
         return jobs
 
-    def weigh(self, member: Member) -> None:
+    def checkMemory(self, child: ChildProcess) -> None:
         """
         The child has ended a call, and is not given another one yet: it may have
         too much memory for that.
         """
-        if self._limits.maxMemory is not None and not member.held and self._hasTooMuch(member):
-            self.retire(member)
+        if self._limits.maxMemory is not None and not child.held and self._hasTooMuch(child):
+            self.retire(child)
 
-    def rest(self, member: Member) -> None:
+    def onIdle(self, child: ChildProcess) -> None:
         """
         The child holds nothing: it may be time for it to go.
         """
-        if member is self._full and not member.held:
+        if child is self._full and not child.held:
             self._full = None
-            if self._coming is None and self._hasRoom(member):
+            if self._coming is None and self._hasRoom(child):
                 # It was reserved, or gave one back in the moment before it began.
-                self.member = member
-                self._owner.seated(self)
-        self._seatNext()
-        if member.held or member.streams:
+                self.child = child
+                self._delegate.filled(self)
+        self._admitNext()
+        if child.held or child.streams:
             return
-        if member is not self.member:
-            if member is not self._coming:
-                member.finish()
+        if child is not self.child:
+            if child is not self._coming:
+                child.finish()
         elif self._limits.idleTimeout is not None and "idle" not in self._timers:
-            self._timers["idle"] = self._hub().callLater(
-                self._limits.idleTimeout, lambda: self._timedOut(member)
+            self._timers["idle"] = self._loop().callLater(
+                self._limits.idleTimeout, lambda: self._timedOut(child)
             )
 
-    def retire(self, member: Member) -> None:
+    def retire(self, child: ChildProcess) -> None:
         """
         The child takes no more calls, and goes when it has ended those that it has
         begun.
         """
-        if member in (self.member, self._full):
-            self.member = self._full = None
+        if child in (self.child, self._full):
+            self.child = self._full = None
             self._stopTimer("idle")
-            jobs = member.takeBack()
-            if not member.held and not member.streams:
-                member.finish()
+            jobs = child.takeBack()
+            if not child.held and not child.streams:
+                child.finish()
             if jobs:
-                self._owner.handedBack(self, jobs)
+                self._delegate.handedBack(self, jobs)
 
     def renew(self) -> None:
         """
         Have the child take no more calls, also if it would only later; it goes when it has
         ended those that it has begun.
         """
-        member = self._full if self.member is None else self.member
-        if member is not None:
-            self.retire(member)
+        child = self._full if self.child is None else self.child
+        if child is not None:
+            self.retire(child)
 
     def cancel(self) -> None:
         """
@@ -267,30 +267,30 @@ class Seat:
         Let all children go, and have no more. They hold nothing.
         """
         self._stopTimers()
-        self.member = self._coming = self._full = None
-        for member in self.members:
-            member.finish()
+        self.child = self._coming = self._full = None
+        for child in self.children:
+            child.finish()
 
     def crash(self, reason: str) -> None:
         """
-        End all children at once. The owner is told of each when it is gone.
+        End all children at once. The delegate is told of each when it is gone.
         """
         self._stopTimers()
-        self.member = self._coming = self._full = None
-        for member in self.members:
-            member.kill(reason)
+        self.child = self._coming = self._full = None
+        for child in self.children:
+            child.kill(reason)
 
-    # LifeOwner
+    # LifeDelegate
 
-    def up(self, member: Member) -> None:
+    def up(self, child: ChildProcess) -> None:
         """
         A child is set up and prepared.
         """
         self._backoff.succeeded()
         self._despair = ""
-        self._seatNext()
+        self._admitNext()
 
-    def unfit(self, member: Member, what: str, outcome: Raised) -> None:
+    def unfit(self, child: ChildProcess, what: str, outcome: Raised) -> None:
         """
         A child cannot prepare. Nor could another one, as far as can be told.
         """
@@ -301,30 +301,30 @@ class Seat:
                 "{name}: {reason}\n{trace}", name=self._name(), reason=reason, trace=outcome.trace
             )
         self._despair = reason
-        member.kill(reason)
-        self._owner.hopeless(self, reason)
+        child.kill(reason)
+        self._delegate.onGivenUp(self, reason)
 
-    def ended(self, member: Member, ending: Ending) -> None:
+    def ended(self, child: ChildProcess, ending: ExitReport) -> None:
         """
         A child is gone.
         """
-        del self._members[member]
-        falseStart = not member.isUp and member in (self.member, self._coming, self._full)
-        if member is self.member:
-            self.member = None
+        del self._children[child]
+        falseStart = not child.isUp and child in (self.child, self._coming, self._full)
+        if child is self.child:
+            self.child = None
             self._stopTimer("idle")
-        if not any(other.held for other in self._members):
+        if not any(other.held for other in self._children):
             self._stopTimer("memory")
-        if member is self._coming:
+        if child is self._coming:
             self._coming = None
-        if member is self._full:
+        if child is self._full:
             self._full = None
         if ending.isFailure:
             self.lost += 1
         if falseStart:
             self._falseStart(ending)
-        self._owner.vacated(self, ending)
-        self._seatNext()
+        self._delegate.exited(self, ending)
+        self._admitNext()
 
     # Within
 
@@ -332,7 +332,9 @@ class Seat:
         self._timers.pop("start", None)
         setup = Setup(self._largest, self.preparations)
         try:
-            member = Member(self._hub(), self._owner, self, setup, self._reader, spawn=self._spawn)
+            child = ChildProcess(
+                self._loop(), self._delegate, self, setup, self._reader, spawn=self._spawn
+            )
         except BaseException as error:
             # No room for another process, or somebody's preparations that cannot be
             # pickled, whatever that raises: it is not this call that must fail.
@@ -347,19 +349,19 @@ class Seat:
                 raise
             return
         self.started += 1
-        self._members[member] = None
+        self._children[child] = None
         # After a failure, nothing is given to one that may fail, too.
-        if member.accepts and not self._backoff.starts and not self._isBusy:
-            self._seat(member)
+        if child.accepts and not self._backoff.starts and not self._isBusy:
+            self._admit(child)
         else:
-            self._coming = member
+            self._coming = child
 
     @property
     def _isVacant(self) -> bool:
         """
         Whether there is no child, now or soon, that takes calls.
         """
-        isVacant = self.member is None and self._coming is None and "start" not in self._timers
+        isVacant = self.child is None and self._coming is None and "start" not in self._timers
         return isVacant and not self._isReserved
 
     @property
@@ -374,52 +376,52 @@ class Seat:
         """
         Whether a child makes calls, if only the last that it makes.
         """
-        return any(member.held for member in self._members)
+        return any(child.held for child in self._children)
 
-    def _seatNext(self) -> None:
+    def _admitNext(self) -> None:
         """
         Let the one that is coming take calls, when it is time: those before it have
         ended theirs, as calls are made one after the other.
         """
         coming = self._coming
-        if coming is not None and coming.isUp and self.member is None and not self._isBusy:
-            self._seat(coming)
+        if coming is not None and coming.isUp and self.child is None and not self._isBusy:
+            self._admit(coming)
 
-    def _hasRoom(self, member: Member) -> bool:
+    def _hasRoom(self, child: ChildProcess) -> bool:
         """
         Whether a child that is not to go may make more calls.
         """
         most = self._limits.maxTasks
-        return member.accepts and (most is None or member.made < most)
+        return child.accepts and (most is None or child.made < most)
 
-    def _hasTooMuch(self, member: Member) -> bool:
+    def _hasTooMuch(self, child: ChildProcess) -> bool:
         """
         Whether a child has more memory than it may have. A fresh one never has:
         another one would have as much.
         """
-        return member.made > 0 and self._limits.isSpent(0, member.resident)
+        return child.made > 0 and self._limits.isSpent(0, child.resident)
 
     def _sayHopeless(self) -> None:
         """
-        Tell the owner that there will be no child, but not within its call.
+        Tell the delegate that there will be no child, but not within its call.
         """
 
         def say() -> None:
             del self._timers["hopeless"]
             # A child may have come up since: then there is no reason to tell.
             if self._despair:
-                self._owner.hopeless(self, self._despair)
+                self._delegate.onGivenUp(self, self._despair)
 
         if "hopeless" not in self._timers:
-            self._timers["hopeless"] = self._hub().callLater(0, say)
+            self._timers["hopeless"] = self._loop().callLater(0, say)
 
-    def _seat(self, member: Member) -> None:
+    def _admit(self, child: ChildProcess) -> None:
         self._coming = None
-        self.member = member
-        self._owner.seated(self)
-        self.rest(member)
+        self.child = child
+        self._delegate.filled(self)
+        self.onIdle(child)
 
-    def _falseStart(self, ending: Ending) -> None:
+    def _falseStart(self, ending: ExitReport) -> None:
         """
         A child has ended before it was of use.
         """
@@ -437,27 +439,27 @@ class Seat:
         if self._backoff.isHopeless:
             self._despair = reason
         if self._despair:
-            self._owner.hopeless(self, self._despair)
+            self._delegate.onGivenUp(self, self._despair)
         else:
-            self._owner.failing(self, reason)
+            self._delegate.failing(self, reason)
 
-    def _timedOut(self, member: Member) -> None:
+    def _timedOut(self, child: ChildProcess) -> None:
         self._timers.pop("idle", None)
-        if member is self.member and not member.held and not member.streams:
-            self.retire(member)
+        if child is self.child and not child.held and not child.streams:
+            self.retire(child)
 
-    def _checkMemory(self) -> None:
+    def _checkBusy(self) -> None:
         self._timers.pop("memory", None)
-        busy = [member for member in self._members if member.held]
-        for member in busy:
-            resident = member.resident
+        busy = [child for child in self._children if child.held]
+        for child in busy:
+            resident = child.resident
             if self._limits.isExcessive(resident):
                 most = self._limits.maxMemory
-                member.kill(f"it used {resident:,} bytes of memory, where maxMemory is {most:,}")
+                child.kill(f"it used {resident:,} bytes of memory, where maxMemory is {most:,}")
             elif self._limits.isSpent(0, resident):
-                self.retire(member)
+                self.retire(child)
         if busy and "memory" not in self._timers:
-            self._timers["memory"] = self._hub().callLater(MEMORY_SECONDS, self._checkMemory)
+            self._timers["memory"] = self._loop().callLater(MEMORY_SECONDS, self._checkBusy)
 
     def _stopTimer(self, name: str) -> None:
         if name in self._timers:

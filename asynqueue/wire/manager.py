@@ -20,7 +20,7 @@ from asynqueue.checks import listOf
 from asynqueue.descriptors import holdStandard
 from asynqueue.errors import WireError
 from asynqueue.forks import tellForks
-from asynqueue.loops.adapters import Hub, hubOf
+from asynqueue.loops.adapters import LoopAdapter, adapterOf
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.wire.endpoints import clientEndpoint, forget, know
 from asynqueue.wire.keys import newKey, writeSecret
@@ -140,7 +140,7 @@ class ServerManager:
         self._grace = grace
         self._patience = patience
         self._reactor = checkedReactor(reactor)
-        self._hub: Hub | None = None
+        self._hub: LoopAdapter | None = None
         self._folder: _Folder | None = None
         self._key = newKey().strip()
         self._sockets = 0
@@ -239,7 +239,7 @@ class ServerManager:
         folder = self._private()
         reactor = theReactor(self._reactor)
         if self._hub is None:
-            self._hub = hubOf(reactor)
+            self._hub = adapterOf(reactor)
         arguments = [*self._arguments, "--niceness", str(niceness)]
         arguments += ["--key-file", str(folder.path / "key")]
         arguments += ["--", "stdio:" if stdio else description]

@@ -26,7 +26,7 @@ from twisted.logger import Logger
 
 from asynqueue.descriptors import holdStandard
 from asynqueue.errors import ForkError, WorkerLostError
-from asynqueue.loops.adapters import Hub
+from asynqueue.loops.adapters import LoopAdapter
 from asynqueue.processes.groups import killGroup, reap
 from asynqueue.processes.passing import Errors
 from asynqueue.timers import Timer
@@ -62,7 +62,7 @@ class SpawnedServer:
         description: str,
         arguments: Sequence[str],
         stdio: bool,
-        hub: Hub,
+        hub: LoopAdapter,
         reactor: Any,
         ended: Callable[[SpawnedServer], None],
     ) -> None:

@@ -3,7 +3,7 @@ A worker with a process of its own.
 
 ::
 
-    run ─▶ Member.call ─▶ frames ─▶ child: one call after the other
+    run ─▶ ChildProcess.call ─▶ frames ─▶ child: one call after the other
     end of tasks, ready ◀─ returned, raised, iterating, collected ◀─┘
     WorkerLost for what was begun, the rest given back ◀─ ended, and a new child
 """
@@ -34,14 +34,14 @@ from asynqueue.interfaces import (
     ISlottedWorker,
     ITask,
 )
-from asynqueue.loops.adapters import Hub, hubOf
+from asynqueue.loops.adapters import LoopAdapter, adapterOf
 from asynqueue.outcome import Raised, describeCall
-from asynqueue.processes.iterators import MemberSource
+from asynqueue.processes.iterators import ChildIterator
 from asynqueue.processes.limits import Limits
-from asynqueue.processes.process import Member
-from asynqueue.processes.roles import CallTuple, Ending
+from asynqueue.processes.process import ChildProcess
+from asynqueue.processes.roles import CallTuple, ExitReport
 from asynqueue.processes.spawn import Spawned
-from asynqueue.processes.supervisor import Seat
+from asynqueue.processes.supervisor import Supervisor
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.workers.delivery import Deliveries
@@ -163,14 +163,14 @@ class ProcessWorker:
         self._raw = raw
         self._grace = grace
         self._reactor = checkedReactor(reactor)
-        self._hub: Hub | None = None
+        self._loop: LoopAdapter | None = None
         # What prepares each child, before what updates add.
         self._initial: list[CallTuple] = (
             [] if initializer is None else [(initializer, tuple(listOf(initargs, "initargs")), {})]
         )
-        self._newSeat: Callable[[], Seat] = lambda: Seat(
+        self._newSupervisor: Callable[[], Supervisor] = lambda: Supervisor(
             self,
-            self._theHub,
+            self._theLoop,
             Limits(maxTasks, maxMemory, idleTimeout),
             list(self._initial),
             largest,
@@ -178,9 +178,9 @@ class ProcessWorker:
             spawn=spawn,
             now=now,
         )
-        self._seat = self._newSeat()
+        self._supervisor = self._newSupervisor()
         # Those whose children were killed, and are not all gone.
-        self._crashed: dict[Seat, None] = {}
+        self._crashed: dict[Supervisor, None] = {}
         self._life = _Life.SERVING
         # The tasks that wait for a child ...
         self._waiting: dict[ITask, None] = {}
@@ -196,19 +196,19 @@ class ProcessWorker:
         self._iterators = HeldIterators(
             self._sources,
             lambda: self._name,
-            lambda seconds, f: self._theHub().callLater(seconds, f),
+            lambda seconds, f: self._theLoop().callLater(seconds, f),
             self._checkStopped,
             self._endSource,
         )
         self._stopped = Waiters()
         self._gone = Waiters()
         self._staleCheck = StaleCheck(
-            lambda seconds, f: self._theHub().callLater(seconds, f),
+            lambda seconds, f: self._theLoop().callLater(seconds, f),
             lambda: len(self._held) > 1,
             # This program may have been too busy to hear of an end, or of a beginning.
-            lambda: (self._ended, self._seat.progress),
+            lambda: (self._ended, self._supervisor.progress),
             self._goStale,
-            lambda: self._seat.mayBeEnding or self._seat.hasNews,
+            lambda: self._supervisor.mayBeEnding or self._supervisor.hasNews,
         )
         self._stalled = False
         self._ended = 0
@@ -226,10 +226,10 @@ class ProcessWorker:
         self._life = _Life.SERVING
         self._stalled = False
         self._fault.stop()
-        if self._seat in self._crashed:
-            before, self._seat = self._seat, self._newSeat()
-            self._seat.started, self._seat.lost = before.started, before.lost
-        self._seat.preparations[:] = self._initial
+        if self._supervisor in self._crashed:
+            before, self._supervisor = self._supervisor, self._newSupervisor()
+            self._supervisor.started, self._supervisor.lost = before.started, before.lost
+        self._supervisor.preparations[:] = self._initial
 
     def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
         self._returner = callableObject
@@ -246,15 +246,15 @@ class ProcessWorker:
             self._ready = Deferred()
             return self._ready
         held[task] = 0
-        member = self._seat.member
+        child = self._supervisor.child
         if task.options.doNext and (
             self._waiting or len(held) * self._window.mean > _SHORT_SECONDS
         ):
             self._giveFirst(task)
-        elif member is None or task.tries:
+        elif child is None or task.tries:
             self._lineUp((task,))
         else:
-            self._give(member, task)
+            self._give(child, task)
         if not self._staleCheck.isRunning and len(held) > 1:
             self._staleCheck.start()
         if len(held) < self._window.size:
@@ -286,9 +286,9 @@ class ProcessWorker:
         self._held.clear()
         self._life = _Life.CRASHED
         self._stopTimers()
-        if self._seat.members:
-            self._crashed[self._seat] = None
-        self._seat.crash("its worker crashed")
+        if self._supervisor.children:
+            self._crashed[self._supervisor] = None
+        self._supervisor.crash("its worker crashed")
         self._stopped.fire()
         return left
 
@@ -309,17 +309,17 @@ class ProcessWorker:
         number = self._held.get(task)
         if number is None:
             return
-        member = self._holderOf(number, task)
-        if member is None:
+        child = self._holderOf(number, task)
+        if child is None:
             self._waiting.pop(task, None)
             del self._held[task]
-        elif member.hasBegun(number):
-            member.end(number, self._grace, _CANCELLED)
+        elif child.hasBegun(number):
+            child.end(number, self._grace, _CANCELLED)
         else:
             others = [other for other in self._unbegun() if other is not task]
             if task in self._held:
                 # It began in this moment.
-                member.end(number, self._grace, _CANCELLED)
+                child.end(number, self._grace, _CANCELLED)
             self._handBack(others)
         self._checkReady()
         self._checkStopped()
@@ -339,28 +339,28 @@ class ProcessWorker:
         The process IDs of the children that live now: one, while none is being
         replaced.
         """
-        return [member.pid for member in self._seat.members]
+        return [child.pid for child in self._supervisor.children]
 
     def memUsage(self) -> int:
         """
         The memory of the child in kB; 0 while there is none.
         """
-        return sum(member.resident for member in self._seat.members) >> 10
+        return sum(child.resident for child in self._supervisor.children) >> 10
 
     def stats(self) -> ProcessStatistics:
         """
         Return what it has done by now. The seconds of a task are counted when its
         Deferred fires.
         """
-        for member in self._seat.members:
-            self._measure(member)
+        for child in self._supervisor.children:
+            self._measure(child)
         return ProcessStatistics(
             tuple(self.pids),
             self._ended,
             self._seconds,
             self._window.mean,
-            self._seat.started,
-            self._seat.lost,
+            self._supervisor.started,
+            self._supervisor.lost,
             self.memUsage(),
         )
 
@@ -369,11 +369,11 @@ class ProcessWorker:
         Start the child before there is a task for it.
         """
         if self._life is _Life.SERVING:
-            self._seat.fill()
+            self._supervisor.fill()
 
-    # CallOwner
+    # CallDelegate
 
-    def returned(self, member: Member, job: Any, value: Any) -> None:
+    def returned(self, child: ChildProcess, job: Any, value: Any) -> None:
         """
         End a task with its value. A hot path.
         """
@@ -381,10 +381,10 @@ class ProcessWorker:
             del self._held[job]
             self._ended += 1
             if job.lasting:
-                self._seat.preparations.append(job.callTuple)
+                self._supervisor.preparations.append(job.callTuple)
             job.callback(value)
 
-    def raised(self, member: Member, job: Any, outcome: Raised) -> None:
+    def raised(self, child: ChildProcess, job: Any, outcome: Raised) -> None:
         """
         End a task with its failure.
         """
@@ -393,7 +393,7 @@ class ProcessWorker:
             self._ended += 1
             job.errback(failureOf(outcome))
 
-    def iterating(self, member: Member, job: Any, source: MemberSource, text: str) -> None:
+    def iterating(self, child: ChildProcess, job: Any, source: ChildIterator, text: str) -> None:
         """
         End a task with the items of an iterator.
         """
@@ -403,36 +403,36 @@ class ProcessWorker:
             self._ended += 1
             self._deliveries.begin(job, source, text, source.window)
 
-    def givenBack(self, member: Member, job: Any) -> None:
+    def givenBack(self, child: ChildProcess, job: Any) -> None:
         """
         It was about to begin, and did not.
         """
         self._handBack([job])
 
-    def collected(self, member: Member) -> None:
+    def onBatchRead(self, child: ChildProcess) -> None:
         """
         What has ended is known: take more. A hot path.
         """
-        self._measure(member)
-        held = member.held
+        self._measure(child)
+        held = child.held
         if held:
             first = next(iter(held.values()))
             if first.watched:
                 first.begin()
-        if self._seat.isLimited:
-            self._seat.weigh(member)
+        if self._supervisor.isLimited:
+            self._supervisor.checkMemory(child)
         self._checkReady()
         if not held and (
-            self._seat.isLimited
-            or member is not self._seat.member
+            self._supervisor.isLimited
+            or child is not self._supervisor.child
             or self._life is not _Life.SERVING
         ):
-            self._seat.rest(member)
+            self._supervisor.onIdle(child)
             self._checkStopped()
 
-    # SeatOwner
+    # SupervisorDelegate
 
-    def seated(self, seat: Seat) -> None:
+    def filled(self, supervisor: Supervisor) -> None:
         """
         There is a child for those that wait.
         """
@@ -440,13 +440,13 @@ class ProcessWorker:
         self._lineUp(waiting)
         self._fault.end()
 
-    def vacated(self, seat: Seat, ending: Ending) -> None:
+    def exited(self, supervisor: Supervisor, ending: ExitReport) -> None:
         """
         A child is gone: settle what it leaves.
         """
-        if seat in self._crashed:
-            if not seat.members:
-                del self._crashed[seat]
+        if supervisor in self._crashed:
+            if not supervisor.children:
+                del self._crashed[supervisor]
                 if not self._crashed:
                     self._gone.fire()
             return
@@ -456,17 +456,17 @@ class ProcessWorker:
                 task.errback(Failure(ending.lost(describeCall(*task.callTuple))))
         self._handBack(self._triedAgain(ending))
         if self._waiting:
-            seat.fill()
+            supervisor.fill()
         self._checkReady()
         self._checkStopped()
 
-    def handedBack(self, seat: Seat, jobs: Sequence[Any]) -> None:
+    def handedBack(self, supervisor: Supervisor, jobs: Sequence[Any]) -> None:
         """
         The child takes no more.
         """
         self._handBack(jobs)
 
-    def hopeless(self, seat: Seat, reason: str) -> None:
+    def onGivenUp(self, supervisor: Supervisor, reason: str) -> None:
         """
         Nobody shall wait any longer.
         """
@@ -480,7 +480,7 @@ class ProcessWorker:
         self._checkReady()
         self._checkStopped()
 
-    def failing(self, seat: Seat, reason: str) -> None:
+    def failing(self, supervisor: Supervisor, reason: str) -> None:
         """
         Others shall have what waits, until there is a child.
         """
@@ -497,7 +497,7 @@ class ProcessWorker:
         waiting, self._waiting = self._waiting, {}
         for task in waiting:
             self._held.pop(task, None)
-        self._seat.retry()
+        self._supervisor.retry()
         self._fault.tell(reason, [task for task in waiting if not task.ended], isHopeless)
         self._checkReady()
         self._checkStopped()
@@ -505,29 +505,29 @@ class ProcessWorker:
 
     # Tasks
 
-    def _give(self, member: Member, task: ITask) -> None:
+    def _give(self, child: ChildProcess, task: ITask) -> None:
         """
         Have the child make the call of a task. A hot path.
         """
         f, args, kw = task.callTuple
         raw = task.options.raw
-        if task.watched and not member.held and member.isUp:
+        if task.watched and not child.held and child.isUp:
             task.begin()
         try:
-            self._held[task] = member.call(task, f, args, kw, self._raw if raw is None else raw)
+            self._held[task] = child.call(task, f, args, kw, self._raw if raw is None else raw)
         except BaseException as error:
             # Somebody's objects: whatever their pickling raises. A worker does not
             # end a task within run(): chains of calls would recurse.
-            self._theHub().callLater(0, partial(self._cannotSend, task, error))
+            self._theLoop().callLater(0, partial(self._cannotSend, task, error))
         else:
-            if self._seat.isLimited:
-                self._seat.given(member)
+            if self._supervisor.isLimited:
+                self._supervisor.given(child)
 
     def _giveFirst(self, task: ITask) -> None:
         """
         Have the call of a task made before those that have not begun.
         """
-        others = self._seat.takeBack(reserved=False)
+        others = self._supervisor.takeBack(reserved=False)
         others += (other for other in self._waiting if other is not task)
         self._waiting.clear()
         urgent = [other for other in others if other.options.doNext]
@@ -539,22 +539,22 @@ class ProcessWorker:
         Give tasks to a child while one takes them; the others wait until one does. What may
         have ended a child has the next one for itself.
         """
-        seat = self._seat
+        supervisor = self._supervisor
         for task in tasks:
-            if task.tries and seat.member is not None and seat.member.held:
-                seat.reserve()
-            member = seat.member
-            if member is None:
+            if task.tries and supervisor.child is not None and supervisor.child.held:
+                supervisor.reserve()
+            child = supervisor.child
+            if child is None:
                 self._held[task] = 0
                 self._waiting[task] = None
                 continue
-            self._give(member, task)
-            if task.tries and member.held:
-                seat.reserve()
+            self._give(child, task)
+            if task.tries and child.held:
+                supervisor.reserve()
         if self._waiting:
-            seat.fill()
+            supervisor.fill()
 
-    def _triedAgain(self, ending: Ending) -> list[ITask]:
+    def _triedAgain(self, ending: ExitReport) -> list[ITask]:
         """
         Those that a child had not begun, without one that nobody is to try any more.
         """
@@ -573,20 +573,20 @@ class ProcessWorker:
             self._checkReady()
             self._checkStopped()
 
-    def _holderOf(self, number: int, task: ITask) -> Member | None:
+    def _holderOf(self, number: int, task: ITask) -> ChildProcess | None:
         """
         The child that has the call of a task, if one has.
         """
-        for member in self._seat.members:
-            if member.held.get(number) is task:
-                return member
+        for child in self._supervisor.children:
+            if child.held.get(number) is task:
+                return child
         return None
 
     def _unbegun(self) -> list[ITask]:
         """
         Take back what has surely not begun.
         """
-        tasks = self._seat.takeBack()
+        tasks = self._supervisor.takeBack()
         tasks += self._waiting
         self._waiting.clear()
         for task in tasks:
@@ -605,11 +605,11 @@ class ProcessWorker:
             return
         self._lineUp(tasks)
 
-    def _measure(self, member: Member) -> None:
+    def _measure(self, child: ChildProcess) -> None:
         """
         Take in how long the latest calls of a child ran. A hot path.
         """
-        tasks, seconds = member.measure()
+        tasks, seconds = child.measure()
         if tasks:
             self._stalled = False
             self._seconds += seconds
@@ -638,10 +638,10 @@ class ProcessWorker:
     def _name(self) -> str:
         return f"{type(self).__name__} {self.ID}"
 
-    def _theHub(self) -> Hub:
-        if self._hub is None:
-            self._hub = hubOf(theReactor(self._reactor))
-        return self._hub
+    def _theLoop(self) -> LoopAdapter:
+        if self._loop is None:
+            self._loop = adapterOf(theReactor(self._reactor))
+        return self._loop
 
     def _checkStopped(self) -> None:
         """
@@ -651,25 +651,25 @@ class ProcessWorker:
             return
         if self._iterators.wait("it stops"):
             return
-        self._seat.finish()
-        if not self._seat.members:
+        self._supervisor.finish()
+        if not self._supervisor.children:
             self._stopTimers()
             self._stopped.fire()
 
-    def _sources(self) -> list[MemberSource]:
-        return [source for member in self._seat.members for source in member.streams.values()]
+    def _sources(self) -> list[ChildIterator]:
+        return [source for child in self._supervisor.children for source in child.streams.values()]
 
-    def _endSource(self, source: MemberSource) -> None:
+    def _endSource(self, source: ChildIterator) -> None:
         """
         Have the child end an iterator that it does not come to close. It may be in the code
         of another one: if that is read, it is waited for.
         """
-        for member in self._seat.members:
-            streams = list(member.streams.items())
+        for child in self._supervisor.children:
+            streams = list(child.streams.items())
             isRead = any(other.sink is not None for _, other in streams)
             for number, other in streams:
                 if other is source and not isRead:
-                    member.end(number, self._grace, "an iterator that nobody reads")
+                    child.end(number, self._grace, "an iterator that nobody reads")
 
     def _stopTimers(self) -> None:
         self._iterators.stop()

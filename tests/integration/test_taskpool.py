@@ -1453,7 +1453,7 @@ class BreakablePool(ThreadedPool):
         def fail() -> None:
             raise error
 
-        self._board.callFromThread(fail)
+        self._loop.callFromThread(fail)
 
 
 class BreakableTaskPool(TaskPool):
