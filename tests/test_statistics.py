@@ -16,6 +16,7 @@ from asynqueue.scheduling.options import CallOptions
 from asynqueue.scheduling.statistics import FlowStatistics, WorkerStatistics
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.testing import MemoryPrefetcher, MemoryQueue, MemoryWorker
+from asynqueue.wire.remote import RemoteWorker
 from tests.doubles import Heard
 
 
@@ -244,3 +245,11 @@ def test_snapshotsAreForPrograms() -> None:
         "later": 1,
     }
     queue.shutdown()
+
+
+def test_workerWithoutConnectionIsDisconnected() -> None:
+    """
+    A worker over a wire tells that it has no connection.
+    """
+    told = RemoteWorker("crew1", reactor=Clock()).statistics()
+    assert (told.state, told.connected, told.host) == ("disconnected", False, "crew1")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import Clock
@@ -383,10 +384,33 @@ class Wrong(Stepped):
         super().crash()
 
 
+class Unreadable(Stepped):
+    """
+    Tells how it stands in a way that no program can read.
+    """
+
+    def statistics(self) -> Any:
+        return evolve(super().statistics(), fault=object())
+
+
+class Talkative(Stepped):
+    """
+    Names its state by a sentence.
+    """
+
+    def statistics(self) -> Any:
+        return evolve(super().statistics(), state="ends what it has")
+
+
 @ensureDeferred
 @pytest.mark.parametrize(
     ("faulty", "check"),
-    [(Silent, "becomesReady"), (Wrong, "crashReturnsTheUndone")],
+    [
+        (Silent, "becomesReady"),
+        (Wrong, "crashReturnsTheUndone"),
+        (Unreadable, "tellsHowItStands"),
+        (Talkative, "tellsHowItStands"),
+    ],
 )
 async def test_suiteFindsFaults(faulty: Any, check: str) -> None:
     """

@@ -354,6 +354,23 @@ def test_aCallGivenAgainBeforeItsFirstEndIsHeardOf() -> None:
     assert resultOf(task.d) == 7
 
 
+def test_brokenIsTold() -> None:
+    """
+    The statistics of a worker whose executor has broken name the state, and the reason.
+    """
+    executor, clock, task = ManualExecutor(), Turns(), MemoryTask(int)
+    worker = ExecutorWorker(executor, reactor=clock)
+    worker.run(task)
+    assert worker.statistics().held == 1
+    with readingLogs():
+        executor.fail(BrokenExecutor("a process died"))
+        clock.advance(0)
+    assert isinstance(errorOf(task.d), WorkerLost)
+    told = worker.statistics()
+    assert (told.state, told.held, told.ended) == ("broken", 0, 1)
+    assert "a process died" in told.fault
+
+
 def test_broken() -> None:
     """
     What is in the hands of an executor that breaks is lost, or tried again; the

@@ -604,6 +604,20 @@ def test_withoutAThreadOthersHaveTheCalls(clock: ThreadClock) -> None:
     clock.turnUntil(lambda: ended.results)
 
 
+def test_withoutAThreadItIsFailing(clock: ThreadClock) -> None:
+    """
+    The statistics of a worker whose thread cannot be started name the state, and the reason.
+    """
+    worker = ThreadWorker(reactor=clock, start=Room().start)
+    queue = TaskQueue(worker, reactor=clock)
+    with readingLogs():
+        queue.call(abs, -1)
+    told = worker.statistics()
+    assert (told.state, told.slots, told.held, told.threads) == ("failing", 1, 0, 0)
+    assert "can't start new thread" in told.fault
+    worker.crash()
+
+
 def test_withoutHopeOfAThread(clock: ThreadClock) -> None:
     """
     After half a minute calls that no other worker may run fail, and say why; without a queue

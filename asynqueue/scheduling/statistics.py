@@ -7,14 +7,14 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
-from attrs import asdict, frozen
+from attrs import field, frozen
 from twisted.internet.defer import Deferred
 
-from asynqueue.outcome import shortRepr
 from asynqueue.scheduling.flows import FAIR, LAST, NEXT, Flow
 from asynqueue.scheduling.lifecycle import Lifecycle
 from asynqueue.scheduling.options import REMOTE_SERIES
 from asynqueue.scheduling.records import WorkerRecord, WorkerState
+from asynqueue.scheduling.snapshots import Snapshot
 from asynqueue.scheduling.task import BEGUN, ENDED, Task, TaskDeferred
 
 # So many of the workers that dial are named where a task waits for one.
@@ -23,39 +23,8 @@ _MOST_DIALING = 3
 _BAND_NAMES = {NEXT: "doNext", FAIR: "fair", LAST: "doLast"}
 
 
-def inWords(series: Hashable) -> str | None:
-    """
-    Name a series in a text that a program may read: a string as it is, C{None} as it is,
-    anything else as Python shows it.
-    """
-    return series if series is None or isinstance(series, str) else shortRepr(series)
-
-
-def _plain(snapshot: Any, attribute: Any, value: Any) -> Any:
-    if attribute is None or attribute.name != "series":
-        return list(value) if isinstance(value, tuple) else value
-    if isinstance(snapshot, WorkerStatistics):
-        return sorted(str(inWords(series)) for series in value)
-    return inWords(value)
-
-
-class _Snapshot:
-    """
-    How something stands at one moment.
-    """
-
-    __slots__ = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """
-        Return the same for JSON: dicts, lists, strings, numbers, and series in words.
-        """
-        snapshot: Any = self
-        return asdict(snapshot, value_serializer=_plain)
-
-
 @frozen
-class FlowStatistics(_Snapshot):
+class FlowStatistics(Snapshot):
     """
     How a flow stands.
 
@@ -74,7 +43,7 @@ class FlowStatistics(_Snapshot):
 
 
 @frozen
-class WorkerStatistics(_Snapshot):
+class WorkerStatistics(Snapshot):
     """
     How a worker stands.
 
@@ -90,7 +59,7 @@ class WorkerStatistics(_Snapshot):
 
     ID: int
     kind: str
-    series: frozenset[Hashable]
+    series: frozenset[Hashable] = field(metadata={"many": True})
     state: str
     running: int
     done: int
@@ -99,7 +68,7 @@ class WorkerStatistics(_Snapshot):
 
 
 @frozen
-class QueueStatistics(_Snapshot):
+class QueueStatistics(Snapshot):
     """
     How a queue stands at one moment.
 

@@ -5,6 +5,7 @@ What L{IWorker<asynqueue.interfaces.IWorker>} promises, as checks for any worker
 from __future__ import annotations
 
 import gc
+import json
 import os
 import threading
 import traceback
@@ -397,6 +398,45 @@ async def crashOfTheUnused(trial: Trial) -> None:
     crash() of a worker that never had a task returns an empty list.
     """
     _expect(trial.worker().crash(), [], "what crash() returned")
+
+
+@_check()
+async def tellsHowItStands(trial: Trial) -> None:
+    """
+    A worker that has statistics() can be asked for them in every state. They name the state
+    by a word, and go into JSON as a dict.
+    """
+    worker, gate = trial.worker(), trial.gate()
+    if getattr(worker, "statistics", None) is None:
+        return
+    _standing(worker, "when it was new", 0)
+    task = await trial.occupyBare(worker, gate)
+    _standing(worker, "while it had a task", 1)
+    stopped = worker.stop()
+    state = _standing(worker, "while it stopped", 1)["state"]
+    _expect(state, "stopping", "the state while it stopped")
+    gate.open()
+    await task.d
+    await stopped
+    _expect(_standing(worker, "when it had stopped", 0)["state"], "stopped", "the state then")
+    worker.crash()
+    _expect(_standing(worker, "after a crash", 0)["state"], "crashed", "the state then")
+
+
+def _standing(worker: Any, when: str, held: int) -> dict[str, Any]:
+    """
+    Return what a worker tells of itself, if a program can read it.
+    """
+    told: dict[str, Any] = worker.statistics().as_dict()
+    try:
+        again = json.loads(json.dumps(told, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"{when}, as_dict() could not go into JSON: {error}") from error
+    _expect(again, told, f"what comes out of JSON {when}")
+    state = told.get("state")
+    _require(isinstance(state, str) and state.isidentifier(), f"{when}, the state was {state!r}")
+    _expect(told.get("held"), held, f"the number of tasks that it held {when}")
+    return told
 
 
 @_check()

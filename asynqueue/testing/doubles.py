@@ -27,8 +27,10 @@ from asynqueue.interfaces import (
 from asynqueue.iteration.sources import IteratorSource
 from asynqueue.outcome import describeCall
 from asynqueue.scheduling.options import DEFAULT, CallOptions, seriesOf
+from asynqueue.scheduling.snapshots import WorkerSnapshot
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.workers.delivery import Deliveries
+from asynqueue.workers.standing import stateOf
 from asynqueue.workers.waiters import Waiters
 
 _WINDOW = 2
@@ -130,9 +132,12 @@ class MemoryWorker:
         self._deliveries = Deliveries(self._checkStopped)
         self._ready: Deferred[None] | None = None
         self._stopped = Waiters()
+        self._life = "serving"
+        self._ended = 0
         self._resignator: Callable[[], None] | None = None
 
     def setResignator(self, callableObject: Callable[[], None]) -> None:
+        self._life = "serving"
         self._resignator = callableObject
 
     def run(self, task: ITask) -> Deferred[None]:
@@ -149,15 +154,29 @@ class MemoryWorker:
 
     def stop(self) -> Deferred[None]:
         d = self._stopped.wait()
+        self._life = "stopping"
         self._checkStopped()
         return d
 
     def crash(self) -> list[ITask]:
+        self._life = "crashed"
         tasks, self.tasks = self.tasks, []
         tasks += self._deliveries.crash()
         self._running.clear()
         self._checkStopped()
         return [task for task in tasks if not task.ended]
+
+    def statistics(self) -> WorkerSnapshot:
+        """
+        Return how it stands.
+        """
+        return WorkerSnapshot(
+            state=stateOf(self._life, self._stopped),
+            slots=self._window,
+            held=len(self.tasks),
+            ended=self._ended,
+            fault="",
+        )
 
     # What the test says
 
@@ -211,6 +230,7 @@ class MemoryWorker:
         @raise ValueError: the worker does not hold the task.
         """
         self.tasks.remove(task)
+        self._ended += 1
         if task in self._running:
             self._running.remove(task)
         end()

@@ -47,6 +47,7 @@ from asynqueue.interfaces import (
 from asynqueue.outcome import cannotDecode, describeCall
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
+from asynqueue.scheduling.snapshots import WorkerSnapshot
 from asynqueue.timers import Timer, later
 from asynqueue.wire.calls import Calls
 from asynqueue.wire.codecs import codecNamed
@@ -59,6 +60,7 @@ from asynqueue.wire.sources import FarSource
 from asynqueue.workers.failing import Fault
 from asynqueue.workers.held import HeldIterators
 from asynqueue.workers.roundtrip import MOST, RoundTripWindow
+from asynqueue.workers.standing import stateOf
 from asynqueue.workers.waiters import Waiters
 
 _log = Logger()
@@ -87,22 +89,20 @@ _READY: Deferred[None] = succeed(None)
 
 
 class _Life(Enum):
-    SERVING = "serves"
-    STOPPING = "ends what it has"
-    CRASHED = "is gone"
+    SERVING = "serving"
+    STOPPING = "stopping"
+    CRASHED = "crashed"
 
 
 @frozen
-class RemoteStatistics:
+class RemoteStatistics(WorkerSnapshot):
     """
-    What a worker over a connection has done, and how the connection is.
+    How a worker over a connection stands, what it has done, and how the connection is. Its
+    slots are the calls that the host says that it runs at once.
 
     @ivar host: who is at the other end, in words.
     @ivar connected: whether there is a connection.
-    @ivar slots: how many calls the host says that it runs at once.
     @ivar window: how many calls may be with it now.
-    @ivar held: how many are.
-    @ivar ended: how many calls have ended.
     @ivar rate: how many ended per second, when that was measured last.
     @ivar rtt: the least round trip in seconds; 0 if it is not known.
     @ivar connections: how many connections it has had.
@@ -110,10 +110,7 @@ class RemoteStatistics:
 
     host: str
     connected: bool
-    slots: int
     window: int
-    held: int
-    ended: int
     rate: float
     rtt: float
     connections: int
@@ -327,18 +324,23 @@ class RemoteWorker:
 
     def statistics(self) -> RemoteStatistics:
         """
-        What it has done by now.
+        Return how it stands, and what it has done.
         """
+        state = stateOf(self._life.value, self._stopped, self._fault)
+        if state == "serving" and self._far is None:
+            state = "disconnected"
         return RemoteStatistics(
-            self.host,
-            self._far is not None,
-            self._window.slots,
-            self._window.size,
-            len(self._held),
-            self._ended,
-            self._window.rate,
-            self._rtt(),
-            self._connections,
+            state=state,
+            slots=self._window.slots,
+            held=len(self._held),
+            ended=self._ended,
+            fault=self._fault.reason,
+            host=self.host,
+            connected=self._far is not None,
+            window=self._window.size,
+            rate=self._window.rate,
+            rtt=self._rtt(),
+            connections=self._connections,
         )
 
     # ConnectionOwner

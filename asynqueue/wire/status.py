@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 import asynqueue
-from asynqueue.scheduling.statistics import inWords
+from asynqueue.scheduling.snapshots import inWords
 from asynqueue.taskqueue import TaskQueue
 
 STATUS = "asynqueue:status"

@@ -22,8 +22,10 @@ from asynqueue.interfaces import ICancellingWorker, ISlottedWorker, ITask
 from asynqueue.iteration.sources import IteratorSource
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
+from asynqueue.scheduling.snapshots import WorkerSnapshot
 from asynqueue.timers import later
 from asynqueue.workers.delivery import Deliveries
+from asynqueue.workers.standing import stateOf
 from asynqueue.workers.waiters import Waiters
 
 # The reactor has a turn after so many seconds of functions that end at once.
@@ -34,9 +36,9 @@ _WINDOW = 2
 
 
 class _Life(Enum):
-    SERVING = "serves"
-    STOPPING = "ends what it has"
-    CRASHED = "is gone"
+    SERVING = "serving"
+    STOPPING = "stopping"
+    CRASHED = "crashed"
 
 
 # By names, for each task: see L{asynqueue.outcome.ITERATOR}.
@@ -84,6 +86,7 @@ class AsyncWorker:
         self._turn: Any = None
         self._ready: Deferred[None] | None = None
         self._stopped = Waiters()
+        self._ended = 0
 
     @property
     def slots(self) -> int:
@@ -195,6 +198,7 @@ class AsyncWorker:
         """
         if task in self._runs:
             del self._runs[task]
+            self._ended += 1
             # Not of the result: somebody's __class__ may raise.
             if issubclass(type(result), Failure):
                 task.errback(result)
@@ -216,3 +220,15 @@ class AsyncWorker:
             return
         if not self._runs and not self._waiting and not self._deliveries:
             self._stopped.fire()
+
+    def statistics(self) -> WorkerSnapshot:
+        """
+        Return how it stands.
+        """
+        return WorkerSnapshot(
+            state=stateOf(self._life.value, self._stopped),
+            slots=self._concurrent,
+            held=len(self._waiting) + len(self._runs),
+            ended=self._ended,
+            fault="",
+        )

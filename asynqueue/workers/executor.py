@@ -44,10 +44,12 @@ from asynqueue.outcome import (
 from asynqueue.program import ELSEWHERE, keptElsewhere
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
+from asynqueue.scheduling.snapshots import WorkerSnapshot
 from asynqueue.workers.failing import RetriedFault
 from asynqueue.workers.iterators import ThreadIterators
 from asynqueue.workers.outbox import Begun, Outbox
 from asynqueue.workers.refusals import isFinal, isWithdrawn
+from asynqueue.workers.standing import stateOf
 from asynqueue.workers.steps import Close, Step, ThreadSource
 from asynqueue.workers.waiters import Waiters
 
@@ -58,10 +60,10 @@ _UNKNOWN = 1
 
 
 class _Life(Enum):
-    SERVING = "serves"
-    BROKEN = "waits to be let go"
-    STOPPING = "ends what it has"
-    CRASHED = "is gone"
+    SERVING = "serving"
+    BROKEN = "broken"
+    STOPPING = "stopping"
+    CRASHED = "crashed"
 
 
 def executorWorkers(executor: Executor) -> int:
@@ -213,6 +215,7 @@ class ExecutorWorker:
         self._notBegun: list[ITask] = []
         self._ready: Deferred[None] | None = None
         self._stopped = Waiters()
+        self._ended = 0
         self._resignator: Callable[[], None] | None = None
         self._returner: Callable[[Sequence[ITask]], None] | None = None
         self._process = os.getpid()
@@ -467,6 +470,7 @@ class ExecutorWorker:
                 self._noteLoss("its executor cancelled a call: somebody has shut it down")
                 self._resign()
             return
+        self._ended += 1
         error = future.exception()
         if error is None:
             self._end(task, future.result())
@@ -520,3 +524,15 @@ class ExecutorWorker:
 
     def _theReactor(self) -> Any:
         return theReactor(self._reactor)
+
+    def statistics(self) -> WorkerSnapshot:
+        """
+        Return how it stands.
+        """
+        return WorkerSnapshot(
+            state=stateOf(self._life.value, self._stopped, self._fault),
+            slots=self.slots,
+            held=len(self._futures) + len(self._inherited),
+            ended=self._ended,
+            fault=self.loss or self._fault.reason,
+        )

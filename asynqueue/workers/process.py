@@ -44,10 +44,12 @@ from asynqueue.processes.spawn import Spawned
 from asynqueue.processes.supervisor import Supervisor
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
+from asynqueue.scheduling.snapshots import WorkerSnapshot
 from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.failing import Fault
 from asynqueue.workers.held import HeldIterators
 from asynqueue.workers.stale import StaleCheck
+from asynqueue.workers.standing import stateOf
 from asynqueue.workers.waiters import Waiters
 from asynqueue.workers.window import Window
 
@@ -64,19 +66,18 @@ _READY: Deferred[None] = succeed(None)
 
 
 class _Life(Enum):
-    SERVING = "serves"
-    STOPPING = "ends what it has"
-    CRASHED = "is gone"
+    SERVING = "serving"
+    STOPPING = "stopping"
+    CRASHED = "crashed"
 
 
 @frozen
-class ProcessStatistics:
+class ProcessStatistics(WorkerSnapshot):
     """
-    What a process worker has done.
+    How a process worker stands, and what it has done.
 
     @ivar pids: the process IDs of its children that live now.
-    @ivar tasks: how many calls its children have ended.
-    @ivar seconds: how long these ran, all together.
+    @ivar seconds: how long the tasks that have ended ran, all together.
     @ivar mean: the mean seconds of the latest.
     @ivar started: how many children it has started.
     @ivar lost: how many of them died of themselves.
@@ -84,12 +85,18 @@ class ProcessStatistics:
     """
 
     pids: tuple[int, ...]
-    tasks: int
     seconds: float
     mean: float
     started: int
     lost: int
     memory: int
+
+    @property
+    def tasks(self) -> int:
+        """
+        How many calls its children have ended.
+        """
+        return self.ended
 
 
 @implementer(
@@ -346,23 +353,6 @@ class ProcessWorker:
         The memory of the child in kB; 0 while there is none.
         """
         return sum(child.resident for child in self._supervisor.children) >> 10
-
-    def stats(self) -> ProcessStatistics:
-        """
-        Return what it has done by now. The seconds of a task are counted when its
-        Deferred fires.
-        """
-        for child in self._supervisor.children:
-            self._measure(child)
-        return ProcessStatistics(
-            tuple(self.pids),
-            self._ended,
-            self._seconds,
-            self._window.mean,
-            self._supervisor.started,
-            self._supervisor.lost,
-            self.memUsage(),
-        )
 
     def start(self) -> None:
         """
@@ -674,3 +664,30 @@ class ProcessWorker:
     def _stopTimers(self) -> None:
         self._iterators.stop()
         self._staleCheck.stop()
+
+    def statistics(self) -> ProcessStatistics:
+        """
+        Return how it stands, and what it has done. The seconds of a task are counted when its
+        Deferred fires.
+        """
+        for child in self._supervisor.children:
+            self._measure(child)
+        return ProcessStatistics(
+            state=stateOf(self._life.value, self._stopped, self._fault),
+            slots=self.slots,
+            held=len(self._held),
+            ended=self._ended,
+            fault=self._fault.reason,
+            pids=tuple(self.pids),
+            seconds=self._seconds,
+            mean=self._window.mean,
+            started=self._supervisor.started,
+            lost=self._supervisor.lost,
+            memory=self.memUsage(),
+        )
+
+    def stats(self) -> ProcessStatistics:
+        """
+        Return the same as L{statistics}, as queues of processes name it.
+        """
+        return self.statistics()

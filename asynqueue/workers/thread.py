@@ -24,6 +24,7 @@ from time import perf_counter
 from types import CoroutineType
 from typing import Any
 
+from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -36,11 +37,13 @@ from asynqueue.interfaces import IFailingWorker, IPrefetchingWorker, ISlottedWor
 from asynqueue.outcome import describeCall, inWords, settled
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
+from asynqueue.scheduling.snapshots import WorkerSnapshot
 from asynqueue.timers import later
 from asynqueue.workers.failing import RetriedFault
 from asynqueue.workers.iterators import ThreadIterators
 from asynqueue.workers.outbox import Begun, Outbox
 from asynqueue.workers.stale import StaleCheck
+from asynqueue.workers.standing import stateOf
 from asynqueue.workers.steps import Close, Step, ThreadSource
 from asynqueue.workers.waiters import Waiters
 from asynqueue.workers.window import Window
@@ -52,10 +55,23 @@ _READY: Deferred[None] = succeed(None)
 
 
 class _Life(Enum):
-    SERVING = "serves"
-    STOPPING = "ends what it has"
-    LEAVING = "its threads end"
-    CRASHED = "is gone"
+    SERVING = "serving"
+    STOPPING = "stopping"
+    LEAVING = "leaving"
+    CRASHED = "crashed"
+
+
+@frozen
+class ThreadStatistics(WorkerSnapshot):
+    """
+    How a thread worker stands.
+
+    @ivar threads: how many threads it has now.
+    @ivar mean: the mean seconds of the latest tasks; 0 while none has ended.
+    """
+
+    threads: int
+    mean: float
 
 
 class _Run:
@@ -494,3 +510,18 @@ class ThreadWorker:
 
     def _theReactor(self) -> Any:
         return theReactor(self._reactor)
+
+    def statistics(self) -> ThreadStatistics:
+        """
+        Return how it stands.
+        """
+        life = "stopping" if self._life is _Life.LEAVING else self._life.value
+        return ThreadStatistics(
+            state=stateOf(life, self._stopped, self._fault),
+            slots=self._threads,
+            held=len(self._held),
+            ended=self._ended,
+            fault=self._fault.reason,
+            threads=self._threads - self._unstarted,
+            mean=self._window.mean,
+        )

@@ -25,6 +25,13 @@ class Waiters:
         self._waiting.append(d)
         return d
 
+    @property
+    def isEmpty(self) -> bool:
+        """
+        Whether nobody waits.
+        """
+        return not self._waiting
+
     def fire(self) -> None:
         """
         It has come to its end.
