@@ -4,6 +4,7 @@ Servers, with connections in memory and a clock that is set by hand.
 
 from __future__ import annotations
 
+import json
 import pickle
 from typing import Any
 
@@ -593,6 +594,32 @@ def test_stopWaitsForCalls(server: WireServer, reactor: Reactor, universe: Unive
     caller.run()
     settle(reactor, heard)
     assert caller.outcomes() == [(2, Kind.GIVEN_BACK), (1, Kind.RETURNED)]
+
+
+def test_statistics(server: WireServer, reactor: Reactor, universe: Universe) -> None:
+    """
+    A server tells its state by a word, who is connected, with how many calls, and how its
+    queue stands; as a dict it goes into JSON.
+    """
+    reactor.advance(3)
+    stranger = Stranger(reactor)
+    caller = Caller(reactor)
+    caller.call(1, "wait")
+    told = server.statistics()
+    assert (told.state, told.seconds, told.strangers) == ("serving", 3.0, 1)
+    assert told.description == told.address == WHERE
+    assert [guest.held for guest in told.guests] == [1]
+    assert json.loads(json.dumps(told.as_dict()))["queue"]["running"] == 1
+    heard = Heard(server.stop())
+    caller.run()
+    assert server.statistics().state == "stopping"
+    stranger.leave()
+    universe.gates[0].callback("done")
+    caller.run()
+    settle(reactor, heard)
+    told = server.statistics()
+    assert (told.state, told.seconds, told.guests, told.queue) == ("idle", 0.0, (), None)
+    assert told.address == ""
 
 
 def test_graceHasAnEnd(server: WireServer, reactor: Reactor, universe: Universe) -> None:

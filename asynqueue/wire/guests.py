@@ -9,6 +9,7 @@ from typing import Protocol
 from asynqueue.framing import Frame
 from asynqueue.wire.connection import Connection
 from asynqueue.wire.serving import Host
+from asynqueue.wire.statistics import GuestStatistics
 
 _GOODBYE = "the host stops"
 
@@ -77,12 +78,25 @@ class Guest:
         """
         return "nobody" if self.connection is None else self.connection.description
 
+    @property
+    def isProven(self) -> bool:
+        """
+        Whether the other side has proved itself.
+        """
+        return self.connection is not None and self.connection.isProven
+
+    def statistics(self) -> GuestStatistics:
+        """
+        Return how the host stands with it.
+        """
+        return GuestStatistics(self.name, self._host.held)
+
     def dismiss(self) -> None:
         """
         Let it go, when all its calls have ended. Some may be on their way here, as soon as
         it has proved itself.
         """
-        if self.connection is not None and self.connection.isProven:
+        if self.isProven:
             self._host.drain(_GOODBYE)
         else:
             self.cut()

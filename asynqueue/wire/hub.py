@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import Any
 
+from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IAddress
@@ -20,16 +21,36 @@ from asynqueue.forks import isParents, tellForks
 from asynqueue.framing import LARGEST
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
+from asynqueue.scheduling.snapshots import Snapshot
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.timers import later
 from asynqueue.wire.complaints import Complaints
 from asynqueue.wire.connection import Connection
 from asynqueue.wire.doors import ConnectionFactory, Listener
-from asynqueue.wire.endpoints import keyFor, requireIdentity, serverEndpoint
-from asynqueue.wire.remote import RemoteWorker
+from asynqueue.wire.endpoints import dialedAs, keyFor, requireIdentity, serverEndpoint
+from asynqueue.wire.remote import RemoteStatistics, RemoteWorker
 from asynqueue.wire.session import Session
 
 _log = Logger()
+
+
+@frozen
+class HubStatistics(Snapshot):
+    """
+    How a hub stands.
+
+    @ivar state: "idle", "starting" or "listening".
+    @ivar description: where it is to listen.
+    @ivar address: what hosts dial to reach it; empty while it does not listen.
+    @ivar strangers: how many connections have not proved themselves by now.
+    @ivar workers: how the workers stand whose hosts have dialed in.
+    """
+
+    state: str
+    description: str
+    address: str
+    strangers: int
+    workers: tuple[RemoteStatistics, ...]
 
 
 class HubWorker(RemoteWorker):
@@ -205,6 +226,20 @@ class WireHub:
         if listener is not None:
             listener.forked()
             later(self._driver, 0, self._leaveToParent)
+
+    def statistics(self) -> HubStatistics:
+        """
+        Return how it stands, with its workers.
+        """
+        listener, address = self._listener, self.address
+        state = "idle" if listener is None else "starting" if address is None else "listening"
+        return HubStatistics(
+            state=state,
+            description=self._description,
+            address="" if address is None else dialedAs(self._description, address),
+            strangers=0 if listener is None else len(listener.strangers),
+            workers=tuple(worker.statistics() for worker in self.workers),
+        )
 
     # Within
 

@@ -34,21 +34,37 @@ from asynqueue.wire.complaints import Complaints
 from asynqueue.wire.connection import Connection
 from asynqueue.wire.crew import Crew, newCatalog
 from asynqueue.wire.doors import ConnectionFactory, Dialer, Door, Listener
-from asynqueue.wire.endpoints import clientEndpoint, keyFor, requireIdentity, serverEndpoint
+from asynqueue.wire.endpoints import (
+    clientEndpoint,
+    dialedAs,
+    keyFor,
+    requireIdentity,
+    serverEndpoint,
+)
 from asynqueue.wire.guests import Guest
 from asynqueue.wire.serving import Host
 from asynqueue.wire.session import Session
+from asynqueue.wire.statistics import ServerStatistics
 from asynqueue.workers.waiters import Waiters
 
 _log = Logger()
 
 
 class _Life(Enum):
-    IDLE = "does not serve"
-    STARTING = "begins to serve"
-    SERVING = "serves"
-    LEAVING = "ends what it has"
-    CLOSING = "lets its workers go"
+    IDLE = "idle"
+    STARTING = "starting"
+    SERVING = "serving"
+    LEAVING = "stopping"
+    CLOSING = "closing"
+
+
+_WORDS = {
+    _Life.IDLE: "does not serve",
+    _Life.STARTING: "begins to serve",
+    _Life.SERVING: "serves",
+    _Life.LEAVING: "ends what it has",
+    _Life.CLOSING: "lets its workers go",
+}
 
 
 class _ServerService(Service):
@@ -173,12 +189,32 @@ class WireServer:
         self._stopped = Waiters()
         self._timer = Timer(lambda seconds, f: later(theReactor(reactor), seconds, f))
         self._deadline = 0.0
+        self._servesSince = 0.0
         self._trigger: Any = None
         self._shut: Deferred[Any] = succeed(None)
         tellForks(self)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._description}: {self._life.value}>"
+        return f"<{type(self).__name__} {self._description}: {_WORDS[self._life]}>"
+
+    def statistics(self) -> ServerStatistics:
+        """
+        Return how it stands. Costs a look at each flow and each worker of its queue.
+        """
+        seconds = 0.0
+        if self._life is _Life.SERVING:
+            seconds = theReactor(self._reactor).seconds() - self._servesSince
+        guests = [guest.statistics() for guest in self._guests if guest.isProven]
+        address = self.address
+        return ServerStatistics(
+            state=self._life.value,
+            description=self._description,
+            address="" if address is None else dialedAs(self._description, address),
+            seconds=seconds,
+            guests=tuple(guests),
+            strangers=len(self._guests) - len(guests),
+            queue=None if self._queue is None else self._queue.statistics(),
+        )
 
     # Beginning
 
@@ -247,6 +283,7 @@ class WireServer:
     def _serves(self, address: Any) -> None:
         if self._life is _Life.STARTING:
             self._life = _Life.SERVING
+            self._servesSince = theReactor(self._reactor).seconds()
             self.address = address
             _log.info("{server!r}", server=self)
             starting, self._starting = self._starting, []

@@ -4,6 +4,7 @@ L{WireHub}: hosts that dial in, become workers, and leave.
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -75,6 +76,9 @@ async def test_hostsBecomeWorkers(folder: str) -> None:
         assert await waiting == 3
         assert hub.workers == queue.workers()
         assert all(worker.peer is not None for worker in hub.workers)
+        told = json.loads(json.dumps(hub.statistics().as_dict()))
+        assert (told["state"], told["strangers"], told["address"]) == ("listening", 0, where)
+        assert [worker["state"] for worker in told["workers"]] == ["serving"] * 3
         await hosts[0].close()
         await until(lambda: len(queue) == 2)
         assert await queue.call("add", 2, two=2) == 4
@@ -191,6 +195,7 @@ async def test_stopping(folder: str) -> None:
     """
     queue = TaskQueue()
     hub = WireHub(queue, f"unix:{folder}/hub")
+    assert hub.statistics().state == "idle"
     for _ in range(2):
         address = await hub.start()
         assert address is not None
