@@ -24,7 +24,6 @@ from asynqueue.interfaces import (
     ITask,
     IWorker,
 )
-from asynqueue.iteration.sources import IteratorSource
 from asynqueue.outcome import describeCall
 from asynqueue.scheduling.options import DEFAULT, CallOptions, seriesOf
 from asynqueue.scheduling.snapshots import WorkerSnapshot
@@ -268,9 +267,7 @@ class MemoryWorker:
         if isinstance(result, Failure):
             self.drop(task, lambda: task.errback(result))
         else:
-            deliver = partial(
-                self._deliveries.end, task, result, self._raw, IteratorSource, _WINDOW
-            )
+            deliver = partial(self._deliveries.endHere, task, result, self._raw, _WINDOW)
             self.drop(task, deliver)
 
     def _checkStopped(self) -> None:

@@ -19,7 +19,6 @@ from asynqueue.awaitable import deferAwaitable
 from asynqueue.checks import wholeNumber
 from asynqueue.failures import caught
 from asynqueue.interfaces import ICancellingWorker, ISlottedWorker, ITask
-from asynqueue.iteration.sources import IteratorSource
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.scheduling.snapshots import WorkerSnapshot
@@ -203,7 +202,7 @@ class AsyncWorker:
             if issubclass(type(result), Failure):
                 task.errback(result)
             else:
-                self._deliveries.end(task, result, self._raw, IteratorSource, _WINDOW)
+                self._deliveries.endHere(task, result, self._raw, _WINDOW)
             self._freed()
 
     def _freed(self) -> None:

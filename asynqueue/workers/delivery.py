@@ -16,8 +16,12 @@ from asynqueue.failures import caught
 from asynqueue.interfaces import IItemSource, ITask
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.iteration.producers import IterationProducer
-from asynqueue.iteration.sources import AsyncIteratorSource, isIterator
+from asynqueue.iteration.sources import AsyncIteratorSource, IteratorSource, isIterator
 from asynqueue.outcome import shortRepr
+
+
+def _inReactor(iterator: Iterator[Any], task: ITask) -> IItemSource:
+    return IteratorSource(iterator)
 
 
 class Deliveries:
@@ -49,15 +53,15 @@ class Deliveries:
         task: ITask,
         value: Any,
         raw: bool,
-        sourceOf: Callable[[Iterator[Any]], IItemSource],
+        sourceOf: Callable[[Iterator[Any], ITask], IItemSource],
         window: int,
     ) -> None:
         """
         End a task with what its call returned, or with the items of that.
 
         @param raw: whether an iterator is returned as it is, where the call does not say.
-        @param sourceOf: makes the source of an iterator's items. Asynchronous generators
-            are advanced in the reactor.
+        @param sourceOf: makes the source of an iterator's items, for a task. Asynchronous
+            generators are advanced in the reactor.
         @param window: how many items may be under way at once.
         """
         own = task.options.raw
@@ -66,7 +70,7 @@ class Deliveries:
             task.callback(value)
             return
         if isIterator(value):
-            source = sourceOf(value)
+            source = sourceOf(value, task)
         elif type(value) is AsyncGeneratorType:
             source = AsyncIteratorSource(value)
         else:
@@ -95,6 +99,12 @@ class Deliveries:
         outcome.addBoth(self._ended, task)
         if task in self._deferators:
             task.d.addBoth(self._settled, task)
+
+    def endHere(self, task: ITask, value: Any, raw: bool, window: int) -> None:
+        """
+        End a task as L{end} does. Iterators, too, are advanced in the reactor.
+        """
+        self.end(task, value, raw, _inReactor, window)
 
     def crash(self) -> list[ITask]:
         """

@@ -509,7 +509,7 @@ class ExecutorWorker:
 
     def _checkStopped(self) -> None:
         crashed = self._life is _Life.CRASHED
-        busy = self._futures or self._iterators.isDelivering
+        busy = self._futures or self._iterators.deliveries
         if not crashed and (self._life is not _Life.STOPPING or busy):
             return
         if self._shutdown:

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from asynqueue.errors import OPEN_ITERATOR, WorkerLost
 from asynqueue.interfaces import IItemSink
 from asynqueue.timers import Timer
+from asynqueue.workers.delivery import Deliveries
 
 #: When a worker stops, an iterator is closed if nobody takes an item from it for so many
 #: seconds.
@@ -41,6 +42,8 @@ class HeldSource(Protocol):
 class HeldIterators:
     """
     The open iterators of a worker, as it stops or crashes.
+
+    @ivar deliveries: the tasks that have not ended, though their calls have returned.
     """
 
     def __init__(
@@ -55,10 +58,12 @@ class HeldIterators:
         @param sources: gives the iterators that are open.
         @param name: names the worker, in errors.
         @param callLater: makes a call after some seconds; what it returns can be cancelled.
-        @param looked: is called when it may be that none is open any more.
+        @param looked: is called when it may be that none is open any more, and when the last
+            of the deliveries has ended.
         @param insist: is called with a source that was closed, and has not ended in the time
             after which one is closed: its code may never come to that.
         """
+        self.deliveries = Deliveries(looked)
         self._sources = sources
         self._name = name
         self._looked = looked
@@ -73,8 +78,11 @@ class HeldIterators:
         From now on close those that nobody reads.
 
         @param reason: why they must end, in words.
-        @return: whether one is open. If so, C{looked} is called later, and is to ask again.
+        @return: whether one is open, or a task has not ended. If so, C{looked} is called
+            later, and is to ask again.
         """
+        if self.deliveries:
+            return True
         if not self._sources():
             self.stop()
             return False

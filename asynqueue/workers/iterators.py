@@ -5,12 +5,11 @@ are advanced in these threads, from the ends of the calls to their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from asynqueue.interfaces import ITask
 from asynqueue.timers import later
-from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.held import HeldIterators
 from asynqueue.workers.steps import StepRunner, ThreadSource, closeApart
 
@@ -18,7 +17,7 @@ from asynqueue.workers.steps import StepRunner, ThreadSource, closeApart
 _WINDOW = 64
 
 
-class ThreadIterators:
+class ThreadIterators(HeldIterators):
     """
     The iterators of a worker that has threads.
     """
@@ -39,57 +38,30 @@ class ThreadIterators:
         @param looked: is called when it may be that no task has to be ended, or that no
             iterator is open any more.
         """
+        super().__init__(
+            lambda: self._open, name, lambda seconds, f: later(reactor(), seconds, f), looked
+        )
         self._runner = runner
         self._raw = raw
         self._reactor = reactor
         self._open: dict[ThreadSource, None] = {}
-        self._deliveries = Deliveries(looked)
-        self._held = HeldIterators(
-            lambda: self._open, name, lambda seconds, f: later(reactor(), seconds, f), looked
-        )
-
-    @property
-    def isDelivering(self) -> bool:
-        """
-        Whether there is a task that has not ended, though its call has returned.
-        """
-        return bool(self._deliveries)
 
     def end(self, task: ITask, value: Any) -> None:
         """
-        End a task with what its call returned, or with the items of that.
+        End a task with what its call returned, or with the items of that. A hot path.
         """
+        self.deliveries.end(task, value, self._raw, self._sourceOf, _WINDOW)
 
-        def sourceOf(iterator: Any) -> ThreadSource:
-            source = ThreadSource(self._runner, task.context, iterator, self._reactor())
-            self._open[source] = None
-            return source
-
-        self._deliveries.end(task, value, self._raw, sourceOf, _WINDOW)
+    def _sourceOf(self, iterator: Iterator[Any], task: ITask) -> ThreadSource:
+        source = ThreadSource(self._runner, task.context, iterator, self._reactor())
+        self._open[source] = None
+        return source
 
     def closed(self, source: ThreadSource) -> None:
         """
         An iterator has ended, or was closed. May be called in any thread.
         """
         self._open.pop(source, None)
-
-    def wait(self, reason: str) -> bool:
-        """
-        See L{HeldIterators.wait}.
-        """
-        return self._held.wait(reason)
-
-    def stop(self) -> None:
-        """
-        See L{HeldIterators.stop}.
-        """
-        self._held.stop()
-
-    def fail(self, reason: str) -> None:
-        """
-        See L{HeldIterators.fail}.
-        """
-        self._held.fail(reason)
 
     def crash(self, running: int, threads: int) -> list[ITask]:
         """
@@ -101,9 +73,9 @@ class ThreadIterators:
         """
         sources = list(self._open)
         running += sum(source.isStepping for source in sources)
-        self._held.stop()
-        left = self._deliveries.crash()
-        self._held.fail("it crashed")
+        self.stop()
+        left = self.deliveries.crash()
+        self.fail("it crashed")
         if running >= threads:
             closeApart(sources)
         return left

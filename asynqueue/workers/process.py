@@ -48,7 +48,7 @@ from asynqueue.scheduling.snapshots import WorkerSnapshot
 from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.failing import Fault
 from asynqueue.workers.held import HeldIterators
-from asynqueue.workers.stale import StaleCheck
+from asynqueue.workers.stale import STALE_SECONDS, StaleCheck
 from asynqueue.workers.standing import stateOf
 from asynqueue.workers.waiters import Waiters
 from asynqueue.workers.window import Window
@@ -58,6 +58,9 @@ _MOST_AHEAD = 500
 
 # An urgent task does not wait behind more work than this, besides what runs.
 _SHORT_SECONDS = 0.0005
+
+# How often a child is looked at again that may move without being heard of.
+_MOST_LOOKS = 100
 
 # What is ended that was cancelled, in words.
 _CANCELLED = "a cancelled task"
@@ -215,7 +218,7 @@ class ProcessWorker:
             # This program may have been too busy to hear of an end, or of a beginning.
             lambda: (self._ended, self._supervisor.progress),
             self._goStale,
-            lambda: self._supervisor.mayBeEnding or self._supervisor.hasNews,
+            self._patience,
         )
         self._stalled = False
         self._ended = 0
@@ -621,6 +624,13 @@ class ProcessWorker:
             self._window.close()
             self._handBack(self._unbegun())
             self._checkReady()
+
+    def _patience(self, looks: int) -> float:
+        """
+        Wait for a child that may be ending, or that has said what was not read yet.
+        """
+        mayMove = looks < _MOST_LOOKS and (self._supervisor.mayBeEnding or self._supervisor.hasNews)
+        return STALE_SECONDS if mayMove else 0.0
 
     # Within
 

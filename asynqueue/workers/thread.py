@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from enum import Enum
 from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter
@@ -25,16 +24,15 @@ from types import CoroutineType
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.checks import wholeNumber
-from asynqueue.errors import WorkerLost
 from asynqueue.failures import caught
 from asynqueue.forks import tellForks
 from asynqueue.interfaces import IFailingWorker, IPrefetchingWorker, ISlottedWorker, ITask
-from asynqueue.outcome import describeCall, inWords, settled
+from asynqueue.outcome import inWords, settled
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.scheduling.snapshots import WorkerSnapshot
@@ -42,23 +40,12 @@ from asynqueue.timers import later
 from asynqueue.workers.failing import RetriedFault
 from asynqueue.workers.iterators import ThreadIterators
 from asynqueue.workers.outbox import Begun, Outbox
-from asynqueue.workers.stale import StaleCheck
-from asynqueue.workers.standing import stateOf
+from asynqueue.workers.prefetch import Life, Prefetch
 from asynqueue.workers.steps import Close, Step, ThreadSource
-from asynqueue.workers.waiters import Waiters
 from asynqueue.workers.window import Window
 
 # The most tasks that may be sent ahead to one worker.
 _MOST_AHEAD = 500
-
-_READY: Deferred[None] = succeed(None)
-
-
-class _Life(Enum):
-    SERVING = "serving"
-    STOPPING = "stopping"
-    LEAVING = "leaving"
-    CRASHED = "crashed"
 
 
 @frozen
@@ -177,29 +164,21 @@ class ThreadWorker:
         self._threads = self._unstarted = wholeNumber(threads, "threads")
         self._reactor = checkedReactor(reactor)
         self._start = start
-        self._life = _Life.SERVING
         self._urgent: deque[Any] = deque()
         self._jobs: deque[Any] = deque()
         self._tokens: SimpleQueue[bool] = SimpleQueue()
         self._outbox: Outbox[Any] | None = None
-        self._held: dict[ITask, None] = {}
-        self._window = Window(threads, _MOST_AHEAD)
-        self._ready: Deferred[None] | None = None
-        self._stopped = Waiters()
-        self._notBegun: list[ITask] = []
-        self._returner: Callable[[Sequence[ITask]], None] | None = None
-        self._iterators = ThreadIterators(
-            self, raw, lambda: self._name, self._theReactor, self._checkStopped
-        )
-        self._fault = RetriedFault(lambda: self._name, self._theReactor, self._tryAgain)
-        self._staleCheck = StaleCheck(
+        # By the runs that are with threads, or wait for one.
+        self._tasks = Prefetch(
+            self,
+            Window(threads, _MOST_AHEAD),
             lambda seconds, f: later(self._theReactor(), seconds, f),
-            lambda: len(self._held) > self._threads,
-            lambda: self._ended,
-            self._goStale,
+            slots=threads,
         )
-        self._stalled = False
-        self._ended = 0
+        self._iterators = ThreadIterators(
+            self, raw, self._tasks.name, self._theReactor, self._tasks.checkStopped
+        )
+        self._fault = RetriedFault(self._tasks.name, self._theReactor, self._tryAgain)
         tellForks(self)
 
     @property
@@ -214,31 +193,27 @@ class ThreadWorker:
         Never resigns: its threads are its own. One that has stopped or
         crashed begins anew.
         """
-        if self._life is _Life.CRASHED:
+        if self._tasks.life is Life.CRASHED:
             # The threads of the life before end when they can, and count no more.
             self._urgent, self._jobs, self._tokens = deque(), deque(), SimpleQueue()
             self._unstarted = self._threads
-            self._stalled = False
-            self._life = _Life.SERVING
-        elif self._life is _Life.LEAVING and self._unstarted == self._threads:
-            self._life = _Life.SERVING
+            self._tasks.revive()
+        elif self._tasks.life is Life.LEAVING and self.isGone:
+            self._tasks.revive()
 
     def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
-        self._returner = callableObject
+        self._tasks.returner = callableObject
 
     def setReporter(self, callableObject: Callable[[str, Sequence[ITask], bool], None]) -> None:
         self._fault.reporter = callableObject
 
     def run(self, task: ITask) -> Deferred[None]:
-        held = self._held
-        if self._stalled and len(held) >= self._window.size:
-            # Tasks do not move here: better that another worker has this one.
-            assert self._returner is not None
-            self._returner([task])
-            self._ready = Deferred()
-            return self._ready
-        held[task] = None
+        tasks = self._tasks
+        held = tasks.held
+        if len(held) >= tasks.window.size and tasks.turnsAway(task):
+            return tasks.wait()
         run = _Run(task)
+        held[run] = task
         if task.options.doNext:
             self._urgent.append(run)
         else:
@@ -246,51 +221,32 @@ class ThreadWorker:
         if self._unstarted and self._threads - self._unstarted < len(held):
             self._needThread()
         self._tokens.put(True)
-        if not self._staleCheck.isRunning and len(held) > self._threads:
-            self._staleCheck.start()
-        if len(held) < self._window.size:
-            return _READY
-        self._ready = Deferred()
-        return self._ready
+        return tasks.taken()
 
     def stop(self) -> Deferred[None]:
         """
         Iterators may be read to their ends; one that nobody reads is closed.
         """
-        d = self._stopped.wait()
-        if self._life is _Life.SERVING:
-            self._life = _Life.STOPPING
-        self._checkStopped()
-        return d
+        return self._tasks.stop()
 
     def crash(self) -> list[ITask]:
         """
         Functions that run are left to run; what comes of them is dropped. Open generators
         are closed in a thread, one whose code is running as soon as it comes to a C{yield}.
         """
-        if self._life is _Life.CRASHED:
+        if self._tasks.life is Life.CRASHED:
             return []
-        unbegun = self._unbegun()
-        self._notBegun = [task for task in unbegun if not task.ended]
-        left = [task for task in self._held if not task.ended]
-        running = len(self._held) - len(unbegun)
-        self._held.clear()
-        self._life = _Life.CRASHED
-        self._stopTimers()
+        left, begun = self._tasks.crash()
+        self._fault.stop()
         tokens, threads = self._tokens, self._threads - self._unstarted
         # Who hears of this may have the worker begin anew, with other tokens.
-        left += self._iterators.crash(running, threads)
-        self._letGo(tokens, threads)
-        self._checkStopped()
+        left += self._iterators.crash(len(begun), threads)
+        _letGo(tokens, threads)
+        self._tasks.checkStopped()
         return left
 
     def takeBack(self) -> Sequence[ITask]:
-        if self._life is _Life.CRASHED:
-            return self._notBegun
-        tasks = self._unbegun()
-        for task in tasks:
-            del self._held[task]
-        return [task for task in tasks if not task.ended]
+        return self._tasks.takeBack()
 
     def submit(self, job: Step | Close) -> None:
         """
@@ -305,8 +261,8 @@ class ThreadWorker:
         An iterator has ended, or was closed.
         """
         self._iterators.closed(source)
-        if self._life is not _Life.SERVING:
-            self._theReactor().callFromThread(self._checkStopped)
+        if self._tasks.life is not Life.SERVING:
+            self._theReactor().callFromThread(self._tasks.checkStopped)
 
     def _needThread(self) -> None:
         """
@@ -329,11 +285,8 @@ class ThreadWorker:
         tasks = self.takeBack() if self._fault.reporter is not None else ()
         self._fault.strike(f"no thread can be started: {inWords(error)}", tasks)
         if self._fault.reporter is None and self._fault.isHopeless:
-            for task in self.takeBack():
-                call = describeCall(*task.callTuple)
-                lost = WorkerLost(call, self._name, begun=False, reason=self._fault.reason)
-                task.errback(Failure(lost))
-        self._checkStopped()
+            self._tasks.lose(self.takeBack(), self._fault.reason, begun=False)
+        self._tasks.checkStopped()
 
     def _tryAgain(self) -> None:
         """
@@ -346,7 +299,7 @@ class ThreadWorker:
             self._fail(error)
         else:
             self._fault.end()
-            self._checkReady()
+            self._tasks.checkReady()
 
     def _startThread(self) -> None:
         """
@@ -392,65 +345,58 @@ class ThreadWorker:
         Settle what was in the hands of threads when this process was forked, and have the
         rest done.
         """
-        waiting = [job for line in (self._urgent, self._jobs) for job in line]
-        queued = {job.task for job in waiting if type(job) is _Run}
+        waiting = dict.fromkeys((*self._urgent, *self._jobs))
+        held = self._tasks.held
+        begun = [run for run in held if run not in waiting]
         reason = f"its threads belong to the process of which process {os.getpid()} is a fork"
         self._iterators.fail(reason)
-        for task in [task for task in self._held if task not in queued]:
-            del self._held[task]
-            call = describeCall(*task.callTuple)
-            task.errback(Failure(WorkerLost(call, self._name, reason=reason)))
+        self._tasks.lose([held.pop(run) for run in begun], reason)
         for _ in waiting:
             if self._unstarted:
                 self._needThread()
             self._tokens.put(True)
-        self._checkReady()
-        self._checkStopped()
+        self._tasks.checkReady()
+        self._tasks.checkStopped()
 
     def _threadLeft(self, thread: Thread, tokens: SimpleQueue[bool]) -> None:
         # Saying so was the last thing it did: this takes no time.
         thread.join()
         if tokens is self._tokens:
             self._unstarted += 1
-        self._checkStopped()
+        self._tasks.checkStopped()
 
     def _collect(self, items: list[Any]) -> None:
         """
         Take what the threads have done. A hot path.
         """
         seconds = 0.0
-        held = self._held
+        tasks = self._tasks
+        held = tasks.held
         ended = []
         for item in items:
             if type(item) is not _Run:
                 item.done()
             else:
-                self._ended += 1
                 seconds += item.seconds
-                if item.task in held:
-                    del held[item.task]
+                if item in held:
+                    del held[item]
                     ended.append(item)
         if ended:
-            self._stalled = False
-            self._window.measured(len(ended), seconds)
+            tasks.ended += len(ended)
+            tasks.window.measured(len(ended), seconds)
         for run in ended:
             if run.failure is None:
                 self._iterators.end(run.task, run.value)
             else:
                 run.task.errback(run.failure)
-        self._checkReady()
-        if self._life is not _Life.SERVING:
-            self._checkStopped()
+        tasks.checkReady()
+        tasks.checkStopped()
 
-    def _checkReady(self) -> None:
-        ready = self._ready
-        if ready is not None and len(self._held) < self._window.size:
-            self._ready = None
-            ready.callback(None)
+    # PrefetchDelegate
 
-    def _unbegun(self) -> list[ITask]:
+    def takeUnbegun(self) -> list[ITask]:
         """
-        Take back what no thread has taken.
+        Take what no thread has taken.
         """
         jobs = []
         for line in (self._urgent, self._jobs):
@@ -462,51 +408,25 @@ class ThreadWorker:
         for job in jobs:
             if type(job) is not _Run:
                 self.submit(job)
-        return [job.task for job in jobs if type(job) is _Run]
+        return [self._tasks.held.pop(job) for job in jobs if type(job) is _Run]
 
-    def _goStale(self) -> None:
-        """
-        No task has ended: others shall have what is lined up, and this worker no more until
-        one has.
-        """
-        if self._returner is not None:
-            self._stalled = True
-            self._window.close()
-            self._returner(self.takeBack())
-            # Where the threads had begun none of them, the end of none will say so.
-            self._checkReady()
+    def isOpen(self, reason: str) -> bool:
+        return self._iterators.wait(reason)
 
-    def _checkStopped(self) -> None:
+    def letGo(self) -> None:
         """
-        When there is nothing left to do, let the threads go; when they are gone,
-        say so.
+        Have the threads end.
         """
-        if self._life is _Life.STOPPING and not self._held and not self._iterators.isDelivering:
-            if self._iterators.wait("it stops"):
-                return
-            self._life = _Life.LEAVING
-            self._stopTimers()
-            self._letGo(self._tokens, self._threads - self._unstarted)
-        if self._life is _Life.CRASHED or (
-            self._life is _Life.LEAVING and self._unstarted == self._threads
-        ):
-            self._stopped.fire()
-
-    def _letGo(self, tokens: SimpleQueue[bool], threads: int) -> None:
-        """
-        Have so many threads end, each when it comes to it.
-        """
-        for _ in range(threads):
-            tokens.put(False)
-
-    def _stopTimers(self) -> None:
         self._iterators.stop()
         self._fault.stop()
-        self._staleCheck.stop()
+        _letGo(self._tokens, self._threads - self._unstarted)
 
     @property
-    def _name(self) -> str:
-        return f"{type(self).__name__} {self.ID}"
+    def isGone(self) -> bool:
+        """
+        Whether no thread is left.
+        """
+        return self._unstarted == self._threads
 
     def _theReactor(self) -> Any:
         return theReactor(self._reactor)
@@ -515,13 +435,21 @@ class ThreadWorker:
         """
         Return how it stands.
         """
-        life = "stopping" if self._life is _Life.LEAVING else self._life.value
+        tasks = self._tasks
         return ThreadStatistics(
-            state=stateOf(life, self._stopped, self._fault),
+            state=tasks.state(self._fault),
             slots=self._threads,
-            held=len(self._held),
-            ended=self._ended,
+            held=tasks.count,
+            ended=tasks.ended,
             fault=self._fault.reason,
             threads=self._threads - self._unstarted,
-            mean=self._window.mean,
+            mean=tasks.window.mean,
         )
+
+
+def _letGo(tokens: SimpleQueue[bool], threads: int) -> None:
+    """
+    Have so many threads end, each when it comes to it.
+    """
+    for _ in range(threads):
+        tokens.put(False)

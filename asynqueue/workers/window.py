@@ -18,9 +18,10 @@ class Window:
 
     @ivar size: how many tasks the worker may hold now.
     @ivar mean: the mean seconds that a task runs, 0 while none has.
+    @ivar isClosed: whether nothing may be sent ahead, until the next measurement.
     """
 
-    __slots__ = ("_most", "_slots", "mean", "size")
+    __slots__ = ("_most", "_slots", "isClosed", "mean", "size")
 
     def __init__(self, slots: int, most: int) -> None:
         """
@@ -31,11 +32,13 @@ class Window:
         self._most = most
         self.mean = 0.0
         self.size = slots
+        self.isClosed = False
 
     def measured(self, tasks: int, seconds: float) -> None:
         """
         So many tasks ran for so many seconds, all together.
         """
+        self.isClosed = False
         mean = seconds / tasks
         self.mean = mean if not self.mean else self.mean + _WEIGHT * (mean - self.mean)
         ahead = AHEAD_SECONDS / self.mean * self._slots if self.mean else self._most
@@ -45,4 +48,5 @@ class Window:
         """
         Send nothing ahead until the next measurement.
         """
+        self.isClosed = True
         self.size = self._slots
