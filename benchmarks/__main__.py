@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from benchmarks.against import against
+from benchmarks.observing import OBSERVERS
 from benchmarks.processes import ROWS, processes
 from benchmarks.rounds import ROOT, runOnce, runRounds, table
 from benchmarks.wire import ROWS as WIRE_ROWS, wire
@@ -113,7 +114,29 @@ def idle(rounds: int) -> str:
     return table("An idle queue with three threads", ["what", "wake-ups", "CPU ms"], rows)
 
 
-BENCHMARKS = {f.__name__: f for f in (threads, queue, backlog, fairness, idle, processes, wire)}
+def observers(rounds: int) -> str:
+    """
+    Queues that are observed, beside those that are not.
+    """
+    names = {
+        "a worker that ends tasks at once": "observing:alone",
+        "a thread": "observing:threads",
+        "two processes": "observing:processes",
+    }
+    figures = runRounds(list(names.values()), rounds)
+    rows = []
+    for name, contender in names.items():
+        its = figures[contender]
+        rows.append(
+            [name, f"{its['nobody us']:.1f}", *(f"{its[f'{o} ratio']:.2f}" for o in OBSERVERS)]
+        )
+    columns = ["worker", "us", *OBSERVERS]
+    return table("Processor time of a call, by who observes its queue", columns, rows)
+
+
+BENCHMARKS = {
+    f.__name__: f for f in (threads, queue, backlog, fairness, idle, observers, processes, wire)
+}
 
 
 @click.command()
