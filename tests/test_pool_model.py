@@ -208,7 +208,7 @@ class Pool(RuleBasedStateMachine):
             case "shrink":
                 self.shrink(n)
             case "restart" if not self.isClosed:
-                old = [member for member in self.members() if member.held]
+                old = [member for member in self.members() if member.calls.held]
                 self.others.append(self.pool.restart())
                 self.takeNoMore(old)
             case "maintain":
@@ -239,7 +239,9 @@ class Pool(RuleBasedStateMachine):
         Look whether children that go have only what they may have begun.
         """
         for member in members:
-            assert member.isGone or all(number <= member.begun for number in member.held)
+            assert member.isGone or all(
+                number <= member.calls.begun for number in member.calls.held
+            )
 
     def changeDriver(self) -> None:
         """
@@ -447,7 +449,7 @@ class Pool(RuleBasedStateMachine):
 
     def sizesAgree(self) -> None:
         assert self.pool.size == self.size
-        assert all(len(member.held) <= self.capacity for member in self.members())
+        assert all(len(member.calls.held) <= self.capacity for member in self.members())
         supervisors = self.pool._supervisors.present
         assert len(set(supervisors)) == len(supervisors)
         assert self.pool._outputs.pids <= set(self.pool.pids())
@@ -457,7 +459,7 @@ class Pool(RuleBasedStateMachine):
             assert fileno < 0 or self.pool._outputs.byDescriptor[fileno] is member
 
     def whatIsHeldIsHeldOnce(self) -> None:
-        held = [job for member in self.members() for job in member.held.values() if job]
+        held = [job for member in self.members() for job in member.calls.held.values() if job]
         waiting = list(self.pool._jobs._waiting)
         assert len({*held, *waiting}) == len(held) + len(waiting)
         assert not any(job.result.ready() for job in (*held, *waiting))

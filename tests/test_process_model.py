@@ -322,7 +322,9 @@ class Children(RuleBasedStateMachine):
 
     def whatIsHeldIsHeldOnce(self) -> None:
         for worker in self.workers:
-            sent = [task for each in worker._supervisor.children for task in each.held.values()]
+            sent = [
+                task for each in worker._supervisor.children for task in each.calls.held.values()
+            ]
             assert len(sent) == len(set(sent))
             assert not set(sent) & set(worker._waiting)
             if worker in self.queue.workers():

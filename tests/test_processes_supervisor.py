@@ -39,7 +39,7 @@ class ClockHub:
 
 class Child:
     """
-    Stands for a L{ChildProcess<asynqueue.processes.process.ChildProcess>}.
+    Stands for a L{ChildProcess<asynqueue.processes.process.ChildProcess>}, and for its calls.
 
     @ivar asked: what it was asked to do, in order.
     @ivar resident: how many bytes it has.
@@ -49,8 +49,8 @@ class Child:
         self.pid = 0
         self.held: dict[int, str] = {}
         self.streams: dict[int, Any] = {}
-        self.prepared = len(setup.preparations)
-        self.calls = self.prepared
+        self.calls = self
+        self.given = len(setup.preparations)
         self.accepts = not setup.preparations
         self.isUp = False
         self.asked: list[str] = []
@@ -63,9 +63,9 @@ class Child:
         """
         Have it make a call.
         """
-        self.calls += 1
+        self.given += 1
         self.made += 1
-        self.held[self.calls] = job
+        self.held[self.given] = job
         self._supervisor.given(self)
 
     def end(self) -> None:

@@ -415,8 +415,8 @@ async def test_workersCanBeHiredAgain(make: Callable[[], Any]) -> None:
     if isinstance(worker, ProcessWorker):
         # One child in each time, however many calls it had.
         assert worker.stats().pids == ()
-        assert worker._seat.started == 3
-        assert worker._seat.preparations == [(len, ("",), {}), (abs, (-1,), {})]
+        assert worker._supervisor.started == 3
+        assert worker._supervisor.preparations == [(len, ("",), {}), (abs, (-1,), {})]
     await queue.shutdown()
 
 

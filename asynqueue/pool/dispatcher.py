@@ -195,8 +195,8 @@ class JobDispatcher:
         """
         There may be an idle process.
         """
-        if child.held:
-            self._begin(child, next(iter(child.held.values())))
+        if child.calls.held:
+            self._begin(child, next(iter(child.calls.held.values())))
         else:
             self.supervisors.onIdle(child)
             self.fill()
@@ -265,8 +265,8 @@ class JobDispatcher:
         for most in range(1, self._most + 1):
             for supervisor in self.supervisors:
                 while self._waiting and (child := supervisor.child) is not None:
-                    held = child.held
-                    if not child.isUp or len(held) >= most:
+                    held = child.calls.held
+                    if not child.calls.isUp or len(held) >= most:
                         break
                     if held and self._waiting[0].tries:
                         break
@@ -275,9 +275,9 @@ class JobDispatcher:
                 break
 
     def _give(self, supervisor: Supervisor, child: ChildProcess, job: Job) -> None:
-        isFirst = not child.held
+        isFirst = not child.calls.held
         try:
-            job.number = child.call(job, *job.callTuple)
+            job.number = child.calls.make(job, *job.callTuple)
         except BaseException as error:
             # Somebody's objects: whatever their pickling raises. Or who runs the program ends
             # it, and must be heard: here no reactor sees to that.

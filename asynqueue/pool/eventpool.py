@@ -221,7 +221,7 @@ class EventPool:
         Do what can be done at once: send what waits, take what has come.
         """
         for child in self._supervisors.children:
-            child.flush()
+            child.calls.flush()
         self._loop.turn(0)
 
     def did_start_ok(self) -> bool:

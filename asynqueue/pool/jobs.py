@@ -161,12 +161,12 @@ class Job:
         self.fail(error)
 
     def _softLimit(self, child: ChildProcess, seconds: float) -> None:
-        child.interrupt(self.number, seconds)
+        child.calls.interrupt(self.number, seconds)
         tell(self._callbacks.timedOut, True, seconds)
 
     def _hardLimit(self, child: ChildProcess, seconds: float) -> None:
         self._exceeded = True
-        self._isDeaf = child.isDeaf(self.number)
+        self._isDeaf = child.calls.isDeaf(self.number)
         tell(self._callbacks.timedOut, False, seconds)
         child.kill(f"a call ran for more than its {seconds:g} s")
 

@@ -53,7 +53,7 @@ class Outputs:
         if self._aliveTimeout is not None:
             reason = f"it was not up within {self._aliveTimeout:g} s"
             self._timers[child.pid] = self._loop.callLater(
-                self._aliveTimeout, lambda: None if child.isUp else child.kill(reason)
+                self._aliveTimeout, lambda: None if child.calls.isUp else child.kill(reason)
             )
 
     def removeGone(self, pid: int) -> None:

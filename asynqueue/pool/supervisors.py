@@ -50,7 +50,7 @@ class Supervisors:
         """
         What the processes have, begun or not.
         """
-        return [job for child in self.children for job in child.held.values()]
+        return [job for child in self.children for job in child.calls.held.values()]
 
     def grow(self, n: int) -> None:
         """
@@ -68,7 +68,7 @@ class Supervisors:
         if n >= len(self):
             raise ValueError(f"a pool of {len(self)} cannot shrink by {n!r}")
         # Those without work go first.
-        sorted_ = sorted(self._staying, key=lambda each: any(m.held for m in each.children))
+        sorted_ = sorted(self._staying, key=lambda each: any(m.calls.held for m in each.children))
         self._staying = sorted_[n:]
         for each in sorted_[:n]:
             if each.children:
@@ -111,7 +111,7 @@ class Supervisors:
 
         @return: their jobs.
         """
-        return [job for child in self.children for job in child.takeBack()]
+        return [job for child in self.children for job in child.calls.takeBack()]
 
     def finish(self) -> None:
         """

@@ -1,63 +1,42 @@
 """
-One child of a pool, from its start to its end, as its parent sees it.
+One child process, from its start to its end, as its parent sees it.
 
 ::
 
-    call ─▶ batch ─▶ flush: one frame ─▶ Channel ─▶ child
-    delegate ◀─ returned, raised, iterating ◀─ frames ◀─┘
-    delegate ◀─ ended: what was begun, what was not ◀─ its death
-
-A hot path, plain on purpose; C{benchmarks/} guards it.
+    Spawned ─▶ works ─▶ was told to end, or is being ended ─▶ is gone
+    ProcessCalls ◀─ receive ◀─┘                                  │
+    delegate ◀─ ended: what was begun, what was not ◀────────────┘
 """
 
 from __future__ import annotations
 
-import marshal
 import os
-import pickle
 import select
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import Enum
 from functools import partial
-from typing import Any
 
 from twisted.python.failure import Failure
 
 from asynqueue.channels import Channel
-from asynqueue.codec import decode, encodeCall
 from asynqueue.errors import OPEN_ITERATOR, FrameError
-from asynqueue.failures import failureOf
 from asynqueue.forks import isParents, tellForks
-from asynqueue.framing import Frame, checkSize
+from asynqueue.framing import Frame
 from asynqueue.loops.adapters import LoopAdapter, Timer
-from asynqueue.mainmodule import described
-from asynqueue.outcome import Raised, cannotDecode, describeCall, inWords
-from asynqueue.processes.callables import Callables
+from asynqueue.outcome import inWords
+from asynqueue.processes.calls import ProcessCalls
 from asynqueue.processes.guard import harmless, report
-from asynqueue.processes.iterators import ChildIterator
-from asynqueue.processes.protocol import CALLS, INTERRUPT_SIGNAL, RETURNED, Kind
-from asynqueue.processes.replay import replay
+from asynqueue.processes.outlet import Outlet
+from asynqueue.processes.protocol import INTERRUPT_SIGNAL
 from asynqueue.processes.roles import (
     CallDelegate,
-    CallTuple,
     ExitReport,
     LifeDelegate,
     Reader,
     Setup,
 )
 from asynqueue.processes.spawn import Spawned
-from asynqueue.processes.surroundings import Surroundings
-from asynqueue.program import Told
-from asynqueue.salvage import Lost, loadItems
-
-# A call with more bytes travels by itself; the others in frames of about so many,
-# which need no shared memory.
-_LARGE = 1 << 14
-_BATCH_BYTES = 1 << 15
-
-# While more calls come, so many are collected before they are sent.
-_BATCH = 32
 
 # The seconds that a child has to end after it was told to, before it is killed; and
 # then those in which SIGKILL must have ended it, before it is given up.
@@ -85,11 +64,7 @@ class ChildProcess:
     what is called within, or of the system, is logged and is the loss of this child.
 
     @ivar pid: its process ID.
-    @ivar held: the jobs without outcome, by the numbers of their calls, in order.
-    @ivar streams: the iterators that are open, by the numbers of their calls.
-    @ivar calls: how many calls it was given, with those that prepare it.
-    @ivar prepared: how many of them prepare it.
-    @ivar isUp: whether it is set up and prepared.
+    @ivar calls: the calls that it has.
     """
 
     def __init__(
@@ -112,64 +87,34 @@ class ChildProcess:
         @raise Exception: whatever the pickling of its preparations raises.
         """
         self._loop = loop
-        self._delegate = delegate
+        self._delegate = life
         self._parent = os.getpid()
-        self._lifeDelegate = life
         self._spawned = spawn(setup.limit)
-        self._surroundings = Surroundings()
         self.pid = self._spawned.pid
         self._channel = self._spawned.channel
         self._shared = self._spawned.shared
-        self.held: dict[int, Any] = {}
-        self.streams: dict[int, ChildIterator] = {}
-        self.calls = 0
-        self.prepared = len(setup.preparations)
-        self.isUp = False
-        self._takenBack = 0
         self._life = _Life.WORKING
         self._reason = ""
         # Whether what it sends can be read no more.
         self._isSpoilt = False
-        self._told = Told(self._tell)
-        self._callables = Callables(
-            lambda name, pickled: self._send(Kind.DEFINE, name, pickled),
-            lambda name: self._send(Kind.FORGET, name, b""),
-            self._told,
-        )
-        self._limit = setup.limit
-        self._large = min(_LARGE, setup.limit)
-        self._batch: list[tuple[int, bytes | None, bool]] = []
-        self._first = 0
-        self._batchBytes = 0
-        self._collecting = False
-        self._flushing: Timer | None = None
         self._patience: Timer | None = None
         self._look: Timer | None = None
-        # By the numbers of the calls that were interrupted.
-        self._graces: dict[int, Timer] = {}
-        # Jobs that were taken back before it had begun any; it may be about to end by one of
-        # them, until it sends back the last echo.
-        self._suspects: list[Any] = []
-        self._echo = 0
-        self._measured = (0, 0.0)
+        self._outlet = Outlet(loop, self._channel, self.guarded)
+        self.calls = ProcessCalls(
+            self, loop, self._outlet, self._shared, setup.limit, delegate, life
+        )
         tellForks(self)
         if reader is None:
             loop.watch(self._channel.fileno(), self._readable)
         else:
             reader.add(self._channel.fileno(), self)
-        loop.watch(self._spawned.stderr, partial(self._guarded, self._stderrReadable))
+        loop.watch(self._spawned.stderr, partial(self.guarded, self._stderrReadable))
         self._watchEnd()
-        self._send(Kind.SETUP, 0, pickle.dumps({"main": described()}))
-        # By the numbers of their calls; those are not held.
-        self._preparations: dict[int, CallTuple] = {}
         try:
-            for callTuple in setup.preparations:
-                self._preparations[self.call(None, *callTuple)] = callTuple
+            self.calls.prepare(setup.preparations)
         except BaseException:
             self.abandon()
             raise
-        self.flush()
-        self.held.clear()
 
     # Work
 
@@ -178,14 +123,7 @@ class ChildProcess:
         """
         Whether calls may be given to it.
         """
-        return self._life is _Life.WORKING and not self._preparations
-
-    @property
-    def made(self) -> int:
-        """
-        How many calls it has begun, or is to begin, without those that prepare it.
-        """
-        return self.calls - self.prepared - self._takenBack
+        return self._life is _Life.WORKING and not self.calls.preparing
 
     @property
     def resident(self) -> int:
@@ -201,161 +139,12 @@ class ChildProcess:
         """
         return self._life is _Life.GONE
 
-    def call(self, job: Any, f: Callable[..., Any], args: Any, kw: Any, raw: bool = False) -> int:
-        """
-        Have a call made, after those that were given before. A hot path.
-
-        @param raw: whether an iterator is returned as it is, and not streamed.
-        @return: the number of the call.
-        @raise Exception: whatever the pickling of somebody's objects raises. Nothing
-            was sent then.
-        """
-        held = self.held
-        number = self.calls + 1
-        packed, buffers = encodeCall(args, kw, self._told)
-        name = self._callables.nameOf(f, number, next(iter(held)) if held else number)
-        size = 0 if packed is None else len(packed)
-        if buffers or size > self._large:
-            checkSize(size + sum(buffer.raw().nbytes for buffer in buffers), self._limit)
-            self.flush()
-            self._tellSurroundings()
-            self._send(Kind.CALL, number, marshal.dumps((name, raw)), [packed, *buffers])
-            self.calls = number
-            held[number] = job
-            return number
-        self.calls = number
-        held[number] = job
-        batch = self._batch
-        if not batch:
-            self._first = number
-        batch.append((name, packed, raw))
-        self._batchBytes += size
-        if len(held) == 1 or len(batch) >= _BATCH or self._batchBytes > _BATCH_BYTES:
-            self.flush()
-        elif not self._collecting and self._flushing is None:
-            self._flushing = self._callLater(0, self._flushLater)
-        return number
-
-    def _tell(self, names: bytes) -> None:
-        # It holds for the calls that follow.
-        checkSize(len(names), self._limit)
-        self.flush()
-        self._tellSurroundings()
-        self._send(Kind.NAMES, 0, names)
-
-    def _tellSurroundings(self) -> None:
-        news = self._surroundings.news()
-        if news is not None:
-            self._send(Kind.SURROUNDINGS, 0, pickle.dumps(news))
-
-    def flush(self) -> None:
-        """
-        Send what was collected. A hot path.
-        """
-        batch = self._batch
-        if batch:
-            self._tellSurroundings()
-            self._send(CALLS, self._first, marshal.dumps(batch))
-            self._batch = []
-            self._batchBytes = 0
-
-    def takeBack(self) -> list[Any]:
-        """
-        Take back all calls that have not begun: they are never made.
-
-        @return: their jobs, in order.
-        """
-        sent = self._first - 1 if self._batch else self.calls
-        self._batch = []
-        self._batchBytes = 0
-        held = self.held
-        if not held:
-            return []
-        begun = self._shared.revoke(self.calls)
-        numbers = [number for number in held if number > begun]
-        suspects = [held[number] for number in numbers if number <= sent]
-        jobs = [held.pop(number) for number in numbers]
-        self._takenBack += len(jobs)
-        if suspects and not held:
-            self._suspects += suspects
-            self._echo += 1
-            self._send(Kind.ECHO, self._echo, b"")
-        return jobs
-
-    @property
-    def begun(self) -> int:
-        """
-        The number of the last call that has begun, or may have. Of one that is gone it is
-        not to be asked.
-        """
-        return self._shared.begun
-
-    @property
-    def isBetween(self) -> bool:
-        """
-        Whether it is up and has calls, and has begun none of them.
-        """
-        return self.isUp and bool(self.held) and not self.hasBegun(next(iter(self.held)))
-
     @property
     def hasNews(self) -> bool:
         """
         Whether something can be read that it has sent, or its end.
         """
         return _isReadable(self._channel)
-
-    def hasBegun(self, number: int) -> bool:
-        """
-        Whether a call has begun, or may have.
-        """
-        return number <= self._shared.begun
-
-    def interrupt(self, number: int, limit: float = 0.0) -> None:
-        """
-        Raise an exception in a call that runs.
-
-        @param limit: the soft limit in seconds that it has exceeded; 0: it was
-            cancelled.
-        """
-        if self._life is not _Life.GONE:
-            self._shared.interrupt(number, limit)
-            self._spawned.signal(INTERRUPT_SIGNAL)
-
-    def end(self, number: int, grace: float, what: str) -> None:
-        """
-        Interrupt a call that runs, or the iterator that it has returned. If that does not end,
-        kill the child.
-
-        @param grace: the seconds that it has for that.
-        @param what: what is to end, in words.
-        """
-        if self._life is _Life.GONE:
-            return
-        self.interrupt(number)
-
-        def checkEnded() -> None:
-            del self._graces[number]
-            if number in self.held or number in self.streams:
-                self.kill(f"{what} did not end within {grace:g} s")
-
-        if number not in self._graces:
-            self._graces[number] = self._callLater(grace, checkEnded)
-
-    def isDeaf(self, number: int) -> bool:
-        """
-        Whether a call was to be interrupted, and the signal has not come there.
-        """
-        return self._life is not _Life.GONE and self._shared.isUnheard(number)
-
-    def measure(self) -> tuple[int, float]:
-        """
-        How many calls have ended since this was asked last, and how many seconds
-        they ran, all together.
-        """
-        tasks, seconds = self._measured
-        if self._life is not _Life.GONE:
-            self._measured = self._shared.measured()
-        return self._measured[0] - tasks, self._measured[1] - seconds
 
     # The end
 
@@ -364,7 +153,7 @@ class ChildProcess:
         Have the child end by itself. It holds nothing.
         """
         if self._life is _Life.WORKING:
-            self._life = _Life.FINISHING
+            self._become(_Life.FINISHING)
             self._loop.unwatch(self._channel.fileno())
             self._channel.close()
             self._expectEnd()
@@ -377,7 +166,7 @@ class ChildProcess:
         @param reason: why.
         """
         if self._life in (_Life.WORKING, _Life.FINISHING):
-            self._life = _Life.DYING
+            self._become(_Life.DYING)
             self._reason = reason
             self.signal(signal.SIGKILL)
             self._expectEnd()
@@ -396,7 +185,7 @@ class ChildProcess:
         """
         if self._life is _Life.GONE:
             return
-        self._life = _Life.DYING
+        self._become(_Life.DYING)
         self._reason = isParents(self._parent)
         self._shared.detach()
         try:
@@ -411,7 +200,7 @@ class ChildProcess:
         """
         End the child now, and tell nobody: nobody knows of it yet, or any more.
         """
-        self._life = _Life.GONE
+        self._become(_Life.GONE)
         self._spawned.signal(signal.SIGKILL)
         self._spawned.awaitEnd(_ABANDON_SECONDS)
         self._close()
@@ -424,9 +213,13 @@ class ChildProcess:
         spawned.close()
         self._shared.close()
 
+    def _become(self, life: _Life) -> None:
+        self._life = life
+        self._outlet.close()
+
     def _watchEnd(self) -> None:
         if self._spawned.pidfd != -1:
-            self._loop.watch(self._spawned.pidfd, partial(self._guarded, self.checkEnded))
+            self._loop.watch(self._spawned.pidfd, partial(self.guarded, self.checkEnded))
 
     def _expectEnd(self) -> None:
         """
@@ -458,14 +251,19 @@ class ChildProcess:
             self._reason = f"{also}SIGKILL has not ended it within {PATIENCE:g} s"
             self._exited()
 
-    def _closed(self) -> None:
+    def _closed(self, reason: str = "") -> None:
         """
         The connection is at its end: the child is ending, or of no use any more.
+
+        @param reason: why what it sends can be read no more; empty if it sends no more.
         """
+        if reason:
+            self._isSpoilt = True
+            self._reason = reason
         self._loop.unwatch(self._channel.fileno())
         if self._life is _Life.WORKING:
             # A process that is ending, ends as it was about to: this has no effect.
-            self._life = _Life.DYING
+            self._become(_Life.DYING)
             self._spawned.signal(signal.SIGKILL)
             self._expectEnd()
 
@@ -488,8 +286,9 @@ class ChildProcess:
                 break
         if self.isGone:
             return
-        self._life = _Life.GONE
-        for timer in (self._patience, self._look, self._flushing, *self._graces.values()):
+        self._become(_Life.GONE)
+        self.calls.stopTimers()
+        for timer in (self._patience, self._look):
             if timer is not None:
                 timer.cancel()
         spawned = self._spawned
@@ -502,7 +301,7 @@ class ChildProcess:
                 " has changed what that does"
             )
         begun = self._shared.begun
-        held = self.held
+        held = self.calls.held
         ending = ExitReport(
             self.pid,
             code if code is not None and code >= 0 else None,
@@ -511,16 +310,17 @@ class ChildProcess:
             spawned.tail.decode(errors="replace"),
             [job for number, job in held.items() if number <= begun],
             [job for number, job in held.items() if number > begun],
-            self.isUp,
-            self._suspects,
+            self.calls.isUp,
+            self.calls.suspects,
         )
         # Whatever fails here, all are told.
         harmless("closing what led to a child", self._close)
         held.clear()
-        streams, self.streams = self.streams, {}
+        streams = list(self.calls.streams.values())
+        self.calls.streams.clear()
         # First this: who hears of a failure may have the next call made at once.
-        harmless("the end of a child", self._lifeDelegate.ended, self, ending)
-        for source in streams.values():
+        harmless("the end of a child", self._delegate.ended, self, ending)
+        for source in streams:
             failure = Failure(ending.lost(OPEN_ITERATOR))
             harmless("the end of an iterator", source.failed, failure)
             harmless("the end of an iterator", source.ended)
@@ -552,61 +352,21 @@ class ChildProcess:
             raise
         except FrameError as error:
             # What came before is as good as ever.
-            self._deliver(error.before)
-            self._spoil(f"it sent what is no message: {error}")
+            self.calls.deliver(error.before)
+            self._closed(f"it sent what is no message: {error}")
             raise EOFError(self._reason) from error
         except BaseException as error:
             # The system has no room for it, or refuses what it never should.
-            self._spoil(f"what it sent cannot be read: {inWords(error)}")
+            self._closed(f"what it sent cannot be read: {inWords(error)}")
             report(error, f"reading what process {self.pid} sends")
             raise EOFError(self._reason) from error
-        self._deliver(frames)
+        self.calls.deliver(frames)
         return frames
 
-    def _deliver(self, frames: Sequence[Frame]) -> None:
-        """
-        Tell what has come. A hot path.
-        """
-        held = self.held
-        delegate = self._delegate
-        self._collecting = True
-        for frame in frames:
-            kind, number, body, buffers = frame
-            job = None
-            try:
-                if kind == RETURNED:
-                    if number in held:
-                        job = held.pop(number)
-                        try:
-                            value = pickle.loads(body, buffers=buffers)
-                        except BaseException as error:
-                            # Somebody's objects: whatever their unpickling raises.
-                            delegate.raised(self, job, cannotDecode(error))
-                        else:
-                            delegate.returned(self, job, value)
-                    elif self._preparations:
-                        self._prepared(number)
-                else:
-                    job = held.get(number)
-                    self._heard(frame)
-            except BaseException as error:
-                # The seam to all that follows from a message.
-                if job is not None:
-                    # It may not have been told: then it ends with this child.
-                    held.setdefault(number, job)
-                self._fault(error)
-        self._collecting = False
-        if self._life is not _Life.GONE:
-            self._guarded(self._collected)
-
-    def _collected(self) -> None:
-        self._delegate.onBatchRead(self)
-        self.flush()
-
     def _callLater(self, seconds: float, f: Callable[[], None]) -> Timer:
-        return self._loop.callLater(seconds, partial(self._guarded, f))
+        return self._loop.callLater(seconds, partial(self.guarded, f))
 
-    def _guarded(self, f: Callable[[], None]) -> None:
+    def guarded(self, f: Callable[[], None]) -> None:
         """
         Do what an event loop calls.
         """
@@ -614,9 +374,9 @@ class ChildProcess:
             f()
         except BaseException as error:
             # The seam to all that follows from it.
-            self._fault(error)
+            self.fault(error)
 
-    def _fault(self, error: BaseException) -> None:
+    def fault(self, error: BaseException) -> None:
         """
         Something failed on this side, and nobody knows what it has left undone: the child
         is lost.
@@ -624,131 +384,10 @@ class ChildProcess:
         self.kill(f"what it told could not be dealt with: {inWords(error)}")
         report(error, f"dealing with what process {self.pid} tells")
 
-    def _spoil(self, reason: str) -> None:
-        """
-        What it sends can be read no more.
-        """
-        self._isSpoilt = True
-        self._reason = reason
-        self._closed()
-
-    def _heard(self, frame: Frame) -> None:
-        kind, number, body, buffers = frame
-        match kind:
-            case Kind.RAISED:
-                if number in self.held:
-                    self._delegate.raised(self, self.held.pop(number), _raisedThere(body, buffers))
-                elif number in self._preparations:
-                    what = describeCall(*self._preparations[number])
-                    self._lifeDelegate.unfit(self, what, _raisedThere(body, buffers))
-            case Kind.SKIPPED:
-                if number in self.held:
-                    self._takenBack += 1
-                    self._delegate.givenBack(self, self.held.pop(number))
-            case Kind.ITERATOR:
-                self._iterating(number, decode(body), buffers)
-            case Kind.ITEMS:
-                source = self.streams.get(number)
-                if source is not None:
-                    self._items(source, body, buffers)
-            case Kind.ITEM_FAILED:
-                source = self.streams.get(number)
-                if source is not None:
-                    source.failed(failureOf(_raisedThere(body, buffers)))
-            case Kind.END:
-                source = self.streams.pop(number, None)
-                if source is not None:
-                    source.ended()
-            case Kind.UP:
-                self._prepared(0)
-            case Kind.ECHO:
-                if number == self._echo:
-                    self._suspects.clear()
-            case Kind.LOGGED | Kind.WARNED | Kind.PRINTED | Kind.TRACKED:
-                replay(kind, body)
-            case _:
-                self._reason = f"it sent a frame of the unknown kind {kind}"
-                self._spawned.signal(signal.SIGKILL)
-
-    def _prepared(self, number: int) -> None:
-        """
-        It is set up, or has made one of the calls that prepare it.
-        """
-        self._preparations.pop(number, None)
-        if not self._preparations and not self.isUp:
-            self.isUp = True
-            self._lifeDelegate.up(self)
-
-    def _iterating(self, number: int, text: str, first: Any) -> None:
-        job = self.held.pop(number, None)
-        if job is None:
-            # A preparation: nobody takes its items.
-            self._send(Kind.STOP, number, b"")
-            self._prepared(number)
-            return
-        items: list[Any] = []
-        failure = None
-        if first:
-            try:
-                items = decode(first[0], first[1:])
-            except BaseException as error:
-                # Somebody's objects, as above.
-                failure = failureOf(cannotDecode(error))
-        source = self.streams[number] = ChildIterator(
-            lambda count: self._send(Kind.CREDIT, number, marshal.dumps(count)),
-            lambda: self._send(Kind.STOP, number, b""),
-            items,
-            sum(len(part) for part in first),
-        )
-        self._delegate.iterating(self, job, source, text)
-        if failure is not None:
-            source.failed(failure)
-
-    def _items(self, source: ChildIterator, body: Any, buffers: Any) -> None:
-        try:
-            items = loadItems(body, buffers)
-        except BaseException as error:
-            # They are not here, or what came is something else.
-            source.failed(failureOf(cannotDecode(error)))
-        else:
-            for run in items:
-                if isinstance(run, Lost):
-                    source.failed(failureOf(cannotDecode(run.error)))
-                else:
-                    source.receive(run)
-
     def _stderrReadable(self) -> None:
         if not self._spawned.readStderr():
             # It has ended, or has closed it.
             self._loop.unwatch(self._spawned.stderr)
-
-    # Sending
-
-    def _send(self, kind: int, number: int, body: bytes, buffers: Any = ()) -> None:
-        if self._life is not _Life.WORKING:
-            return
-        try:
-            if not self._channel.send(kind, number, body, buffers):
-                self._awaitWritable()
-        except (BrokenPipeError, ConnectionResetError):
-            # It is gone, and what it left there is read first.
-            pass
-
-    def _writable(self) -> None:
-        if self._life is _Life.WORKING:
-            try:
-                if not self._channel.flush():
-                    self._awaitWritable()
-            except (BrokenPipeError, ConnectionResetError):
-                # As above.
-                pass
-
-    def _awaitWritable(self) -> None:
-        self._loop.awaitWritable(self._channel.fileno(), partial(self._guarded, self._writable))
-
-    def _flushLater(self) -> None:
-        self._flushing = None
-        self.flush()
 
 
 def _isReadable(channel: Channel) -> bool:
@@ -758,12 +397,3 @@ def _isReadable(channel: Channel) -> bool:
     poller = select.poll()
     poller.register(channel, select.POLLIN)
     return bool(poller.poll(0))
-
-
-def _raisedThere(body: Any, buffers: Any) -> Raised:
-    try:
-        outcome: Raised = decode(body, buffers)
-    except BaseException as error:
-        # It was tried out where it was raised; but here may be another world.
-        return cannotDecode(error)
-    return outcome

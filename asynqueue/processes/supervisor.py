@@ -147,7 +147,7 @@ class Supervisor:
         The child was given a call.
         """
         self._stopTimer("idle")
-        if self._limits.maxTasks is not None and child.made >= self._limits.maxTasks:
+        if self._limits.maxTasks is not None and child.calls.made >= self._limits.maxTasks:
             # It makes those that it has, and goes when it has ended them.
             self.child = None
             self._full = child
@@ -167,14 +167,14 @@ class Supervisor:
         How far the calls have come. It changes as one begins, which is known before anything
         is heard of it.
         """
-        return [child.begun for child in self._children]
+        return [child.calls.begun for child in self._children]
 
     @property
     def mayBeEnding(self) -> bool:
         """
         Whether a child has begun none of the calls that it has.
         """
-        return any(child.isBetween for child in self._children)
+        return any(child.calls.isBetween for child in self._children)
 
     @property
     def hasNews(self) -> bool:
@@ -193,7 +193,7 @@ class Supervisor:
         """
         full = self._full if self._isReserved else None
         children = [child for child in self._children if reserved or child is not full]
-        jobs = [job for child in children for job in child.takeBack()]
+        jobs = [job for child in children for job in child.calls.takeBack()]
         if jobs and self._isReserved:
             # The one that is coming waits, and is next when this one has made its calls.
             self._full, self.child = None, self._full
@@ -204,21 +204,21 @@ class Supervisor:
         The child has ended a call, and is not given another one yet: it may have
         too much memory for that.
         """
-        if self._limits.maxMemory is not None and not child.held and self._hasTooMuch(child):
+        if self._limits.maxMemory is not None and not child.calls.held and self._hasTooMuch(child):
             self.retire(child)
 
     def onIdle(self, child: ChildProcess) -> None:
         """
         The child holds nothing: it may be time for it to go.
         """
-        if child is self._full and not child.held:
+        if child is self._full and not child.calls.held:
             self._full = None
             if self._coming is None and self._hasRoom(child):
                 # It was reserved, or gave one back in the moment before it began.
                 self.child = child
                 self._delegate.filled(self)
         self._admitNext()
-        if child.held or child.streams:
+        if child.calls.held or child.calls.streams:
             return
         if child is not self.child:
             if child is not self._coming:
@@ -236,8 +236,8 @@ class Supervisor:
         if child in (self.child, self._full):
             self.child = self._full = None
             self._stopTimer("idle")
-            jobs = child.takeBack()
-            if not child.held and not child.streams:
+            jobs = child.calls.takeBack()
+            if not child.calls.held and not child.calls.streams:
                 child.finish()
             if jobs:
                 self._delegate.handedBack(self, jobs)
@@ -309,11 +309,11 @@ class Supervisor:
         A child is gone.
         """
         del self._children[child]
-        falseStart = not child.isUp and child in (self.child, self._coming, self._full)
+        falseStart = not child.calls.isUp and child in (self.child, self._coming, self._full)
         if child is self.child:
             self.child = None
             self._stopTimer("idle")
-        if not any(other.held for other in self._children):
+        if not any(other.calls.held for other in self._children):
             self._stopTimer("memory")
         if child is self._coming:
             self._coming = None
@@ -376,7 +376,7 @@ class Supervisor:
         """
         Whether a child makes calls, if only the last that it makes.
         """
-        return any(child.held for child in self._children)
+        return any(child.calls.held for child in self._children)
 
     def _admitNext(self) -> None:
         """
@@ -384,7 +384,7 @@ class Supervisor:
         ended theirs, as calls are made one after the other.
         """
         coming = self._coming
-        if coming is not None and coming.isUp and self.child is None and not self._isBusy:
+        if coming is not None and coming.calls.isUp and self.child is None and not self._isBusy:
             self._admit(coming)
 
     def _hasRoom(self, child: ChildProcess) -> bool:
@@ -392,14 +392,14 @@ class Supervisor:
         Whether a child that is not to go may make more calls.
         """
         most = self._limits.maxTasks
-        return child.accepts and (most is None or child.made < most)
+        return child.accepts and (most is None or child.calls.made < most)
 
     def _hasTooMuch(self, child: ChildProcess) -> bool:
         """
         Whether a child has more memory than it may have. A fresh one never has:
         another one would have as much.
         """
-        return child.made > 0 and self._limits.isSpent(0, child.resident)
+        return child.calls.made > 0 and self._limits.isSpent(0, child.resident)
 
     def _sayHopeless(self) -> None:
         """
@@ -445,12 +445,12 @@ class Supervisor:
 
     def _timedOut(self, child: ChildProcess) -> None:
         self._timers.pop("idle", None)
-        if child is self.child and not child.held and not child.streams:
+        if child is self.child and not child.calls.held and not child.calls.streams:
             self.retire(child)
 
     def _checkBusy(self) -> None:
         self._timers.pop("memory", None)
-        busy = [child for child in self._children if child.held]
+        busy = [child for child in self._children if child.calls.held]
         for child in busy:
             resident = child.resident
             if self._limits.isExcessive(resident):

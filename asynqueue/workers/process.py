@@ -323,13 +323,13 @@ class ProcessWorker:
         if child is None:
             self._waiting.pop(task, None)
             del self._held[task]
-        elif child.hasBegun(number):
-            child.end(number, self._grace, _CANCELLED)
+        elif child.calls.hasBegun(number):
+            child.calls.end(number, self._grace, _CANCELLED)
         else:
             others = [other for other in self._unbegun() if other is not task]
             if task in self._held:
                 # It began in this moment.
-                child.end(number, self._grace, _CANCELLED)
+                child.calls.end(number, self._grace, _CANCELLED)
             self._handBack(others)
         self._checkReady()
         self._checkStopped()
@@ -407,7 +407,7 @@ class ProcessWorker:
         What has ended is known: take more. A hot path.
         """
         self._measure(child)
-        held = child.held
+        held = child.calls.held
         if held:
             first = next(iter(held.values()))
             if first.watched:
@@ -504,10 +504,11 @@ class ProcessWorker:
         """
         f, args, kw = task.callTuple
         raw = task.options.raw
-        if task.watched and not child.held and child.isUp:
+        if task.watched and not child.calls.held and child.calls.isUp:
             task.begin()
         try:
-            self._held[task] = child.call(task, f, args, kw, self._raw if raw is None else raw)
+            raw = self._raw if raw is None else raw
+            self._held[task] = child.calls.make(task, f, args, kw, raw)
         except BaseException as error:
             # Somebody's objects: whatever their pickling raises. A worker does not
             # end a task within run(): chains of calls would recurse.
@@ -534,7 +535,7 @@ class ProcessWorker:
         """
         supervisor = self._supervisor
         for task in tasks:
-            if task.tries and supervisor.child is not None and supervisor.child.held:
+            if task.tries and supervisor.child is not None and supervisor.child.calls.held:
                 supervisor.reserve()
             child = supervisor.child
             if child is None:
@@ -542,7 +543,7 @@ class ProcessWorker:
                 self._waiting[task] = None
                 continue
             self._give(child, task)
-            if task.tries and child.held:
+            if task.tries and child.calls.held:
                 supervisor.reserve()
         if self._waiting:
             supervisor.fill()
@@ -571,7 +572,7 @@ class ProcessWorker:
         The child that has the call of a task, if one has.
         """
         for child in self._supervisor.children:
-            if child.held.get(number) is task:
+            if child.calls.held.get(number) is task:
                 return child
         return None
 
@@ -602,7 +603,7 @@ class ProcessWorker:
         """
         Take in how long the latest calls of a child ran. A hot path.
         """
-        tasks, seconds = child.measure()
+        tasks, seconds = child.calls.measure()
         if tasks:
             self._stalled = False
             self._seconds += seconds
@@ -657,7 +658,8 @@ class ProcessWorker:
             self._stopped.fire()
 
     def _sources(self) -> list[ChildIterator]:
-        return [source for child in self._supervisor.children for source in child.streams.values()]
+        children = self._supervisor.children
+        return [source for child in children for source in child.calls.streams.values()]
 
     def _endSource(self, source: ChildIterator) -> None:
         """
@@ -665,11 +667,11 @@ class ProcessWorker:
         of another one: if that is read, it is waited for.
         """
         for child in self._supervisor.children:
-            streams = list(child.streams.items())
+            streams = list(child.calls.streams.items())
             isRead = any(other.sink is not None for _, other in streams)
             for number, other in streams:
                 if other is source and not isRead:
-                    child.end(number, self._grace, "an iterator that nobody reads")
+                    child.calls.end(number, self._grace, "an iterator that nobody reads")
 
     def _stopTimers(self) -> None:
         self._iterators.stop()

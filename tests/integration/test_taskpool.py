@@ -392,7 +392,7 @@ def test_callsAheadAreSpread(plain: Driven, tmp_path: Path) -> None:
     plain.get(pool.apply_async(abs, (1,)))
     fifos = [Fifo(tmp_path / str(n)) for n in range(2)]
     plain.until(lambda: pool.apply_async(abs, (1,)).get(PATIENCE) and len(pool._pool.pids()) == 2)  # type: ignore[union-attr]
-    plain.until(lambda: all(member.isUp for member in pool._pool._supervisors.children))  # type: ignore[union-attr]
+    plain.until(lambda: all(child.calls.isUp for child in pool._pool._supervisors.children))  # type: ignore[union-attr]
     results = [pool.apply_async(one.read) for one in fifos]
     plain.until(lambda: min(one.isRead() for one in fifos))
     for one in fifos:

@@ -1,0 +1,466 @@
+"""
+The calls of a child process: sent to it in batches, taken back, and settled by what it
+sends.
+
+::
+
+    make ─▶ batch ─▶ flush: one frame ─▶ Outlet ─▶ child
+    delegate ◀─ returned, raised, iterating ◀─ deliver ◀─ frames ◀─┘
+
+A hot path, plain on purpose; C{benchmarks/} guards it.
+"""
+
+from __future__ import annotations
+
+import marshal
+import pickle
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
+
+from asynqueue.codec import decode, encodeCall
+from asynqueue.failures import failureOf
+from asynqueue.framing import Frame, checkSize
+from asynqueue.loops.adapters import LoopAdapter, Timer
+from asynqueue.mainmodule import described
+from asynqueue.outcome import Raised, cannotDecode, describeCall
+from asynqueue.processes.callables import Callables
+from asynqueue.processes.iterators import ChildIterator
+from asynqueue.processes.outlet import Outlet
+from asynqueue.processes.protocol import CALLS, INTERRUPT_SIGNAL, RETURNED, Kind, SharedState
+from asynqueue.processes.replay import replay
+from asynqueue.processes.roles import CallDelegate, CallTuple, LifeDelegate
+from asynqueue.processes.surroundings import Surroundings
+from asynqueue.program import Told
+from asynqueue.salvage import Lost, loadItems
+
+# A call with more bytes travels by itself; the others in frames of about so many,
+# which need no shared memory.
+_LARGE = 1 << 14
+_BATCH_BYTES = 1 << 15
+
+# While more calls come, so many are collected before they are sent.
+_BATCH = 32
+
+
+class Life(Protocol):
+    """
+    The child process, as its calls need it.
+    """
+
+    @property
+    def isGone(self) -> bool:
+        """
+        Whether its process has ended, and all that it left is settled.
+        """
+
+    def signal(self, number: int) -> None:
+        """
+        Send it a signal.
+        """
+
+    def kill(self, reason: str) -> None:
+        """
+        End it at once.
+        """
+
+    def guarded(self, f: Callable[[], None]) -> None:
+        """
+        Do what an event loop calls.
+        """
+
+    def fault(self, error: BaseException) -> None:
+        """
+        Something failed on this side: the child is lost.
+        """
+
+
+_Child = TypeVar("_Child", bound=Life)
+
+
+class ProcessCalls(Generic[_Child]):
+    """
+    The calls of one child. That makes one after the other, in the order of their numbers.
+
+    @ivar held: the jobs without outcome, by the numbers of their calls, in order.
+    @ivar streams: the iterators that are open, by the numbers of their calls.
+    @ivar given: how many calls it was given, with those that prepare it.
+    @ivar preparing: those of its calls that prepare it, by their numbers; they are not held.
+    @ivar isUp: whether it is set up and prepared.
+    @ivar suspects: jobs that were taken back before it had begun any; it may be about to
+        end by one of them, until it sends back the last echo.
+    """
+
+    def __init__(
+        self,
+        child: _Child,
+        loop: LoopAdapter,
+        outlet: Outlet,
+        shared: SharedState,
+        limit: int,
+        delegate: CallDelegate[_Child],
+        life: LifeDelegate[_Child],
+    ) -> None:
+        """
+        @param outlet: the way to the child. Who reads what it sends calls L{deliver}.
+        @param limit: how many bytes the arguments or the result of a call may have.
+        @param delegate: is told what comes of calls.
+        @param life: is told when the child is prepared.
+        """
+        self._child = child
+        self._loop = loop
+        self._send = outlet.send
+        self._shared = shared
+        self._limit = limit
+        self._delegate = delegate
+        self._life = life
+        self.held: dict[int, Any] = {}
+        self.streams: dict[int, ChildIterator] = {}
+        self.given = 0
+        self.isUp = False
+        self.suspects: list[Any] = []
+        self.preparing: dict[int, CallTuple] = {}
+        self._prepared = 0
+        self._takenBack = 0
+        self._surroundings = Surroundings()
+        self._told = Told(self._tell)
+        self._callables = Callables(
+            lambda name, pickled: self._send(Kind.DEFINE, name, pickled),
+            lambda name: self._send(Kind.FORGET, name, b""),
+            self._told,
+        )
+        self._large = min(_LARGE, limit)
+        self._batch: list[tuple[int, bytes | None, bool]] = []
+        self._first = 0
+        self._batchBytes = 0
+        self._collecting = False
+        self._flushing: Timer | None = None
+        # By the numbers of the calls that were interrupted.
+        self._graces: dict[int, Timer] = {}
+        self._echo = 0
+        self._measured = (0, 0.0)
+
+    def prepare(self, preparations: Sequence[CallTuple]) -> None:
+        """
+        Set the child up, and have it make calls before any other.
+
+        @raise Exception: whatever the pickling of these raises.
+        """
+        self._send(Kind.SETUP, 0, pickle.dumps({"main": described()}))
+        for callTuple in preparations:
+            self.preparing[self.make(None, *callTuple)] = callTuple
+        self._prepared = len(preparations)
+        self.flush()
+        self.held.clear()
+
+    @property
+    def made(self) -> int:
+        """
+        How many calls it has begun, or is to begin, without those that prepare it.
+        """
+        return self.given - self._prepared - self._takenBack
+
+    def make(self, job: Any, f: Callable[..., Any], args: Any, kw: Any, raw: bool = False) -> int:
+        """
+        Have a call made, after those that were given before. A hot path.
+
+        @param raw: whether an iterator is returned as it is, and not streamed.
+        @return: the number of the call.
+        @raise Exception: whatever the pickling of somebody's objects raises. Nothing
+            was sent then.
+        """
+        held = self.held
+        number = self.given + 1
+        packed, buffers = encodeCall(args, kw, self._told)
+        name = self._callables.nameOf(f, number, next(iter(held)) if held else number)
+        size = 0 if packed is None else len(packed)
+        if buffers or size > self._large:
+            checkSize(size + sum(buffer.raw().nbytes for buffer in buffers), self._limit)
+            self.flush()
+            self._tellSurroundings()
+            self._send(Kind.CALL, number, marshal.dumps((name, raw)), [packed, *buffers])
+            self.given = number
+            held[number] = job
+            return number
+        self.given = number
+        held[number] = job
+        batch = self._batch
+        if not batch:
+            self._first = number
+        batch.append((name, packed, raw))
+        self._batchBytes += size
+        if len(held) == 1 or len(batch) >= _BATCH or self._batchBytes > _BATCH_BYTES:
+            self.flush()
+        elif not self._collecting and self._flushing is None:
+            self._flushing = self._callLater(0, self._flushLater)
+        return number
+
+    def _tell(self, names: bytes) -> None:
+        # It holds for the calls that follow.
+        checkSize(len(names), self._limit)
+        self.flush()
+        self._tellSurroundings()
+        self._send(Kind.NAMES, 0, names)
+
+    def _tellSurroundings(self) -> None:
+        news = self._surroundings.news()
+        if news is not None:
+            self._send(Kind.SURROUNDINGS, 0, pickle.dumps(news))
+
+    def flush(self) -> None:
+        """
+        Send what was collected. A hot path.
+        """
+        batch = self._batch
+        if batch:
+            self._tellSurroundings()
+            self._send(CALLS, self._first, marshal.dumps(batch))
+            self._batch = []
+            self._batchBytes = 0
+
+    def takeBack(self) -> list[Any]:
+        """
+        Take back all calls that have not begun: they are never made.
+
+        @return: their jobs, in order.
+        """
+        sent = self._first - 1 if self._batch else self.given
+        self._batch = []
+        self._batchBytes = 0
+        held = self.held
+        if not held:
+            return []
+        begun = self._shared.revoke(self.given)
+        numbers = [number for number in held if number > begun]
+        suspects = [held[number] for number in numbers if number <= sent]
+        jobs = [held.pop(number) for number in numbers]
+        self._takenBack += len(jobs)
+        if suspects and not held:
+            self.suspects += suspects
+            self._echo += 1
+            self._send(Kind.ECHO, self._echo, b"")
+        return jobs
+
+    @property
+    def begun(self) -> int:
+        """
+        The number of the last call that has begun, or may have. Of one that is gone it is
+        not to be asked.
+        """
+        return self._shared.begun
+
+    @property
+    def isBetween(self) -> bool:
+        """
+        Whether it is up and has calls, and has begun none of them.
+        """
+        return self.isUp and bool(self.held) and not self.hasBegun(next(iter(self.held)))
+
+    def hasBegun(self, number: int) -> bool:
+        """
+        Whether a call has begun, or may have.
+        """
+        return number <= self._shared.begun
+
+    def interrupt(self, number: int, limit: float = 0.0) -> None:
+        """
+        Raise an exception in a call that runs.
+
+        @param limit: the soft limit in seconds that it has exceeded; 0: it was
+            cancelled.
+        """
+        if not self._child.isGone:
+            self._shared.interrupt(number, limit)
+            self._child.signal(INTERRUPT_SIGNAL)
+
+    def end(self, number: int, grace: float, what: str) -> None:
+        """
+        Interrupt a call that runs, or the iterator that it has returned. If that does not end,
+        kill the child.
+
+        @param grace: the seconds that it has for that.
+        @param what: what is to end, in words.
+        """
+        if self._child.isGone:
+            return
+        self.interrupt(number)
+
+        def checkEnded() -> None:
+            del self._graces[number]
+            if number in self.held or number in self.streams:
+                self._child.kill(f"{what} did not end within {grace:g} s")
+
+        if number not in self._graces:
+            self._graces[number] = self._callLater(grace, checkEnded)
+
+    def isDeaf(self, number: int) -> bool:
+        """
+        Whether a call was to be interrupted, and the signal has not come there.
+        """
+        return not self._child.isGone and self._shared.isUnheard(number)
+
+    def measure(self) -> tuple[int, float]:
+        """
+        How many calls have ended since this was asked last, and how many seconds
+        they ran, all together.
+        """
+        tasks, seconds = self._measured
+        if not self._child.isGone:
+            self._measured = self._shared.measured()
+        return self._measured[0] - tasks, self._measured[1] - seconds
+
+    # What comes
+
+    def deliver(self, frames: Sequence[Frame]) -> None:
+        """
+        Tell what has come. A hot path.
+        """
+        held = self.held
+        delegate = self._delegate
+        self._collecting = True
+        for frame in frames:
+            kind, number, body, buffers = frame
+            job = None
+            try:
+                if kind == RETURNED:
+                    if number in held:
+                        job = held.pop(number)
+                        try:
+                            value = pickle.loads(body, buffers=buffers)
+                        except BaseException as error:
+                            # Somebody's objects: whatever their unpickling raises.
+                            delegate.raised(self._child, job, cannotDecode(error))
+                        else:
+                            delegate.returned(self._child, job, value)
+                    elif self.preparing:
+                        self._notePrepared(number)
+                else:
+                    job = held.get(number)
+                    self._heard(frame)
+            except BaseException as error:
+                # The seam to all that follows from a message.
+                if job is not None:
+                    # It may not have been told: then it ends with this child.
+                    held.setdefault(number, job)
+                self._child.fault(error)
+        self._collecting = False
+        if not self._child.isGone:
+            self._child.guarded(self._batchRead)
+
+    def _batchRead(self) -> None:
+        self._delegate.onBatchRead(self._child)
+        self.flush()
+
+    def _heard(self, frame: Frame) -> None:
+        kind, number, body, buffers = frame
+        match kind:
+            case Kind.RAISED:
+                if number in self.held:
+                    self._delegate.raised(
+                        self._child, self.held.pop(number), _raisedThere(body, buffers)
+                    )
+                elif number in self.preparing:
+                    what = describeCall(*self.preparing[number])
+                    self._life.unfit(self._child, what, _raisedThere(body, buffers))
+            case Kind.SKIPPED:
+                if number in self.held:
+                    self._takenBack += 1
+                    self._delegate.givenBack(self._child, self.held.pop(number))
+            case Kind.ITERATOR:
+                self._iterating(number, decode(body), buffers)
+            case Kind.ITEMS:
+                source = self.streams.get(number)
+                if source is not None:
+                    self._items(source, body, buffers)
+            case Kind.ITEM_FAILED:
+                source = self.streams.get(number)
+                if source is not None:
+                    source.failed(failureOf(_raisedThere(body, buffers)))
+            case Kind.END:
+                source = self.streams.pop(number, None)
+                if source is not None:
+                    source.ended()
+            case Kind.UP:
+                self._notePrepared(0)
+            case Kind.ECHO:
+                if number == self._echo:
+                    self.suspects.clear()
+            case Kind.LOGGED | Kind.WARNED | Kind.PRINTED | Kind.TRACKED:
+                replay(kind, body)
+            case _:
+                self._child.kill(f"it sent a frame of the unknown kind {kind}")
+
+    def _notePrepared(self, number: int) -> None:
+        """
+        It is set up, or has made one of the calls that prepare it.
+        """
+        self.preparing.pop(number, None)
+        if not self.preparing and not self.isUp:
+            self.isUp = True
+            self._life.up(self._child)
+
+    def _iterating(self, number: int, text: str, first: Any) -> None:
+        job = self.held.pop(number, None)
+        if job is None:
+            # A preparation: nobody takes its items.
+            self._send(Kind.STOP, number, b"")
+            self._notePrepared(number)
+            return
+        items: list[Any] = []
+        failure = None
+        if first:
+            try:
+                items = decode(first[0], first[1:])
+            except BaseException as error:
+                # Somebody's objects, as above.
+                failure = failureOf(cannotDecode(error))
+        source = self.streams[number] = ChildIterator(
+            lambda count: self._send(Kind.CREDIT, number, marshal.dumps(count)),
+            lambda: self._send(Kind.STOP, number, b""),
+            items,
+            sum(len(part) for part in first),
+        )
+        self._delegate.iterating(self._child, job, source, text)
+        if failure is not None:
+            source.failed(failure)
+
+    def _items(self, source: ChildIterator, body: Any, buffers: Any) -> None:
+        try:
+            items = loadItems(body, buffers)
+        except BaseException as error:
+            # They are not here, or what came is something else.
+            source.failed(failureOf(cannotDecode(error)))
+        else:
+            for run in items:
+                if isinstance(run, Lost):
+                    source.failed(failureOf(cannotDecode(run.error)))
+                else:
+                    source.receive(run)
+
+    # The end
+
+    def stopTimers(self) -> None:
+        """
+        Have nothing happen later.
+        """
+        for timer in (self._flushing, *self._graces.values()):
+            if timer is not None:
+                timer.cancel()
+
+    # Within
+
+    def _callLater(self, seconds: float, f: Callable[[], None]) -> Timer:
+        return self._loop.callLater(seconds, partial(self._child.guarded, f))
+
+    def _flushLater(self) -> None:
+        self._flushing = None
+        self.flush()
+
+
+def _raisedThere(body: Any, buffers: Any) -> Raised:
+    try:
+        outcome: Raised = decode(body, buffers)
+    except BaseException as error:
+        # It was tried out where it was raised; but here may be another world.
+        return cannotDecode(error)
+    return outcome
