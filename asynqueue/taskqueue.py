@@ -19,6 +19,8 @@ from asynqueue.checks import wholeNumber
 from asynqueue.errors import LoopError, QueueRunError
 from asynqueue.interfaces import IWorker
 from asynqueue.iteration.deferator import Deferator
+from asynqueue.mapping.chunker import Chunker
+from asynqueue.mapping.source import MapSource
 from asynqueue.outcome import describeCall
 from asynqueue.reactors import (
     checkDrives,
@@ -32,11 +34,9 @@ from asynqueue.reactors import (
     runningReactor,
     theReactor,
 )
-from asynqueue.scheduling.chunking import Chunker
 from asynqueue.scheduling.dispatch import Dispatcher
 from asynqueue.scheduling.draining import Drain, LastCalls
 from asynqueue.scheduling.lifecycle import Lifecycle
-from asynqueue.scheduling.mapping import MapSource
 from asynqueue.scheduling.observers import CallLogger, LoadProducer
 from asynqueue.scheduling.options import DEFAULT, CallOptions, makeOptions, namedOptions
 from asynqueue.scheduling.records import WorkerRecord, WorkerState, traitsOf

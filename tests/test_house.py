@@ -23,7 +23,7 @@ PACKAGE = Path(asynqueue.__file__).parent
 # Modules that also serve where there is no Twisted.
 WITHOUT_TWISTED = [
     "asynqueue.channels",
-    "asynqueue.chunks",
+    "asynqueue.mapping.chunks",
     "asynqueue.codec",
     "asynqueue.errors",
     "asynqueue.exchange",

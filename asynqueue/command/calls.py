@@ -12,7 +12,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from asynqueue.command.job import Job
-from asynqueue.scheduling.chunking import Chunker, Portion
+from asynqueue.mapping.chunker import Batch, Chunker
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.taskqueue import TaskQueue
 
@@ -118,8 +118,8 @@ class ChunkedCalls:
         self._single = SingleCalls(queue, options, job, most, ended)
         # Those that no worker has, and the places of all.
         self._waiting: deque[tuple[str, Any]] = deque()
-        self._left: deque[Portion] = deque()
-        self._places: dict[Portion, deque[Any]] = {}
+        self._givenBack: deque[Batch] = deque()
+        self._places: dict[Batch, deque[Any]] = {}
         self._flushing = False
 
     @property
@@ -136,7 +136,7 @@ class ChunkedCalls:
         if self._flushing:
             return
         self._flushing = True
-        while self._left or self._waiting:
+        while self._givenBack or self._waiting:
             if not self._chunker.works:
                 self._callOne()
             elif not self._send():
@@ -145,26 +145,26 @@ class ChunkedCalls:
 
     def stop(self) -> None:
         self._waiting.clear()
-        self._left.clear()
+        self._givenBack.clear()
         self._chunker.stop()
 
-    # PortionOwner
+    # BatchDelegate
 
-    def told(self, portion: Portion, outcomes: list[Any]) -> None:
-        # All may have been told before it is over.
-        places = self._places.get(portion, deque())
+    def onResults(self, batch: Batch, outcomes: list[Any]) -> None:
+        # Of a batch that is over all outcomes may have come before.
+        places = self._places.get(batch, deque())
         for outcome in outcomes:
             self._ended(outcome, places.popleft())
         if not places:
-            self._places.pop(portion, None)
+            self._places.pop(batch, None)
         self.flush()
 
-    def left(self, portion: Portion, items: list[Any], losses: int) -> None:
-        places = self._places[portion]
+    def onRemainder(self, batch: Batch, items: list[Any], losses: int) -> None:
+        places = self._places[batch]
         rest = [places.pop() for _ in items]
-        again = Portion(items, losses)
+        again = Batch(items, losses)
         self._places[again] = deque(reversed(rest))
-        self._left.append(again)
+        self._givenBack.append(again)
 
     # Within
 
@@ -177,31 +177,31 @@ class ChunkedCalls:
         if len(self._chunker.underWay) >= _CHUNKS * self._most:
             return False
         size = self._chunker.size
-        if self._left:
-            portion = self._left.popleft()
-            if len(portion.items) > size:
-                self.left(portion, portion.items[size:], 0)
-                self._left.rotate(1)
-                del portion.items[size:]
+        if self._givenBack:
+            batch = self._givenBack.popleft()
+            if len(batch.items) > size:
+                self.onRemainder(batch, batch.items[size:], 0)
+                self._givenBack.rotate(1)
+                del batch.items[size:]
         else:
             # All workers shall have some.
             share = min(size, max(1, len(self._waiting) // self._most))
             taken = [self._waiting.popleft() for _ in range(min(share, len(self._waiting)))]
-            portion = Portion([text for text, _ in taken])
-            self._places[portion] = deque(place for _, place in taken)
-        if self._chunker.send(portion):
+            batch = Batch([text for text, _ in taken])
+            self._places[batch] = deque(place for _, place in taken)
+        if self._chunker.send(batch):
             return True
-        self._left.appendleft(portion)
+        self._givenBack.appendleft(batch)
         return not self._chunker.works
 
     def _callOne(self) -> None:
-        if not self._left:
+        if not self._givenBack:
             self._single.begin(*self._waiting.popleft())
             return
-        portion = self._left[0]
-        place = self._places[portion].popleft()
-        text = portion.items.pop(0)
-        if not portion.items:
-            del self._places[portion]
-            self._left.popleft()
+        batch = self._givenBack[0]
+        place = self._places[batch].popleft()
+        text = batch.items.pop(0)
+        if not batch.items:
+            del self._places[batch]
+            self._givenBack.popleft()
         self._single.begin(text, place)

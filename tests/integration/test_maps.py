@@ -15,8 +15,8 @@ import pytest
 import pytest_twisted
 
 from asynqueue import CallOptions, Deferator, ProcessQueue, TaskQueue, ThreadWorker, WorkerLost
-from asynqueue.chunks import Journal
 from asynqueue.errors import MaybeEncodingError
+from asynqueue.mapping.board import ProgressBoard
 from asynqueue.testing import RecordingObserver
 from asynqueue.workers.process import ProcessWorker
 from tests.doubles import outcomes
@@ -31,7 +31,9 @@ from tests.integration.map_calls import (
     warn,
 )
 
-pytestmark = pytest.mark.skipif(not Journal.isPossible(), reason="memory cannot be shared here")
+pytestmark = pytest.mark.skipif(
+    not ProgressBoard.isPossible(), reason="memory cannot be shared here"
+)
 
 
 async def allOf(results: Any) -> list[Any]:

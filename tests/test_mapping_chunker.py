@@ -17,15 +17,17 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from asynqueue.chunks import Journal
 from asynqueue.errors import QueueRunError, TaskInterrupted, WorkerLost
 from asynqueue.failures import failureOf
 from asynqueue.iteration.deferator import Deferator
+from asynqueue.mapping.board import ProgressBoard
+from asynqueue.mapping.chunker import Chunker
+from asynqueue.mapping.source import MapSource
 from asynqueue.outcome import raised
-from asynqueue.scheduling.chunking import Chunker
-from asynqueue.scheduling.mapping import MapSource
 
-pytestmark = pytest.mark.skipif(not Journal.isPossible(), reason="memory cannot be shared here")
+pytestmark = pytest.mark.skipif(
+    not ProgressBoard.isPossible(), reason="memory cannot be shared here"
+)
 
 LOST = WorkerLost("a chunk", "process 7", True, None, 9)
 
@@ -89,6 +91,7 @@ class Map:
         retries: int = 0,
         workers: int = 2,
         isAsynchronous: bool = False,
+        **options: Any,
     ) -> None:
         self.calls = Calls()
         self.clock = Clock()
@@ -108,7 +111,7 @@ class Map:
 
         def chunkerOf(source: MapSource) -> Chunker:
             self.chunker = Chunker(
-                source, self.calls, self.clock.callLater, function, retries=retries
+                source, self.calls, self.clock.callLater, function, retries=retries, **options
             )
             return self.chunker
 
@@ -317,12 +320,11 @@ def test_chunksGrowAsItemsAreCheap() -> None:
     assert map_.results == list(range(5000))
 
 
-def test_costlyItemsTravelAlone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_costlyItemsTravelAlone() -> None:
     """
     An item that takes long by itself is a task by itself.
     """
-    monkeypatch.setattr("asynqueue.scheduling.chunking._SECONDS", 1e-12)
-    map_ = Map(abs, range(100))
+    map_ = Map(abs, range(100), seconds=1e-12)
     map_.collect()
     map_.runAll()
     assert set(map_.calls.sizes) == {1}
@@ -569,7 +571,7 @@ def test_slowItemKeepsNoOther(ordered: bool) -> None:
 @pytest.mark.parametrize("ordered", [True, False])
 def test_processThatIsSlowToTell(ordered: bool) -> None:
     """
-    All of a chunk may be taken from the journal before its task has ended; nothing
+    All of a chunk may be taken from the board before its task has ended; nothing
     is told twice, whatever becomes of the task.
     """
     map_ = Map(abs, range(200), ordered=ordered)

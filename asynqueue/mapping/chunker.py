@@ -3,9 +3,9 @@ Items of a map that travel in chunks, by what an item costs.
 
 ::
 
-    Portion ─▶ Chunker ─▶ one task ─▶ child: call, call, call ...
-    told: outcomes, in order ◀─┤ its end, or its journal, if one takes long or it died
-    left: items not begun ◀────┘
+    Batch ─▶ Chunker ─▶ one task ─▶ child: call, call, call ...
+    onResults: outcomes, in order ◀─┤ its end, or its board, if one takes long or it died
+    onRemainder: items not begun ◀──┘
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Any, Protocol
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from asynqueue.chunks import Chunk, Journal, Outcome, Rest, Summary, arePlain, outcomeOf, pack
 from asynqueue.errors import QueueRunError, WorkerLost
 from asynqueue.failures import caught, failureOf
 from asynqueue.iteration.deferator import Deferator
+from asynqueue.mapping.board import Outcome, ProgressBoard, outcomeOf
+from asynqueue.mapping.chunks import Chunk, Rest, Summary, arePlain, pack
 from asynqueue.outcome import Returned, describeCall
 
 # The seconds of work that a chunk is to be (G6), and the most items that it has.
@@ -44,16 +45,20 @@ _CONSTANT = (BuiltinFunctionType, FunctionType, type)
 _FOR_ALL = (CancelledError, QueueRunError)
 
 
-class Portion:
+class Batch:
     """
     Items that follow each other, and travel together.
 
-    @ivar items: those that are not told, and not given back.
+    @ivar items: those whose outcomes were not handed on, and that were not given back.
     @ivar losses: how often the first one was lost with a process.
-    @ivar results: what was told of it.
+    @ivar results: for who has the items called: the outcomes that were handed on.
+    @ivar done: how many outcomes were handed on.
+    @ivar begun: how many items had been begun when that was looked up last.
+    @ivar slot: where on the board it has its place.
+    @ivar d: fires as the task of the batch ends, while it is under way.
     """
 
-    __slots__ = ("begun", "d", "items", "losses", "results", "slot", "told")
+    __slots__ = ("begun", "d", "done", "items", "losses", "results", "slot")
 
     def __init__(self, items: list[Any], losses: int = 0) -> None:
         self.items = items
@@ -61,23 +66,23 @@ class Portion:
         self.results: list[Any] = []
         self.d: Deferred[Any] | None = None
         self.slot = 0
-        self.told = 0
+        self.done = 0
         self.begun = 0
 
 
-class PortionOwner(Protocol):
+class BatchDelegate(Protocol):
     """
-    Who has items called.
+    Who has items called, and hears of them from the L{Chunker}.
     """
 
-    def told(self, portion: Portion, outcomes: list[Any]) -> None:
+    def onResults(self, batch: Batch, outcomes: list[Any]) -> None:
         """
-        The first items of a portion have these outcomes: values and Failures.
+        Hear of the outcomes of the first items of a batch: values and Failures.
         """
 
-    def left(self, portion: Portion, items: list[Any], losses: int) -> None:
+    def onRemainder(self, batch: Batch, items: list[Any], losses: int) -> None:
         """
-        The last items of a portion were not begun, or may be begun again.
+        Take back the last items of a batch: they were not begun, or may be begun again.
 
         @param losses: how often the first of them was lost with a process.
         """
@@ -85,16 +90,16 @@ class PortionOwner(Protocol):
 
 class Chunker:
     """
-    Has a function called with the items of portions, each portion in one task.
+    Has a function called with the items of batches, each batch in one task.
 
-    @ivar size: how many items a portion may have now.
-    @ivar underWay: the portions that are being called.
+    @ivar size: how many items a batch may have now.
+    @ivar underWay: the batches that are being called.
     @ivar works: whether it can be done at all.
     """
 
     def __init__(
         self,
-        owner: PortionOwner,
+        delegate: BatchDelegate,
         call: Callable[..., Deferred[Any]],
         startTimer: Callable[[float, Callable[[], None]], Any],
         function: Callable[..., Any],
@@ -102,6 +107,7 @@ class Chunker:
         kw: dict[str, Any] | None = None,
         raw: bool | None = None,
         retries: int = 0,
+        seconds: float = _SECONDS,
     ) -> None:
         """
         @param call: has a process make one call, without retries.
@@ -109,11 +115,12 @@ class Chunker:
         @param function: is called with an item, C{args} and C{kw}.
         @param raw: whether iterators are pickled as they are.
         @param retries: how often the call of an item may be made again.
+        @param seconds: the seconds of work that a batch is to be.
         """
         self.size = 1
-        self.underWay: dict[Portion, None] = {}
-        self.works = Journal.isPossible()
-        self._owner = owner
+        self.underWay: dict[Batch, None] = {}
+        self.works = ProgressBoard.isPossible()
+        self._delegate = delegate
         self._call = call
         self._startTimer = startTimer
         self._function = function
@@ -121,7 +128,8 @@ class Chunker:
         self._kw = kw or {}
         self._raw = raw
         self._retries = retries
-        self._journal: Journal | None = None
+        self._seconds = seconds
+        self._board: ProgressBoard | None = None
         self._chunk: Chunk | None = None
         # Anything else is pickled again for each task, as it is then.
         self._constant = (
@@ -132,10 +140,9 @@ class Chunker:
         self._timer: Any = None
         self._over = False
 
-    def send(self, portion: Portion) -> bool:
+    def send(self, batch: Batch) -> bool:
         """
-        Have the items of a portion called. What comes of it may be told within
-        this call.
+        Have the items of a batch called. The delegate may hear of outcomes within this call.
 
         @return: whether that can be done now.
         @raise QueueRunError: the queue takes no calls any more. Nothing was done.
@@ -143,42 +150,42 @@ class Chunker:
         if not self.works or self._over:
             return False
         try:
-            if self._journal is None:
-                self._journal = Journal()
+            if self._board is None:
+                self._board = ProgressBoard()
             chunk = self._theChunk()
         except BaseException:
             # No memory, or a function that cannot be pickled: who calls it with
             # each item will hear what is wrong.
             self.works = False
             return False
-        slot = self._journal.take()
+        slot = self._board.take()
         if slot is None:
             # One will be given back; unless all were left to tasks that were given up.
             self.works = bool(self.underWay)
             return False
         try:
-            packed, together, count = pack(portion.items)
+            packed, together, count = pack(batch.items)
         except BaseException as error:
             # Somebody's objects: whatever their pickling raises is the outcome.
-            portion.slot = slot
-            self._settle(portion, [caught(error)], portion.items[1:])
+            batch.slot = slot
+            self._release(batch, [caught(error)], batch.items[1:])
             return True
-        rest = portion.items[count:]
-        del portion.items[count:]
-        portion.slot = slot
+        rest = batch.items[count:]
+        del batch.items[count:]
+        batch.slot = slot
         try:
-            d = self._call(chunk, self._journal.name, slot, packed, together)
+            d = self._call(chunk, self._board.name, slot, packed, together)
         except BaseException:
-            portion.items += rest
-            self._journal.give(slot)
+            batch.items += rest
+            self._board.give(slot)
             raise
-        portion.d = d
-        self.underWay[portion] = None
+        batch.d = d
+        self.underWay[batch] = None
         if rest:
-            self._owner.left(portion, rest, 0)
+            self._delegate.onRemainder(batch, rest, 0)
         if self._timer is None and count > 1:
             self._timer = self._startTimer(_TICK, self._look)
-        d.addBoth(self._ended, portion)
+        d.addBoth(self._ended, batch)
         if self._over:
             # What ran within the call stopped this.
             d.cancel()
@@ -186,21 +193,21 @@ class Chunker:
 
     def stop(self) -> None:
         """
-        End what is under way, and tell nothing more.
+        End what is under way. The delegate hears nothing more.
         """
         self._over = True
-        for portion in self.underWay:
-            assert self._journal is not None
-            self._journal.close(portion.slot)
+        for batch in self.underWay:
+            assert self._board is not None
+            self._board.close(batch.slot)
         while self.underWay:
-            portion = self.underWay.popitem()[0]
-            if portion.d is not None:
-                portion.d.cancel()
+            batch = self.underWay.popitem()[0]
+            if batch.d is not None:
+                batch.d.cancel()
         self.close()
 
     def explain(self, failure: Failure, item: Any) -> Failure:
         """
-        Return a failure of a whole portion as that of one item: the call that it names is
+        Return a failure of a whole batch as that of one item: the call that it names is
         the user's, not that of the chunk.
         """
         if failure.check(QueueRunError):
@@ -209,14 +216,14 @@ class Chunker:
 
     def close(self) -> None:
         """
-        No more portions will be sent, and none is under way.
+        No more batches will be sent, and none is under way.
         """
         self._over = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._journal is not None:
-            self._journal.shut()
+        if self._board is not None:
+            self._board.shut()
 
     # Within
 
@@ -225,33 +232,33 @@ class Chunker:
             self._chunk = Chunk(self._function, self._args, self._kw, self._raw)
         return self._chunk
 
-    def _ended(self, result: Any, portion: Portion) -> None:
+    def _ended(self, result: Any, batch: Batch) -> None:
         """
-        The task of a portion has ended.
+        The task of a batch has ended.
         """
-        if self.underWay.pop(portion, self) is self:
+        if self.underWay.pop(batch, self) is self:
             # It was stopped, and nobody waits for it.
             if isinstance(result, Deferator):
                 result.stop()
             return
-        portion.d = None
+        batch.d = None
         if isinstance(result, Deferator):
-            self.underWay[portion] = None
-            portion.d = Deferred.fromCoroutine(_opened(result))
-            portion.d.addBoth(self._ended, portion)
+            self.underWay[batch] = None
+            batch.d = Deferred.fromCoroutine(_opened(result))
+            batch.d.addBoth(self._ended, batch)
         elif isinstance(result, Rest):
             assert result.summary is not None
-            self._summed(result.summary, portion, [result.value])
+            self._summed(result.summary, batch, [result.value])
         elif isinstance(result, Failure):
-            self._failed(result, portion)
+            self._failed(result, batch)
         elif result is None:
             # It came to a place where chunks cannot be run.
             self.works = False
-            self._settle(portion, [], list(portion.items))
+            self._release(batch, [], list(batch.items))
         else:
-            self._summed(result, portion, [])
+            self._summed(result, batch, [])
 
-    def _summed(self, summary: Summary, portion: Portion, last: list[Any]) -> None:
+    def _summed(self, summary: Summary, batch: Batch, last: list[Any]) -> None:
         """
         A chunk has ended as it should.
         """
@@ -259,41 +266,41 @@ class Chunker:
             self._alone = True
         if summary.ended:
             self._measured(summary.seconds, summary.ended)
-        if summary.values is not None and not portion.told:
+        if summary.values is not None and not batch.done:
             outcomes = summary.values
         elif summary.values is not None:
-            outcomes = summary.values[portion.told :]
+            outcomes = summary.values[batch.done :]
         else:
-            outcomes = self._written(portion)
+            outcomes = self._written(batch)
         if summary.last is not None:
             outcomes.append(_inTwisted(outcomeOf(*summary.last)))
         outcomes += last
-        self._settle(portion, outcomes, portion.items[summary.ended - portion.told :])
+        self._release(batch, outcomes, batch.items[summary.ended - batch.done :])
 
-    def _failed(self, failure: Failure, portion: Portion) -> None:
+    def _failed(self, failure: Failure, batch: Batch) -> None:
         """
-        The task of a portion failed: find out how far it came.
+        The task of a batch failed: find out how far it came.
         """
-        assert self._journal is not None
+        assert self._board is not None
         error = failure.value
-        begun = self._journal.close(portion.slot) - portion.told
-        outcomes = self._written(portion)
-        items = portion.items
+        begun = self._board.close(batch.slot) - batch.done
+        outcomes = self._written(batch)
+        items = batch.items
         first = len(outcomes)
         if isinstance(error, WorkerLost):
-            failed = self._lostItems(portion, first, begun, error)
-            losses = 0 if first or portion.told else portion.losses
+            failed = self._lostItems(batch, first, begun, error)
+            losses = 0 if first or batch.done else batch.losses
             if failed == first + 1 and losses < self._retries:
-                self._settle(portion, outcomes, items[first:], losses + 1)
+                self._release(batch, outcomes, items[first:], losses + 1)
                 return
             outcomes += [Failure(self._lost(item, error)) for item in items[first:failed]]
         else:
             # Its outcome cannot be sent, for instance; else it concerns all of them.
             failed = begun if begun > first and not failure.check(*_FOR_ALL) else len(items)
             outcomes += [self.explain(failure, item) for item in items[first:failed]]
-        self._settle(portion, outcomes, items[failed:], isOver=not failure.check(CancelledError))
+        self._release(batch, outcomes, items[failed:], isOver=not failure.check(CancelledError))
 
-    def _lostItems(self, portion: Portion, first: int, begun: int, error: WorkerLost) -> int:
+    def _lostItems(self, batch: Batch, first: int, begun: int, error: WorkerLost) -> int:
         """
         A process died.
 
@@ -303,12 +310,12 @@ class Chunker:
         """
         if begun > first:
             return first + 1
-        if begun or portion.told:
+        if begun or batch.done:
             # It died in between.
             return first
         # It died of what it was about to do, and would do so again; or there is none
         # at all.
-        return 1 if error.begun else len(portion.items)
+        return 1 if error.begun else len(batch.items)
 
     def _lost(self, item: Any, error: WorkerLost) -> WorkerLost:
         return WorkerLost(
@@ -323,48 +330,48 @@ class Chunker:
     def _describe(self, item: Any) -> str:
         return describeCall(self._function, (item, *self._args), self._kw)
 
-    def _written(self, portion: Portion) -> list[Any]:
+    def _written(self, batch: Batch) -> list[Any]:
         """
-        What is in the journal, and was not told.
+        Return the outcomes that are on the board, and were not handed on.
         """
-        assert self._journal is not None
-        return [_inTwisted(o) for o in self._journal.outcomes(portion.slot, portion.told)]
+        assert self._board is not None
+        return [_inTwisted(o) for o in self._board.outcomes(batch.slot, batch.done)]
 
-    def _settle(
+    def _release(
         self,
-        portion: Portion,
+        batch: Batch,
         outcomes: list[Any],
         rest: list[Any],
         losses: int = 0,
         isOver: bool = True,
     ) -> None:
         """
-        A portion has ended.
+        A batch has ended.
 
         @param rest: the items of it that have not, if there are any.
         @param isOver: whether surely nothing more is written down of it.
         """
-        assert self._journal is not None
+        assert self._board is not None
         if isOver:
-            self._journal.give(portion.slot)
+            self._board.give(batch.slot)
         if rest:
-            del portion.items[len(portion.items) - len(rest) :]
-            self._owner.left(portion, rest, losses)
-        self._toldAll(portion, outcomes)
+            del batch.items[len(batch.items) - len(rest) :]
+            self._delegate.onRemainder(batch, rest, losses)
+        self._handOn(batch, outcomes)
 
-    def _toldAll(self, portion: Portion, outcomes: list[Any]) -> None:
+    def _handOn(self, batch: Batch, outcomes: list[Any]) -> None:
         if self._over:
             return
         count = len(outcomes)
-        del portion.items[:count]
-        portion.told += count
-        self._owner.told(portion, outcomes)
+        del batch.items[:count]
+        batch.done += count
+        self._delegate.onResults(batch, outcomes)
 
     def _measured(self, seconds: float, items: int) -> None:
         mean = seconds / items
         self._mean = mean if not self._mean else self._mean + _WEIGHT * (mean - self._mean)
         most = 1 if self._alone else min(_MOST, self.size * _GROWTH)
-        self.size = max(1, min(most, int(_SECONDS / self._mean) if self._mean else most))
+        self.size = max(1, min(most, int(self._seconds / self._mean) if self._mean else most))
 
     def _look(self) -> None:
         """
@@ -372,32 +379,32 @@ class Chunker:
         """
         self._timer = None
         stuck = []
-        for portion in self.underWay:
-            if len(portion.items) > 1:
-                assert self._journal is not None
-                begun = self._journal.begun(portion.slot)
-                if begun and begun == portion.begun:
-                    stuck.append(portion)
-                portion.begun = begun
-        for portion in stuck:
-            if portion in self.underWay:
-                self._loosen(portion)
-        if self._timer is None and any(len(portion.items) > 1 for portion in self.underWay):
+        for batch in self.underWay:
+            if len(batch.items) > 1:
+                assert self._board is not None
+                begun = self._board.begun(batch.slot)
+                if begun and begun == batch.begun:
+                    stuck.append(batch)
+                batch.begun = begun
+        for batch in stuck:
+            if batch in self.underWay:
+                self._loosen(batch)
+        if self._timer is None and any(len(batch.items) > 1 for batch in self.underWay):
             self._timer = self._startTimer(_TICK, self._look)
 
-    def _loosen(self, portion: Portion) -> None:
+    def _loosen(self, batch: Batch) -> None:
         """
         One item runs for long: take what is done, and what is not begun.
         """
-        assert self._journal is not None
-        begun = self._journal.close(portion.slot) - portion.told
+        assert self._board is not None
+        begun = self._board.close(batch.slot) - batch.done
         self._measured(_TICK, 1)
-        rest = portion.items[begun:]
-        del portion.items[begun:]
-        outcomes = self._written(portion)
+        rest = batch.items[begun:]
+        del batch.items[begun:]
+        outcomes = self._written(batch)
         if rest:
-            self._owner.left(portion, rest, 0)
-        self._toldAll(portion, outcomes)
+            self._delegate.onRemainder(batch, rest, 0)
+        self._handOn(batch, outcomes)
 
 
 async def _opened(deferator: Deferator) -> Rest:

@@ -16,16 +16,19 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from asynqueue.chunks import Chunk, Journal, Rest, Summary, outcomeOf, pack
 from asynqueue.errors import MaybeEncodingError, TaskInterrupted
+from asynqueue.mapping.board import ProgressBoard, outcomeOf
+from asynqueue.mapping.chunks import Chunk, Rest, Summary, pack
 from asynqueue.outcome import Raised, Returned
 
-pytestmark = pytest.mark.skipif(not Journal.isPossible(), reason="memory cannot be shared here")
+pytestmark = pytest.mark.skipif(
+    not ProgressBoard.isPossible(), reason="memory cannot be shared here"
+)
 
 
 class Line:
     """
-    A chunk and its journal, in one process: the child's side is made of its pickle. It may
+    A chunk and its board, in one process: the child's side is made of its pickle. It may
     take as long as it wants, if nothing else is said.
     """
 
@@ -37,10 +40,10 @@ class Line:
         seconds: float = inf,
         **kw: Any,
     ) -> None:
-        self.journal = Journal()
+        self.board = ProgressBoard()
         chunk = Chunk(function, args, kw, raw, seconds=seconds)
         self.chunk = pickle.loads(pickle.dumps(chunk))
-        slot = self.journal.take()
+        slot = self.board.take()
         assert slot is not None
         self.slot = slot
 
@@ -49,7 +52,7 @@ class Line:
         What the chunk returns for some items.
         """
         packed, together, _ = pack(items)
-        result = self.chunk(self.journal.name, self.slot, packed, together)
+        result = self.chunk(self.board.name, self.slot, packed, together)
         return asyncio.run(result) if inspect.iscoroutine(result) else result
 
     def outcomes(self, items: list[Any]) -> list[Any]:
@@ -62,9 +65,9 @@ class Line:
 
     def told(self, summary: Summary) -> list[Any]:
         """
-        What a summary and the journal say.
+        What a summary and the board say.
         """
-        told: list[Any] = list(self.journal.outcomes(self.slot))
+        told: list[Any] = list(self.board.outcomes(self.slot))
         assert summary.values is None or [Returned(value) for value in summary.values] == told
         if summary.last is not None:
             told.append(outcomeOf(*summary.last))
@@ -73,21 +76,21 @@ class Line:
 
 
 @pytest.fixture(autouse=True)
-def _noJournalIsLeft(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _noBoardIsLeft(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """
-    Journals are shut, so that none is left for the collector.
+    Boards are shut, so that none is left for the collector.
     """
-    journals: list[Journal] = []
-    make = Journal.__init__
+    boards: list[ProgressBoard] = []
+    make = ProgressBoard.__init__
 
-    def made(self: Journal) -> None:
+    def made(self: ProgressBoard) -> None:
         make(self)
-        journals.append(self)
+        boards.append(self)
 
-    monkeypatch.setattr(Journal, "__init__", made)
+    monkeypatch.setattr(ProgressBoard, "__init__", made)
     yield
-    for journal in journals:
-        journal.shut()
+    for board in boards:
+        board.shut()
 
 
 def third(n: int) -> float:
@@ -138,7 +141,7 @@ def test_plainValues(values: list[Any]) -> None:
     told = line.outcomes(values)
     assert told == values
     assert list(map(type, told)) == list(map(type, values))
-    line.journal.shut()
+    line.board.shut()
 
 
 def _itself(value: Any) -> Any:
@@ -288,7 +291,7 @@ def test_chunkThatTakesLongEnds() -> None:
     """
     line = Line(_itself, seconds=-1.0)
     assert line.run([1, 2]).ended == 0
-    assert line.journal.begun(line.slot) == 0
+    assert line.board.begun(line.slot) == 0
 
 
 def test_closedChunkBeginsNoMore() -> None:
@@ -308,7 +311,7 @@ class _Closing:
 
 def _closing(n: int) -> int:
     if n == 2:
-        _Closing.begun = _Closing.line.journal.close(_Closing.line.slot)
+        _Closing.begun = _Closing.line.board.close(_Closing.line.slot)
     return n
 
 
@@ -319,8 +322,8 @@ def test_interruptEndsTheWholeChunk() -> None:
     line = Line(_interrupted)
     with pytest.raises(TaskInterrupted):
         line.run([1, 2, 3])
-    assert line.journal.begun(line.slot) == 2
-    assert line.journal.outcomes(line.slot) == [Returned(1)]
+    assert line.board.begun(line.slot) == 2
+    assert line.board.outcomes(line.slot) == [Returned(1)]
 
 
 def _interrupted(n: int) -> int:
@@ -387,14 +390,14 @@ def test_chunkIsForOtherProcesses() -> None:
     """
     Where it was made a chunk does nothing, and so says that it must not be there.
     """
-    journal = Journal()
-    assert Chunk(third)(journal.name, 0, b"", True) is None
+    board = ProgressBoard()
+    assert Chunk(third)(board.name, 0, b"", True) is None
     assert Chunk(third).__qualname__ == "chunks of third"
 
 
-def test_journalThatIsNotFound() -> None:
+def test_boardThatIsNotFound() -> None:
     """
-    A process that does not find the journal does nothing.
+    A process that does not find the board does nothing.
     """
     chunk = pickle.loads(pickle.dumps(Chunk(third)))
     packed, together, _ = pack([1])
@@ -405,20 +408,20 @@ def test_slotsHaveAnEnd() -> None:
     """
     There are so many slots; those that were given back are taken again, empty.
     """
-    journal = Journal()
+    board = ProgressBoard()
     slots = []
-    while (slot := journal.take()) is not None:
+    while (slot := board.take()) is not None:
         slots.append(slot)
     assert len(set(slots)) == len(slots) > 50
-    journal.close(slots[3])
-    journal.give(slots[3])
-    assert journal.take() == slots[3]
-    assert journal.begun(slots[3]) == 0
+    board.close(slots[3])
+    board.give(slots[3])
+    assert board.take() == slots[3]
+    assert board.begun(slots[3]) == 0
 
 
-def test_fewJournalsAreKept() -> None:
+def test_fewBoardsAreKept() -> None:
     """
-    A process keeps the journals of a few maps, and lets go of the oldest.
+    A process keeps the boards of a few maps, and lets go of the oldest.
     """
     for n in range(20):
         assert Line(_itself).outcomes([n]) == [n]
@@ -452,7 +455,7 @@ def test_outcomesHaveTheirTypes() -> None:
     """
     line = Line(third)
     line.run([1, 0])
-    first, second = line.journal.outcomes(line.slot)
+    first, second = line.board.outcomes(line.slot)
     assert isinstance(first, Returned)
     assert isinstance(second, Raised)
-    assert line.journal.outcomes(line.slot, 2) == []
+    assert line.board.outcomes(line.slot, 2) == []

@@ -3,7 +3,7 @@ A function over many arguments, a bounded number of calls ahead.
 
 ::
 
-    iterable ─▶ Portion ─▶ a task for each item, or a Chunker ─▶ results ─▶ sink
+    iterable ─▶ Batch ─▶ a task for each item, or a Chunker ─▶ results ─▶ sink
                   ▲                                  │
                   └────────── not begun ◀────────────┘
 
@@ -25,7 +25,7 @@ from asynqueue.failures import anyFailure, caught
 from asynqueue.interfaces import IItemSink, IItemSource
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.iteration.sources import AsyncIteratorSource
-from asynqueue.scheduling.chunking import Chunker, Portion
+from asynqueue.mapping.chunker import Batch, Chunker
 
 # So many chunks are under way for each worker: one runs, the others are on their way.
 _EACH = 3
@@ -41,9 +41,9 @@ def _never() -> int:
     return 0
 
 
-class _Single:
+class _SingleCall:
     """
-    An item that travels by itself: a L{Portion} without what chunks need.
+    An item that travels by itself: a L{Batch} without what chunks need.
     """
 
     __slots__ = ("d", "items", "results")
@@ -192,11 +192,11 @@ class MapSource:
         self._lookAfter = 0
         # In the order of the items, what was not handed on; or, if that does not
         # matter, the results.
-        self._order: deque[Portion | _Single] = deque()
+        self._order: deque[Batch | _SingleCall] = deque()
         self._loose: list[Any] = []
-        # What no worker has: it was given back.
-        self._left: deque[Portion] = deque()
-        self._pending: dict[Portion | _Single, None] = {}
+        # What no worker has, and the chunker has given back.
+        self._givenBack: deque[Batch] = deque()
+        self._pending: dict[Batch | _SingleCall, None] = {}
         self._advancing = False
 
     def connect(self, sink: IItemSink) -> None:
@@ -219,28 +219,28 @@ class MapSource:
         self._closeIterator()
         self._order.clear()
         self._loose.clear()
-        self._left.clear()
+        self._givenBack.clear()
         if self._chunker is not None:
             self._chunker.stop()
         while self._pending:
-            portion = self._pending.popitem()[0]
-            if portion.d is not None:
-                portion.d.cancel()
+            batch = self._pending.popitem()[0]
+            if batch.d is not None:
+                batch.d.cancel()
 
-    # PortionOwner
+    # BatchDelegate
 
-    def told(self, portion: Portion, outcomes: list[Any]) -> None:
+    def onResults(self, batch: Batch, outcomes: list[Any]) -> None:
         if outcomes:
-            self._filled(portion, outcomes)
+            self._filled(batch, outcomes)
         self._advance()
 
-    def left(self, portion: Portion, items: list[Any], losses: int) -> None:
+    def onRemainder(self, batch: Batch, items: list[Any], losses: int) -> None:
         if self._sink is None:
             return
-        rest = Portion(items, losses)
-        self._left.append(rest)
+        rest = Batch(items, losses)
+        self._givenBack.append(rest)
         if self._ordered:
-            self._order.insert(self._order.index(portion) + 1, rest)
+            self._order.insert(self._order.index(batch) + 1, rest)
 
     # Within
 
@@ -272,7 +272,7 @@ class MapSource:
 
     def _isBusy(self) -> bool:
         underWay = self._chunker is not None and self._chunker.underWay
-        return bool(self._pending or self._left or underWay or self._arrivals is not None)
+        return bool(self._pending or self._givenBack or underWay or self._arrivals is not None)
 
     def _finish(self) -> None:
         if self._chunker is not None:
@@ -287,20 +287,20 @@ class MapSource:
         """
         Make the next call, or chunk of calls, if there is credit and an item.
         """
-        if not self._left and (self._credit <= 0 or self._iterator is None):
+        if not self._givenBack and (self._credit <= 0 or self._iterator is None):
             return False
         workers = self._processes
         chunker = self._chunker
         if not workers or chunker is None:
-            if self._left:
+            if self._givenBack:
                 self._sendSingle(self._next(1))
             else:
                 self._fillSingle()
             return True
         if len(chunker.underWay) >= _EACH * workers:
             return False
-        portion = self._next(min(chunker.size, max(1, self._ahead // (2 * workers))))
-        return not portion.items or self._sendChunk(chunker, portion)
+        batch = self._next(min(chunker.size, max(1, self._ahead // (2 * workers))))
+        return not batch.items or self._sendChunk(chunker, batch)
 
     def _fillSingle(self) -> None:
         """
@@ -324,17 +324,17 @@ class MapSource:
         if self._sink is None:
             self._closeIterator()
             return
-        portion = _Single([item])
+        batch = _SingleCall([item])
         if self._ordered:
-            self._order.append(portion)
-        self._sendSingle(portion)
+            self._order.append(batch)
+        self._sendSingle(batch)
 
     def _raised(self, failure: Failure) -> None:
         """
         The iterable has raised: that is the last item.
         """
         self._credit -= 1
-        last = _Single([])
+        last = _SingleCall([])
         if self._ordered:
             self._order.append(last)
         self._filled(last, [failure])
@@ -357,27 +357,27 @@ class MapSource:
             if arrivals.failure is not None:
                 self._raised(arrivals.failure)
 
-    def _next(self, count: int) -> Portion:
+    def _next(self, count: int) -> Batch:
         """
         The next items to be called.
 
         @param count: how many there may be.
         """
-        if self._left:
-            portion = self._left.popleft()
-            if len(portion.items) > count:
-                self.left(portion, portion.items[count:], 0)
-                self._left.rotate(1)
-                del portion.items[count:]
-            return portion
-        portion = Portion([])
+        if self._givenBack:
+            batch = self._givenBack.popleft()
+            if len(batch.items) > count:
+                self.onRemainder(batch, batch.items[count:], 0)
+                self._givenBack.rotate(1)
+                del batch.items[count:]
+            return batch
+        batch = Batch([])
         if self._ordered:
-            self._order.append(portion)
-        # As above.
+            self._order.append(batch)
+        # Taken away meanwhile, as for a single call.
         iterator, self._iterator = self._iterator, None
         assert iterator is not None
         step = iterator.__next__
-        items = portion.items
+        items = batch.items
         most = min(count, self._credit)
         try:
             while len(items) < most and self._sink is not None:
@@ -386,7 +386,7 @@ class MapSource:
             self._credit -= len(items)
             self._ranOut()
         except BaseException as error:
-            # Here, too.
+            # The seam to the user's iterable, here for a chunk.
             self._credit -= len(items)
             self._raised(caught(error))
         else:
@@ -395,60 +395,60 @@ class MapSource:
         if self._sink is None:
             self._closeIterator()
             items.clear()
-        return portion
+        return batch
 
-    def _sendChunk(self, chunker: Chunker, portion: Portion) -> bool:
+    def _sendChunk(self, chunker: Chunker, batch: Batch) -> bool:
         try:
-            if chunker.send(portion):
+            if chunker.send(batch):
                 return True
         except Exception as error:
             failure = caught(error)
-            self._refused(portion, [chunker.explain(failure, item) for item in portion.items])
+            self._refused(batch, [chunker.explain(failure, item) for item in batch.items])
             return True
-        self._left.appendleft(portion)
+        self._givenBack.appendleft(batch)
         self._processes = 0 if not chunker.works else self._processes
         # If chunks cannot be made at all, it goes on with single calls; else when
         # one of those that are under way has ended.
         return not chunker.works
 
-    def _sendSingle(self, portion: Portion | _Single) -> None:
-        self._pending[portion] = None
+    def _sendSingle(self, batch: Batch | _SingleCall) -> None:
+        self._pending[batch] = None
         try:
-            d = portion.d = self._call(portion.items[0])
+            d = batch.d = self._call(batch.items[0])
         except Exception as error:
-            del self._pending[portion]
-            self._refused(portion, [caught(error)])
+            del self._pending[batch]
+            self._refused(batch, [caught(error)])
             return
-        d.addBoth(self._ended, portion)
-        if self._sink is None and portion.d is not None:
+        d.addBoth(self._ended, batch)
+        if self._sink is None and batch.d is not None:
             # What ran within the call stopped this.
-            portion.d.cancel()
+            batch.d.cancel()
 
-    def _refused(self, portion: Portion | _Single, failures: list[Any]) -> None:
+    def _refused(self, batch: Batch | _SingleCall, failures: list[Any]) -> None:
         """
         The queue takes no calls any more, and will take none later.
         """
         self._closeIterator()
-        portion.items.clear()
-        self._filled(portion, failures)
+        batch.items.clear()
+        self._filled(batch, failures)
 
     # Results
 
-    def _ended(self, result: Any, portion: Portion | _Single) -> None:
-        if self._pending.pop(portion, self) is self:
+    def _ended(self, result: Any, batch: Batch | _SingleCall) -> None:
+        if self._pending.pop(batch, self) is self:
             # It was cancelled, and nobody waits for it.
             return
-        portion.d = None
-        portion.items = []
+        batch.d = None
+        batch.items = []
         if self._ordered:
-            portion.results = [result]
+            batch.results = [result]
         else:
             self._loose.append(result)
         self._advance()
 
-    def _filled(self, portion: Portion | _Single, results: list[Any]) -> None:
+    def _filled(self, batch: Batch | _SingleCall, results: list[Any]) -> None:
         if self._ordered:
-            portion.results += results
+            batch.results += results
         else:
             self._loose += results
 
@@ -462,11 +462,11 @@ class MapSource:
             ready = []
             order = self._order
             while order:
-                portion = order[0]
-                if portion.results:
-                    ready += portion.results
-                    portion.results = []
-                if portion.items:
+                batch = order[0]
+                if batch.results:
+                    ready += batch.results
+                    batch.results = []
+                if batch.items:
                     break
                 order.popleft()
         if not ready:

@@ -3,45 +3,46 @@ Many calls of one function in one task.
 
 ::
 
-    Journal ─▶ slot ◀─ shared memory ─▶ run: begin, call, write down, next item
+    ProgressBoard ─▶ slot ◀─ shared memory ─▶ run: begin, call, write down, next item
       ▲                                                     │
       └── what was begun, what came of it, "begin no more" ─┘
 
 For functions that take microseconds a task each costs more than the calls. A chunk
 is a task that calls the function with one item after another, as if each were a
 task: an item that raises fails alone, arguments and results are copies, and
-whatever becomes of the process, it is known which items were begun. That stands
-in memory that both processes share: before each call the child notes there that it
-begins it, and after it, what came of it. So the results of a process that was
-killed are there, at most one item was in its hands, and the others can be called
-elsewhere. The same is done while a process lives, if one item takes long.
+whatever becomes of the process, it is known which items were begun: before each call the
+child notes on a L{board<asynqueue.mapping.board>} that it begins it, and after it, what came of
+it. So the results of a process that was killed are there, at most one item was in its hands, and
+the others can be called elsewhere. The same is done while a process lives, if one item takes long.
 
 This module imports no Twisted.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import pickle
-import struct
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from itertools import count
-from threading import Lock
 from time import perf_counter
 from types import CoroutineType
 from typing import Any, NamedTuple
 
 from asynqueue.codec import PLAIN, dumps
 from asynqueue.constancy import Constant, isConstant
-from asynqueue.descriptors import holdStandard
 from asynqueue.errors import TaskInterrupted, Unsendable
 from asynqueue.mainmodule import Named
+from asynqueue.mapping.board import (
+    BEGUN,
+    CLOSED,
+    DONE,
+    HEADER_BYTES,
+    LENGTH,
+    SLOT_BYTES,
+    SLOT_WORDS,
+    memoryOf,
+)
 from asynqueue.outcome import (
     ITERATOR,
-    Raised,
-    Returned,
-    cannotDecode,
     cannotSend,
     raised,
     shapeOf,
@@ -53,31 +54,11 @@ from asynqueue.program import named, withNames
 # given back.
 MOST_SECONDS = 0.005
 
-# So many chunks can be under way at once, and the pickled results of each can have
-# so many bytes: a chunk whose slot is full ends.
-_SLOTS = 128
-_SLOT_BYTES = 1 << 16
-
 # The items of a chunk have not many more bytes than these, pickled.
 _PACKED_BYTES = 1 << 18
 
-# Where in a slot which word is: how many items were begun, how many of these are
-# written down, and whether no more may be begun.
-_BEGUN, _DONE, _CLOSED = range(3)
-_WORD_BYTES = 8
-_HEADER_BYTES = 4 * _WORD_BYTES
-_SLOT_WORDS = _SLOT_BYTES // _WORD_BYTES
-
-# A record is its length, doubled, plus 1 if it is of a failure, and a pickle.
-_LENGTH = struct.Struct("<I")
-
 _NONE = pickle.dumps(None, 5)
-_NONE_RECORD = _LENGTH.pack(len(_NONE) << 1) + _NONE
-
-# A process keeps the journals of so many maps at hand.
-_KEPT = 8
-
-Outcome = Returned | Raised
+_NONE_RECORD = LENGTH.pack(len(_NONE) << 1) + _NONE
 
 
 class Summary(NamedTuple):
@@ -87,8 +68,8 @@ class Summary(NamedTuple):
     @ivar seconds: how long its calls took, all together.
     @ivar ended: how many items have an outcome; the others were not begun.
     @ivar values: the results, if all calls returned something plain; else the
-        outcomes are in the journal.
-    @ivar last: the outcome of the last of them if that is not in the journal, as a
+        outcomes are on the board.
+    @ivar last: the outcome of the last of them if that is not on the board, as a
         failure or not, and pickled.
     @ivar alone: whether the function returns what a chunk cannot carry, so that
         items had better be called one by one.
@@ -99,147 +80,6 @@ class Summary(NamedTuple):
     values: list[Any] | None = None
     last: tuple[bool, bytes] | None = None
     alone: bool = False
-
-
-class _Memory:
-    """
-    The memory of a journal, on either side.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self.map = mmap.mmap(descriptor, _SLOTS * _SLOT_BYTES)
-        self.bytes = memoryview(self.map)
-        self.words = self.bytes.cast("Q")
-        self.lock = Lock()
-        self.lock.acquire()
-
-    def fence(self) -> None:
-        """
-        What was written before is seen by others before what is written after
-        this; and what is read after this was read after that was written.
-        """
-        self.lock.release()
-        self.lock.acquire()
-
-    def close(self) -> None:
-        """
-        Give the memory back.
-        """
-        self.words.release()
-        self.bytes.release()
-        self.map.close()
-
-
-class Journal:
-    """
-    The parent's side: how far chunks have come.
-
-    @ivar name: by which children find it.
-    """
-
-    _numbers = count(1)
-
-    def __init__(self) -> None:
-        """
-        @raise OSError: there is no room for it.
-        """
-        holdStandard()
-        self._descriptor = os.memfd_create("asynqueue journal")
-        os.ftruncate(self._descriptor, _SLOTS * _SLOT_BYTES)
-        self._memory = _Memory(self._descriptor)
-        # With a number, since descriptors are used again.
-        path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
-        self.name = (path, next(self._numbers))
-        self._free = list(range(_SLOTS - 1, -1, -1))
-
-    @staticmethod
-    def isPossible() -> bool:
-        """
-        Whether this system lets children find the memory of their parent.
-        """
-        return hasattr(os, "memfd_create") and os.path.exists("/proc/self/fd")
-
-    def take(self) -> int | None:
-        """
-        A slot for another chunk, if there is one.
-        """
-        if not self._free:
-            return None
-        slot = self._free.pop()
-        start = slot * _SLOT_WORDS
-        for word in (_BEGUN, _DONE, _CLOSED):
-            self._memory.words[start + word] = 0
-        return slot
-
-    def give(self, slot: int) -> None:
-        """
-        The chunk has ended, and has been read.
-        """
-        self._free.append(slot)
-
-    def begun(self, slot: int) -> int:
-        """
-        How many items a chunk has begun.
-        """
-        return self._memory.words[slot * _SLOT_WORDS + _BEGUN]
-
-    def close(self, slot: int) -> int:
-        """
-        Have a chunk begin no more items.
-
-        @return: how many it has begun, or was about to begin in this moment and
-            will not.
-        """
-        memory = self._memory
-        memory.words[slot * _SLOT_WORDS + _CLOSED] = 1
-        # The later of the two, this or the child, sees what the other has
-        # written.
-        memory.fence()
-        return memory.words[slot * _SLOT_WORDS + _BEGUN]
-
-    def outcomes(self, slot: int, start: int = 0) -> list[Outcome]:
-        """
-        What is written down of a chunk, from an item on.
-
-        @raise Exception: never: what cannot be unpickled is an outcome, too.
-        """
-        memory = self._memory
-        done = memory.words[slot * _SLOT_WORDS + _DONE]
-        memory.fence()
-        outcomes: list[Outcome] = []
-        place = slot * _SLOT_BYTES + _HEADER_BYTES
-        for number in range(done):
-            (length,) = _LENGTH.unpack_from(memory.bytes, place)
-            place += _LENGTH.size
-            end = place + (length >> 1)
-            if number >= start:
-                outcomes.append(outcomeOf(bool(length & 1), bytes(memory.bytes[place:end])))
-            place = end
-        return outcomes
-
-    def shut(self) -> None:
-        """
-        It is not needed any more. It may be called more than once.
-        """
-        if self._descriptor != -1:
-            self._memory.close()
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-
-def outcomeOf(failed: bool, pickled: Any) -> Outcome:
-    """
-    An outcome, from what was written down of it.
-    """
-    try:
-        value = pickle.loads(pickled)
-    except BaseException as error:
-        # Somebody's objects: whatever their unpickling raises.
-        return cannotDecode(error)
-    if failed:
-        outcome: Raised = value
-        return outcome
-    return Returned(value)
 
 
 def arePlain(values: Iterable[Any]) -> bool:
@@ -351,17 +191,17 @@ class _Running(Constant):
             the result of the last item.
         """
         try:
-            memory = _memoryOf(name)
+            memory = memoryOf(name)
         except OSError:
             return None
         items = pickle.loads(packed)
         words = memory.words
         room = memory.bytes
-        begunAt = slot * _SLOT_WORDS + _BEGUN
-        doneAt = slot * _SLOT_WORDS + _DONE
-        closedAt = slot * _SLOT_WORDS + _CLOSED
-        place = slot * _SLOT_BYTES + _HEADER_BYTES
-        end = (slot + 1) * _SLOT_BYTES
+        begunAt = slot * SLOT_WORDS + BEGUN
+        doneAt = slot * SLOT_WORDS + DONE
+        closedAt = slot * SLOT_WORDS + CLOSED
+        place = slot * SLOT_BYTES + HEADER_BYTES
+        end = (slot + 1) * SLOT_BYTES
         # Together they are the fence.
         release, acquire = memory.lock.release, memory.lock.acquire
         function = self._function
@@ -414,7 +254,7 @@ class _Running(Constant):
             if plain and value is None:
                 record = _NONE_RECORD
             else:
-                record = _LENGTH.pack(len(pickled) << 1 | failed) + pickled
+                record = LENGTH.pack(len(pickled) << 1 | failed) + pickled
             after = place + len(record)
             ended += 1
             if after > end:
@@ -429,28 +269,6 @@ class _Running(Constant):
             elif values is not None:
                 values.append(value)
         return Summary(now - started, ended, values)
-
-
-_memories: dict[tuple[str, int], _Memory] = {}
-
-
-def _memoryOf(name: tuple[str, int]) -> _Memory:
-    """
-    The memory of a journal of the parent.
-
-    @raise OSError: it is not there, or not for this process.
-    """
-    memory = _memories.get(name)
-    if memory is None:
-        descriptor = os.open(name[0], os.O_RDWR)
-        try:
-            memory = _Memory(descriptor)
-        finally:
-            os.close(descriptor)
-        while len(_memories) >= _KEPT:
-            _memories.pop(next(iter(_memories))).close()
-        _memories[name] = memory
-    return memory
 
 
 def _pickled(value: Any) -> tuple[bool, bytes]:
