@@ -337,7 +337,7 @@ class Children(RuleBasedStateMachine):
     def nothingIsDueForTheDead(self) -> None:
         for worker in self.workers:
             supervisor = worker._supervisor
-            assert supervisor.child is not None or "idle" not in supervisor._timers
+            assert supervisor.child is not None or not supervisor._idle.isRunning
 
     def nothingIsOnlyLogged(self) -> None:
         assert not self.failures, self.failures[0]

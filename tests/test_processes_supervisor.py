@@ -233,7 +233,7 @@ def test_aLostChildIsReplaced(house: House) -> None:
     assert house.told == ["filled", ("exited", 0)]
     supervisor.fill()
     assert len(house.children) == 2
-    assert (supervisor.lost, supervisor.falseStarts) == (1, 0)
+    assert (supervisor.lost, supervisor.starts.falseStarts) == (1, 0)
 
 
 # Starts that fail
@@ -250,7 +250,7 @@ def test_startsThatFailAreTriedLater(house: House) -> None:
             house.child.die(3, words="no database")
         supervisor.fill()
         supervisor.fill()
-    assert (len(house.children), supervisor.falseStarts) == (3, 3)
+    assert (len(house.children), supervisor.starts.falseStarts) == (3, 3)
     (said,) = logs.said()
     assert "3 times in a row" in said
     assert "no database" in said
@@ -275,7 +275,7 @@ def test_startsThatAreRefusedAreHopeless(house: House) -> None:
     house.refusal = None
     supervisor.fill()
     assert len(house.children) == 1
-    assert supervisor.falseStarts == 1
+    assert supervisor.starts.falseStarts == 1
 
 
 def test_hopeThatIsBackIsNotDenied(house: House) -> None:
@@ -317,7 +317,7 @@ def test_aFalseStartOfOneThatMakesOneCall(house: House) -> None:
             house.child.give("one")
             house.child.die(3)
         supervisor.fill()
-    assert (len(house.children), supervisor.falseStarts) == (3, 3)
+    assert (len(house.children), supervisor.starts.falseStarts) == (3, 3)
     assert "3 times in a row" in logs.said()[0]
 
 
@@ -597,7 +597,7 @@ def test_cancelEndsWhoIsComing(house: House) -> None:
     supervisor.cancel()
     assert house.child.asked == ["finish"]
     house.child.die()
-    assert (supervisor.falseStarts, supervisor.lost) == (0, 0)
+    assert (supervisor.starts.falseStarts, supervisor.lost) == (0, 0)
 
 
 def test_finishEndsAll(house: House) -> None:
@@ -633,4 +633,4 @@ def test_crashEndsAllAtOnce(house: House) -> None:
         child.die(signal=9)
     assert supervisor.children == []
     assert house.told[-2:] == [("exited", 0), ("exited", 1)]
-    assert supervisor.falseStarts == 0
+    assert supervisor.starts.falseStarts == 0

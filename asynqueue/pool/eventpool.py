@@ -229,7 +229,9 @@ class EventPool:
         Whether no process has died as it started.
         """
         supervisors = self._supervisors
-        return not any(each.falseStarts for each in supervisors) and bool(supervisors.children)
+        return not any(each.starts.falseStarts for each in supervisors) and bool(
+            supervisors.children
+        )
 
     def restart(self) -> AsyncResult:
         """

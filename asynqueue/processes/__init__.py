@@ -10,6 +10,6 @@ Child processes: what runs in one, and how its parent sees it.
     calls:            what it is to do, and what comes of it. With it: callables, outlet,
                       iterators, replay, passing
     supervisor:       keeps one place filled with a child, whatever becomes of those before
-    limits:           when a child is replaced, and how soon another one is tried
+    limits, starts:   when a child is replaced, and how soon another one is started
     roles:            who is told of a child, and what is told
 """

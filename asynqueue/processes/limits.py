@@ -4,13 +4,15 @@ When a child is to be replaced, and how soon after a failure another one is trie
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
+from typing import Any, Generic, Protocol, TypeVar
 
 import psutil
 from attrs import frozen
 
 from asynqueue.checks import secondsOrNone, wholeNumber
+from asynqueue.timers import Timer
 
 # A child that fails as it starts: so many may do so before there is a pause, of so many
 # seconds, which then doubles, up to the longest.
@@ -87,6 +89,75 @@ class Limits:
         if self.maxMemory is None or self.excess is None:
             return False
         return resident > self.excess * self.maxMemory
+
+
+class LimitedChild(Protocol):
+    """
+    A child process, as far as its limits are concerned.
+    """
+
+    @property
+    def resident(self) -> int:
+        """
+        How many bytes of memory it has; 0 if it is gone.
+        """
+
+    def kill(self, reason: str) -> None:
+        """
+        End it at once.
+        """
+
+
+_Child = TypeVar("_Child", bound=LimitedChild)
+
+
+class MemoryCheck(Generic[_Child]):
+    """
+    Looks at the memory of children while they make calls.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        callLater: Callable[[float, Callable[[], None]], Any],
+        busy: Callable[[], Sequence[_Child]],
+        spent: Callable[[_Child], None],
+    ) -> None:
+        """
+        @param callLater: makes a call after some seconds; what it returns can be cancelled.
+        @param busy: gives the children that make calls.
+        @param spent: is called with one that shall take no more calls. One that has far too
+            much memory is killed.
+        """
+        self._limits = limits
+        self._busy = busy
+        self._spent = spent
+        self._timer = Timer(callLater)
+
+    def start(self) -> None:
+        """
+        Look from now on, for as long as there are such children.
+        """
+        if self._limits.maxMemory is not None and not self._timer.isRunning:
+            self._timer.start(MEMORY_SECONDS, self._look)
+
+    def stop(self) -> None:
+        """
+        Look no more.
+        """
+        self._timer.stop()
+
+    def _look(self) -> None:
+        busy = self._busy()
+        for child in busy:
+            resident = child.resident
+            if self._limits.isExcessive(resident):
+                most = self._limits.maxMemory
+                child.kill(f"it used {resident:,} bytes of memory, where maxMemory is {most:,}")
+            elif self._limits.isSpent(0, resident):
+                self._spent(child)
+        if busy:
+            self.start()
 
 
 class Backoff:

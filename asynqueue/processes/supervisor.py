@@ -9,18 +9,16 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
-from twisted.logger import Logger
-
 from asynqueue.framing import LARGEST
-from asynqueue.loops.adapters import LoopAdapter, Timer
-from asynqueue.outcome import Raised, inWords
+from asynqueue.loops.adapters import LoopAdapter
+from asynqueue.outcome import Raised
 from asynqueue.processes.guard import isInterrupt
-from asynqueue.processes.limits import MEMORY_SECONDS, Backoff, Limits
+from asynqueue.processes.limits import Limits, MemoryCheck
 from asynqueue.processes.process import ChildProcess
 from asynqueue.processes.roles import CallDelegate, CallTuple, ExitReport, Reader, Setup
 from asynqueue.processes.spawn import Spawned
-
-_log = Logger()
+from asynqueue.processes.starts import Starts
+from asynqueue.timers import Timer
 
 
 class SupervisorDelegate(CallDelegate[ChildProcess], Protocol):
@@ -64,7 +62,7 @@ class Supervisor:
     @ivar preparations: the calls that each child makes first; may be added to.
     @ivar started: how many children were started.
     @ivar lost: how many died of themselves.
-    @ivar falseStarts: how many could not be started, or ended before they were of use.
+    @ivar starts: when children are started, and which starts were false.
     @ivar isLimited: whether L{given} must be called.
     """
 
@@ -93,12 +91,10 @@ class Supervisor:
         self.preparations = list(preparations)
         self.started = 0
         self.lost = 0
-        self.falseStarts = 0
         self._delegate = delegate
         self._loop = loop
         self._limits = limits
         self._largest = largest
-        self._name = name
         self._reader = reader
         # All children that are not gone: one may come, and others go.
         self._children: dict[ChildProcess, None] = {}
@@ -107,10 +103,15 @@ class Supervisor:
         # make no more, or has room for others only then.
         self._full: ChildProcess | None = None
         self._spawn = spawn
-        self._backoff = Backoff(now)
-        # Why there is no child, and will be none; empty while there is hope.
-        self._despair = ""
-        self._timers: dict[str, Timer] = {}
+        self.starts = Starts(
+            self._callLater,
+            self._start,
+            lambda reason: delegate.onGivenUp(self, reason),
+            name,
+            now,
+        )
+        self._idle = Timer(self._callLater)
+        self._memory = MemoryCheck(limits, self._callLater, self._busy, self.retire)
         # Whether it must be told of each call.
         self.isLimited = limits != Limits()
 
@@ -126,13 +127,7 @@ class Supervisor:
         Have a child soon. It may be there at once.
         """
         if self._isVacant:
-            pause = self._backoff.pause
-            if not pause or (self._despair and self._backoff.isOver):
-                self._start()
-            elif self._despair:
-                self._sayHopeless()
-            else:
-                self._timers["start"] = self._loop().callLater(pause, self._start)
+            self.starts.soon()
 
     def retry(self) -> None:
         """
@@ -140,19 +135,18 @@ class Supervisor:
         be no hope.
         """
         if self._isVacant:
-            self._timers["start"] = self._loop().callLater(self._backoff.leastPause, self._start)
+            self.starts.later()
 
     def given(self, child: ChildProcess) -> None:
         """
         The child was given a call.
         """
-        self._stopTimer("idle")
+        self._idle.stop()
         if self._limits.maxTasks is not None and child.calls.made >= self._limits.maxTasks:
             # It makes those that it has, and goes when it has ended them.
             self.child = None
             self._full = child
-        if self._limits.maxMemory is not None and "memory" not in self._timers:
-            self._timers["memory"] = self._loop().callLater(MEMORY_SECONDS, self._checkBusy)
+        self._memory.start()
 
     def reserve(self) -> None:
         """
@@ -223,10 +217,8 @@ class Supervisor:
         if child is not self.child:
             if child is not self._coming:
                 child.finish()
-        elif self._limits.idleTimeout is not None and "idle" not in self._timers:
-            self._timers["idle"] = self._loop().callLater(
-                self._limits.idleTimeout, lambda: self._timedOut(child)
-            )
+        elif self._limits.idleTimeout is not None and not self._idle.isRunning:
+            self._idle.start(self._limits.idleTimeout, lambda: self._timedOut(child))
 
     def retire(self, child: ChildProcess) -> None:
         """
@@ -235,7 +227,7 @@ class Supervisor:
         """
         if child in (self.child, self._full):
             self.child = self._full = None
-            self._stopTimer("idle")
+            self._idle.stop()
             jobs = child.calls.takeBack()
             if not child.calls.held and not child.calls.streams:
                 child.finish()
@@ -255,8 +247,7 @@ class Supervisor:
         """
         Have no child: one that is coming ends, and the present one as in L{renew}.
         """
-        self._stopTimer("start")
-        self._stopTimer("hopeless")
+        self.starts.stop()
         self.renew()
         coming, self._coming = self._coming, None
         if coming is not None:
@@ -286,21 +277,14 @@ class Supervisor:
         """
         A child is set up and prepared.
         """
-        self._backoff.succeeded()
-        self._despair = ""
+        self.starts.succeeded()
         self._admitNext()
 
     def unfit(self, child: ChildProcess, what: str, outcome: Raised) -> None:
         """
         A child cannot prepare. Nor could another one, as far as can be told.
         """
-        error = outcome.localError()
-        reason = f"its process cannot prepare: {what} raised {inWords(error)}"
-        if reason != self._despair:
-            _log.error(
-                "{name}: {reason}\n{trace}", name=self._name(), reason=reason, trace=outcome.trace
-            )
-        self._despair = reason
+        reason = self.starts.unfit(what, outcome)
         child.kill(reason)
         self._delegate.onGivenUp(self, reason)
 
@@ -312,9 +296,9 @@ class Supervisor:
         falseStart = not child.calls.isUp and child in (self.child, self._coming, self._full)
         if child is self.child:
             self.child = None
-            self._stopTimer("idle")
-        if not any(other.calls.held for other in self._children):
-            self._stopTimer("memory")
+            self._idle.stop()
+        if not self._busy():
+            self._memory.stop()
         if child is self._coming:
             self._coming = None
         if child is self._full:
@@ -322,14 +306,17 @@ class Supervisor:
         if ending.isFailure:
             self.lost += 1
         if falseStart:
-            self._falseStart(ending)
+            reason = self.starts.failed(ending)
+            if self.starts.despair:
+                self._delegate.onGivenUp(self, self.starts.despair)
+            else:
+                self._delegate.failing(self, reason)
         self._delegate.exited(self, ending)
         self._admitNext()
 
     # Within
 
     def _start(self) -> None:
-        self._timers.pop("start", None)
         setup = Setup(self._largest, self.preparations)
         try:
             child = ChildProcess(
@@ -338,20 +325,14 @@ class Supervisor:
         except BaseException as error:
             # No room for another process, or somebody's preparations that cannot be
             # pickled, whatever that raises: it is not this call that must fail.
-            self.falseStarts += 1
-            self._backoff.failed()
-            reason = f"no process can be started: {inWords(error)}"
-            if reason != self._despair:
-                _log.error("{name}: {reason}", name=self._name(), reason=reason)
-            self._despair = reason
-            self._sayHopeless()
+            self.starts.refused(error)
             if isInterrupt(error):
                 raise
             return
         self.started += 1
         self._children[child] = None
         # After a failure, nothing is given to one that may fail, too.
-        if child.accepts and not self._backoff.starts and not self._isBusy:
+        if child.accepts and not self.starts.areFailing and not self._busy():
             self._admit(child)
         else:
             self._coming = child
@@ -361,7 +342,7 @@ class Supervisor:
         """
         Whether there is no child, now or soon, that takes calls.
         """
-        isVacant = self.child is None and self._coming is None and "start" not in self._timers
+        isVacant = self.child is None and self._coming is None and not self.starts.isDue
         return isVacant and not self._isReserved
 
     @property
@@ -371,12 +352,11 @@ class Supervisor:
         """
         return self._full is not None and self._hasRoom(self._full)
 
-    @property
-    def _isBusy(self) -> bool:
+    def _busy(self) -> list[ChildProcess]:
         """
-        Whether a child makes calls, if only the last that it makes.
+        Give the children that make calls, if only the last that they make.
         """
-        return any(child.calls.held for child in self._children)
+        return [child for child in self._children if child.calls.held]
 
     def _admitNext(self) -> None:
         """
@@ -384,7 +364,7 @@ class Supervisor:
         ended theirs, as calls are made one after the other.
         """
         coming = self._coming
-        if coming is not None and coming.calls.isUp and self.child is None and not self._isBusy:
+        if coming is not None and coming.calls.isUp and self.child is None and not self._busy():
             self._admit(coming)
 
     def _hasRoom(self, child: ChildProcess) -> bool:
@@ -401,71 +381,20 @@ class Supervisor:
         """
         return child.calls.made > 0 and self._limits.isSpent(0, child.resident)
 
-    def _sayHopeless(self) -> None:
-        """
-        Tell the delegate that there will be no child, but not within its call.
-        """
-
-        def say() -> None:
-            del self._timers["hopeless"]
-            # A child may have come up since: then there is no reason to tell.
-            if self._despair:
-                self._delegate.onGivenUp(self, self._despair)
-
-        if "hopeless" not in self._timers:
-            self._timers["hopeless"] = self._loop().callLater(0, say)
-
     def _admit(self, child: ChildProcess) -> None:
         self._coming = None
         self.child = child
         self._delegate.filled(self)
         self.onIdle(child)
 
-    def _falseStart(self, ending: ExitReport) -> None:
-        """
-        A child has ended before it was of use.
-        """
-        self.falseStarts += 1
-        self._backoff.failed()
-        said = f"; the last that it wrote: {ending.lastWords}" if ending.lastWords else ""
-        reason = f"processes end as they start ({ending.inWords()}){said}"
-        if self._backoff.pause:
-            _log.warn(
-                "{name}: {starts} times in a row {reason}",
-                name=self._name(),
-                starts=self._backoff.starts,
-                reason=reason,
-            )
-        if self._backoff.isHopeless:
-            self._despair = reason
-        if self._despair:
-            self._delegate.onGivenUp(self, self._despair)
-        else:
-            self._delegate.failing(self, reason)
-
     def _timedOut(self, child: ChildProcess) -> None:
-        self._timers.pop("idle", None)
         if child is self.child and not child.calls.held and not child.calls.streams:
             self.retire(child)
 
-    def _checkBusy(self) -> None:
-        self._timers.pop("memory", None)
-        busy = [child for child in self._children if child.calls.held]
-        for child in busy:
-            resident = child.resident
-            if self._limits.isExcessive(resident):
-                most = self._limits.maxMemory
-                child.kill(f"it used {resident:,} bytes of memory, where maxMemory is {most:,}")
-            elif self._limits.isSpent(0, resident):
-                self.retire(child)
-        if busy and "memory" not in self._timers:
-            self._timers["memory"] = self._loop().callLater(MEMORY_SECONDS, self._checkBusy)
-
-    def _stopTimer(self, name: str) -> None:
-        if name in self._timers:
-            self._timers.pop(name).cancel()
+    def _callLater(self, seconds: float, f: Callable[[], None]) -> Any:
+        return self._loop().callLater(seconds, f)
 
     def _stopTimers(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        self.starts.stop()
+        self._idle.stop()
+        self._memory.stop()
