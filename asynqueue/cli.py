@@ -17,7 +17,8 @@ import click
 from asynqueue.command.conduct import Conductor, Setting
 from asynqueue.command.inputs import Inputs, sourcesOf
 from asynqueue.command.job import Job, NoSuchFunction, failed, findFunction
-from asynqueue.command.run import Manner, OnError, Status
+from asynqueue.command.run import Manner, OnError
+from asynqueue.command.statuses import Status
 from asynqueue.cores import cores
 from asynqueue.descriptors import holdStandard
 from asynqueue.errors import AsynQueueError

@@ -35,8 +35,9 @@ from asynqueue.command.inputs import Inputs, Lines, Text, UnreadableInput, sourc
 from asynqueue.command.job import Failed, Job, NoSuchFunction, failed, findFunction, toJSON
 from asynqueue.command.output import Output
 from asynqueue.command.progress import ProgressLine
-from asynqueue.command.run import Manner, MapRun, OnError, Status
+from asynqueue.command.run import Manner, MapRun, OnError
 from asynqueue.command.signals import Signals
+from asynqueue.command.statuses import Status
 from asynqueue.constancy import isConstant
 from asynqueue.errors import MaybeEncodingError
 from asynqueue.reactors import theReactor

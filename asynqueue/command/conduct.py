@@ -24,8 +24,9 @@ from asynqueue.command.crew import Crew, ProcessCrew, ThreadCrew, failedWith
 from asynqueue.command.inputs import Inputs
 from asynqueue.command.output import Output
 from asynqueue.command.progress import ERASE, ProgressLine
-from asynqueue.command.run import Manner, MapRun, Status
+from asynqueue.command.run import Manner, MapRun
 from asynqueue.command.signals import Signals
+from asynqueue.command.statuses import Status
 from asynqueue.queues import ThreadQueue
 from asynqueue.reactors import theReactor
 from asynqueue.scheduling.options import CallOptions

@@ -10,7 +10,6 @@ One run of C{asynqueue map}: inputs go in as there is room, lines come out.
 
 from __future__ import annotations
 
-import signal
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
@@ -25,6 +24,7 @@ from asynqueue.command.crew import Crew, failedWith, howLost
 from asynqueue.command.inputs import Inputs, UnreadableInput
 from asynqueue.command.job import Failed, Job
 from asynqueue.command.output import Output
+from asynqueue.command.statuses import Status
 from asynqueue.errors import WorkerLost
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.outcome import shortRepr
@@ -34,18 +34,6 @@ from asynqueue.scheduling.options import CallOptions
 # keep further inputs from being begun.
 _MOST_WAITING = 100_000
 _MOST_BYTES = 64 << 20
-
-
-class Status(Enum):
-    """
-    The exit status of the command.
-    """
-
-    WELL = 0
-    FAILED = 1
-    WRONG = 2
-    INTERRUPTED = 128 + signal.SIGINT
-    TERMINATED = 128 + signal.SIGTERM
 
 
 class _Life(Enum):

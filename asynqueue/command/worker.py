@@ -5,25 +5,33 @@ C{asynqueue worker}: a host in the foreground.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from twisted.logger import globalLogBeginner
 from twisted.python.failure import Failure
 
-from asynqueue.command.run import Status
+from asynqueue.command.statuses import Status
 from asynqueue.reactors import theReactor
 from asynqueue.service.logs import observerFor, setLevel
 from asynqueue.service.readiness import Notifier
-from asynqueue.service.running import HostService
+from asynqueue.service.running import HostService, Server
 from asynqueue.service.settings import Settings
 from asynqueue.service.signals import Interrupts
 
 
-def work(settings: Settings) -> Status:
+def work(
+    settings: Settings,
+    makeServer: Callable[[Settings, Any], Server] | None = None,
+    notifier: Notifier | None = None,
+) -> Status:
     """
     Serve until a signal ends it. The log goes to standard error. Runs the reactor, which
     can be done once in a process.
 
+    @param makeServer: makes what serves of the settings and the reactor; C{None}: as
+        L{HostService} does.
+    @param notifier: is told when it serves, and when it stops; C{None}: tells systemd.
     @return: whether all ended within the grace, it could not serve at all, or a second
         signal has ended it.
     """
@@ -37,7 +45,13 @@ def work(settings: Settings) -> Status:
         # It may not run yet, or be about to stop by itself.
         reactor.callWhenRunning(lambda: reactor.callLater(0, _stop, reactor))
 
-    service = HostService(settings, failed=failed, notifier=Notifier(), interrupts=Interrupts())
+    service = HostService(
+        settings,
+        failed=failed,
+        makeServer=makeServer,
+        notifier=notifier or Notifier(),
+        interrupts=Interrupts(),
+    )
     service.startService()
     reactor.run()
     if service.failure is not None:

@@ -14,7 +14,6 @@ the child. This module imports no Twisted.
 
 from __future__ import annotations
 
-import fcntl
 import marshal
 import os
 import pickle
@@ -34,6 +33,7 @@ from asynqueue.codec import decode, encode
 from asynqueue.constancy import isConstant
 from asynqueue.descriptors import holdStandard
 from asynqueue.framing import LARGEST, Frame, Unavailable, checkSize
+from asynqueue.lifelines import endWith
 from asynqueue.mainmodule import adopt, learn, whyMissing
 from asynqueue.outcome import VALUES, cannotSend, complain, shapeOf
 from asynqueue.processes.printing import install
@@ -385,23 +385,6 @@ class Child:
         self._output.forget()
 
 
-def _dieWithParent(lifeline: int, parent: int) -> None:
-    """
-    Have the kernel end this process, and all that its calls have started, when the other
-    end of a pipe is closed, which only the parent holds: also in the middle of a call that
-    never returns.
-    """
-    os.set_inheritable(lifeline, False)
-    if hasattr(fcntl, "F_SETSIG"):
-        # The group, which this process leads.
-        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpid())
-        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
-        flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
-        fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
 def main(connection: int, memory: int, lifeline: int, parent: int, limit: int) -> None:
     """
     Be a child.
@@ -422,7 +405,10 @@ def main(connection: int, memory: int, lifeline: int, parent: int, limit: int) -
     signal.signal(signal.SIGINT, lambda signum, frame: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     sys.meta_path.append(Latecomers)
-    _dieWithParent(lifeline, parent)
+    endWith(lifeline)
+    if os.getppid() != parent:
+        # Its parent was faster, and a fork of that has the pipe.
+        os._exit(1)
     os.set_inheritable(connection, False)
     shared = SharedState(memory)
     os.close(memory)

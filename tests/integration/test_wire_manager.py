@@ -461,14 +461,15 @@ async def test_forkHasNoServers() -> None:
 
 @ensureDeferred
 @pytest.mark.parametrize("byKernel", [True, False])
-async def test_lifeline(byKernel: bool) -> None:
+async def test_lifeline(byKernel: bool, tmp_path: Path) -> None:
     """
-    A process dies with the pipe to its parent, also where the kernel offers less help.
+    A server dies with the pipe to its parent, also where the kernel offers less help.
     """
     without = "" if byKernel else "import fcntl; del fcntl.F_SETSIG; "
     there, here = os.pipe()
-    code = f"{without}from asynqueue.wire.__main__ import dieWith; dieWith({there})"
-    code += "; import time; print(flush=True); time.sleep(1000)"
+    arguments = ["--lifeline", str(there), "--trust", "code", f"unix:{tmp_path}/socket"]
+    code = f"import sys; {without}sys.argv[1:] = {arguments!r}"
+    code += "; from asynqueue.wire.__main__ import main; main()"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, cwd=ROOT, pass_fds=[there], stdout=subprocess.PIPE) as process:
         os.close(there)
