@@ -132,7 +132,7 @@ class ExitReport:
 class CallDelegate(Protocol[_Child]):
     """
     Who has a child make calls, and is told what comes of them. A job is whatever it
-    gave to L{ChildProcess.call<asynqueue.processes.process.ChildProcess.call>}.
+    gave to L{ProcessCalls.make<asynqueue.processes.calls.ProcessCalls.make>}.
     """
 
     def returned(self, child: _Child, job: Any, value: Any) -> None:
