@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -15,7 +16,6 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, gatherResults
 
 from asynqueue import ProcessQueue, ProcessWorker, TaskQueue, WorkerLost
-from asynqueue.processes import limits
 from asynqueue.testing import Gate
 from asynqueue.testing.calls import nextNumber, waitAt
 from tests.doubles import Heard, readingLogs
@@ -25,14 +25,12 @@ from tests.integration.process_checks import Used, until
 MB = 1 << 20
 
 
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(count: int = 1, **options: Any) -> TaskQueue:
     """
-    Children that fail as they start are given up after a moment.
+    Make a queue that gives children up that fail as they start, after a moment.
     """
-    monkeypatch.setattr(limits, "_FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(limits, "_LONGEST_PAUSE", 0.01)
-    monkeypatch.setattr(limits, "_HOPELESS_SECONDS", 0.0)
+    workers = [ProcessWorker(now=lambda: 1000 * monotonic(), **options) for _ in range(count)]
+    return TaskQueue(*workers)
 
 
 # Cancelling
@@ -256,13 +254,13 @@ async def test_preparedOnce() -> None:
 
 
 @ensureDeferred
-async def test_initializerThatRaises(soon: None) -> None:
+async def test_initializerThatRaises() -> None:
     """
     Where the initializer raises, tasks fail and are told so: none hangs, however
     many there are.
     """
     used = Used()
-    queue = ProcessQueue(2, initializer=calls.refuse)
+    queue = impatient(2, initializer=calls.refuse)
     heard = [Heard(queue.call(nextNumber)) for _ in range(500)]
     with readingLogs() as logs:
         await DeferredList([each.d for each in heard])
@@ -276,13 +274,13 @@ async def test_initializerThatRaises(soon: None) -> None:
 
 
 @ensureDeferred
-async def test_initializerThatCannotBePickled(soon: None) -> None:
+async def test_initializerThatCannotBePickled() -> None:
     """
     Where the initializer cannot be sent, tasks fail and are told so; no process is
     left of the attempts.
     """
     used = Used()
-    queue = ProcessQueue(1, initializer=calls.prepare, initargs=[calls.makeLock()])
+    queue = impatient(initializer=calls.prepare, initargs=[calls.makeLock()])
     for _ in range(5):
         with pytest.raises(WorkerLost, match="cannot pickle"):
             await queue.call(pow, 2, 5)
@@ -291,12 +289,12 @@ async def test_initializerThatCannotBePickled(soon: None) -> None:
 
 
 @ensureDeferred
-async def test_initializerThatEndsItsProcess(soon: None) -> None:
+async def test_initializerThatEndsItsProcess() -> None:
     """
     Where children die as they start, there are some attempts, and then the tasks fail
     with the reason.
     """
-    queue = ProcessQueue(1, initializer=calls.exitAtOnce, initargs=[9])
+    queue = impatient(initializer=calls.exitAtOnce, initargs=[9])
     heard = [Heard(queue.call(nextNumber)) for _ in range(50)]
     await DeferredList([each.d for each in heard])
     assert all("exit code 9" in str(each.error) for each in heard)
@@ -304,12 +302,12 @@ async def test_initializerThatEndsItsProcess(soon: None) -> None:
 
 
 @ensureDeferred
-async def test_childrenThatCannotStart(soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_childrenThatCannotStart(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Where children cannot even import, tasks fail with what they said last; when that
     is mended, the queue serves.
     """
-    queue = ProcessQueue(1)
+    queue = impatient()
     with monkeypatch.context() as broken:
         broken.setattr(sys, "path", ["/nowhere", Path("/nowhere")])
         broken.delenv("PYTHONPATH", raising=False)
