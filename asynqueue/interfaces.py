@@ -7,7 +7,7 @@ Every method here is called in the reactor's thread unless it says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -257,6 +257,83 @@ class IConnectingWorker(IRemoteWorker):
 
         @return: a Deferred that fires when the worker can serve. It fails if that
             cannot be expected any more: the other side has refused.
+        """
+
+
+class IBacklog(Interface):
+    """
+    The tasks of a queue that wait for a worker, and the order in which they leave.
+
+    The queue tells it which I{lanes} there are: what workers of the same qualification choose
+    from. Of a lane it may ask C{serves(series)}, which is whether those workers may run a
+    series, and C{workers}, which is how many they are. Of a task it may ask what L{ITask} has;
+    tasks of one C{series}, C{options.niceness} and band (C{options.doNext},
+    C{options.doLast}, or neither) are of one I{kind}, and leave in the order of their C{ID}.
+
+    Nothing here may raise, call the queue or a task, or wait: what is kept elsewhere as well,
+    on a disk or another host, is written behind what is kept here. The methods are a hot path.
+    """
+
+    queued: int = Attribute("How many tasks wait: those pushed or put back, and not taken out.")
+
+    def addLane(lane: Any) -> None:
+        """
+        Take note of a lane. Its workers may pick tasks that wait already, too.
+        """
+
+    def removeLane(lane: Any) -> None:
+        """
+        Forget a lane: it has no workers any more.
+        """
+
+    def push(task: Any) -> None:
+        """
+        Take a new task, after all others of its kind. There need not be a lane that serves
+        its series.
+        """
+
+    def putBack(task: Any, lane: Any = None) -> None:
+        """
+        Take a task in its old place again: before those of its kind with higher C{ID}s. It
+        was picked before, or waited for its time, or is the next attempt of one that was
+        picked.
+
+        @param lane: the lane that it was picked for, if its run has not begun. Then what its
+            kind was charged for it, in a backlog that has shares, is given back. The lane may
+            have been removed by now.
+        """
+
+    def pick(lane: Any) -> Any:
+        """
+        Take out the task that a worker of a lane is to run next.
+
+        @return: a task that has no outcome and whose series the lane serves; C{None} if there
+            is none.
+        """
+
+    def mayPick(lane: Any) -> bool:
+        """
+        Tell whether L{pick} may find a task for a lane. It is quick, and may be wrong in one
+        way: C{True} where there is none. After C{pick} has returned C{None} for a lane it is
+        C{False} until a task is pushed or put back.
+        """
+
+    def discard(task: Any) -> None:
+        """
+        Take out a task that waits, as it has got its outcome (C{task.ended} is true) without
+        a run: it was cancelled, has expired, or the queue is shut down.
+        """
+
+    def tasks() -> Iterator[Any]:
+        """
+        Yield the tasks that wait, those of one kind in their order. Nothing is pushed,
+        picked or discarded meanwhile.
+        """
+
+    def statistics() -> Sequence[Any]:
+        """
+        Return a snapshot of each kind of which tasks wait, as
+        L{FlowStatistics<asynqueue.scheduling.snapshots.FlowStatistics>}.
         """
 
 

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
 from asynqueue.checks import wholeNumber
 from asynqueue.errors import LoopError, QueueRunError
-from asynqueue.interfaces import IWorker
+from asynqueue.interfaces import IBacklog, IWorker
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.mapping.chunker import Chunker
 from asynqueue.mapping.source import MapSource
@@ -41,7 +41,8 @@ from asynqueue.scheduling.observers import CallLogger, LoadProducer
 from asynqueue.scheduling.options import DEFAULT, CallOptions, makeOptions, namedOptions
 from asynqueue.scheduling.records import WorkerRecord, WorkerState, traitsOf
 from asynqueue.scheduling.registry import Registry
-from asynqueue.scheduling.statistics import QueueStatistics, queueStatistics, whyWaits
+from asynqueue.scheduling.snapshots import QueueStatistics
+from asynqueue.scheduling.statistics import queueStatistics, whyWaits
 from asynqueue.scheduling.task import Task, TaskDeferred
 
 _log = Logger()
@@ -85,6 +86,7 @@ class TaskQueue:
         spew: bool = False,
         returnFailure: bool = True,
         reactor: Any = None,
+        backlog: IBacklog | None = None,
     ) -> None:
         """
         @param workers: the workers to begin with; more can be attached later.
@@ -99,12 +101,16 @@ class TaskQueue:
             the result is C{None}.
         @param reactor: the reactor, or an asyncio loop; C{None}: the one that runs when
             it is needed first.
+        @param backlog: keeps the calls that wait for a worker, and says which is next: an
+            L{IBacklog<asynqueue.interfaces.IBacklog>}, empty, and of this queue alone.
+            C{None}: one in memory, with fair shares.
         @raise TypeError: C{reactor} is neither.
+        @raise ImplementationError: C{backlog} is no C{IBacklog}.
         """
         self._timeout = timeout
         self._returnFailure = returnFailure
         self._reactor = checkedReactor(reactor)
-        self._dispatcher = Dispatcher(reactor)
+        self._dispatcher = Dispatcher(reactor, backlog)
         self._registry = Registry(self._dispatcher)
         self._lifecycle = Lifecycle(self._registry)
         # The asyncio loop of the reactor, C{None} if it has none.
@@ -146,7 +152,7 @@ class TaskQueue:
 
     def __repr__(self) -> str:
         state = "running" if self.isRunning() else "shut down"
-        queued, running = self._dispatcher.scheduler.queued, self._registry.running
+        queued, running = self._dispatcher.backlog.queued, self._registry.running
         return (
             f"<{type(self).__name__} {state}: {len(self)} workers, {queued} tasks queued,"
             f" {running} running>"

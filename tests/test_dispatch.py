@@ -6,6 +6,7 @@ task has one outcome, and what has not begun is run elsewhere.
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from asynqueue.taskqueue import TaskQueue
 from asynqueue.testing import (
     MemoryPrefetcher,
     MemoryWorker,
+    RecordingBacklog,
     RecordingConsumer,
     RecordingObserver,
 )
@@ -119,7 +121,24 @@ class Lingerer(MemoryWorker):
         return self.isGone
 
 
+# What the queues of a test are given, where they are given any.
+_given: list[RecordingBacklog] = []
+
+
+@pytest.fixture(autouse=True, params=["own", "given"])
+def backlog(request: pytest.FixtureRequest) -> Iterator[None]:
+    """
+    Each test runs with the backlog that a queue makes itself, and with one that it is given.
+    """
+    _given[:] = [RecordingBacklog()] if request.param == "given" else []
+    yield
+    assert [fault for each in _given for fault in each.faults] == []
+
+
 def queueOf(*workers: Any, **kw: Any) -> TaskQueue:
+    if _given:
+        _given.append(RecordingBacklog())
+        kw["backlog"] = _given[-1]
     return TaskQueue(*workers, reactor=Clock(), **kw)
 
 

@@ -14,7 +14,7 @@ from zope.interface import implementer
 from asynqueue.errors import QueueRunError, WorkerLost
 from asynqueue.interfaces import IConnectingWorker
 from asynqueue.taskqueue import TaskQueue
-from asynqueue.testing import MemoryPrefetcher, MemoryWorker
+from asynqueue.testing import MemoryPrefetcher, MemoryWorker, RecordingBacklog
 from tests.failing import Failing
 
 
@@ -159,6 +159,21 @@ def test_retriesAreSpent() -> None:
         assert not d.called
     failing.breakDown(isHopeless=True)
     assert isinstance(failed(d), WorkerLost)
+
+
+def test_queuedAttemptHasEndedBeforeTheNextWaits() -> None:
+    """
+    Where a queued call with retries is tried again, its last attempt has ended as the backlog
+    hears that it waits no longer.
+    """
+    failing, backlog = Failing(window=1), RecordingBacklog()
+    queue = TaskQueue(failing, reactor=Clock(), backlog=backlog)
+    calls = [queue.call(abs, -1, retries=1) for _ in range(3)]
+    failing.breakDown(isHopeless=True)
+    assert backlog.faults == []
+    assert [what for what, _ in backlog.asked].count("discard") >= 2
+    failing.breakDown(isHopeless=True)
+    assert all(isinstance(failed(d), WorkerLost) for d in calls)
 
 
 def test_whySaysIt() -> None:

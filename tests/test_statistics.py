@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from asynqueue.scheduling.options import CallOptions
-from asynqueue.scheduling.statistics import FlowStatistics, WorkerStatistics
+from asynqueue.scheduling.snapshots import FlowStatistics, WorkerStatistics
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.testing import MemoryPrefetcher, MemoryQueue, MemoryWorker
 from asynqueue.wire.remote import RemoteWorker

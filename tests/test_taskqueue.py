@@ -32,6 +32,7 @@ from asynqueue.testing import (
     MemoryPrefetcher,
     MemoryQueue,
     MemoryWorker,
+    RecordingBacklog,
     RecordingConsumer,
     RecordingObserver,
 )
@@ -1217,7 +1218,8 @@ class Lives(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.queue = TaskQueue(reactor=self.clock, timeout=50)
+        self.backlog = RecordingBacklog()
+        self.queue = TaskQueue(reactor=self.clock, timeout=50, backlog=self.backlog)
         self.observer = RecordingObserver()
         self.load = RecordingConsumer()
         self.queue.addObserver(self.observer)
@@ -1332,6 +1334,11 @@ class Lives(RuleBasedStateMachine):
     @staticmethod
     def name(task: Any) -> Any:
         return task.callTuple[1][0]
+
+    @invariant()
+    def backlogIsAskedRightly(self) -> None:
+        assert len([*self.backlog.tasks()]) == self.queue.statistics().queued
+        assert self.backlog.faults == []
 
     @invariant()
     def everyDeferredFiresOnceAtTheMost(self) -> None:

@@ -3,7 +3,7 @@ Brings tasks to workers, and outcomes to tasks, whatever happens to the workers.
 
 ::
 
-    submit ─▶ Scheduler ─▶ serve: a ready worker, its next task ─▶ IWorker.run
+    submit ─▶  Backlog  ─▶ serve: a ready worker, its next task ─▶ IWorker.run
                  ▲                      ▲            │
                  │ not begun            └── ready ───┤
                  └── resigned, given back ◀──────────┘
@@ -26,8 +26,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from asynqueue.errors import ImplementationError, QueueRunError, WorkerLost
+from asynqueue.interfaces import IBacklog
 from asynqueue.reactors import theReactor
-from asynqueue.scheduling.flows import Lane, Scheduler
+from asynqueue.scheduling.backlog import FairBacklog
+from asynqueue.scheduling.lanes import Lane, Lanes
 from asynqueue.scheduling.observers import Observers
 from asynqueue.scheduling.records import CHOOSING, WorkerRecord, WorkerState
 from asynqueue.scheduling.task import ASSIGNED, ENDED, QUEUED, Task
@@ -66,16 +68,24 @@ class Dispatcher:
     Tasks on their way to the workers of a queue, and back.
 
     @ivar reactor: the reactor; C{None} while it is not known.
-    @ivar scheduler: the tasks that wait for a worker.
+    @ivar backlog: the tasks that wait for a worker.
+    @ivar lanes: the workers by what they choose from.
     @ivar later: those that wait for their time.
     @ivar expiring: those that must begin within a time.
     @ivar observers: whom to tell.
     @ivar open: whether tasks are given to workers, and tried again if they were lost.
     """
 
-    def __init__(self, reactor: Any = None) -> None:
+    def __init__(self, reactor: Any = None, backlog: IBacklog | None = None) -> None:
+        """
+        @param backlog: an empty one; C{None}: one in memory, with fair shares.
+        @raise ImplementationError: it is no L{IBacklog}.
+        """
+        if backlog is not None and not IBacklog.providedBy(backlog):
+            raise ImplementationError(f"{backlog!r} is no IBacklog")
         self.reactor = reactor
-        self.scheduler = Scheduler()
+        self.backlog: IBacklog = FairBacklog() if backlog is None else backlog
+        self.lanes = Lanes(self.backlog)
         self.later = Timetable(lambda: theReactor(self.reactor), self.submitAgain)
         self.expiring = Timetable(lambda: theReactor(self.reactor), self._expires)
         self.observers = Observers()
@@ -92,27 +102,35 @@ class Dispatcher:
         if task.options.isTimed and self._isPostponed(task):
             return
         hook = self.observers.taskQueued
+        if not hook and self._loop is RESTING and not self.backlog.queued:
+            # Where nothing waits there is no order to be kept, nor a share.
+            record = self.lanes.takeIdle(task.options.series)
+            if record is None:
+                self.backlog.push(task)
+            else:
+                self._giveAtOnce(record, task)
+            return
+        self.backlog.push(task)
         if hook:
             # It is queued before it is told of: an observer may end it.
-            lanes = self.scheduler.push(task)
             self.observers.tell(hook, task)
-            self._wake(lanes)
-            return
-        if self._loop is RESTING and not self.scheduler.queued:
-            # Where nothing waits there is no order to be kept, nor a share.
-            record = self.scheduler.takeIdle(task.options.series)
-            if record is not None:
-                record.ready = False
-                self._loop = SERVING
-                try:
-                    self._give(record, task)
-                finally:
-                    self._loop = RESTING
-                # The worker may have handed it back at once, which wakes nobody.
-                if self._ready or self.scheduler.queued:
-                    self._serve()
-                return
-        self._wake(self.scheduler.push(task))
+        record = self.lanes.takeIdle(task.options.series)
+        if record is not None:
+            self.attend(record)
+
+    def _giveAtOnce(self, record: WorkerRecord, task: Task) -> None:
+        """
+        Give a task to a worker that waits, while nothing else does. A hot path.
+        """
+        record.ready = False
+        self._loop = SERVING
+        try:
+            self._give(record, task)
+        finally:
+            self._loop = RESTING
+        # The worker may have handed it back at once, which wakes nobody.
+        if self._ready or self.backlog.queued:
+            self._serve()
 
     def _isPostponed(self, task: Task) -> bool:
         """
@@ -134,7 +152,10 @@ class Dispatcher:
         Queue a task before those of its kind that were made after it: its time has come, or
         it is another attempt.
         """
-        self._wake(self.scheduler.putBack(task))
+        self.backlog.putBack(task)
+        record = self.lanes.takeIdle(task.options.series)
+        if record is not None:
+            self.attend(record)
 
     def _expires(self, task: Task) -> None:
         """
@@ -167,7 +188,7 @@ class Dispatcher:
         """
         How many tasks wait for a worker, or for their time.
         """
-        return self.scheduler.queued + len(self.later)
+        return self.backlog.queued + len(self.later)
 
     @property
     def isServing(self) -> bool:
@@ -180,7 +201,7 @@ class Dispatcher:
         """
         Yield the tasks that wait for a worker, or for their time.
         """
-        yield from self.scheduler.tasks()
+        yield from self.backlog.tasks()
         yield from self.later
 
     def discard(self, task: Task) -> None:
@@ -190,7 +211,7 @@ class Dispatcher:
         if task in self.later:
             self.later.discard(task)
         else:
-            self.scheduler.discard(task)
+            self.backlog.discard(task)
 
     def close(self) -> None:
         """
@@ -237,7 +258,7 @@ class Dispatcher:
             task, lane = task.nextAttempt(), None
         else:
             task.putBack()
-        self.scheduler.putBack(task, lane)
+        self.backlog.putBack(task, lane)
 
     def giveAgain(self, record: WorkerRecord, update: Task) -> None:
         """
@@ -249,15 +270,6 @@ class Dispatcher:
         record.updates.appendleft(update)
 
     # The loop
-
-    def _wake(self, lanes: list[Lane]) -> None:
-        """
-        There is a task for these lanes: attend to who has waited the longest.
-        """
-        for lane in lanes:
-            if lane.idle:
-                self.attend(next(iter(lane.idle)))
-                return
 
     def attend(self, record: WorkerRecord) -> None:
         """
@@ -280,10 +292,10 @@ class Dispatcher:
         A worker that was woken for a task may have taken another, or left: see
         whether one that waits is to look, too.
         """
-        lane = self.scheduler.wantedLane()
-        if lane is None:
+        record = self.lanes.takeWanted()
+        if record is None:
             return False
-        self.attend(next(iter(lane.idle)))
+        self.attend(record)
         return True
 
     def _becameReady(self, result: Any, record: WorkerRecord) -> None:
@@ -302,7 +314,7 @@ class Dispatcher:
         given = 0
         started = perf_counter()
         try:
-            while ready or (self.scheduler.queued and self._wakeAnother()):
+            while ready or (self.backlog.queued and self._wakeAnother()):
                 record = ready.popleft()
                 task = self._next(record)
                 if task is None:
@@ -325,7 +337,7 @@ class Dispatcher:
         if state is _SERVES:
             if record.updates:
                 return record.updates.popleft()
-            task = self.scheduler.pick(record.lane)
+            task: Task | None = self.backlog.pick(record.lane)
             if task is None:
                 record.ready = True
                 record.lane.idle[record] = None

@@ -94,7 +94,7 @@ class Draining(QueueObserver):
     def _look(self) -> None:
         self._turn = None
         lifecycle = self._lifecycle
-        queued = lifecycle.dispatcher.scheduler.queued
+        queued = lifecycle.dispatcher.backlog.queued
         dials = self._awaited and queued and lifecycle.reconnects.workers()
         if not lifecycle.registry.isBusy and not dials:
             self._end()

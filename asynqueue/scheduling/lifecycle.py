@@ -96,7 +96,7 @@ class Lifecycle:
             and then the worker is not hired.
         """
         ID = next(self._IDs)
-        lane = self.dispatcher.scheduler.enter([*worker.cQualified, *worker.iQualified])
+        lane = self.dispatcher.lanes.enter([*worker.cQualified, *worker.iQualified])
         record = self.registry.records[ID] = WorkerRecord(worker, ID, lane, self.crash)
         # The ID of a worker is promised to be found there.
         record.worker.ID = ID
@@ -167,8 +167,8 @@ class Lifecycle:
             return
         old = record.lane
         old.idle.pop(record, None)
-        record.lane = self.dispatcher.scheduler.enter([*worker.cQualified, *worker.iQualified])
-        self.dispatcher.scheduler.leave(old)
+        record.lane = self.dispatcher.lanes.enter([*worker.cQualified, *worker.iQualified])
+        self.dispatcher.lanes.leave(old)
         if record.ready:
             self.dispatcher.attend(record)
 
@@ -266,7 +266,7 @@ class Lifecycle:
         record.state = state
         if serving:
             record.lane.idle.pop(record, None)
-            self.dispatcher.scheduler.leave(record.lane)
+            self.dispatcher.lanes.leave(record.lane)
             for task in list(record.updates):
                 task.errback(lostTo(record, task))
 
@@ -388,13 +388,15 @@ class Lifecycle:
             # It was not hired, and nothing has waited for it.
             return
         able = [other for other in self.registry.records.values() if other.state in _ABLE]
-        for flow in list(self.dispatcher.scheduler.flows()):
-            if (
-                record.lane.serves(flow.series)
-                and not any(other.lane.serves(flow.series) for other in able)
-                and not self.reconnects.workers(flow.series)
-            ):
-                for task in list(flow.tasks):
-                    # One may have ended another, and one that may be tried again waits again.
-                    if task.state is QUEUED:
-                        task.errback(lostTo(record, task, reason))
+        backlog = self.dispatcher.backlog
+        hopeless = {
+            flow.series
+            for flow in backlog.statistics()
+            if record.lane.serves(flow.series)
+            and not any(other.lane.serves(flow.series) for other in able)
+            and not self.reconnects.workers(flow.series)
+        }
+        for task in list(backlog.tasks()) if hopeless else ():
+            # One may have ended another, and one that may be tried again waits again.
+            if task.series in hopeless and task.state is QUEUED:
+                task.errback(lostTo(record, task, reason))

@@ -25,7 +25,7 @@ from asynqueue.interfaces import (
     ITask,
     IWorker,
 )
-from asynqueue.scheduling.flows import Lane
+from asynqueue.scheduling.lanes import Lane
 from asynqueue.scheduling.task import Task
 
 _log = Logger()

@@ -246,8 +246,9 @@ class Registry:
         """
         if not self.dispatcher.open or task.isUpdate:
             return False
+        again = task.nextAttempt(spent=1)
         self._release(task)
-        self.dispatcher.submitAgain(task.nextAttempt(spent=1))
+        self.dispatcher.submitAgain(again)
         return True
 
     def startTimer(self, seconds: float, f: Callable[[], None]) -> Any:

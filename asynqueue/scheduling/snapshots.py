@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any
 
-from attrs import asdict, frozen
+from attrs import asdict, field, frozen
 
 from asynqueue.outcome import shortRepr
 
@@ -54,6 +54,79 @@ class WorkerSnapshot(Snapshot):
     held: int
     ended: int
     fault: str
+
+
+@frozen
+class FlowStatistics(Snapshot):
+    """
+    How a flow stands.
+
+    @ivar series: its series.
+    @ivar niceness: its niceness; 0 in the other bands.
+    @ivar band: "doNext", "fair" or "doLast".
+    @ivar queued: how many of its tasks wait.
+    @ivar qualified: how many workers may run them. With none, they wait for one.
+    """
+
+    series: Hashable
+    niceness: int
+    band: str
+    queued: int
+    qualified: int
+
+
+@frozen
+class WorkerStatistics(Snapshot):
+    """
+    How a worker stands.
+
+    @ivar ID: its number in the queue.
+    @ivar kind: the name of its class.
+    @ivar series: what it is qualified for, besides C{None}.
+    @ivar state: the value of its L{WorkerState<asynqueue.scheduling.records.WorkerState>}:
+        "preparing", "ready", "failing" or "stopping".
+    @ivar running: how many tasks it holds, those sent ahead included.
+    @ivar done: how many it has ended.
+    @ivar waiting: whether it waits for a task.
+    @ivar pids: the process IDs of its children, if its tasks run in such.
+    """
+
+    ID: int
+    kind: str
+    series: frozenset[Hashable] = field(metadata={"many": True})
+    state: str
+    running: int
+    done: int
+    waiting: bool
+    pids: tuple[int, ...] = ()
+
+
+@frozen
+class QueueStatistics(Snapshot):
+    """
+    How a queue stands at one moment.
+
+    @ivar queued: how many tasks wait.
+    @ivar running: how many tasks workers hold.
+    @ivar done: how many tasks have ended, since the queue began.
+    @ivar failed: how many of those failed, cancelled ones included.
+    @ivar unqualified: how many of those that wait have no worker that may run
+        them.
+    @ivar flows: the flows in which tasks wait.
+    @ivar workers: the workers.
+    @ivar later: how many wait for their time, and not for a worker.
+    @ivar dialing: what each worker without a connection does to get one, in words.
+    """
+
+    queued: int
+    running: int
+    done: int
+    failed: int
+    unqualified: int
+    flows: tuple[FlowStatistics, ...]
+    workers: tuple[WorkerStatistics, ...]
+    dialing: tuple[str, ...] = ()
+    later: int = 0
 
 
 def _plain(snapshot: Any, attribute: Any, value: Any) -> Any:

@@ -4,95 +4,18 @@ How a queue stands: snapshots, and what a task waits for.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from typing import Any
 
-from attrs import field, frozen
 from twisted.internet.defer import Deferred
 
-from asynqueue.scheduling.flows import FAIR, LAST, NEXT, Flow
 from asynqueue.scheduling.lifecycle import Lifecycle
 from asynqueue.scheduling.options import REMOTE_SERIES
 from asynqueue.scheduling.records import WorkerRecord, WorkerState
-from asynqueue.scheduling.snapshots import Snapshot
+from asynqueue.scheduling.snapshots import QueueStatistics, WorkerStatistics
 from asynqueue.scheduling.task import BEGUN, ENDED, Task, TaskDeferred
 
 # So many of the workers that dial are named where a task waits for one.
 _MOST_DIALING = 3
-
-_BAND_NAMES = {NEXT: "doNext", FAIR: "fair", LAST: "doLast"}
-
-
-@frozen
-class FlowStatistics(Snapshot):
-    """
-    How a flow stands.
-
-    @ivar series: its series.
-    @ivar niceness: its niceness; 0 in the other bands.
-    @ivar band: "doNext", "fair" or "doLast".
-    @ivar queued: how many of its tasks wait.
-    @ivar qualified: how many workers may run them. With none, they wait for one.
-    """
-
-    series: Hashable
-    niceness: int
-    band: str
-    queued: int
-    qualified: int
-
-
-@frozen
-class WorkerStatistics(Snapshot):
-    """
-    How a worker stands.
-
-    @ivar ID: its number in the queue.
-    @ivar kind: the name of its class.
-    @ivar series: what it is qualified for, besides C{None}.
-    @ivar state: the value of its L{WorkerState}: "preparing", "ready", "failing" or "stopping".
-    @ivar running: how many tasks it holds, those sent ahead included.
-    @ivar done: how many it has ended.
-    @ivar waiting: whether it waits for a task.
-    @ivar pids: the process IDs of its children, if its tasks run in such.
-    """
-
-    ID: int
-    kind: str
-    series: frozenset[Hashable] = field(metadata={"many": True})
-    state: str
-    running: int
-    done: int
-    waiting: bool
-    pids: tuple[int, ...] = ()
-
-
-@frozen
-class QueueStatistics(Snapshot):
-    """
-    How a queue stands at one moment.
-
-    @ivar queued: how many tasks wait.
-    @ivar running: how many tasks workers hold.
-    @ivar done: how many tasks have ended, since the queue began.
-    @ivar failed: how many of those failed, cancelled ones included.
-    @ivar unqualified: how many of those that wait have no worker that may run
-        them.
-    @ivar flows: the flows in which tasks wait.
-    @ivar workers: the workers.
-    @ivar later: how many wait for their time, and not for a worker.
-    @ivar dialing: what each worker without a connection does to get one, in words.
-    """
-
-    queued: int
-    running: int
-    done: int
-    failed: int
-    unqualified: int
-    flows: tuple[FlowStatistics, ...]
-    workers: tuple[WorkerStatistics, ...]
-    dialing: tuple[str, ...] = ()
-    later: int = 0
 
 
 def queueStatistics(lifecycle: Lifecycle) -> QueueStatistics:
@@ -100,9 +23,9 @@ def queueStatistics(lifecycle: Lifecycle) -> QueueStatistics:
     A snapshot of a queue. Costs a look at each flow and each worker.
     """
     registry, dispatcher = lifecycle.registry, lifecycle.dispatcher
-    flows = tuple(_flowStatistics(flow) for flow in dispatcher.scheduler.flows())
+    flows = tuple(dispatcher.backlog.statistics())
     return QueueStatistics(
-        queued=dispatcher.scheduler.queued,
+        queued=dispatcher.backlog.queued,
         running=registry.running,
         done=registry.done,
         failed=registry.failed,
@@ -111,16 +34,6 @@ def queueStatistics(lifecycle: Lifecycle) -> QueueStatistics:
         workers=tuple(_workerStatistics(record) for record in registry.records.values()),
         dialing=tuple(worker.dialing for worker in lifecycle.reconnects.workers()),
         later=len(dispatcher.later),
-    )
-
-
-def _flowStatistics(flow: Flow) -> FlowStatistics:
-    return FlowStatistics(
-        flow.series,
-        flow.niceness,
-        _BAND_NAMES[flow.band],
-        len(flow.tasks) - flow.dead,
-        sum(lane.workers for lane in flow.lanes),
     )
 
 
@@ -168,11 +81,10 @@ def _whyQueued(lifecycle: Lifecycle, task: Task) -> str:
     dispatcher = lifecycle.dispatcher
     if task in dispatcher.later:
         return f"it begins after {dispatcher.later.remaining(task):.3g} s, not before"
-    lanes = dispatcher.scheduler.lanes(task.series)
     workers = [
         record
         for record in lifecycle.registry.records.values()
-        if record.lane in lanes and record.state is not WorkerState.STOPPING
+        if record.lane.serves(task.series) and record.state is not WorkerState.STOPPING
     ]
     dialing = _dialing(lifecycle, task)
     if not workers:
@@ -191,7 +103,7 @@ def _whyQueued(lifecycle: Lifecycle, task: Task) -> str:
         )
     before = sum(
         1
-        for other in dispatcher.scheduler.tasks()
+        for other in dispatcher.backlog.tasks()
         if other.series == task.series and other < task and other.state is not ENDED
     )
     preparing = sum(1 for record in workers if record.state is WorkerState.PREPARING)

@@ -7,7 +7,8 @@ Nothing here needs a certain test framework.
     takes tasks ahead. L{MemoryQueue} is a queue with such workers and a clock
     that only the test moves: its tests are synchronous.
   - L{MemoryTask} stands for the task where a worker is tested without a queue.
-  - L{RecordingObserver} and L{RecordingConsumer} note what they hear.
+  - L{RecordingObserver} and L{RecordingConsumer} note what they hear, and
+    L{RecordingBacklog} what a queue asks of its backlog.
   - L{checkWorker} tests any worker for what L{IWorker
     <asynqueue.interfaces.IWorker>} promises; L{workerChecks} gives the same as
     single checks. L{checkChannel} and L{channelChecks} do so for channels, of which
@@ -24,6 +25,9 @@ from typing import TYPE_CHECKING
 from asynqueue.lazy import lazyNames
 
 if TYPE_CHECKING:
+    from asynqueue.testing.backlogs import (
+        RecordingBacklog as RecordingBacklog,
+    )
     from asynqueue.testing.channels import (
         ChannelCheck as ChannelCheck,
         MemoryChannel as MemoryChannel,
@@ -66,6 +70,7 @@ __all__ = [
     "MemoryTask",
     "MemoryWorker",
     "PollerCheck",
+    "RecordingBacklog",
     "RecordingConsumer",
     "RecordingObserver",
     "RecordingTransport",
@@ -84,6 +89,7 @@ __all__ = [
 __getattr__, __dir__ = lazyNames(
     __name__,
     {
+        "asynqueue.testing.backlogs": ("RecordingBacklog",),
         "asynqueue.testing.channels": (
             "ChannelCheck",
             "MemoryChannel",

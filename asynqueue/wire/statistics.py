@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from asynqueue.scheduling.snapshots import Snapshot
-from asynqueue.scheduling.statistics import QueueStatistics
+from asynqueue.scheduling.snapshots import QueueStatistics, Snapshot
 
 
 @frozen

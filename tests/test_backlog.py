@@ -1,10 +1,11 @@
 """
-What L{asynqueue.scheduling.flows} promises: the order of tasks, and fair shares.
+What L{asynqueue.scheduling.backlog} promises: the order of tasks, and fair shares.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from itertools import combinations, count
 from math import log2
 from random import Random
@@ -13,17 +14,26 @@ from typing import Any
 import pytest
 from hypothesis import Phase, given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from zope.interface import implementer
 
-from asynqueue.scheduling.flows import FAIR, LAST, NEXT, Lane, Scheduler
+from asynqueue.errors import ImplementationError
+from asynqueue.interfaces import IBacklog
+from asynqueue.scheduling.backlog import FairBacklog
+from asynqueue.scheduling.flows import FAIR, LAST, NEXT
+from asynqueue.scheduling.lanes import Lane, Lanes
 from asynqueue.scheduling.options import CallOptions
+from asynqueue.scheduling.snapshots import FlowStatistics
 from asynqueue.scheduling.task import ENDED, QUEUED
+from asynqueue.taskqueue import TaskQueue
+from asynqueue.testing import MemoryQueue, MemoryWorker, RecordingBacklog
+from tests.doubles import Heard
 
 NICENESS = st.integers(-20, 20)
 
 
 class Item:
     """
-    As much of a task as a scheduler looks at.
+    As much of a task as a backlog looks at.
     """
 
     def __init__(self, number: int, series: Any = None, niceness: int = 0, **kw: Any) -> None:
@@ -53,22 +63,23 @@ def weight(niceness: int) -> float:
 
 class Bench:
     """
-    A scheduler with one lane, and backlogged flows.
+    A backlog with one lane, and flows that wait.
     """
 
     def __init__(self, *series: Any) -> None:
-        self.scheduler = Scheduler()
-        self.lane = self.scheduler.enter(series)
+        self.backlog = FairBacklog()
+        self.lanes = Lanes(self.backlog)
+        self.lane = self.lanes.enter(series)
         self._numbers = count(1)
 
     def push(self, series: Any = None, niceness: int = 0, times: int = 1, **kw: Any) -> list[Item]:
         items = [Item(next(self._numbers), series, niceness, **kw) for _ in range(times)]
         for item in items:
-            self.scheduler.push(item)
+            self.backlog.push(item)
         return items
 
     def pick(self) -> Any:
-        return self.scheduler.pick(self.lane)
+        return self.backlog.pick(self.lane)
 
     def picked(self, times: int) -> list[Any]:
         """
@@ -82,12 +93,12 @@ class Bench:
         backlogged.
         """
         item = self.pick()
-        self.scheduler.push(item)
+        self.backlog.push(item)
         return item.options.series
 
     def cancel(self, item: Item) -> None:
         item.state = ENDED
-        self.scheduler.discard(item)
+        self.backlog.discard(item)
 
 
 # The whole, against a model ---------------------------------------------------
@@ -98,7 +109,8 @@ class LaneModel:
     Start-time fair queueing as the article has it, with all tags at hand.
     """
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, backlog: FairBacklog, lane: Lane) -> None:
+        self.bands = backlog.bands[lane]
         self.lane = lane
         self.time = 0.0
         self.tags: dict[Any, float] = {}
@@ -107,7 +119,7 @@ class LaneModel:
         """
         Whether a flow has kept its place.
         """
-        members = self.lane.bands[FAIR].members
+        members = self.bands[FAIR].members
         return any((FAIR, each.series, each.niceness) == flow for each in members)
 
     def arrived(self, flow: Any, stayed: bool) -> None:
@@ -122,7 +134,7 @@ class LaneModel:
 
     def check(self, picked: Any, queued: list[Item]) -> None:
         """
-        The scheduler picked rightly, or picked nothing where nothing was.
+        The backlog picked rightly, or picked nothing where nothing was.
         """
         mine = [item for item in queued if self.lane.serves(item.options.series)]
         if not mine:
@@ -143,14 +155,15 @@ class LaneModel:
         self.tags[picked.flow] = tag + 1 / weight(picked.options.niceness)
 
 
-class SchedulerMachine(RuleBasedStateMachine):
+class BacklogMachine(RuleBasedStateMachine):
     """
-    A scheduler and a list of what is queued live through the same.
+    A backlog and a list of what is queued live through the same.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler = Scheduler()
+        self.backlog = FairBacklog()
+        self.theirs = Lanes(self.backlog)
         self.lanes: list[LaneModel] = []
         self.hired: list[LaneModel] = []
         self.queued: list[Item] = []
@@ -160,8 +173,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     def _add(self, item: Item, push: Any) -> None:
         new = all(other.flow != item.flow for other in self.queued)
         stayed = {id(model): model.has(item.flow) for model in self.lanes}
-        told = push(item)
-        assert {id(lane) for lane in told} == {
+        push(item)
+        serving = self.theirs.serving(item.options.series)
+        assert {id(lane) for lane in serving} == {
             id(model.lane) for model in self.lanes if model.lane.serves(item.options.series)
         }
         self.queued.append(item)
@@ -179,14 +193,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         for _ in range(times):
             self.number += 1
             options = {band: True} if band else {}
-            self._add(Item(self.number, series, niceness, **options), self.scheduler.push)
+            self._add(Item(self.number, series, niceness, **options), self.backlog.push)
 
     @precondition(lambda self: self.hired)
     @rule(data=st.data(), times=st.integers(1, 6))
     def pick(self, data: Any, times: int) -> None:
         model = data.draw(st.sampled_from(self.hired))
         for _ in range(times):
-            item = self.scheduler.pick(model.lane)
+            item = self.backlog.pick(model.lane)
             model.check(item, self.queued)
             if item is not None:
                 self.queued.remove(item)
@@ -198,7 +212,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         item, model = data.draw(st.sampled_from(self.held))
         self.held.remove((item, model))
         charged = None if begun else model.lane
-        self._add(item, lambda item: self.scheduler.putBack(item, charged))
+        self._add(item, lambda item: self.backlog.putBack(item, charged))
         if not begun and model in self.lanes and item.flow[0] == FAIR:
             model.tags[item.flow] -= 1 / weight(item.options.niceness)
 
@@ -208,15 +222,15 @@ class SchedulerMachine(RuleBasedStateMachine):
         item = data.draw(st.sampled_from(self.queued))
         self.queued.remove(item)
         item.state = ENDED
-        self.scheduler.discard(item)
+        self.backlog.discard(item)
 
     @precondition(lambda self: len(self.hired) < 3)
     @rule(series=st.sets(st.just("a")))
     def enter(self, series: set[Any]) -> None:
-        lane = self.scheduler.enter(series)
+        lane = self.theirs.enter(series)
         model = next((model for model in self.lanes if model.lane is lane), None)
         if model is None:
-            model = LaneModel(lane)
+            model = LaneModel(self.backlog, lane)
             self.lanes.append(model)
             for item in self.queued:
                 model.arrived(item.flow, False)
@@ -227,14 +241,14 @@ class SchedulerMachine(RuleBasedStateMachine):
     def leave(self, data: Any) -> None:
         model = data.draw(st.sampled_from(self.hired))
         self.hired.remove(model)
-        self.scheduler.leave(model.lane)
+        self.theirs.leave(model.lane)
         if model not in self.hired:
             self.lanes.remove(model)
 
     @invariant()
     def nothingIsLostAndNothingTwice(self) -> None:
-        assert self.scheduler.queued == len(self.queued)
-        assert sorted(item.ID for item in self.scheduler.tasks()) == sorted(
+        assert self.backlog.queued == len(self.queued)
+        assert sorted(item.ID for item in self.backlog.tasks()) == sorted(
             item.ID for item in self.queued
         )
 
@@ -243,31 +257,31 @@ class SchedulerMachine(RuleBasedStateMachine):
         counts = Counter(item.flow for item in self.queued)
         seen = {
             (flow.band, flow.series, flow.niceness): len(flow.tasks) - flow.dead
-            for flow in self.scheduler.flows()
+            for flow in self.backlog.flows()
         }
         assert seen == dict(counts)
 
     @invariant()
     def emptyFlowsAreForgotten(self) -> None:
-        flows = self.scheduler._flows.values()
+        flows = self.backlog._flows.values()
         assert all(flow.places or flow.first() is not None for flow in flows)
 
     def teardown(self) -> None:
         for model in self.lanes:
-            while (item := self.scheduler.pick(model.lane)) is not None:
+            while (item := self.backlog.pick(model.lane)) is not None:
                 model.check(item, self.queued)
                 self.queued.remove(item)
             model.check(None, self.queued)
         for item in self.queued:
             item.state = ENDED
-            self.scheduler.discard(item)
-        assert not self.scheduler._flows
-        assert not any(band.heap for model in self.lanes for band in model.lane.bands)
+            self.backlog.discard(item)
+        assert not self.backlog._flows
+        assert not any(band.heap for model in self.lanes for band in model.bands)
 
 
-TestScheduler = SchedulerMachine.TestCase
+TestBacklog = BacklogMachine.TestCase
 # To make a failing example smaller takes minutes: do it when there is one.
-TestScheduler.settings = settings(stateful_step_count=40, phases=[Phase.generate])
+TestBacklog.settings = settings(stateful_step_count=40, phases=[Phase.generate])
 
 
 # Order ------------------------------------------------------------------------
@@ -303,7 +317,7 @@ def test_whatIsPutBackKeepsItsPlace() -> None:
     items = bench.push(times=5)
     taken = [bench.pick() for _ in range(3)]
     for item in (taken[1], taken[0], taken[2]):
-        bench.scheduler.putBack(item)
+        bench.backlog.putBack(item)
     assert [bench.pick() for _ in items] == items
 
 
@@ -314,7 +328,7 @@ def test_whatIsPutBackKeepsItsPlaceAmongSeries() -> None:
     bench = Bench("a", "b")
     items = [bench.push(series, doNext=True)[0] for series in "abab"]
     for item in [bench.pick(), bench.pick()]:
-        bench.scheduler.putBack(item)
+        bench.backlog.putBack(item)
     assert [bench.pick() for _ in items] == items
 
 
@@ -328,7 +342,7 @@ def test_taskThatNobodyMayTakeDelaysNoOther() -> None:
     bench.push("mine", 20)
     assert bench.picked(1) == ["mine"]
     assert bench.pick() is None
-    assert bench.scheduler.queued == 3000
+    assert bench.backlog.queued == 3000
 
 
 def test_laneThatComesLaterFindsWhatWaits() -> None:
@@ -337,7 +351,7 @@ def test_laneThatComesLaterFindsWhatWaits() -> None:
     """
     bench = Bench()
     bench.push("a", times=2)
-    bench.lane = bench.scheduler.enter(["a"])
+    bench.lane = bench.lanes.enter(["a"])
     assert bench.picked(2) == ["a", "a"]
 
 
@@ -403,7 +417,7 @@ def test_lagIsBoundedWhateverIsHandedBack(levels: list[int], fates: list[list[in
         for item, fate in zip(held, batch, strict=True):
             series = item.options.series
             if fate == 0 or (fate < 4 and series == 0):
-                bench.scheduler.putBack(item, bench.lane)
+                bench.backlog.putBack(item, bench.lane)
             else:
                 had[series] += costs[series]
                 bench.push(series, levels[series])
@@ -425,7 +439,7 @@ def test_whatIsHandedBackIsNotChargedTwice() -> None:
         item = bench.pick()
         if item.options.series == "slow" and item.ID not in returned:
             returned.add(item.ID)
-            bench.scheduler.putBack(item, bench.lane)
+            bench.backlog.putBack(item, bench.lane)
         else:
             served[item.options.series] += 1
     assert served == {"slow": 100, "steady": 100}
@@ -536,7 +550,7 @@ def test_pickLooksAtFewFlows() -> None:
     """
     flows = 10_000
     bench = Bench(*range(flows))
-    bench.lane.bands[FAIR].time = Tag(0.0)
+    bench.backlog.bands[bench.lane][FAIR].time = Tag(0.0)
     for series in range(flows):
         bench.push(series, series % 41 - 20, times=2)
     Tag.compared = 0
@@ -554,16 +568,16 @@ def test_bandHasEachFlowOnce() -> None:
     for _ in range(1000):
         bench.push(doNext=True)
         bench.pick()
-    assert len(bench.lane.bands[NEXT].heap) == 1
+    assert len(bench.backlog.bands[bench.lane][NEXT].heap) == 1
     bench.push(doNext=True, times=2)
     for _ in range(1000):
-        bench.scheduler.putBack(bench.pick())
-    assert len(bench.lane.bands[NEXT].heap) <= 2
+        bench.backlog.putBack(bench.pick())
+    assert len(bench.backlog.bands[bench.lane][NEXT].heap) <= 2
     bench.picked(2)
     bench.push(times=2)
     for _ in range(1000):
-        bench.scheduler.putBack(bench.pick(), bench.lane)
-    assert len(bench.lane.bands[FAIR].heap) <= 100
+        bench.backlog.putBack(bench.pick(), bench.lane)
+    assert len(bench.backlog.bands[bench.lane][FAIR].heap) <= 100
 
 
 def test_cancelledTasksAreForgotten() -> None:
@@ -574,7 +588,7 @@ def test_cancelledTasksAreForgotten() -> None:
     items = bench.push(times=10_000)
     for item in items[1:]:
         bench.cancel(item)
-    flow = next(bench.scheduler.flows())
+    flow = next(bench.backlog.flows())
     assert len(flow.tasks) < 200
     assert bench.pick() is items[0]
     assert bench.pick() is None
@@ -588,8 +602,8 @@ def test_flowLeavesWithItsLane() -> None:
     items = bench.push(times=2)
     bench.cancel(items[1])
     bench.pick()
-    bench.scheduler.leave(bench.lane)
-    assert not bench.scheduler._flows
+    bench.lanes.leave(bench.lane)
+    assert not bench.backlog._flows
 
 
 def test_laterLaneSeesNoDeadFlow() -> None:
@@ -601,7 +615,132 @@ def test_laterLaneSeesNoDeadFlow() -> None:
     items = bench.push(doLast=True, times=2)
     bench.cancel(items[1])
     bench.pick()
-    bench.lane = bench.scheduler.enter(["other"])
-    assert not bench.lane.bands[LAST].heap
+    bench.lane = bench.lanes.enter(["other"])
+    assert not bench.backlog.bands[bench.lane][LAST].heap
     later = bench.push(doLast=True)
     assert bench.pick() is later[0]
+
+
+# A backlog of another kind ----------------------------------------------------
+
+
+@implementer(IBacklog)
+class Stack:
+    """
+    Whatever came last leaves first.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: list[Any] = []
+
+    @property
+    def queued(self) -> int:
+        return len(self.waiting)
+
+    def addLane(self, lane: Any) -> None:
+        pass
+
+    def removeLane(self, lane: Any) -> None:
+        pass
+
+    def push(self, task: Any) -> None:
+        self.waiting.append(task)
+
+    def putBack(self, task: Any, lane: Any = None) -> None:
+        self.waiting.append(task)
+
+    def pick(self, lane: Any) -> Any:
+        task = next((task for task in reversed(self.waiting) if lane.serves(task.series)), None)
+        if task is not None:
+            self.waiting.remove(task)
+        return task
+
+    def mayPick(self, lane: Any) -> bool:
+        return any(lane.serves(task.series) for task in self.waiting)
+
+    def discard(self, task: Any) -> None:
+        self.waiting.remove(task)
+
+    def tasks(self) -> Iterator[Any]:
+        return iter(self.waiting)
+
+    def statistics(self) -> list[FlowStatistics]:
+        series = Counter(task.series for task in self.waiting)
+        return [FlowStatistics(each, 0, "stack", count, 1) for each, count in series.items()]
+
+
+def test_queueTakesItsTasksFromTheBacklogThatItIsGiven() -> None:
+    """
+    Which call is next says the backlog that a queue was made with, and no other.
+    """
+    done: list[int] = []
+    queue = MemoryQueue(backlog=Stack())
+    for n in range(5):
+        queue.call(done.append, n)
+    queue.finish()
+    assert done == [0, 4, 3, 2, 1]
+
+
+def test_statisticsAndEndsAreThoseOfTheBacklog() -> None:
+    """
+    What waits in the backlog that a queue was given is counted, cancelled and ended as in
+    its own.
+    """
+    queue = MemoryQueue(backlog=(backlog := RecordingBacklog(Stack())))
+    calls = [Heard(queue.call(abs, n, series="a")) for n in range(4)]
+    assert queue.statistics().flows == (FlowStatistics("a", 0, "stack", 4, 1),)
+    assert queue.statistics().queued == 4
+    calls[1].d.cancel()
+    assert queue.cancelSeries("a") == 3
+    calls.append(Heard(queue.call(abs, 4, series="a")))
+    queue.shutdown()
+    assert [type(each.error).__name__ for each in calls] == [
+        *["CancelledError"] * 4,
+        "QueueRunError",
+    ]
+    assert backlog.faults == []
+
+
+def test_whatNeedsNotWaitIsNotAskedFor() -> None:
+    """
+    A call for which a worker waits, while nothing else does, does not go by the backlog.
+    """
+    backlog = RecordingBacklog()
+    queue = MemoryQueue(MemoryWorker(window=9), backlog=backlog)
+    before = len(backlog.asked)
+    for n in range(9):
+        queue.call(abs, n)
+    assert {what for what, _ in backlog.asked[before:]} <= {"pick"}
+    queue.call(abs, 9)
+    assert [what for what, _ in backlog.asked].count("push") == 1
+
+
+def test_backlogOfNoKindIsRefused() -> None:
+    """
+    A queue takes nothing for a backlog that does not say that it is one.
+    """
+    with pytest.raises(ImplementationError, match="is no IBacklog"):
+        TaskQueue(backlog=[])  # type: ignore[arg-type]
+
+
+class Forgetful(Stack):
+    """
+    Does not hear that a task has ended.
+    """
+
+    def discard(self, task: Any) -> None:
+        pass
+
+
+def test_recordingBacklogTellsFaults() -> None:
+    """
+    The double shows what a backlog does against its interface.
+    """
+    backlog = RecordingBacklog(Forgetful())
+    queue = MemoryQueue(backlog=backlog)
+    held, cancelled = queue.call(abs, -1), Heard(queue.call(abs, -2))
+    assert backlog.faults == []
+    cancelled.d.cancel()
+    queue.finish()
+    assert held.called
+    assert any("was picked, and has ended" in fault for fault in backlog.faults)

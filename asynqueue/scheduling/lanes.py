@@ -1,0 +1,101 @@
+"""
+Workers of the same qualification, and which of them wait for a task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+from asynqueue.interfaces import IBacklog
+
+
+class Lane:
+    """
+    What workers of the same qualification choose from.
+
+    @ivar qualified: the series they may run, besides C{None}.
+    @ivar idle: the records of those of them that are ready and found nothing, longest first.
+    @ivar workers: how many there are.
+    """
+
+    __slots__ = ("idle", "qualified", "workers")
+
+    def __init__(self, qualified: frozenset[Hashable]) -> None:
+        self.qualified = qualified
+        self.idle: dict[Any, None] = {}
+        self.workers = 0
+
+    def serves(self, series: Hashable) -> bool:
+        """
+        Return whether the workers of this lane may run a series.
+        """
+        return series is None or series in self.qualified
+
+
+class Lanes:
+    """
+    The lanes that the workers of a queue have.
+    """
+
+    def __init__(self, backlog: IBacklog) -> None:
+        """
+        @param backlog: hears which lanes there are.
+        """
+        self._backlog = backlog
+        self._lanes: dict[frozenset[Hashable], Lane] = {}
+
+    def enter(self, qualified: Iterable[Hashable]) -> Lane:
+        """
+        Count one more worker of a qualification.
+
+        @return: the lane that it chooses from.
+        """
+        key = frozenset(qualified)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(key)
+            self._backlog.addLane(lane)
+        lane.workers += 1
+        return lane
+
+    def leave(self, lane: Lane) -> None:
+        """
+        Count one worker less in a lane.
+        """
+        lane.workers -= 1
+        if not lane.workers:
+            del self._lanes[lane.qualified]
+            self._backlog.removeLane(lane)
+
+    def serving(self, series: Hashable) -> list[Lane]:
+        """
+        Return the lanes whose workers may run a series.
+        """
+        return [lane for lane in self._lanes.values() if lane.serves(series)]
+
+    def takeIdle(self, series: Hashable) -> Any:
+        """
+        Take out the record of the worker that has waited the longest in the first lane of
+        those that may run a series, where one waits; C{None} if none does. A hot path.
+        """
+        for lane in self._lanes.values():
+            if lane.idle and (series is None or series in lane.qualified):
+                return _first(lane)
+        return None
+
+    def takeWanted(self) -> Any:
+        """
+        Take out the record of a worker that waits while there may be a task for it; C{None}
+        if there is none.
+        """
+        for lane in self._lanes.values():
+            if lane.idle and self._backlog.mayPick(lane):
+                return _first(lane)
+        return None
+
+
+def _first(lane: Lane) -> Any:
+    record = next(iter(lane.idle))
+    del lane.idle[record]
+    return record
