@@ -326,13 +326,15 @@ class Children(RuleBasedStateMachine):
                 task for each in worker._supervisor.children for task in each.calls.held.values()
             ]
             assert len(sent) == len(set(sent))
-            assert not set(sent) & set(worker._waiting)
+            tasks = worker._tasks
+            assert not set(sent) & set(tasks.waiting)
+            assert not set(tasks.held) & set(tasks.waiting)
             if worker in self.queue.workers():
-                held = set(worker._held)
-                assert {task for task in (*sent, *worker._waiting) if not task.ended} <= held
+                assert {task for task in sent if not task.ended} <= set(tasks.held) <= set(sent)
                 # What cannot be sent ends in the next turn.
-                others = held - set(sent) - set(worker._waiting)
-                assert all(isinstance(task.callTuple[1][-1], Unsendable) for task in others)
+                assert all(
+                    isinstance(task.callTuple[1][-1], Unsendable) for task in tasks._unsendable
+                )
 
     def nothingIsDueForTheDead(self) -> None:
         for worker in self.workers:

@@ -295,9 +295,16 @@ class Prefetch(Generic[W]):
         """
         if self.life is Life.CRASHED:
             return self._notBegun
-        tasks = [*self._worker.takeUnbegun(), *self.waiting]
-        self.waiting.clear()
+        tasks = [*self._worker.takeUnbegun(), *self.takeWaiting()]
         return [task for task in tasks if not task.ended]
+
+    def takeWaiting(self) -> list[ITask]:
+        """
+        Take those that nobody can run yet: they wait no more.
+        """
+        waiting = list(self.waiting)
+        self.waiting.clear()
+        return waiting
 
     def handBack(self, tasks: Iterable[ITask]) -> list[ITask]:
         """

@@ -11,8 +11,6 @@ A worker with a process of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from enum import Enum
-from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -22,8 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.checks import listOf
-from asynqueue.errors import WorkerLost
-from asynqueue.failures import caught, failureOf
+from asynqueue.failures import failureOf
 from asynqueue.framing import LARGEST
 from asynqueue.interfaces import (
     ICancellingWorker,
@@ -45,11 +42,10 @@ from asynqueue.processes.supervisor import Supervisor
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.scheduling.snapshots import WorkerSnapshot
-from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.failing import Fault
 from asynqueue.workers.held import HeldIterators
-from asynqueue.workers.stale import STALE_SECONDS, StaleCheck
-from asynqueue.workers.standing import stateOf
+from asynqueue.workers.prefetch import Life, Prefetch
+from asynqueue.workers.stale import STALE_SECONDS
 from asynqueue.workers.waiters import Waiters
 from asynqueue.workers.window import Window
 
@@ -64,14 +60,6 @@ _MOST_LOOKS = 100
 
 # What is ended that was cancelled, in words.
 _CANCELLED = "a cancelled task"
-
-_READY: Deferred[None] = succeed(None)
-
-
-class _Life(Enum):
-    SERVING = "serving"
-    STOPPING = "stopping"
-    CRASHED = "crashed"
 
 
 @frozen
@@ -178,50 +166,38 @@ class ProcessWorker:
         self._initial: list[CallTuple] = (
             [] if initializer is None else [(initializer, tuple(listOf(initargs, "initargs")), {})]
         )
+        # By themselves: a child has the numbers of their calls.
+        self._tasks = Prefetch(
+            self,
+            # A limit of memory is looked at after each task: none is sent ahead of that.
+            Window(1, _MOST_AHEAD if maxMemory is None else 0),
+            lambda seconds, f: self._theLoop().callLater(seconds, f),
+            # This program may have been too busy to hear of an end, or of a beginning.
+            progress=lambda: self._supervisor.progress,
+            patience=self._patience,
+        )
         self._newSupervisor: Callable[[], Supervisor] = lambda: Supervisor(
             self,
             self._theLoop,
             Limits(maxTasks, maxMemory, idleTimeout),
             list(self._initial),
             largest,
-            lambda: self._name,
+            self._tasks.name,
             spawn=spawn,
             now=now,
         )
         self._supervisor = self._newSupervisor()
         # Those whose children were killed, and are not all gone.
         self._crashed: dict[Supervisor, None] = {}
-        self._life = _Life.SERVING
-        # The tasks that wait for a child ...
-        self._waiting: dict[ITask, None] = {}
-        # ... and all without outcome, with the numbers of their calls: 0 while they wait.
-        self._held: dict[ITask, int] = {}
-        # A limit of memory is looked at after each task: none is sent ahead of that.
-        self._window = Window(1, _MOST_AHEAD if maxMemory is None else 0)
-        self._ready: Deferred[None] | None = None
-        self._notBegun: list[ITask] = []
-        self._returner: Callable[[Sequence[ITask]], None] | None = None
         self._fault = Fault()
-        self._deliveries = Deliveries(self._checkStopped)
         self._iterators = HeldIterators(
             self._sources,
-            lambda: self._name,
+            self._tasks.name,
             lambda seconds, f: self._theLoop().callLater(seconds, f),
-            self._checkStopped,
+            self._tasks.checkStopped,
             self._endSource,
         )
-        self._stopped = Waiters()
         self._gone = Waiters()
-        self._staleCheck = StaleCheck(
-            lambda seconds, f: self._theLoop().callLater(seconds, f),
-            lambda: len(self._held) > 1,
-            # This program may have been too busy to hear of an end, or of a beginning.
-            lambda: (self._ended, self._supervisor.progress),
-            self._goStale,
-            self._patience,
-        )
-        self._stalled = False
-        self._ended = 0
         self._seconds = 0.0
 
     # IWorker
@@ -231,10 +207,9 @@ class ProcessWorker:
         Never resigns: a child that dies is replaced. One that has stopped or crashed begins
         anew, with another child, also while the last one still dies.
         """
-        if self._life is _Life.SERVING:
+        if self._tasks.life is Life.SERVING:
             return
-        self._life = _Life.SERVING
-        self._stalled = False
+        self._tasks.revive()
         self._fault.stop()
         if self._supervisor in self._crashed:
             before, self._supervisor = self._supervisor, self._newSupervisor()
@@ -242,73 +217,52 @@ class ProcessWorker:
         self._supervisor.preparations[:] = self._initial
 
     def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
-        self._returner = callableObject
+        self._tasks.returner = callableObject
 
     def setReporter(self, callableObject: Callable[[str, Sequence[ITask], bool], None]) -> None:
         self._fault.reporter = callableObject
 
     def run(self, task: ITask) -> Deferred[None]:
-        held = self._held
-        if self._stalled and len(held) >= self._window.size:
-            # Tasks do not move here: better that another worker has this one.
-            assert self._returner is not None
-            self._returner([task])
-            self._ready = Deferred()
-            return self._ready
-        held[task] = 0
+        tasks = self._tasks
+        held = tasks.held
+        if len(held) >= tasks.window.size and tasks.turnsAway(task):
+            return tasks.wait()
         child = self._supervisor.child
         if task.options.doNext and (
-            self._waiting or len(held) * self._window.mean > _SHORT_SECONDS
+            tasks.waiting or (len(held) + 1) * tasks.window.mean > _SHORT_SECONDS
         ):
             self._giveFirst(task)
         elif child is None or task.tries:
             self._lineUp((task,))
         else:
             self._give(child, task)
-        if not self._staleCheck.isRunning and len(held) > 1:
-            self._staleCheck.start()
-        if len(held) < self._window.size:
-            return _READY
-        self._ready = Deferred()
-        return self._ready
+        return tasks.taken()
 
     def stop(self) -> Deferred[None]:
         """
         Iterators may be read to their ends; one that nobody reads is closed.
         """
-        if self._life is _Life.CRASHED:
-            return self.gone()
-        d = self._stopped.wait()
-        if self._life is _Life.SERVING:
-            self._life = _Life.STOPPING
-        self._checkStopped()
-        return d
+        return self.gone() if self._tasks.life is Life.CRASHED else self._tasks.stop()
 
     def crash(self) -> list[ITask]:
         """
         The child is killed; L{gone} tells when nothing is left of it.
         """
-        if self._life is _Life.CRASHED:
+        if self._tasks.life is Life.CRASHED:
             return []
-        self._notBegun = [task for task in self._unbegun() if not task.ended]
-        left = [*(task for task in self._held if not task.ended), *self._notBegun]
-        left += self._deliveries.crash()
-        self._held.clear()
-        self._life = _Life.CRASHED
-        self._stopTimers()
+        left, _ = self._tasks.crash()
+        self._iterators.stop()
         if self._supervisor.children:
             self._crashed[self._supervisor] = None
         self._supervisor.crash("its worker crashed")
-        self._stopped.fire()
-        return left
+        self._tasks.checkStopped()
+        return left + self._iterators.deliveries.crash()
 
     def gone(self) -> Deferred[None]:
         return self._gone.wait() if self._crashed else succeed(None)
 
     def takeBack(self) -> Sequence[ITask]:
-        if self._life is _Life.CRASHED:
-            return self._notBegun
-        return [task for task in self._unbegun() if not task.ended]
+        return self._tasks.takeBack()
 
     def cancel(self, task: ITask) -> None:
         """
@@ -316,23 +270,13 @@ class ProcessWorker:
         L{TaskInterrupted<asynqueue.errors.TaskInterrupted>}, or the cancellation of
         its coroutine. If it does not end within the grace, its child is killed.
         """
-        number = self._held.get(task)
-        if number is None:
-            return
-        child = self._holderOf(number, task)
-        if child is None:
-            self._waiting.pop(task, None)
-            del self._held[task]
-        elif child.calls.hasBegun(number):
-            child.calls.end(number, self._grace, _CANCELLED)
-        else:
-            others = [other for other in self._unbegun() if other is not task]
-            if task in self._held:
-                # It began in this moment.
-                child.calls.end(number, self._grace, _CANCELLED)
-            self._handBack(others)
-        self._checkReady()
-        self._checkStopped()
+        tasks = self._tasks
+        if task in tasks.held:
+            self._cancelHeld(task)
+        elif task in tasks.waiting:
+            del tasks.waiting[task]
+        tasks.checkReady()
+        tasks.checkStopped()
 
     # For people
 
@@ -361,7 +305,7 @@ class ProcessWorker:
         """
         Start the child before there is a task for it.
         """
-        if self._life is _Life.SERVING:
+        if self._tasks.life is Life.SERVING:
             self._supervisor.fill()
 
     # CallDelegate
@@ -370,9 +314,10 @@ class ProcessWorker:
         """
         End a task with its value. A hot path.
         """
-        if job in self._held:
-            del self._held[job]
-            self._ended += 1
+        tasks = self._tasks
+        if job in tasks.held:
+            del tasks.held[job]
+            tasks.ended += 1
             if job.lasting:
                 self._supervisor.preparations.append(job.callTuple)
             job.callback(value)
@@ -381,20 +326,21 @@ class ProcessWorker:
         """
         End a task with its failure.
         """
-        if job in self._held:
-            del self._held[job]
-            self._ended += 1
+        tasks = self._tasks
+        if job in tasks.held:
+            del tasks.held[job]
+            tasks.ended += 1
             job.errback(failureOf(outcome))
 
     def iterating(self, child: ChildProcess, job: Any, source: ChildIterator, text: str) -> None:
         """
         End a task with the items of an iterator.
         """
-        if self._held.pop(job, None) is None or job.ended:
+        if self._tasks.held.pop(job, None) is None or job.ended:
             source.stop()
         else:
-            self._ended += 1
-            self._deliveries.begin(job, source, text, source.window)
+            self._tasks.ended += 1
+            self._iterators.deliveries.begin(job, source, text, source.window)
 
     def givenBack(self, child: ChildProcess, job: Any) -> None:
         """
@@ -414,14 +360,14 @@ class ProcessWorker:
                 first.begin()
         if self._supervisor.isLimited:
             self._supervisor.checkMemory(child)
-        self._checkReady()
+        self._tasks.checkReady()
         if not held and (
             self._supervisor.isLimited
             or child is not self._supervisor.child
-            or self._life is not _Life.SERVING
+            or self._tasks.life is not Life.SERVING
         ):
             self._supervisor.onIdle(child)
-            self._checkStopped()
+            self._tasks.checkStopped()
 
     # SupervisorDelegate
 
@@ -429,8 +375,7 @@ class ProcessWorker:
         """
         There is a child for those that wait.
         """
-        waiting, self._waiting = self._waiting, {}
-        self._lineUp(waiting)
+        self._lineUp(self._tasks.takeWaiting())
         self._fault.end()
 
     def exited(self, supervisor: Supervisor, ending: ExitReport) -> None:
@@ -444,14 +389,13 @@ class ProcessWorker:
                     self._gone.fire()
             return
         for task in ending.begun:
-            if task in self._held:
-                del self._held[task]
+            if self._tasks.held.pop(task, None) is not None:
                 task.errback(Failure(ending.lost(describeCall(*task.callTuple))))
         self._handBack(self._triedAgain(ending))
-        if self._waiting:
+        if self._tasks.waiting:
             supervisor.fill()
-        self._checkReady()
-        self._checkStopped()
+        self._tasks.checkReady()
+        self._tasks.checkStopped()
 
     def handedBack(self, supervisor: Supervisor, jobs: Sequence[Any]) -> None:
         """
@@ -465,13 +409,9 @@ class ProcessWorker:
         """
         if self._reports(reason, isHopeless=True):
             return
-        waiting, self._waiting = self._waiting, {}
-        for task in waiting:
-            self._held.pop(task, None)
-            call = describeCall(*task.callTuple)
-            task.errback(Failure(WorkerLost(call, self._name, False, reason=reason)))
-        self._checkReady()
-        self._checkStopped()
+        self._tasks.lose(self._tasks.takeWaiting(), reason, begun=False)
+        self._tasks.checkReady()
+        self._tasks.checkStopped()
 
     def failing(self, supervisor: Supervisor, reason: str) -> None:
         """
@@ -485,15 +425,13 @@ class ProcessWorker:
 
         @return: whether there is a queue that hears of it, and this serves it.
         """
-        if self._fault.reporter is None or self._life is not _Life.SERVING:
+        if self._fault.reporter is None or self._tasks.life is not Life.SERVING:
             return False
-        waiting, self._waiting = self._waiting, {}
-        for task in waiting:
-            self._held.pop(task, None)
+        waiting = self._tasks.takeWaiting()
         self._supervisor.retry()
         self._fault.tell(reason, [task for task in waiting if not task.ended], isHopeless)
-        self._checkReady()
-        self._checkStopped()
+        self._tasks.checkReady()
+        self._tasks.checkStopped()
         return True
 
     # Tasks
@@ -506,13 +444,15 @@ class ProcessWorker:
         raw = task.options.raw
         if task.watched and not child.calls.held and child.calls.isUp:
             task.begin()
+        held = self._tasks.held
+        held[task] = task
         try:
             raw = self._raw if raw is None else raw
-            self._held[task] = child.calls.make(task, f, args, kw, raw)
+            child.calls.make(task, f, args, kw, raw)
         except BaseException as error:
-            # Somebody's objects: whatever their pickling raises. A worker does not
-            # end a task within run(): chains of calls would recurse.
-            self._theLoop().callLater(0, partial(self._cannotSend, task, error))
+            # Somebody's objects: whatever their pickling raises, and does.
+            if held.pop(task, None) is not None:
+                self._tasks.cannotSend(task, error)
         else:
             if self._supervisor.isLimited:
                 self._supervisor.given(child)
@@ -521,9 +461,11 @@ class ProcessWorker:
         """
         Have the call of a task made before those that have not begun.
         """
+        tasks = self._tasks
         others = self._supervisor.takeBack(reserved=False)
-        others += (other for other in self._waiting if other is not task)
-        self._waiting.clear()
+        for other in others:
+            del tasks.held[other]
+        others += tasks.takeWaiting()
         urgent = [other for other in others if other.options.doNext]
         rest = [other for other in others if not other.options.doNext]
         self._lineUp((*urgent, task, *rest))
@@ -539,13 +481,12 @@ class ProcessWorker:
                 supervisor.reserve()
             child = supervisor.child
             if child is None:
-                self._held[task] = 0
-                self._waiting[task] = None
+                self._tasks.waiting[task] = None
                 continue
             self._give(child, task)
             if task.tries and child.calls.held:
                 supervisor.reserve()
-        if self._waiting:
+        if self._tasks.waiting:
             supervisor.fill()
 
     def _triedAgain(self, ending: ExitReport) -> list[ITask]:
@@ -555,49 +496,46 @@ class ProcessWorker:
         poison: ITask | None = ending.tried()
         if poison is None:
             return ending.notBegun
-        self._held.pop(poison, None)
+        self._tasks.held.pop(poison, None)
         call = describeCall(*poison.callTuple)
         poison.errback(Failure(ending.neverBegun(call, poison.tries)))
         return []
 
-    def _cannotSend(self, task: ITask, error: BaseException) -> None:
-        if task in self._held:
-            del self._held[task]
-            task.errback(caught(error))
-            self._checkReady()
-            self._checkStopped()
-
-    def _holderOf(self, number: int, task: ITask) -> ChildProcess | None:
+    def _cancelHeld(self, task: ITask) -> None:
         """
-        The child that has the call of a task, if one has.
+        End the call of a task, or take it back if it has not begun.
+        """
+        found = self._callOf(task)
+        if found is None:
+            # Its child is gone, and what that held is about to be settled.
+            del self._tasks.held[task]
+            return
+        child, number = found
+        others: Sequence[ITask] = ()
+        if not child.calls.hasBegun(number):
+            others = [other for other in self.takeBack() if other is not task]
+        if task in self._tasks.held:
+            # It has begun, if only in this moment.
+            child.calls.end(number, self._grace, _CANCELLED)
+        self._handBack(others)
+
+    def _callOf(self, task: ITask) -> tuple[ChildProcess, int] | None:
+        """
+        The child that has the call of a task, and the number of that.
         """
         for child in self._supervisor.children:
-            if child.calls.held.get(number) is task:
-                return child
+            for number, job in child.calls.held.items():
+                if job is task:
+                    return child, number
         return None
-
-    def _unbegun(self) -> list[ITask]:
-        """
-        Take back what has surely not begun.
-        """
-        tasks = self._supervisor.takeBack()
-        tasks += self._waiting
-        self._waiting.clear()
-        for task in tasks:
-            del self._held[task]
-        return tasks
 
     def _handBack(self, tasks: Iterable[ITask]) -> None:
         """
         Let others have tasks that were not begun; without a queue, keep them.
         """
         for task in tasks:
-            self._held.pop(task, None)
-        tasks = [task for task in tasks if not task.ended]
-        if self._returner is not None and tasks:
-            self._returner(tasks)
-            return
-        self._lineUp(tasks)
+            self._tasks.held.pop(task, None)
+        self._lineUp(self._tasks.handBack(tasks))
 
     def _measure(self, child: ChildProcess) -> None:
         """
@@ -605,26 +543,8 @@ class ProcessWorker:
         """
         tasks, seconds = child.calls.measure()
         if tasks:
-            self._stalled = False
             self._seconds += seconds
-            self._window.measured(tasks, seconds)
-
-    def _checkReady(self) -> None:
-        ready = self._ready
-        if ready is not None and len(self._held) < self._window.size:
-            self._ready = None
-            ready.callback(None)
-
-    def _goStale(self) -> None:
-        """
-        Nothing has moved: others shall have what is lined up, and this worker no more until
-        something has.
-        """
-        if self._returner is not None:
-            self._stalled = True
-            self._window.close()
-            self._handBack(self._unbegun())
-            self._checkReady()
+            self._tasks.window.measured(tasks, seconds)
 
     def _patience(self, looks: int) -> float:
         """
@@ -635,27 +555,34 @@ class ProcessWorker:
 
     # Within
 
-    @property
-    def _name(self) -> str:
-        return f"{type(self).__name__} {self.ID}"
-
     def _theLoop(self) -> LoopAdapter:
         if self._loop is None:
             self._loop = adapterOf(theReactor(self._reactor))
         return self._loop
 
-    def _checkStopped(self) -> None:
+    # PrefetchDelegate
+
+    def takeUnbegun(self) -> list[ITask]:
+        tasks: list[ITask] = self._supervisor.takeBack()
+        for task in tasks:
+            del self._tasks.held[task]
+        return tasks
+
+    def isOpen(self, reason: str) -> bool:
+        return self._iterators.wait(reason)
+
+    def letGo(self) -> None:
         """
-        When there is nothing left to do, let the child go; when it is gone, say so.
+        Let the child go.
         """
-        if self._life is not _Life.STOPPING or self._held or self._deliveries:
-            return
-        if self._iterators.wait("it stops"):
-            return
         self._supervisor.finish()
-        if not self._supervisor.children:
-            self._stopTimers()
-            self._stopped.fire()
+
+    @property
+    def isGone(self) -> bool:
+        """
+        Whether no child is left.
+        """
+        return not self._supervisor.children
 
     def _sources(self) -> list[ChildIterator]:
         children = self._supervisor.children
@@ -673,10 +600,6 @@ class ProcessWorker:
                 if other is source and not isRead:
                     child.calls.end(number, self._grace, "an iterator that nobody reads")
 
-    def _stopTimers(self) -> None:
-        self._iterators.stop()
-        self._staleCheck.stop()
-
     def statistics(self) -> ProcessStatistics:
         """
         Return how it stands, and what it has done. The seconds of a task are counted when its
@@ -685,14 +608,14 @@ class ProcessWorker:
         for child in self._supervisor.children:
             self._measure(child)
         return ProcessStatistics(
-            state=stateOf(self._life.value, self._stopped, self._fault),
+            state=self._tasks.state(self._fault),
             slots=self.slots,
-            held=len(self._held),
-            ended=self._ended,
+            held=self._tasks.count,
+            ended=self._tasks.ended,
             fault=self._fault.reason,
             pids=tuple(self.pids),
             seconds=self._seconds,
-            mean=self._window.mean,
+            mean=self._tasks.window.mean,
             started=self._supervisor.started,
             lost=self._supervisor.lost,
             memory=self.memUsage(),
