@@ -832,12 +832,13 @@ def test_nonsenseAfterGivingBack() -> None:
 
 def test_givenBackTwice() -> None:
     """
-    A call can be given back once.
+    A call can be given back once; where it is given back twice, no task is forgotten.
     """
     stage = Stage(slots=3)
-    stage.several(2)
+    tasks = stage.several(2)
     with pytest.raises(RemoteProtocolError):
         stage.connection.say((Kind.GIVEN_BACK, 1), (Kind.GIVEN_BACK, 1))
+    assert stage.worker.crash() == tasks
 
 
 def test_crashEndsIterators() -> None:

@@ -38,6 +38,7 @@ class Calls:
     def __init__(
         self,
         connection: Connection,
+        tasks: dict[int, ITask],
         codec: Codec,
         universe: object,
         names: Collection[str] | None,
@@ -45,6 +46,7 @@ class Calls:
         flags: int,
     ) -> None:
         """
+        @param tasks: takes those that are sent. There is none in it.
         @param codec: writes the arguments.
         @param universe: whose methods have the names of the host's; or C{None}.
         @param names: what the host has by plain names; C{None} if that is for it to say.
@@ -52,7 +54,7 @@ class Calls:
         @param flags: of each call.
         """
         self.connection = connection
-        self.tasks: dict[int, ITask] = {}
+        self.tasks = tasks
         self.last = 0
         self._codec = codec
         self._raw = raw
@@ -68,11 +70,10 @@ class Calls:
         self._large: dict[int, int] = {}
         self._bytes = 0
 
-    def send(self, task: ITask) -> int:
+    def send(self, task: ITask) -> None:
         """
         Have the host make the call of a task. A hot path.
 
-        @return: the number of the call.
         @raise LocalProtocolError: the connection is not open any more.
         @raise Exception: the host has nothing of this name; the call is too large; or
             whatever the pickling of somebody's objects raises. Nothing was sent.
@@ -103,7 +104,6 @@ class Calls:
         if buffers or len(body) > _LARGE:
             self._large[number] = len(body) + sum(buffer.raw().nbytes for buffer in buffers)
             self._bytes += self._large[number]
-        return number
 
     def task(self, kind: int, number: int) -> ITask:
         """

@@ -15,36 +15,60 @@ from asynqueue.salvage import Lost
 from asynqueue.wire.codecs import Codec
 from asynqueue.wire.messages import Kind, packedCount
 from asynqueue.wire.sources import FarSource
-from asynqueue.workers.delivery import Deliveries
+from asynqueue.workers.held import HeldIterators
 
 
-class Incoming:
+class Incoming(HeldIterators):
     """
     The iterators that are open on a host, over one connection after the other.
 
-    A task ends when something has come of its iterator: only then it is known how large
-    the items are.
+    A task that is here is not held any more. It ends when something has come of its iterator:
+    only then it is known how large the items are.
 
     @ivar sources: the iterators, by the numbers of their calls.
     """
 
-    def __init__(self, codec: Codec, emptied: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        name: Callable[[], str],
+        callLater: Callable[[float, Callable[[], None]], Any],
+        looked: Callable[[], None],
+    ) -> None:
         """
         @param codec: reads the items.
-        @param emptied: is called when the last of the tasks has ended.
+        @param name: as L{HeldIterators} takes it, as C{callLater} and C{looked}.
         """
         self.sources: dict[int, FarSource] = {}
+        super().__init__(self.sources.values, name, callLater, looked)
         self._codec = codec
         # Those of which nothing has come: their tasks, and what they are, in words.
         self._openings: dict[int, tuple[ITask, str]] = {}
-        self._deliveries = Deliveries(emptied)
 
     @property
     def isDelivering(self) -> bool:
         """
-        Whether there is a task that has not ended, though something came for it.
+        Whether there is a task that has not ended.
         """
-        return bool(self._deliveries)
+        return bool(self._openings or self.deliveries)
+
+    @property
+    def unopened(self) -> int:
+        """
+        How many tasks there are for which nothing has come.
+        """
+        return len(self._openings)
+
+    def takeUnopened(self) -> list[ITask]:
+        """
+        Take the tasks for which nothing has come, and will come.
+        """
+        tasks = [task for task, _ in self._openings.values() if not task.ended]
+        self._openings.clear()
+        return tasks
+
+    def wait(self, reason: str) -> bool:
+        return bool(self._openings) or super().wait(reason)
 
     def open(
         self,
@@ -70,16 +94,17 @@ class Incoming:
         if task.ended:
             source.stop()
 
-    def close(self, number: int) -> bool:
+    def close(self, task: ITask) -> bool:
         """
         Nobody waits for what comes of an iterator any more.
 
         @return: whether nothing has come of it; else the task looks after it.
         """
-        if number not in self._openings:
-            return False
-        self.sources[number].stop()
-        return True
+        for number, (other, _) in self._openings.items():
+            if other is task:
+                self.sources[number].stop()
+                return True
+        return False
 
     def heard(self, kind: int, number: int, body: Any, buffers: Sequence[Any]) -> ITask | None:
         """
@@ -105,7 +130,7 @@ class Incoming:
         if task.ended:
             source.stop()
         else:
-            self._deliveries.begin(task, source, text, source.window)
+            self.deliveries.begin(task, source, text, source.window)
         return task
 
     def lose(self) -> list[FarSource]:
@@ -116,16 +141,15 @@ class Incoming:
         """
         sources = list(self.sources.values())
         self.sources.clear()
-        self._openings.clear()
         return sources
 
     def crash(self) -> list[ITask]:
         """
         End none of the tasks.
 
-        @return: those for which something came.
+        @return: those that have not ended.
         """
-        return self._deliveries.crash()
+        return self.takeUnopened() + self.deliveries.crash()
 
     def _items(self, source: FarSource, body: Any, buffers: Sequence[Any]) -> None:
         try:

@@ -16,13 +16,11 @@ A hot path, plain on purpose; C{benchmarks/} guards it.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from enum import Enum
-from functools import partial
 from math import inf
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -35,7 +33,7 @@ from asynqueue.errors import (
     RemoteProtocolError,
     WorkerLost,
 )
-from asynqueue.failures import caught, failureOf
+from asynqueue.failures import failureOf
 from asynqueue.interfaces import (
     ICancellingWorker,
     IFailingWorker,
@@ -44,7 +42,7 @@ from asynqueue.interfaces import (
     ISlottedWorker,
     ITask,
 )
-from asynqueue.outcome import cannotDecode, describeCall
+from asynqueue.outcome import cannotDecode
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.scheduling.snapshots import WorkerSnapshot
@@ -58,10 +56,8 @@ from asynqueue.wire.messages import Flag, Kind, unpackedFault
 from asynqueue.wire.opening import plain
 from asynqueue.wire.sources import FarSource
 from asynqueue.workers.failing import Fault
-from asynqueue.workers.held import HeldIterators
+from asynqueue.workers.prefetch import Life, Prefetch
 from asynqueue.workers.roundtrip import MOST, RoundTripWindow
-from asynqueue.workers.standing import stateOf
-from asynqueue.workers.waiters import Waiters
 
 _log = Logger()
 
@@ -73,9 +69,6 @@ _RETURNED = int(Kind.RETURNED)
 _STALE_SECONDS = 0.01
 _STALE_TRIPS = 4
 
-# So often, after twice the time each.
-_MOST_RECALLS = 8
-
 # Before that, what has come is read: so long.
 _READING_SECONDS = 0.001
 
@@ -84,14 +77,6 @@ _RETRY_SECONDS = 0.02
 
 # When a worker stops, the host has so long to close the connection.
 _PATIENCE = 5.0
-
-_READY: Deferred[None] = succeed(None)
-
-
-class _Life(Enum):
-    SERVING = "serving"
-    STOPPING = "stopping"
-    CRASHED = "crashed"
 
 
 @frozen
@@ -179,38 +164,27 @@ class RemoteWorker:
         self._names = None if names is None else frozenset(names)
         self._codec = codecNamed(codec)
         self._reactor = checkedReactor(reactor)
-        self._life = _Life.SERVING
         # What is with the host, while there is a connection.
         self._far: Calls | None = None
         self._connections = 0
         self._isFarewell = False
-        self._window = RoundTripWindow(1, self._most)
-        # The tasks that wait for a connection ...
-        self._waiting: dict[ITask, None] = {}
-        # ... and those that were given to it and have no outcome, with the numbers of
-        # their calls, or 0 if they could not be sent.
-        self._held: dict[ITask, int] = {}
-        # The tasks whose iterators have not brought anything yet are held, too.
-        self._incoming = Incoming(self._codec, self._checkEmpty)
-        self._ready: Deferred[None] | None = None
-        self._notBegun: list[ITask] = []
-        self._returner: Callable[[Sequence[ITask]], None] | None = None
+        # By the numbers of their calls, in order; those that wait, wait for a connection.
+        self._tasks = Prefetch(
+            self,
+            RoundTripWindow(1, self._most),
+            self._later,
+            name=lambda: self._name,
+            recall=self._recall,
+            # What has come is read first.
+            patience=lambda looks: 0.0 if looks else _READING_SECONDS,
+            staleSeconds=lambda: max(_STALE_SECONDS, _STALE_TRIPS * self._rtt()),
+        )
+        self._incoming = Incoming(self._codec, self._tasks.name, self._later, self._checkEmpty)
         # Why the host can run nothing, as it said.
         self._fault = Fault()
         self._resignator: Callable[[], None] | None = None
-        self._stopped = Waiters()
-        self._stale = Timer(self._later)
         self._retry = Timer(self._later)
-        self._iterators = HeldIterators(
-            self._incoming.sources.values,
-            lambda: self._name,
-            self._later,
-            self._checkEmpty,
-        )
         self._patience = Timer(self._later)
-        self._ended = 0
-        self._endedBefore = 0
-        self._recalls = 0
 
     # IWorker
 
@@ -218,93 +192,70 @@ class RemoteWorker:
         self._resignator = callableObject
 
     def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
-        self._returner = callableObject
+        self._tasks.returner = callableObject
 
     def setReporter(self, callableObject: Callable[[str, Sequence[ITask], bool], None]) -> None:
         self._fault.reporter = callableObject
 
     def run(self, task: ITask) -> Deferred[None]:
-        held = self._held
+        tasks = self._tasks
         far = self._far
         if far is None or self._isFarewell:
             self._keep(task)
-            self._ready = Deferred()
-            return self._ready
-        window = self._window
-        if (
-            (window.isClosed or not window.size)
-            and len(held) >= window.size
-            and self._returner is not None
-        ):
-            # Tasks do not move here: better that another worker has this one.
-            self._ready = Deferred()
-            self._returner([task])
-            return self._ready
+            return tasks.wait()
+        held = tasks.held
+        if len(held) >= tasks.window.size and tasks.turnsAway(task):
+            return tasks.wait()
         if not held:
-            window.start(self._theReactor().seconds())
+            tasks.window.start(self._theReactor().seconds())
         self._send(far, task)
-        if len(held) > 1 and not self._stale.isRunning:
-            self._startStaleCheck()
-        if len(held) < window.size and not far.isHeavy:
-            return _READY
-        self._ready = Deferred()
-        return self._ready
+        ready = tasks.taken()
+        return tasks.wait() if ready.called and far.isHeavy else ready
 
     def stop(self) -> Deferred[None]:
         """
         Iterators may be read to their ends; one that nobody reads is closed. Then the
         connection is closed.
         """
-        d = self._stopped.wait()
-        if self._life is _Life.SERVING:
-            self._life = _Life.STOPPING
-        elif self._life is _Life.CRASHED:
-            self._stopped.fire()
-        self._checkEmpty()
-        return d
+        return self._tasks.stop()
 
     def crash(self) -> list[ITask]:
         """
         The connection is closed at once; so the host ends what it runs.
         """
-        if self._life is _Life.CRASHED:
+        if self._tasks.life is Life.CRASHED:
             return []
-        self._life = _Life.CRASHED
+        left, _ = self._tasks.crash()
         self._stopTimers()
-        self._notBegun = [task for task in self._waiting if not task.ended]
-        left = [*(task for task in self._held if not task.ended), *self._notBegun]
         left += self._incoming.crash()
-        self._clear()
-        self._waiting.clear()
         sources = self._incoming.lose()
         far, self._far = self._far, None
         if far is not None:
             far.connection.abort()
         self._disconnect()
         self._failSources(sources, "its worker crashed")
-        self._stopped.fire()
+        self._tasks.sayStopped()
         return left
 
     def takeBack(self) -> Sequence[ITask]:
         """
         What was sent may have begun already.
         """
-        if self._life is _Life.CRASHED:
-            return self._notBegun
-        waiting, self._waiting = self._waiting, {}
-        return [task for task in waiting if not task.ended]
+        return self._tasks.takeBack()
 
     def cancel(self, task: ITask) -> None:
         """
         The host ends the run as it can.
         """
-        number = self._held.get(task)
-        if number is None:
-            if self._waiting.pop(task, self) is None:
-                self._checkReady()
-                self._checkEmpty()
-        elif number and self._far is not None and not self._incoming.close(number):
-            self._far.tell(Kind.CANCEL, number)
+        tasks = self._tasks
+        if task in tasks.waiting:
+            del tasks.waiting[task]
+            self._checkReady()
+            self._checkEmpty()
+        elif not self._incoming.close(task) and self._far is not None:
+            number = tasks.keyOf(task)
+            if number is not None:
+                self._far.tell(Kind.CANCEL, number)
 
     # For people
 
@@ -320,25 +271,27 @@ class RemoteWorker:
         """
         How many calls may run at once on the host.
         """
-        return min(self._window.slots, self._most)
+        return min(self._tasks.window.slots, self._most)
 
     def statistics(self) -> RemoteStatistics:
         """
         Return how it stands, and what it has done.
         """
-        state = stateOf(self._life.value, self._stopped, self._fault)
+        tasks = self._tasks
+        window = tasks.window
+        state = tasks.state(self._fault)
         if state == "serving" and self._far is None:
             state = "disconnected"
         return RemoteStatistics(
             state=state,
-            slots=self._window.slots,
-            held=len(self._held),
-            ended=self._ended,
+            slots=window.slots,
+            held=tasks.count + self._incoming.unopened,
+            ended=tasks.ended,
             fault=self._fault.reason,
             host=self.host,
             connected=self._far is not None,
-            window=self._window.size,
-            rate=self._window.rate,
+            window=window.size,
+            rate=window.rate,
             rtt=self._rtt(),
             connections=self._connections,
         )
@@ -351,7 +304,13 @@ class RemoteWorker:
         """
         about = connection.peer.about
         self._far = Calls(
-            connection, self._codec, self._universe, self._names, self._raw, self._flags
+            connection,
+            self._tasks.held,
+            self._codec,
+            self._universe,
+            self._names,
+            self._raw,
+            self._flags,
         )
         self._connections += 1
         self._isFarewell = False
@@ -361,7 +320,7 @@ class RemoteWorker:
         slots = about.get("slots")
         if type(slots) is not int or slots < 0:
             slots = 1
-        self._window = RoundTripWindow(slots, self._most)
+        self._tasks.window = RoundTripWindow(slots, self._most)
         self._qualify(about.get("series"))
         self._sendWaiting()
         self._checkReady()
@@ -376,21 +335,20 @@ class RemoteWorker:
         far = self._far
         if far is None or far.connection is not connection:
             return
-        calls = far.tasks
-        held = self._held
+        tasks = self._tasks
+        held = tasks.held
         decode = self._codec.decode
         now = self._theReactor().seconds()
-        window = self._window
+        window = tasks.window
         window.heard(now, connection.rtt)
-        full = self._ready is not None
-        before = self._ended
-        back: list[int] = []
+        full = tasks.isWaiting
+        before = tasks.ended
+        back: dict[int, None] = {}
         for frame in frames:
             kind, number, body, buffers = frame
-            if kind == _RETURNED and number in calls:
-                task = calls.pop(number)
-                del held[task]
-                self._ended += 1
+            if kind == _RETURNED and number in held:
+                task = held.pop(number)
+                tasks.ended += 1
                 try:
                     value = decode(body, buffers)
                 except BaseException as error:
@@ -403,10 +361,10 @@ class RemoteWorker:
             if self._far is not far:
                 # What ended has made the worker crash.
                 return
-        if self._ended != before:
-            window.ended(self._ended - before, now, full)
+        if tasks.ended != before:
+            window.ended(tasks.ended - before, now, full)
         if back:
-            self._handBack([self._settled(far, Kind.GIVEN_BACK, number) for number in back])
+            self._handBack([held.pop(number) for number in back if number in held])
         self._checkReady()
         if not held:
             self._checkEmpty()
@@ -429,22 +387,24 @@ class RemoteWorker:
         farewell, self._isFarewell = self._isFarewell, False
         self._stopTimers()
         sources = self._incoming.lose()
-        if self._life is _Life.STOPPING and not self._held and not self._incoming.isDelivering:
+        tasks = self._tasks
+        isStopping = tasks.life in (Life.STOPPING, Life.LEAVING)
+        if isStopping and tasks.isIdle and not self._incoming.isDelivering:
             self._disconnect()
-            self._stopped.fire()
+            tasks.checkStopped()
         else:
             self.loss = "the host left" if farewell else _lossBy(error)
-            if self._held or not farewell:
+            if tasks.held or not farewell:
                 _log.warn("{host}: {loss}", host=self.host, loss=self.loss)
             if self._resignator is not None:
                 self._resignator()
-            if self._life is not _Life.CRASHED:
+            if tasks.life is not Life.CRASHED:
                 self._failHeld()
         self._failSources(sources, self.loss or "it stopped")
 
     # What the host says
 
-    def _heard(self, far: Calls, frame: Any, back: list[int]) -> None:
+    def _heard(self, far: Calls, frame: Any, back: dict[int, None]) -> None:
         """
         Take a message that is no value.
 
@@ -455,8 +415,8 @@ class RemoteWorker:
         kind, number, body, _ = frame
         match kind:
             case Kind.RAISED:
-                task = self._settled(far, kind, number)
-                self._ended += 1
+                task = far.settle(kind, number)
+                self._tasks.ended += 1
                 task.errback(failureOf(self._codec.decodeRaised(body)))
             case Kind.BEGUN:
                 task = far.task(kind, number)
@@ -464,20 +424,21 @@ class RemoteWorker:
                     task.begin()
             case Kind.GIVEN_BACK:
                 far.task(kind, number)
-                back.append(number)
+                if number in back:
+                    raise RemoteProtocolError(f"the host gave back the call {number} twice")
+                back[number] = None
             case Kind.CANCELLED:
-                task = self._settled(far, kind, number)
-                self._ended += 1
+                task = far.settle(kind, number)
+                self._tasks.ended += 1
                 if not task.ended:
                     task.errback(Failure(CancelledError("the host ended the call")))
             case Kind.ITERATOR:
-                # It is held until something comes.
                 text = bytes(body).decode(errors="replace")
                 self._incoming.open(far.settle(kind, number), number, text, far.tell, self._rtt)
             case Kind.ITEMS | Kind.ITEM_FAILED | Kind.END:
                 self._iterated(frame)
             case Kind.CAPACITY:
-                self._window.resize(number)
+                self._tasks.window.resize(number)
                 self._setFault(*unpackedFault(body))
             case _:
                 raise RemoteProtocolError(f"a message of the kind {kind!r} came from a host")
@@ -491,19 +452,10 @@ class RemoteWorker:
         else:
             self._fault.end()
 
-    def _settled(self, far: Calls, kind: int, number: int) -> ITask:
-        """
-        The host does no more for this task: hold it no longer.
-        """
-        task = far.settle(kind, number)
-        del self._held[task]
-        return task
-
     def _iterated(self, frame: Any) -> None:
         task = self._incoming.heard(*frame)
         if task is not None:
-            del self._held[task]
-            self._ended += 1
+            self._tasks.ended += 1
         if not self._incoming.sources:
             self._checkEmpty()
 
@@ -527,31 +479,22 @@ class RemoteWorker:
         Have the host make the call of a task. A hot path.
         """
         try:
-            self._held[task] = far.send(task)
+            far.send(task)
         except LocalProtocolError:
             # The connection is about to be lost.
-            self._waiting[task] = None
+            self._tasks.waiting[task] = None
         except BaseException as error:
-            # Somebody's objects: whatever their pickling raises. A worker does not
-            # end a task within run(): chains of calls would recurse.
-            self._held[task] = 0
-            later(self._theReactor(), 0, self._cannotSend, task, error)
-
-    def _cannotSend(self, task: ITask, error: BaseException) -> None:
-        if self._held.get(task) == 0:
-            del self._held[task]
-            task.errback(caught(error))
-            self._checkReady()
-            self._checkEmpty()
+            # Somebody's objects: whatever their pickling raises.
+            self._tasks.cannotSend(task, error)
 
     def _keep(self, task: ITask) -> None:
         """
         There is nobody to run a task now.
         """
-        if self._isFarewell and self._returner is not None:
-            self._returner([task])
+        if self._isFarewell and self._tasks.returner is not None:
+            self._tasks.returner([task])
         else:
-            self._waiting[task] = None
+            self._tasks.waiting[task] = None
             if self._far is None:
                 self._connect()
 
@@ -563,88 +506,49 @@ class RemoteWorker:
         if not tasks:
             return
         if not self._isFarewell:
-            if self._window.isClosed or not self._held:
-                self._window.keep(len(self._held))
-            if not self._held and not self._retry.isRunning:
+            held, window = self._tasks.held, self._tasks.window
+            if window.isClosed or not held:
+                window.keep(len(held))
+            if not held and not self._retry.isRunning:
                 # Or they would go to and fro as fast as they can.
                 self._retry.start(_RETRY_SECONDS, self._tryAgain)
         fault = self._fault
         if fault.reason and fault.reporter is not None:
             fault.tell(fault.reason, tasks, fault.isHopeless)
-        elif self._returner is not None:
-            self._returner(tasks)
-        elif fault.isHopeless:
-            for task in tasks:
-                call = describeCall(*task.callTuple)
-                lost = WorkerLost(call, self._name, begun=False, reason=fault.reason)
-                task.errback(Failure(lost))
+            return
+        stay = self._tasks.handBack(tasks)
+        if fault.isHopeless:
+            self._tasks.lose(stay, fault.reason, begun=False)
         else:
-            self._waiting.update(dict.fromkeys(tasks))
+            self._tasks.waiting.update(dict.fromkeys(stay))
 
     def _tryAgain(self) -> None:
         """
         See whether the host keeps a call now.
         """
-        self._window.retry()
+        self._tasks.window.retry()
         self._sendWaiting()
         self._checkReady()
 
     def _sendWaiting(self) -> None:
         far = self._far
         assert far is not None
-        waiting, self._waiting = self._waiting, {}
-        for task in waiting:
+        for task in self._tasks.takeWaiting():
             self._send(far, task)
 
     def _checkReady(self) -> None:
-        ready = self._ready
-        if (
-            ready is not None
-            and self._far is not None
-            and len(self._held) < self._window.size
-            and not self._far.isHeavy
-            and not self._isFarewell
-        ):
-            self._ready = None
-            ready.callback(None)
+        far = self._far
+        if far is not None and not self._isFarewell and self._tasks.isWaiting and not far.isHeavy:
+            self._tasks.checkReady()
 
-    def _clear(self) -> None:
-        self._held.clear()
-        self._ready = None
-
-    # Freshness
-
-    def _startStaleCheck(self) -> None:
-        self._recalls = 0
-        self._watchStale()
-
-    def _watchStale(self) -> None:
-        self._endedBefore = self._ended
-        delay = max(_STALE_SECONDS, _STALE_TRIPS * self._rtt()) * 2**self._recalls
-        self._stale.start(delay, partial(self._checkStale, False))
-
-    def _checkStale(self, sure: bool) -> None:
+    def _recall(self) -> None:
         """
-        While tasks are lined up: if none has ended since the last look, others shall
-        have those that the host has not begun, and this worker no more until one has
-        ended (G6). The host's own workers may have some of them ahead: it is asked again
-        some times.
-
-        @param sure: whether what has come was read since.
+        Have the host give back what it has not begun (G6). Its own workers may have some of
+        that ahead: it is asked again some times.
         """
         far = self._far
-        if len(self._held) < 2 or far is None or self._returner is None:
-            return
-        if self._ended != self._endedBefore:
-            self._startStaleCheck()
-        elif not sure:
-            self._stale.start(_READING_SECONDS, partial(self._checkStale, True))
-        else:
-            self._window.close()
+        if far is not None:
             far.tell(Kind.RECALL, far.last)
-            self._recalls += 1
-            if self._recalls < _MOST_RECALLS:
-                self._watchStale()
 
     # Comings and goings
 
@@ -652,10 +556,9 @@ class RemoteWorker:
         """
         Serve again after the end.
         """
-        stopped = self._life is _Life.STOPPING and self._far is None and not self._waiting
-        if stopped or self._life is _Life.CRASHED:
-            self._life = _Life.SERVING
-            self._notBegun = []
+        life = self._tasks.life
+        if life is Life.CRASHED or (life is Life.LEAVING and self.isGone):
+            self._tasks.revive()
 
     def _connect(self) -> None:
         """
@@ -672,33 +575,58 @@ class RemoteWorker:
         When there is nothing left to do, and one of both sides leaves, close the
         connection.
         """
-        stopping = self._life is _Life.STOPPING
-        if not (stopping or self._isFarewell) or self._held or self._waiting:
+        tasks = self._tasks
+        tasks.checkStopped()
+        if tasks.held or tasks.waiting or not self._isFarewell or tasks.life is not Life.SERVING:
             return
-        if self._incoming.isDelivering:
-            return
-        if self._iterators.wait("it stops" if stopping else "its host leaves"):
-            return
+        if not self._incoming.wait("its host leaves"):
+            self._close()
+
+    def _close(self) -> None:
+        far = self._far
+        if far is not None and not self._patience.isRunning:
+            far.connection.close()
+            self._patience.start(_PATIENCE, far.connection.abort)
+
+    # PrefetchDelegate
+
+    def takeUnbegun(self) -> list[ITask]:
+        """
+        Only the host knows what has not begun, of that which was sent.
+        """
+        return []
+
+    def isOpen(self, reason: str) -> bool:
+        return self._incoming.wait(reason)
+
+    def letGo(self) -> None:
+        """
+        Close the connection, or have none.
+        """
         if self._far is None:
             self._disconnect()
-            self._stopped.fire()
-        elif not self._patience.isRunning:
-            connection = self._far.connection
-            if stopping:
-                connection.goodbye("the worker stops")
-            connection.close()
-            self._patience.start(_PATIENCE, connection.abort)
+        else:
+            self._far.connection.goodbye("the worker stops")
+            self._close()
+
+    @property
+    def isGone(self) -> bool:
+        """
+        Whether there is no connection.
+        """
+        return self._far is None
+
+    # Within
 
     def _failHeld(self) -> None:
         """
         Without a queue nobody else does.
         """
-        tasks = list(self._held)
-        self._clear()
-        for task in tasks:
-            call = describeCall(*task.callTuple)
-            task.errback(Failure(WorkerLost(call, self._name, reason=self.loss)))
-        if self._waiting:
+        tasks = self._tasks
+        lost = [*tasks.held.values(), *self._incoming.takeUnopened()]
+        tasks.held.clear()
+        tasks.lose(lost, self.loss)
+        if tasks.waiting:
             self._connect()
         self._checkEmpty()
 
@@ -707,11 +635,10 @@ class RemoteWorker:
             source.lost(Failure(WorkerLost(OPEN_ITERATOR, self._name, reason=reason)))
 
     def _stopTimers(self) -> None:
-        for timer in (self._stale, self._retry, self._patience):
-            timer.stop()
-        self._iterators.stop()
-
-    # Within
+        self._tasks.pause()
+        self._retry.stop()
+        self._patience.stop()
+        self._incoming.stop()
 
     @property
     def _name(self) -> str:
@@ -727,8 +654,8 @@ class RemoteWorker:
         """
         The least round trip in seconds; 0 if it is not known.
         """
-        if self._window.rtt != inf:
-            return self._window.rtt
+        if self._tasks.window.rtt != inf:
+            return self._tasks.window.rtt
         return 0.0 if self._far is None else self._far.connection.rtt or 0.0
 
     def _isCurrent(self, connection: Connection) -> bool:

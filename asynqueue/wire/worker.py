@@ -332,7 +332,7 @@ class WireWorker(RemoteWorker):
         """
         if d in self._wanted:
             self._wanted.remove(d)
-            if not self._wanted and not self._waiting and self._far is None:
+            if not self._wanted and not self._tasks.waiting and self._far is None:
                 self._stopDialing()
 
     def _giveUp(self, failure: Failure) -> None:
@@ -341,9 +341,8 @@ class WireWorker(RemoteWorker):
         """
         self._stopDialing()
         wanted, self._wanted = self._wanted, []
-        waiting, self._waiting = self._waiting, {}
         for d in wanted:
             d.errback(failure)
-        for task in waiting:
+        for task in self._tasks.takeWaiting():
             task.errback(failure)
         self._checkEmpty()

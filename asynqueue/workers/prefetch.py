@@ -208,6 +208,13 @@ class Prefetch(Generic[W]):
         life = Life.STOPPING if self.life is Life.LEAVING else self.life
         return stateOf(life.value, self._stopped, fault)
 
+    def keyOf(self, task: ITask) -> Any:
+        """
+        Find the key of a task that is held; C{None} if it is not. Takes time in proportion to
+        what is held.
+        """
+        return next((key for key, held in self.held.items() if held is task), None)
+
     # Being given tasks
 
     def turnsAway(self, task: ITask) -> bool:
@@ -326,11 +333,11 @@ class Prefetch(Generic[W]):
         """
         if self.returner is not None:
             self.window.close()
-            if self._recall is None:
-                self.handBack(self.takeBack())
-            else:
+            if self._recall is not None:
                 self._recall()
-            # Where none of them was held any more, the end of none will say so.
+                return
+            self.handBack(self.takeBack())
+            # Where none is held any more, the end of none will say so.
             self.checkReady()
 
     # The end
@@ -357,7 +364,13 @@ class Prefetch(Generic[W]):
             self._stale.stop()
             self._worker.letGo()
         if self.life is Life.CRASHED or (self.life is Life.LEAVING and self._worker.isGone):
-            self._stopped.fire()
+            self.sayStopped()
+
+    def sayStopped(self) -> None:
+        """
+        Tell those who wait that the worker has stopped, or crashed.
+        """
+        self._stopped.fire()
 
     @property
     def isIdle(self) -> bool:
@@ -368,7 +381,7 @@ class Prefetch(Generic[W]):
 
     def crash(self) -> tuple[list[ITask], list[Any]]:
         """
-        Hold nothing any more, and end nothing. L{checkStopped} is to be called when the worker
+        Hold nothing any more, and end nothing. L{sayStopped} is to be called when the worker
         is gone.
 
         @return: the tasks without outcome, and the keys of those that may have begun.

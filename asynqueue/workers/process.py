@@ -255,7 +255,7 @@ class ProcessWorker:
         if self._supervisor.children:
             self._crashed[self._supervisor] = None
         self._supervisor.crash("its worker crashed")
-        self._tasks.checkStopped()
+        self._tasks.sayStopped()
         return left + self._iterators.deliveries.crash()
 
     def gone(self) -> Deferred[None]:

@@ -242,7 +242,7 @@ class ThreadWorker:
         # Who hears of this may have the worker begin anew, with other tokens.
         left += self._iterators.crash(len(begun), threads)
         _letGo(tokens, threads)
-        self._tasks.checkStopped()
+        self._tasks.sayStopped()
         return left
 
     def takeBack(self) -> Sequence[ITask]:
