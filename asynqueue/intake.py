@@ -23,7 +23,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from asynqueue.interfaces import ISlottedWorker, ITask, IWorker
+from asynqueue.interfaces import ITask, IWorker
 from asynqueue.scheduling.observers import QueueObserver
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.scheduling.task import TaskDeferred
@@ -139,7 +139,7 @@ class Intake:
         """
         if self._isHeld or not self._queue.isRunning():
             return 0
-        return max(0, _EACH * slotsOf(self._queue, self._series) - len(self))
+        return max(0, _EACH * self._queue.slots(self._series) - len(self))
 
     def make(self, key: Hashable, call: Call) -> None:
         """
@@ -363,15 +363,3 @@ def isQualified(worker: IWorker, series: str | None) -> bool:
     Whether a worker may run calls of a series.
     """
     return series is None or series in worker.cQualified or series in worker.iQualified
-
-
-def slotsOf(queue: TaskQueue, series: str | None) -> int:
-    """
-    How many calls of a series a queue can run at once. Workers that can run nothing for now
-    do not count.
-    """
-    return sum(
-        worker.slots if ISlottedWorker.providedBy(worker) else 1
-        for worker in queue.workers(dialing=False, failing=False)
-        if isQualified(worker, series)
-    )

@@ -613,6 +613,13 @@ class TaskQueue:
         """
         return self._lifecycle.faultOf(series)
 
+    def slots(self, series: Hashable = None) -> int:
+        """
+        Return how many calls of a series can run at once. Workers that can run nothing for now
+        do not count.
+        """
+        return self._lifecycle.slots(series)
+
     def statistics(self) -> QueueStatistics:
         """
         A snapshot of the queue, its flows and its workers.

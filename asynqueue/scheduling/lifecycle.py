@@ -377,6 +377,16 @@ class Lifecycle:
             return "", False
         return able[0].fault, all(record.hopeless for record in able)
 
+    def slots(self, series: Hashable) -> int:
+        """
+        Return how many calls of a series the workers can run at once that can run any.
+        """
+        return sum(
+            record.worker.slots if record.traits.slotted else 1
+            for record in self.registry.records.values()
+            if not record.fault and record.lane.serves(series)
+        )
+
     def _endHopeless(self, record: WorkerRecord, reason: str) -> None:
         """
         End the queued tasks that only workers could run that cannot, and what was to prepare

@@ -22,6 +22,7 @@ from asynqueue.interfaces import (
     IProcessWorker,
     IRemoteWorker,
     IResigningWorker,
+    ISlottedWorker,
     ITask,
     IWorker,
 )
@@ -66,6 +67,7 @@ class Traits:
     @ivar remote: its tasks run at the other end of a connection.
     @ivar connecting: makes that connection itself, and makes it again after it was lost.
     @ivar processes: its tasks run in processes of this host.
+    @ivar slotted: tells how many tasks it runs at once, in its C{slots}.
     """
 
     prefetching: bool
@@ -76,6 +78,7 @@ class Traits:
     remote: bool
     connecting: bool
     processes: bool
+    slotted: bool
 
 
 def traitsOf(worker: Any) -> Traits:
@@ -93,6 +96,7 @@ def traitsOf(worker: Any) -> Traits:
         remote=remote,
         connecting=IConnectingWorker.providedBy(worker),
         processes=IProcessWorker.providedBy(worker),
+        slotted=ISlottedWorker.providedBy(worker),
     )
 
 

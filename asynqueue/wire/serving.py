@@ -25,7 +25,7 @@ from asynqueue.errors import (
 )
 from asynqueue.failures import caught
 from asynqueue.framing import Frame
-from asynqueue.intake import Call, Intake, isQualified, slotsOf
+from asynqueue.intake import Call, Intake, isQualified
 from asynqueue.outcome import VALUES, cannotSend
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.taskqueue import TaskQueue
@@ -150,7 +150,7 @@ class Host:
         """
         What the other side is told of this host as the connection opens.
         """
-        self._slots = slotsOf(self._queue, self._series)
+        self._slots = self._queue.slots(self._series)
         return {
             "slots": self._slots,
             "trust": self._catalog.trust,
@@ -164,7 +164,7 @@ class Host:
         other side, if that changes how many calls can run at once. The host looks by
         itself when workers come and go, and whenever messages come.
         """
-        slots = slotsOf(self._queue, self._series)
+        slots = self._queue.slots(self._series)
         if slots and slots == self._slots:
             return
         fault = _WELL if slots else self._queue.faultOf(self._series)
@@ -321,7 +321,7 @@ class Host:
         try:
             status = statusOf(
                 self._queue,
-                slots=slotsOf(self._queue, self._series),
+                slots=self._queue.slots(self._series),
                 series=self._qualified,
                 trust=self._catalog.trust,
                 held=self.held,
@@ -443,7 +443,7 @@ class Host:
     def _goOn(self) -> None:
         self._areCallsHeld = False
         if self._life is not _Life.GONE:
-            self._calls.admit(max(1, slotsOf(self._queue, self._series)))
+            self._calls.admit(max(1, self._queue.slots(self._series)))
 
     def _areItemsHeld(self, goOn: Callable[[], None]) -> bool:
         """
