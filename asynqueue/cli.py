@@ -14,10 +14,10 @@ from typing import Any
 
 import click
 
-from asynqueue.command.conduct import Conductor, Setting
 from asynqueue.command.inputs import Inputs, sourcesOf
 from asynqueue.command.job import Job, NoSuchFunction, failed, findFunction
-from asynqueue.command.run import Manner, OnError
+from asynqueue.command.run import MapOptions, OnError
+from asynqueue.command.runner import Environment, MapRunner
 from asynqueue.command.statuses import Status
 from asynqueue.cores import cores
 from asynqueue.descriptors import holdStandard
@@ -213,23 +213,23 @@ def _map(
         raise _Refused("standard output is closed")
     holdStandard()
     _beNice(niceness)
-    elsewhere = None
+    placement = None
     if hosts:
-        elsewhere = _elsewhere(function, hosts, keyFile, codec, most)
+        placement = _placementOf(function, hosts, keyFile, codec, most)
     else:
         _find(function)
     processes = workers == "process" and not hosts
     # A process ends its call by itself when the time is up; a thread cannot.
     limit = timeout if processes else None
-    options = CallOptions(
+    callOptions = CallOptions(
         niceness=niceness,
         timeout=None if processes else timeout,
         retries=retries,
         raw=True,
     )
-    manner = Manner(
+    options = MapOptions(
         job=Job(function, parse, limit),
-        options=options,
+        callOptions=callOptions,
         most=most or cores(),
         ordered=not unordered,
         onError=OnError(errors),
@@ -238,11 +238,11 @@ def _map(
     )
     if progress is None:
         progress = sys.stderr is not None and sys.stderr.isatty()
-    setting = Setting(processes, progress, elsewhere)
-    return Conductor(manner, Inputs(sourcesOf(inputs, lines)), setting).conduct()
+    environment = Environment(processes, progress, placement)
+    return MapRunner(options, Inputs(sourcesOf(inputs, lines)), environment).run()
 
 
-def _elsewhere(
+def _placementOf(
     function: str,
     hosts: Sequence[str],
     keyFile: str | None,
@@ -250,20 +250,20 @@ def _elsewhere(
     most: int | None,
 ) -> Any:
     """
-    The place of calls on other hosts. Its modules take long to import, so only who wants
+    Return what has calls made on other hosts. Its modules take long to import, so only who wants
     them pays for that.
     """
     if ":" in function:
         _find(function)
-    place = import_module("asynqueue.command.hosts")
+    module = import_module("asynqueue.command.hosts")
     folder = Path.cwd()
     try:
-        called = place.toCall(function, folder)
+        called = module.toCall(function, folder)
     except Exception as error:
         # The seam to somebody's function, and all that it refers to.
         raise _Refused(f"cannot send {function}: {failed(error).oneLine()}") from error
     descriptions = [word.strip() for given in hosts for word in given.split(",")]
-    return place.Hosts([_addressOf(each, keyFile, codec) for each in descriptions], called, most)
+    return module.Hosts([_addressOf(each, keyFile, codec) for each in descriptions], called, most)
 
 
 def _addressOf(description: str, keyFile: str | None, codec: str | None, **more: Any) -> Any:

@@ -35,7 +35,7 @@ from asynqueue.command.inputs import Inputs, Lines, Text, UnreadableInput, sourc
 from asynqueue.command.job import Failed, Job, NoSuchFunction, failed, findFunction, toJSON
 from asynqueue.command.output import Output
 from asynqueue.command.progress import ProgressLine
-from asynqueue.command.run import Manner, MapRun, OnError
+from asynqueue.command.run import MapOptions, MapRun, OnError
 from asynqueue.command.signals import Signals
 from asynqueue.command.statuses import Status
 from asynqueue.constancy import isConstant
@@ -336,15 +336,15 @@ class Bench:
     A run whose calls end as the test says.
     """
 
-    def __init__(self, *batches: list[str], **manner: Any) -> None:
+    def __init__(self, *batches: list[str], **options: Any) -> None:
         self.calls: dict[str, Deferred[Any]] = {}
         self.said: list[str] = []
         self.sink = Sink()
         self.crew = NoCrew()
         self.status: Status | None = None
         self.inputs = Inputs([Text(text) for batch in batches for text in batch])
-        manner = {"most": 2, **manner}
-        settings = Manner(Job("builtins:len"), DEFAULT, **manner)
+        options = {"most": 2, **options}
+        settings = MapOptions(Job("builtins:len"), DEFAULT, **options)
         queue: Any = self
 
         def calls(ended: Ended) -> SingleCalls:

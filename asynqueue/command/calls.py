@@ -39,7 +39,7 @@ class Calls(Protocol):
         How many inputs may be under way.
         """
 
-    def begin(self, text: str, place: Any) -> None:
+    def begin(self, text: str, slot: Any) -> None:
         """
         There is another input.
         """
@@ -65,7 +65,7 @@ class SingleCalls:
     ) -> None:
         """
         @param most: how many run at once.
-        @param ended: is called with each outcome, and the place of its input.
+        @param ended: is called with each outcome, and the output slot of its input.
         """
         self._queue = queue
         self._options = options
@@ -73,9 +73,9 @@ class SingleCalls:
         self._ended = ended
         self.room = _SPARE + _EACH * most
 
-    def begin(self, text: str, place: Any) -> None:
+    def begin(self, text: str, slot: Any) -> None:
         d = self._queue.callWith(self._options, self._job, text)
-        d.addBoth(self._ended, place)
+        d.addBoth(self._ended, slot)
 
     def flush(self) -> None:
         """
@@ -104,7 +104,7 @@ class ChunkedCalls:
     ) -> None:
         """
         @param most: how many run at once.
-        @param ended: is called with each outcome, and the place of its input.
+        @param ended: is called with each outcome, and the output slot of its input.
         @param reactor: an C{IReactorTime}.
         """
         once = evolve(options, retries=0)
@@ -116,18 +116,18 @@ class ChunkedCalls:
         self._ended = ended
         self._chunker = Chunker(self, call, reactor.callLater, job, retries=options.retries)
         self._single = SingleCalls(queue, options, job, most, ended)
-        # Those that no worker has, and the places of all.
+        # Those that no worker has, and the slots of all.
         self._waiting: deque[tuple[str, Any]] = deque()
         self._givenBack: deque[Batch] = deque()
-        self._places: dict[Batch, deque[Any]] = {}
+        self._slots: dict[Batch, deque[Any]] = {}
         self._flushing = False
 
     @property
     def room(self) -> int:
         return max(self._single.room, _CHUNKS * self._most * self._chunker.size)
 
-    def begin(self, text: str, place: Any) -> None:
-        self._waiting.append((text, place))
+    def begin(self, text: str, slot: Any) -> None:
+        self._waiting.append((text, slot))
 
     def flush(self) -> None:
         """
@@ -152,18 +152,18 @@ class ChunkedCalls:
 
     def onResults(self, batch: Batch, outcomes: list[Any]) -> None:
         # Of a batch that is over all outcomes may have come before.
-        places = self._places.get(batch, deque())
+        slots = self._slots.get(batch, deque())
         for outcome in outcomes:
-            self._ended(outcome, places.popleft())
-        if not places:
-            self._places.pop(batch, None)
+            self._ended(outcome, slots.popleft())
+        if not slots:
+            self._slots.pop(batch, None)
         self.flush()
 
     def onRemainder(self, batch: Batch, items: list[Any], losses: int) -> None:
-        places = self._places[batch]
-        rest = [places.pop() for _ in items]
+        slots = self._slots[batch]
+        rest = [slots.pop() for _ in items]
         again = Batch(items, losses)
-        self._places[again] = deque(reversed(rest))
+        self._slots[again] = deque(reversed(rest))
         self._givenBack.append(again)
 
     # Within
@@ -188,7 +188,7 @@ class ChunkedCalls:
             share = min(size, max(1, len(self._waiting) // self._most))
             taken = [self._waiting.popleft() for _ in range(min(share, len(self._waiting)))]
             batch = Batch([text for text, _ in taken])
-            self._places[batch] = deque(place for _, place in taken)
+            self._slots[batch] = deque(slot for _, slot in taken)
         if self._chunker.send(batch):
             return True
         self._givenBack.appendleft(batch)
@@ -199,9 +199,9 @@ class ChunkedCalls:
             self._single.begin(*self._waiting.popleft())
             return
         batch = self._givenBack[0]
-        place = self._places[batch].popleft()
+        slot = self._slots[batch].popleft()
         text = batch.items.pop(0)
         if not batch.items:
-            del self._places[batch]
+            del self._slots[batch]
             self._givenBack.popleft()
-        self._single.begin(text, place)
+        self._single.begin(text, slot)

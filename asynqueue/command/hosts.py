@@ -111,7 +111,7 @@ class HostCalls:
         @param function: what L{toCall} gave.
         @param parse: whether inputs are JSON.
         @param hosts: how many there are.
-        @param ended: is called with each outcome, and the place of its input.
+        @param ended: is called with each outcome, and the output slot of its input.
         """
         self.room = _EACH * hosts
         self._queue = queue
@@ -120,15 +120,15 @@ class HostCalls:
         self._parse = parse
         self._ended = ended
 
-    def begin(self, text: str, place: Any) -> None:
+    def begin(self, text: str, slot: Any) -> None:
         try:
             argument = parsed(text) if self._parse else text
         except NoJSON as error:
-            self._ended(failed(error), place)
+            self._ended(failed(error), slot)
             return
         d: Deferred[Any] = self._queue.callWith(self._options, self._function, argument)
         d.addCallbacks(_line, _why)
-        d.addBoth(self._ended, place)
+        d.addBoth(self._ended, slot)
 
     def flush(self) -> None:
         """
@@ -270,7 +270,7 @@ class HostCrew(QueueObserver):
 
 class Hosts:
     """
-    The place of calls that are made on other hosts.
+    Has calls made on other hosts: a L{Placement<asynqueue.command.runner.Placement>}.
     """
 
     def __init__(self, addresses: Sequence[Address], function: Any, most: int | None) -> None:

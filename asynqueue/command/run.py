@@ -5,7 +5,7 @@ One run of C{asynqueue map}: inputs go in as there is room, lines come out.
 
     Inputs ─▶ thread ─▶ Deferator ─▶ feed ─▶ Calls ─▶ TaskQueue ─▶ crew
                                       │                              │
-              Output ◀─ settle ◀── places, in order ◀────────────────┘
+              Output ◀─ settle ◀── slots, in order ◀─────────────────┘
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ class OnError(Enum):
 
 
 @frozen
-class Manner:
+class MapOptions:
     """
-    How a run goes about its work.
+    What a run does with its inputs, and how.
 
     @ivar job: what is done with each input.
-    @ivar options: of each call.
+    @ivar callOptions: how the queue makes each call.
     @ivar most: how many calls run at once.
     @ivar ordered: whether lines have the order of the inputs.
     @ivar onError: what becomes of a call that failed.
@@ -67,7 +67,7 @@ class Manner:
     """
 
     job: Job
-    options: CallOptions
+    callOptions: CallOptions
     most: int
     ordered: bool = True
     onError: OnError = OnError.FAIL
@@ -75,9 +75,9 @@ class Manner:
     verbose: bool = False
 
 
-class _Place:
+class OutputSlot:
     """
-    The place of one input in the output.
+    What the output has of one input, now or later.
     """
 
     __slots__ = ("line", "number", "text", "why")
@@ -102,7 +102,7 @@ class MapRun:
 
     def __init__(
         self,
-        manner: Manner,
+        options: MapOptions,
         inputs: Inputs,
         calls: Callable[[Ended], Calls],
         say: Callable[[str], None],
@@ -116,14 +116,14 @@ class MapRun:
         self.written = 0
         self.underWay = 0
         self.ended: Deferred[Status] = Deferred()
-        self._manner = manner
+        self._options = options
         self._inputs = inputs
         self._calls = calls(self._outcome)
         self._say = say
         self._crew: Crew | None = None
         self._output: Output | None = None
         self._feed: Deferator | None = None
-        self._places: deque[_Place] = deque()
+        self._slots: deque[OutputSlot] = deque()
         self._waitingBytes = 0
         self._room: Deferred[None] | None = None
         self._unreadable = False
@@ -190,7 +190,7 @@ class MapRun:
                 if self._life is not _Life.FEEDING:
                     return
                 number += 1
-                self._begin(_Place(number, text))
+                self._begin(OutputSlot(number, text))
             self._flush()
         self._noMore()
 
@@ -205,15 +205,15 @@ class MapRun:
     def _isFull(self) -> bool:
         return (
             self.underWay >= self._calls.room
-            or len(self._places) >= _MOST_WAITING
+            or len(self._slots) >= _MOST_WAITING
             or self._waitingBytes >= _MOST_BYTES
         )
 
-    def _begin(self, place: _Place) -> None:
+    def _begin(self, slot: OutputSlot) -> None:
         self.underWay += 1
-        if self._manner.ordered:
-            self._places.append(place)
-        self._calls.begin(place.text, place)
+        if self._options.ordered:
+            self._slots.append(slot)
+        self._calls.begin(slot.text, slot)
 
     def _flush(self) -> None:
         """
@@ -243,7 +243,7 @@ class MapRun:
 
     # Outcomes
 
-    def _outcome(self, result: Any, place: _Place) -> None:
+    def _outcome(self, result: Any, slot: OutputSlot) -> None:
         """
         A call has ended.
         """
@@ -252,32 +252,32 @@ class MapRun:
             return
         self.done += 1
         if isinstance(result, bytes):
-            place.line = result
+            slot.line = result
         else:
-            self._failed(place, self._why(result))
-        if self._manner.ordered:
-            self._waitingBytes += len(place.line or b"")
+            self._failed(slot, self._why(result))
+        if self._options.ordered:
+            self._waitingBytes += len(slot.line or b"")
             self._settle()
         else:
-            self._put(place)
+            self._put(slot)
         room = self._room
         if room is not None and not self._isFull():
             self._room = None
             room.callback(None)
         self._checkEnd()
 
-    def _failed(self, place: _Place, why: Failed) -> None:
+    def _failed(self, slot: OutputSlot, why: Failed) -> None:
         self.failed += 1
-        place.why = why
-        place.line = b""
-        manner = self._manner
-        if manner.onError is OnError.FAIL:
+        slot.why = why
+        slot.line = b""
+        options = self._options
+        if options.onError is OnError.FAIL:
             # Those before it are waited for, none after it is begun.
             self._life = _Life.DRAINING
-        elif manner.verbose:
-            self._tell(place, why)
-        if manner.onError is OnError.REPORT:
-            place.line = why.asJSON(place.text, manner.tracebacks)
+        elif options.verbose:
+            self._tell(slot, why)
+        if options.onError is OnError.REPORT:
+            slot.line = why.asJSON(slot.text, options.tracebacks)
 
     def _why(self, result: Failed | Failure) -> Failed:
         """
@@ -296,24 +296,24 @@ class MapRun:
         """
         Write the lines whose turn it is.
         """
-        places = self._places
-        while places and places[0].line is not None and self._life is not _Life.ENDED:
-            place = places.popleft()
-            self._waitingBytes -= len(place.line or b"")
-            self._put(place)
+        slots = self._slots
+        while slots and slots[0].line is not None and self._life is not _Life.ENDED:
+            slot = slots.popleft()
+            self._waitingBytes -= len(slot.line or b"")
+            self._put(slot)
 
-    def _put(self, place: _Place) -> None:
+    def _put(self, slot: OutputSlot) -> None:
         assert self._output is not None
-        if place.why is not None and self._manner.onError is OnError.FAIL:
-            self._tell(place, place.why)
-            self._end(Status.WRONG if place.why.badInput else Status.FAILED)
-        elif place.line:
+        if slot.why is not None and self._options.onError is OnError.FAIL:
+            self._tell(slot, slot.why)
+            self._end(Status.WRONG if slot.why.badInput else Status.FAILED)
+        elif slot.line:
             self.written += 1
-            self._output.write(place.line + b"\n")
+            self._output.write(slot.line + b"\n")
 
-    def _tell(self, place: _Place, why: Failed) -> None:
-        self._say(f"input {place.number}, {shortRepr(place.text)}: {why.oneLine()}")
-        if self._manner.tracebacks and why.trace:
+    def _tell(self, slot: OutputSlot, why: Failed) -> None:
+        self._say(f"input {slot.number}, {shortRepr(slot.text)}: {why.oneLine()}")
+        if self._options.tracebacks and why.trace:
             self._say(why.trace.rstrip())
 
     # The end
@@ -322,9 +322,9 @@ class MapRun:
         return Status.FAILED if self.failed else Status.WELL
 
     def _checkEnd(self) -> None:
-        if self._life is _Life.DRAINING and not self.underWay and not self._places:
+        if self._life is _Life.DRAINING and not self.underWay and not self._slots:
             if self.failed:
-                left = " and were left out" if self._manner.onError is OnError.SKIP else ""
+                left = " and were left out" if self._options.onError is OnError.SKIP else ""
                 self._say(f"{self.failed:,} of {self.done:,} inputs failed{left}")
             self._end(Status.WRONG if self._unreadable else self._status())
 

@@ -24,7 +24,7 @@ from asynqueue.command.crew import Crew, ProcessCrew, ThreadCrew, failedWith
 from asynqueue.command.inputs import Inputs
 from asynqueue.command.output import Output
 from asynqueue.command.progress import ERASE, ProgressLine
-from asynqueue.command.run import Manner, MapRun
+from asynqueue.command.run import MapOptions, MapRun
 from asynqueue.command.signals import Signals
 from asynqueue.command.statuses import Status
 from asynqueue.queues import ThreadQueue
@@ -40,14 +40,14 @@ _SIGNALS = {signal.SIGINT: Status.INTERRUPTED, signal.SIGTERM: Status.TERMINATED
 _STDOUT = 1
 
 
-class Elsewhere(Protocol):
+class Placement(Protocol):
     """
-    A place for calls that is not this machine.
+    Where calls are made, if that is not this machine.
     """
 
     def calls(self, queue: TaskQueue, options: CallOptions, parse: bool, ended: Ended) -> Calls:
         """
-        Who has the calls made.
+        Return what has the calls made.
         """
 
     def crew(
@@ -58,48 +58,48 @@ class Elsewhere(Protocol):
         reactor: Any,
     ) -> Crew:
         """
-        Who makes them.
+        Return the workers that make them.
         """
 
 
 @frozen
-class Setting:
+class Environment:
     """
-    What a run is surrounded by.
+    Where a run makes its calls, and whether it shows how far it is.
 
     @ivar processes: whether calls are made in processes, or in threads.
     @ivar progress: whether progress is shown.
-    @ivar elsewhere: where calls are made, if not here.
+    @ivar placement: where calls are made, if not here.
     """
 
     processes: bool = True
     progress: bool = False
-    elsewhere: Elsewhere | None = None
+    placement: Placement | None = None
 
 
-class Conductor:
+class MapRunner:
     """
     Sets up a run, and takes it down.
     """
 
-    def __init__(self, manner: Manner, inputs: Inputs, setting: Setting) -> None:
-        self._manner = manner
+    def __init__(self, options: MapOptions, inputs: Inputs, environment: Environment) -> None:
+        self._options = options
         self._inputs = inputs
         self._reactor: Any = theReactor()
         self._queue = TaskQueue()
         # The thread in which inputs are read may hang: it is nobody else's.
         self._reader = ThreadQueue()
-        self._processes = setting.processes
-        self._elsewhere = setting.elsewhere
-        self._run = MapRun(manner, inputs, self._callsOf, self.say)
+        self._processes = environment.processes
+        self._placement = environment.placement
+        self._run = MapRun(options, inputs, self._callsOf, self.say)
         self._crew: Crew = self._crewOf()
-        self._progress = ProgressLine(self._run, self._reactor) if setting.progress else None
+        self._progress = ProgressLine(self._run, self._reactor) if environment.progress else None
         self._drawn = False
         self._draining: Deferred[None] | None = None
         self._status = Status.WELL
         self._endedAt = inf
 
-    def conduct(self) -> Status:
+    def run(self) -> Status:
         """
         Run the reactor until all is done. This can be done once in a process.
         """
@@ -116,7 +116,7 @@ class Conductor:
         self._endedAt = perf_counter()
         seconds = self._endedAt - started
         signals.close()
-        if self._manner.verbose:
+        if self._options.verbose:
             done = self._run.done
             self.say(f"{done:,} calls in {seconds:.3g} s, {done / seconds:,.0f} per second")
         return self._status
@@ -129,22 +129,22 @@ class Conductor:
         click.echo(f"{room}asynqueue: {line}", err=True)
 
     def _callsOf(self, ended: Ended) -> Calls:
-        manner = self._manner
-        if self._elsewhere is not None:
-            return self._elsewhere.calls(self._queue, manner.options, manner.job.parse, ended)
+        options = self._options
+        if self._placement is not None:
+            return self._placement.calls(self._queue, options.callOptions, options.job.parse, ended)
         if not self._processes:
-            return SingleCalls(self._queue, manner.options, manner.job, manner.most, ended)
+            return SingleCalls(self._queue, options.callOptions, options.job, options.most, ended)
         return ChunkedCalls(
-            self._queue, manner.options, manner.job, manner.most, ended, self._reactor
+            self._queue, options.callOptions, options.job, options.most, ended, self._reactor
         )
 
     def _crewOf(self) -> Crew:
-        most = self._manner.most
-        if self._elsewhere is not None:
-            return self._elsewhere.crew(self._queue, self.say, self._run.giveUp, self._reactor)
+        most = self._options.most
+        if self._placement is not None:
+            return self._placement.crew(self._queue, self.say, self._run.giveUp, self._reactor)
         if not self._processes:
             return ThreadCrew(self._queue, most)
-        job = self._manner.job
+        job = self._options.job
         return ProcessCrew(
             self._queue, most, job.where, job.limit is not None, self._run.giveUp, self._reactor
         )
@@ -255,5 +255,5 @@ class Conductor:
 
     def _tellFailure(self, what: str, failure: Failure) -> None:
         self.say(f"{what}: {failedWith(failure).oneLine()}")
-        if self._manner.tracebacks:
+        if self._options.tracebacks:
             self.say(failure.getTraceback().rstrip())
