@@ -43,7 +43,8 @@ class Lanes:
         @param backlog: hears which lanes there are.
         """
         self._backlog = backlog
-        self._lanes: dict[frozenset[Hashable], Lane] = {}
+        # A list: it is gone through for each task that is queued.
+        self._lanes: list[Lane] = []
 
     def enter(self, qualified: Iterable[Hashable]) -> Lane:
         """
@@ -51,10 +52,11 @@ class Lanes:
 
         @return: the lane that it chooses from.
         """
-        key = frozenset(qualified)
-        lane = self._lanes.get(key)
+        series = frozenset(qualified)
+        lane = next((lane for lane in self._lanes if lane.qualified == series), None)
         if lane is None:
-            lane = self._lanes[key] = Lane(key)
+            lane = Lane(series)
+            self._lanes.append(lane)
             self._backlog.addLane(lane)
         lane.workers += 1
         return lane
@@ -65,21 +67,21 @@ class Lanes:
         """
         lane.workers -= 1
         if not lane.workers:
-            del self._lanes[lane.qualified]
+            self._lanes.remove(lane)
             self._backlog.removeLane(lane)
 
     def serving(self, series: Hashable) -> list[Lane]:
         """
         Return the lanes whose workers may run a series.
         """
-        return [lane for lane in self._lanes.values() if lane.serves(series)]
+        return [lane for lane in self._lanes if lane.serves(series)]
 
     def takeIdle(self, series: Hashable) -> Any:
         """
         Take out the record of the worker that has waited the longest in the first lane of
         those that may run a series, where one waits; C{None} if none does. A hot path.
         """
-        for lane in self._lanes.values():
+        for lane in self._lanes:
             if lane.idle and (series is None or series in lane.qualified):
                 return _first(lane)
         return None
@@ -89,7 +91,7 @@ class Lanes:
         Take out the record of a worker that waits while there may be a task for it; C{None}
         if there is none.
         """
-        for lane in self._lanes.values():
+        for lane in self._lanes:
             if lane.idle and self._backlog.mayPick(lane):
                 return _first(lane)
         return None
