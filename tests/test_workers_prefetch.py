@@ -200,6 +200,28 @@ def test_crashLeavesWhatHasNoOutcome() -> None:
     assert worker.tasks.stop().called
 
 
+def test_crashLooksNoMore() -> None:
+    """
+    Nothing is due for a worker that has crashed while tasks were lined up.
+    """
+    worker = Holder()
+    worker.give(3)
+    assert worker.clock.getDelayedCalls()
+    worker.tasks.crash()
+    assert not worker.clock.getDelayedCalls()
+
+
+def test_findsTasksByTheirKeys() -> None:
+    """
+    The key of a task is found while the task is held.
+    """
+    worker = Holder()
+    tasks = worker.give(2)
+    assert [worker.tasks.keyOf(task) for task in tasks] == [1, 2]
+    worker.end(1)
+    assert worker.tasks.keyOf(tasks[0]) is None
+
+
 def test_beginsAnew() -> None:
     """
     A worker that has crashed serves again: what it is given then moves, as far as is known.
