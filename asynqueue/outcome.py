@@ -92,6 +92,13 @@ def inWords(error: BaseException) -> str:
     return f"{_typeName(error)}: {text}" if text else _typeName(error)
 
 
+def oneLine(error: BaseException) -> str:
+    """
+    What an exception says, in one line; if it says nothing, the name of its type.
+    """
+    return " ".join(textOf(error).split()) or _typeName(error)
+
+
 def traceOf(error: BaseException, trace: TracebackType | None = None) -> str:
     """
     The traceback of an exception as text, or as much of it as can be made: it is full of

@@ -23,6 +23,7 @@ from asynqueue.outcome import (
     Returned,
     describeCall,
     inWords,
+    oneLine,
     perform,
     portable,
     presentable,
@@ -340,6 +341,30 @@ def test_longTextsAreCut() -> None:
     In a message an exception has no more than the beginning of its text.
     """
     assert len(inWords(ValueError("x" * 1_000_000))) < 20_000
+
+
+class Wordless(Exception):
+    """
+    Cannot say what it is.
+    """
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError(" so\n  much "), "so much"),
+        (ValueError(), "ValueError"),
+        (Wordless(), "Wordless"),
+    ],
+)
+def test_oneLineSaysWhatAnExceptionSays(error: Exception, line: str) -> None:
+    """
+    Of an exception a line is made of what it says, or else of the name of its type.
+    """
+    assert oneLine(error) == line
 
 
 def test_causeOfWhatCannotBeSet() -> None:

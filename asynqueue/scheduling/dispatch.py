@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 
 from asynqueue.errors import ImplementationError, QueueRunError, WorkerLost
 from asynqueue.interfaces import IBacklog
+from asynqueue.outcome import inWords
 from asynqueue.reactors import theReactor
 from asynqueue.scheduling.backlog import FairBacklog
 from asynqueue.scheduling.lanes import Lane, Lanes
@@ -371,7 +372,7 @@ class Dispatcher:
         except BaseException as error:
             # The seam to other people's workers: the fault is the worker's, not
             # the queue's, an exit too.
-            self._broken(record, task, f"run() raised {type(error).__name__}", Failure())
+            self._broken(record, task, f"run() raised {inWords(error)}", Failure())
             return
         if not isinstance(ready, Deferred):
             self._broken(record, task, f"run() returned {ready!r}, no Deferred", None)

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from asynqueue.outcome import textOf
+from asynqueue.outcome import oneLine
 from asynqueue.wire.transports import letGo
 
 _log = Logger()
@@ -30,7 +30,7 @@ def reasonOf(error: BaseException) -> str:
         return os.strerror(error.osError)
     if isinstance(error, ConnectionTimeout):
         return "no answer in time"
-    return " ".join(textOf(error).split()).rstrip(".") or type(error).__name__
+    return oneLine(error).rstrip(".")
 
 
 class Attempts:

@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from asynqueue.outcome import oneLine
 from asynqueue.reactors import theReactor
 
 _log = Logger()
@@ -49,8 +50,4 @@ class Complaints:
             self._count = 0
         self._count += 1
         if self._count <= self._most:
-            _log.warn("no connection with {peer}: {error}", peer=description, error=_oneLine(error))
-
-
-def _oneLine(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+            _log.warn("no connection with {peer}: {error}", peer=description, error=oneLine(error))

@@ -42,7 +42,7 @@ from asynqueue.interfaces import (
     ISlottedWorker,
     ITask,
 )
-from asynqueue.outcome import cannotDecode
+from asynqueue.outcome import cannotDecode, oneLine
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.scheduling.snapshots import WorkerSnapshot
@@ -665,4 +665,4 @@ class RemoteWorker:
 def _lossBy(error: Exception) -> str:
     if isinstance(error, ConnectionDone):
         return "the host closed the connection"
-    return f"the connection was lost: {str(error) or type(error).__name__}"
+    return f"the connection was lost: {oneLine(error)}"
