@@ -88,6 +88,21 @@ def test_whatMovesStays() -> None:
     assert not worker.clock.getDelayedCalls()
 
 
+def test_stopsWhereAllWasHandedBack() -> None:
+    """
+    If a worker that stops had begun none of the tasks that it hands back as nothing moves,
+    nothing is left to do: it has stopped.
+    """
+    worker = Holder()
+    worker.isGone = True
+    handed = handing(worker)
+    given = worker.give(2)
+    stopped = Heard(worker.tasks.stop())
+    assert stopped.results == []
+    worker.clock.advance(STALE_SECONDS)
+    assert (handed, stopped.results) == ([given], [None])
+
+
 def test_isReadyWhereAllWasHandedBack() -> None:
     """
     A worker that has handed back all that it held is ready: no end of a task will say so.

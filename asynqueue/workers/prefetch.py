@@ -339,6 +339,7 @@ class Prefetch(Generic[W]):
             self.handBack(self.takeBack())
             # Where none is held any more, the end of none will say so.
             self.checkReady()
+            self.checkStopped()
 
     # The end
 
