@@ -6,6 +6,7 @@ parent goes on. Both print what became of the calls.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -61,6 +62,8 @@ async def fork(reactor: Any, queue: TaskQueue, executor: type[Executor] | None =
 
     @param executor: makes the calls, if the queue has no workers of its own.
     """
+    # Or, where coverage is measured, Python 3.11 can wait for ever: see tests/conftest.py.
+    signal.siginterrupt(signal.SIGCHLD, True)
     own = None
     if executor is not None:
         queue.attachWorker(ExecutorWorker(executor(1)))
