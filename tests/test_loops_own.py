@@ -12,6 +12,7 @@ import pytest
 
 from asynqueue.loops.adapters import Timer, adapterOf
 from asynqueue.loops.own import OwnLoop
+from tests import test_loops_adapters as ofLoops
 from tests.test_loops_adapters import DRIVERS, NEVER, Driver, drain, fill
 
 Sockets = tuple[socket.socket, socket.socket]
@@ -39,14 +40,8 @@ def sockets() -> Iterator[Sockets]:
         yield here, there
 
 
-@pytest.fixture(params=DRIVERS)
-def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
-    """
-    An event loop of each kind.
-    """
-    driver = DRIVERS[request.param]()
-    yield driver
-    driver.close()
+# An event loop of each kind.
+driver = ofLoops.driver
 
 
 # Without a loop

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import threading
 from asyncio import CancelledError
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,8 +19,9 @@ from asynqueue.errors import ImplementationError
 from asynqueue.framing import Frame, packed
 from asynqueue.pool.results import AsyncResult, ResultHandler
 from asynqueue.processes.protocol import Kind
+from tests import test_loops_adapters as ofLoops
 from tests.doubles import readingLogs
-from tests.test_loops_adapters import DRIVERS, Driver
+from tests.test_loops_adapters import Driver
 
 UP = int(Kind.UP)
 RETURNED = int(Kind.RETURNED)
@@ -100,14 +101,8 @@ def handlerOf(queues: dict[int, Any], alive: Any = None) -> tuple[ResultHandler,
     return handler, readers
 
 
-@pytest.fixture(params=DRIVERS)
-def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
-    """
-    An event loop of each kind.
-    """
-    driver = DRIVERS[request.param]()
-    yield driver
-    driver.close()
+# An event loop of each kind.
+driver = ofLoops.driver
 
 
 # The handler
