@@ -29,8 +29,8 @@ def made(**kw: Any) -> CallOptions:
     """
     Options as a call makes them.
     """
-    every = {name: kw.pop(name, getattr(DEFAULT, name)) for name in SHARED}
-    return makeOptions(*every.values(), **kw)
+    shared = [kw.get(name, getattr(DEFAULT, name)) for name in SHARED]
+    return makeOptions(*shared, **{name: kw[name] for name in kw.keys() - set(SHARED)})
 
 
 @pytest.fixture(params=[made, CallOptions], ids=["made", "CallOptions"])

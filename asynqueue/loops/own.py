@@ -1,5 +1,5 @@
 """
-A loop of our own, which another event loop drives, or whoever turns it.
+Drive what is watched and timed, by an event loop or by whoever calls.
 
 Without one, somebody calls L{OwnLoop.turn}: a thread, again and again, or a
 caller who waits for a result. With one, the loop does it all.

@@ -28,7 +28,7 @@ from asynqueue.processes.process import ChildProcess
 from asynqueue.processes.roles import ExitReport
 from asynqueue.processes.supervisor import Supervisor
 
-# Where they may wait in a process, so many calls may be sent to it ahead of the one it runs.
+# The most calls that are sent to a process ahead of the one it runs, where they may wait there.
 _AHEAD = 16
 
 

@@ -54,15 +54,18 @@ class Supervisors:
 
     def grow(self, n: int) -> None:
         """
-        Have so many places more.
+        Add places.
+
+        @param n: how many.
         """
         for _ in range(n):
             self._staying.append(self._new())
 
     def shrink(self, n: int) -> None:
         """
-        Have so many places less. A process that is busy ends its call first.
+        Take places away. A process that is busy ends its call first.
 
+        @param n: how many.
         @raise ValueError: none would be left.
         """
         if n >= len(self):

@@ -412,7 +412,7 @@ class ProcessCalls(Generic[_Child]):
             try:
                 items = decode(first[0], first[1:])
             except BaseException as error:
-                # Somebody's objects, as above.
+                # Somebody's objects: whatever their unpickling raises.
                 failure = failureOf(cannotDecode(error))
         source = self.streams[number] = ChildIterator(
             lambda count: self._send(Kind.CREDIT, number, marshal.dumps(count)),

@@ -3,9 +3,9 @@ A worker with a process of its own.
 
 ::
 
-    run ─▶ ChildProcess.call ─▶ frames ─▶ child: one call after the other
-    end of tasks, ready ◀─ returned, raised, iterating, collected ◀─┘
-    WorkerLost for what was begun, the rest given back ◀─ ended, and a new child
+    run ─▶ ProcessCalls.make ─▶ frames ─▶ child: one call after the other
+    end of tasks, ready ◀─ returned, raised, iterating, onBatchRead ◀─┘
+    WorkerLost for what was begun, the rest given back ◀─ exited, and a new child
 """
 
 from __future__ import annotations
