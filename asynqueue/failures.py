@@ -11,7 +11,13 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from asynqueue.outcome import Raised, cannotSend, presentable
+from asynqueue.errors import RemoteError
+from asynqueue.outcome import Raised, cannotSend, nameOf, presentable, textOf, traceOf
+
+# So much is told of an exception: the outermost and the innermost of its frames.
+_MOST_FRAMES = 100
+_LONGEST_TEXT = 10_000
+_SHORT_TEXT = 1000
 
 
 def failureOf(outcome: Raised) -> Failure:
@@ -23,6 +29,34 @@ def failureOf(outcome: Raised) -> Failure:
     failure = Failure(outcome.localError())
     failure.frames = [(name, file, line, (), ()) for name, file, line in outcome.frames]
     return failure
+
+
+def raisedOf(failure: Failure) -> Raised:
+    """
+    What is to be told of the failure of a call.
+    """
+    error = failure.value
+    assert error is not None
+    error = presentable(error)
+    frames = tuple((name, file, line) for name, file, line, *_ in failure.frames)
+    if len(frames) > _MOST_FRAMES:
+        half = _MOST_FRAMES // 2
+        frames = frames[:half] + frames[-half:]
+    # Where the failure has passed through Deferreds it may have kept the frames only.
+    if error.__traceback__ is None and frames:
+        trace = failure.getTraceback()
+    else:
+        trace = traceOf(error)
+    return Raised(error, trace, frames)
+
+
+def shortened(outcome: Raised) -> Raised:
+    """
+    The same in few bytes, where all of it is too large to be sent.
+    """
+    error = outcome.error
+    text = f"{textOf(error)[:_SHORT_TEXT]} ... which is too large to be sent"
+    return Raised(RemoteError(nameOf(error), text), outcome.trace[-_LONGEST_TEXT:])
 
 
 def caught(error: BaseException) -> Failure:

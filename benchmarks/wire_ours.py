@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 
 from asynqueue import TaskQueue
 from asynqueue.wire import WireWorker
-from asynqueue.wire.keys import makeKeys
+from asynqueue.wire.transport.certificates import makeKeys
 from benchmarks.process_figures import (
     SETTLE_SECONDS,
     WARM_UP,

@@ -30,7 +30,7 @@ from twisted.internet.task import deferLater, react
 from twisted.web.server import Site
 
 from asynqueue import DeferredTracker, QueueObserver, TaskQueue, WireWorker
-from asynqueue.wire.keys import newKey
+from asynqueue.wire.transport.certificates import newKey
 
 UNIVERSE = "_fetcher.Fetcher"
 

@@ -29,8 +29,8 @@ from asynqueue.command.status import Address, HostUnreachable, shown
 from asynqueue.errors import IdentityRefused
 from asynqueue.scheduling.options import DEFAULT
 from asynqueue.service.settings import OPTIONS
+from asynqueue.status import STATUS, statusOf
 from asynqueue.testing import MemoryQueue
-from asynqueue.wire.status import STATUS, statusOf
 
 # What is sent ------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """
 What an intake promises a source of calls, whatever that is. That of hosts, which say what they
-hear over a connection, is tried in L{tests.test_wire_serving}, too.
+hear over a connection, is tried in L{tests.test_wire_host}, too.
 """
 
 from __future__ import annotations

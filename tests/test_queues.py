@@ -26,11 +26,11 @@ from asynqueue.queues import NullQueue, ProcessQueue, ThreadQueue, deferToThread
 from asynqueue.reactors import theReactor
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.testing import MemoryPrefetcher, MemoryWorker, RecordingConsumer
-from asynqueue.wire.catalog import Catalog
-from asynqueue.wire.hub import WireHub
-from asynqueue.wire.manager import ServerManager
-from asynqueue.wire.server import WireServer
-from asynqueue.wire.worker import WireWorker
+from asynqueue.wire.client.hub import WireHub
+from asynqueue.wire.client.worker import WireWorker
+from asynqueue.wire.host.catalog import Catalog
+from asynqueue.wire.host.server import WireServer
+from asynqueue.wire.spawning.manager import ServerManager
 from asynqueue.workers.asynchronous import AsyncWorker
 from asynqueue.workers.executor import ExecutorWorker
 from asynqueue.workers.process import ProcessWorker

@@ -16,7 +16,7 @@ from asynqueue.scheduling.options import CallOptions
 from asynqueue.scheduling.snapshots import FlowStatistics, WorkerStatistics
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.testing import MemoryPrefetcher, MemoryQueue, MemoryWorker
-from asynqueue.wire.remote import RemoteWorker
+from asynqueue.wire.client.remote import RemoteWorker
 from tests.doubles import Heard
 
 

@@ -20,7 +20,7 @@ from asynqueue.errors import MaybeEncodingError, Unsendable
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.mapping.chunks import pack
 from asynqueue.program import ELSEWHERE
-from asynqueue.wire.cbor import CborCodec
+from asynqueue.wire.protocol.cbor import CborCodec
 
 
 async def fetch() -> None:

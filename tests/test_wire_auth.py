@@ -1,5 +1,5 @@
 """
-What L{asynqueue.wire.auth} promises: a proof holds for one key, one side, one pair of
+What L{asynqueue.wire.protocol.handshake} promises: a proof holds for one key, one side, one pair of
 greetings and one channel.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from asynqueue.wire.auth import NONCE_BYTES, PROOF_BYTES, Exchange, checkKey, newNonce
+from asynqueue.wire.protocol.handshake import NONCE_BYTES, PROOF_BYTES, Exchange, checkKey, newNonce
 from tests.wires import KEY
 
 EXCHANGE = Exchange(b"greeting of the dialer", b"greeting of the listener", b"a channel")

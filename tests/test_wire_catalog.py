@@ -1,5 +1,5 @@
 """
-L{asynqueue.wire.catalog}: what may be called, and that nothing else can be.
+L{asynqueue.wire.host.catalog}: what may be called, and that nothing else can be.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from asynqueue.errors import NoSuchCallable, RemoteProtocolError
-from asynqueue.wire.catalog import Catalog, Definitions, WireWorkerUniverse
+from asynqueue.wire.host.catalog import Catalog, Definitions, WireWorkerUniverse
 
 
 class Mixin:
@@ -450,7 +450,7 @@ def test_notEveryNameIsKept(monkeypatch: pytest.MonkeyPatch) -> None:
     What is found by ever longer names, as classes that hold each other have them, is found,
     and not kept without end.
     """
-    monkeypatch.setattr("asynqueue.wire.catalog._MOST_FOUND", 1)
+    monkeypatch.setattr("asynqueue.wire.host.catalog._MOST_FOUND", 1)
     catalog = Catalog(Universe())
     assert catalog.resolve("method") is catalog.resolve("method")
     assert catalog.resolve("double") is not catalog.resolve("double")
@@ -535,8 +535,8 @@ def test_definitionsHaveALimit(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Too many callables, or too large ones, are an error; forgotten ones do not count.
     """
-    monkeypatch.setattr("asynqueue.wire.catalog._MOST_DEFINED", 2)
-    monkeypatch.setattr("asynqueue.wire.catalog._MOST_DEFINED_BYTES", 10)
+    monkeypatch.setattr("asynqueue.wire.host.catalog._MOST_DEFINED", 2)
+    monkeypatch.setattr("asynqueue.wire.host.catalog._MOST_DEFINED_BYTES", 10)
     ours = definitions()
     for number in range(20):
         ours.define(number, b"12")

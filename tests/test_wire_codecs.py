@@ -1,5 +1,5 @@
 """
-L{asynqueue.wire.codecs} and what they are made of: what travels, what comes of what
+L{asynqueue.wire.protocol.codecs} and what they are made of: what travels, what comes of what
 cannot, and that CBOR runs no code.
 """
 
@@ -32,11 +32,11 @@ from asynqueue.errors import (
     TaskTimedOut,
     WorkerLost,
 )
+from asynqueue.failures import raisedOf, shortened
 from asynqueue.outcome import Raised
 from asynqueue.testing.calls import AwkwardError, StuckError, Unsendable
-from asynqueue.wire.cbor import CborCodec
-from asynqueue.wire.codecs import Codec, PickleCodec, codecNamed
-from asynqueue.wire.telling import shortTold, told
+from asynqueue.wire.protocol.cbor import CborCodec
+from asynqueue.wire.protocol.codecs import Codec, PickleCodec, codecNamed
 
 CODECS: list[Codec] = [codecNamed("pickle"), codecNamed("cbor")]
 both = pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
@@ -117,7 +117,7 @@ def caught(error: BaseException) -> Raised:
     try:
         raise error
     except BaseException:
-        return told(Failure())
+        return raisedOf(Failure())
 
 
 def sentBy(codec: Codec, error: BaseException) -> BaseException:
@@ -556,7 +556,7 @@ def test_endlessRecursionIsToldInBrief(codec: Codec) -> None:
     try:
         recursing()
     except RecursionError:
-        outcome = told(Failure())
+        outcome = raisedOf(Failure())
     body = codec.encodeRaised(outcome)
     assert len(body) < 50_000
     again = codec.decodeRaised(body)
@@ -592,7 +592,7 @@ def test_whatHasNoTextIsToldByItsType(codec: Codec, error: type[Exception]) -> N
     """
     An exception whose text cannot be had is told by its type.
     """
-    outcome = shortTold(caught(error()))
+    outcome = shortened(caught(error()))
     again = codec.decodeRaised(codec.encodeRaised(outcome))
     assert isinstance(again.error, RemoteError)
     assert again.error.typeName.endswith(error.__name__)
@@ -604,7 +604,7 @@ def test_whatIsTooLargeIsToldInShort(codec: Codec) -> None:
     """
     Of an exception of many bytes there is a form of few.
     """
-    outcome = shortTold(caught(ValueError("x" * 1_000_000)))
+    outcome = shortened(caught(ValueError("x" * 1_000_000)))
     body = codec.encodeRaised(outcome)
     assert len(body) < 30_000
     again = codec.decodeRaised(body).error
@@ -642,7 +642,7 @@ def test_aCleanedFailureHasItsFrames() -> None:
     except ValueError:
         failure = Failure()
     failure.cleanFailure()
-    outcome = told(failure)
+    outcome = raisedOf(failure)
     assert outcome.frames[-1][0] == "test_aCleanedFailureHasItsFrames"
     assert "ValueError" in outcome.trace
 

@@ -1,5 +1,5 @@
 """
-What L{asynqueue.wire.connection} promises, over transports in memory: its owner is told
+What L{asynqueue.wire.transport.connection} promises, over transports in memory: its owner is told
 everything once, a silent or talkative stranger costs little, and whatever goes wrong
 ends this connection only.
 """
@@ -22,8 +22,8 @@ from asynqueue.errors import (
     RemoteProtocolError,
     WireError,
 )
-from asynqueue.wire.boxes import BATCH_HEAD, packedBatch, packedBox, packedNumber
-from asynqueue.wire.commands import (
+from asynqueue.wire.protocol.boxes import BATCH_HEAD, packedBatch, packedBox, packedNumber
+from asynqueue.wire.protocol.commands import (
     LEAST_LARGEST,
     MOST_UNPROVEN_BYTES,
     OPENING_SECONDS,
@@ -33,8 +33,8 @@ from asynqueue.wire.commands import (
     Prove,
     Welcome,
 )
-from asynqueue.wire.complaints import Complaints
-from asynqueue.wire.session import Session
+from asynqueue.wire.protocol.session import Session
+from asynqueue.wire.transport.refusals import Complaints
 from tests.doubles import readingLogs
 from tests.wires import KEY, End, FakeTransport, Wire, parsed
 

@@ -16,9 +16,9 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.testing import MemoryReactor
 
 from asynqueue.errors import IdentityRequired, KeyFileRefused, WireError
-from asynqueue.wire import endpoints
-from asynqueue.wire.doors import ConnectionFactory
-from asynqueue.wire.endpoints import (
+from asynqueue.wire.transport import endpoints
+from asynqueue.wire.transport.certificates import makeKeys
+from asynqueue.wire.transport.endpoints import (
     ENVIRONMENT,
     Description,
     clientEndpoint,
@@ -29,7 +29,7 @@ from asynqueue.wire.endpoints import (
     requireIdentity,
     serverEndpoint,
 )
-from asynqueue.wire.keys import makeKeys
+from asynqueue.wire.transport.listening import ConnectionFactory
 
 # Twisted hands them over, and pyOpenSSL says that it will have to learn it in a new way.
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")

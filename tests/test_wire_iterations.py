@@ -1,5 +1,5 @@
 """
-L{asynqueue.wire.iterations}: iterators of a host give each item once and in order, as far
+L{asynqueue.wire.host.iterations}: iterators of a host give each item once and in order, as far
 as they have credit, and are closed when nobody takes more.
 """
 
@@ -19,8 +19,8 @@ from asynqueue import AsyncWorker, Deferator, TaskQueue, ThreadWorker
 from asynqueue.errors import MaybeEncodingError, NotReadyError, RemoteProtocolError
 from asynqueue.iteration import deferToDelay
 from asynqueue.testing.calls import Unsendable
-from asynqueue.wire.catalog import WireWorkerUniverse
-from asynqueue.wire.messages import Kind
+from asynqueue.wire.host.catalog import WireWorkerUniverse
+from asynqueue.wire.protocol.messages import Kind
 from tests.doubles import Heard, readingLogs
 from tests.iterations import Oops, Scripted
 from tests.test_wire_codecs import Sprung, nothingUnpickled

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from asynqueue.errors import NoSuchCallable
-from asynqueue.wire.catalog import WireWorkerUniverse, methodNames
-from asynqueue.wire.messages import Flag, unpackedCall
-from asynqueue.wire.naming import Naming
+from asynqueue.wire.client.naming import Naming
+from asynqueue.wire.host.catalog import WireWorkerUniverse, methodNames
+from asynqueue.wire.protocol.messages import Flag, unpackedCall
 
 
 class Universe(WireWorkerUniverse):

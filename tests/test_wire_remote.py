@@ -28,8 +28,8 @@ from asynqueue.testing import (
     RecordingConsumer,
     RecordingObserver,
 )
-from asynqueue.wire.messages import Flag, Kind, packedFault
-from asynqueue.wire.remote import RemoteWorker
+from asynqueue.wire.client.remote import RemoteWorker
+from asynqueue.wire.protocol.messages import Flag, Kind, packedFault
 from asynqueue.workers.held import IDLE_SECONDS
 from tests.connections import MemoryConnection, failed, items, returned
 from tests.doubles import Heard, errorOf, resultOf
@@ -266,7 +266,7 @@ def test_largeCallsAreFewer(monkeypatch: pytest.MonkeyPatch) -> None:
     Calls with very many bytes fill the window before there are many of them; one of them,
     whatever its size, does not keep small ones.
     """
-    monkeypatch.setattr("asynqueue.wire.calls._MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("asynqueue.wire.client.calls._MOST_BYTES", 1 << 20)
     stage = Stage(slots=100)
     large = bytearray(2 << 20)
     tasks = [stage.run("f", large), stage.run(), stage.run("f", large)]

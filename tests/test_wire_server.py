@@ -24,17 +24,18 @@ from asynqueue.errors import (
 )
 from asynqueue.framing import Frame
 from asynqueue.taskqueue import TaskQueue
-from asynqueue.wire import server as servers, universes
-from asynqueue.wire.catalog import WireWorkerUniverse
-from asynqueue.wire.codecs import codecNamed
-from asynqueue.wire.connection import Connection
-from asynqueue.wire.crew import Crew
-from asynqueue.wire.doors import ConnectionFactory, Dialer
-from asynqueue.wire.endpoints import ENVIRONMENT
-from asynqueue.wire.messages import Kind, packedCall
-from asynqueue.wire.server import WireServer
-from asynqueue.wire.session import Session
-from asynqueue.wire.universes import Blueprint, ChildCatalog, introduce, universeOf
+from asynqueue.wire.host import server as servers, universes
+from asynqueue.wire.host.catalog import WireWorkerUniverse
+from asynqueue.wire.host.server import WireServer
+from asynqueue.wire.host.universes import Blueprint, ChildCatalog, introduce, universeOf
+from asynqueue.wire.host.workers import Crew
+from asynqueue.wire.protocol.codecs import codecNamed
+from asynqueue.wire.protocol.messages import Kind, packedCall
+from asynqueue.wire.protocol.session import Session
+from asynqueue.wire.transport.connection import Connection
+from asynqueue.wire.transport.dialing import Dialer
+from asynqueue.wire.transport.endpoints import ENVIRONMENT
+from asynqueue.wire.transport.listening import ConnectionFactory
 from asynqueue.workers.asynchronous import AsyncWorker
 from asynqueue.workers.thread import ThreadWorker
 from tests.doubles import Heard, errorOf, readingLogs, resultOf
@@ -870,7 +871,7 @@ def test_blueprintOfAClass() -> None:
     A class that others can import travels as its name.
     """
     blueprint = Blueprint.of(WireWorkerUniverse)
-    assert blueprint.name == "asynqueue.wire.catalog:WireWorkerUniverse"
+    assert blueprint.name == "asynqueue.wire.host.catalog:WireWorkerUniverse"
     assert not blueprint.pickled
     assert isinstance(blueprint.make(), WireWorkerUniverse)
 

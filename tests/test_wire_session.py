@@ -1,5 +1,5 @@
 """
-What L{asynqueue.wire.session} promises: two sides that fit together open a connection,
+What L{asynqueue.wire.protocol.session} promises: two sides that fit together open a connection,
 all others learn why not; and whatever a side says at the wrong time ends it.
 """
 
@@ -20,8 +20,8 @@ from asynqueue.errors import (
     VersionRefused,
     WireError,
 )
-from asynqueue.wire.boxes import Box, canonical, packedBox, packedNumber
-from asynqueue.wire.commands import (
+from asynqueue.wire.protocol.boxes import Box, canonical, packedBox, packedNumber
+from asynqueue.wire.protocol.commands import (
     LEAST_LARGEST,
     MOST_BEATS,
     Beat,
@@ -33,8 +33,8 @@ from asynqueue.wire.commands import (
     Refuse,
     Welcome,
 )
-from asynqueue.wire.events import Beaten, Left, Opened
-from asynqueue.wire.session import Session, State
+from asynqueue.wire.protocol.events import Beaten, Left, Opened
+from asynqueue.wire.protocol.session import Session, State
 from tests.wires import KEY, Pair, Side, parsed
 
 KEYED = {"key": KEY}

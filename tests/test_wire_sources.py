@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 from asynqueue.errors import RemoteProtocolError
 from asynqueue.iteration.deferator import Deferator
-from asynqueue.wire.sources import FarSource
+from asynqueue.wire.client.sources import FarSource
 from tests.iterations import Sink
 
 FAILURE = Failure(LookupError("of a test"))

@@ -1,7 +1,7 @@
 """
-What L{asynqueue.wire.boxes} and L{asynqueue.wire.streams} promise: however the bytes are
-cut, the same messages come out of them, each number's in their order, small ones first,
-large ones by turns, and never more of them than was granted.
+What L{asynqueue.wire.protocol.boxes} and L{asynqueue.wire.protocol.streams} promise: however
+the bytes are cut, the same messages come out of them, each number's in their order, small
+ones first, large ones by turns, and never more of them than was granted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 from twisted.protocols.amp import COMMAND, parseString
 
 from asynqueue.errors import FrameError, FrameTooLarge, RemoteProtocolError
-from asynqueue.wire.boxes import (
+from asynqueue.wire.protocol.boxes import (
     BoxParser,
     canonical,
     chunkTail,
@@ -22,7 +22,7 @@ from asynqueue.wire.boxes import (
     packedBox,
     packedChunk,
 )
-from asynqueue.wire.commands import (
+from asynqueue.wire.protocol.commands import (
     LEAST_WINDOW,
     MOST_SMALL,
     MOST_STREAMS,
@@ -33,8 +33,8 @@ from asynqueue.wire.commands import (
     Goodbye,
     Refuse,
 )
-from asynqueue.wire.messages import Kind
-from asynqueue.wire.streams import Incoming, Intake, Outgoing
+from asynqueue.wire.protocol.messages import Kind
+from asynqueue.wire.protocol.streams import Incoming, Intake, Outgoing
 from tests.wires import LongWay, Pair, parsed, plainFrames
 
 LARGEST = 1 << 24

@@ -20,10 +20,10 @@ from zope.interface.verify import verifyObject
 from asynqueue.errors import IdentityRefused, IdentityRequired, VersionRefused, WireError
 from asynqueue.interfaces import IConnectingWorker
 from asynqueue.testing import MemoryTask
-from asynqueue.wire.catalog import WireWorkerUniverse
-from asynqueue.wire.endpoints import forget, know
-from asynqueue.wire.session import Session
-from asynqueue.wire.worker import WireWorker
+from asynqueue.wire.client.worker import WireWorker
+from asynqueue.wire.host.catalog import WireWorkerUniverse
+from asynqueue.wire.protocol.session import Session
+from asynqueue.wire.transport.endpoints import forget, know
 from tests.doubles import Heard, errorOf, readingLogs
 from tests.wires import KEY, End, FakeTransport
 
@@ -348,7 +348,7 @@ def test_otherVersion(network: Network, monkeypatch: pytest.MonkeyPatch) -> None
     """
     connected = Heard(network.worker.whenConnected())
     with monkeypatch.context() as patch:
-        patch.setattr("asynqueue.wire.session.VERSIONS", (7,))
+        patch.setattr("asynqueue.wire.protocol.session.VERSIONS", (7,))
         link = network.accept()
     link.carry()
     assert isinstance(connected.error, VersionRefused)

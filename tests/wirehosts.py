@@ -12,10 +12,10 @@ from twisted.internet.task import Clock
 from asynqueue import AsyncWorker, TaskQueue
 from asynqueue.errors import FrameTooLarge, LocalProtocolError
 from asynqueue.processes.streaming import sizeOf
-from asynqueue.wire.catalog import Catalog, WireWorkerUniverse
-from asynqueue.wire.codecs import Codec, codecNamed
-from asynqueue.wire.messages import Flag, Kind, packedCall, packedCount, unpackedFault
-from asynqueue.wire.serving import Host
+from asynqueue.wire.host.catalog import Catalog, WireWorkerUniverse
+from asynqueue.wire.host.host import Host
+from asynqueue.wire.protocol.codecs import Codec, codecNamed
+from asynqueue.wire.protocol.messages import Flag, Kind, packedCall, packedCount, unpackedFault
 
 PICKLE, CBOR = codecNamed("pickle"), codecNamed("cbor")
 

@@ -19,10 +19,10 @@ from zope.interface import implementer
 
 from asynqueue.errors import WireError
 from asynqueue.framing import Frame
-from asynqueue.wire.boxes import Box, BoxParser
-from asynqueue.wire.connection import Complaints, Connection
-from asynqueue.wire.events import Event, Frames
-from asynqueue.wire.session import Session
+from asynqueue.wire.protocol.boxes import Box, BoxParser
+from asynqueue.wire.protocol.events import Event, Frames
+from asynqueue.wire.protocol.session import Session
+from asynqueue.wire.transport.connection import Complaints, Connection
 
 KEY = b"a key that only two sides have.."
 

@@ -25,7 +25,7 @@ from asynqueue.scheduling.observers import QueueObserver
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.timers import Timer, later
-from asynqueue.wire.worker import WireWorker
+from asynqueue.wire.client.worker import WireWorker
 
 # So many calls are under way for each host: enough for one that is fast, and far away.
 _EACH = 2_000

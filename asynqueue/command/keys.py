@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from asynqueue.wire.keys import makeKeys
+from asynqueue.wire.transport.certificates import makeKeys
 
 _PURPOSES = {
     "shared.key": "the key: --key-file on both sides; enough by itself if nobody listens in",

@@ -14,13 +14,13 @@ from twisted.internet.task import deferLater
 
 from asynqueue.errors import WireError
 from asynqueue.outcome import Raised
-from asynqueue.wire.attempts import reasonOf
-from asynqueue.wire.codecs import codecNamed
-from asynqueue.wire.connection import Connection
-from asynqueue.wire.endpoints import clientEndpoint, keyFor, requireIdentity
-from asynqueue.wire.messages import Kind, packedCall
-from asynqueue.wire.session import Session
-from asynqueue.wire.status import STATUS
+from asynqueue.status import STATUS
+from asynqueue.wire.protocol.codecs import codecNamed
+from asynqueue.wire.protocol.messages import Kind, packedCall
+from asynqueue.wire.protocol.session import Session
+from asynqueue.wire.transport.connection import Connection
+from asynqueue.wire.transport.dialing import reasonOf
+from asynqueue.wire.transport.endpoints import clientEndpoint, keyFor, requireIdentity
 
 
 class HostUnreachable(WireError, ConnectionError):
@@ -122,7 +122,7 @@ async def ask(reactor: Any, address: Address, interval: float | None = None) -> 
 
     @param interval: the seconds between two questions, of which the rate of now is made;
         C{None}: there is only one.
-    @return: what L{statusOf<asynqueue.wire.status.statusOf>} says, and C{rate}, the calls
+    @return: what L{statusOf<asynqueue.status.statusOf>} says, and C{rate}, the calls
         per second since the process began, C{rateNow} with an interval, and C{host}, what
         was dialed.
     @raise HostUnreachable: it does not answer.

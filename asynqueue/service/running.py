@@ -27,7 +27,7 @@ from asynqueue.service.readiness import Notifier
 from asynqueue.service.settings import Settings, processesOf, trustOf
 from asynqueue.service.signals import Interrupts
 from asynqueue.taskqueue import TaskQueue
-from asynqueue.wire.server import WireServer
+from asynqueue.wire.host.server import WireServer
 
 _log = make_logger()
 

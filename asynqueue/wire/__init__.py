@@ -6,12 +6,11 @@ Workers on other hosts.
     queue ── WireWorker ── dials ──▶ WireServer ── its own queue
     queue ── WireHub ◀── dials ── WireServer(dial=True) ── its own queue
 
-    messages, commands:        what is said, once the connection is open, and before
-    auth, streams, session:    bytes in, events out; no I/O
-    connection:                a session, and what Twisted carries it with
-    catalog, codecs, serving:  the host's end: names to callables, calls to a queue
-    remote, worker, hub:       the queue's end
-    endpoints, server, manager: who listens and dials where, and with which proof
+    spawning:  hosts that this process starts
+    client:    the queue's end: workers whose calls are made by hosts
+    host:      the host's end: names to callables, calls to a queue
+    transport: what carries a session; who listens and dials, and with which proof
+    protocol:  bytes in, events out; no I/O
 
 As the package itself, this one imports nothing until a name is asked for: a process of
 a host needs no more of it than the universe.
@@ -22,11 +21,11 @@ from typing import TYPE_CHECKING
 from asynqueue.lazy import lazyNames
 
 if TYPE_CHECKING:
-    from asynqueue.wire.catalog import WireWorkerUniverse as WireWorkerUniverse
-    from asynqueue.wire.hub import WireHub as WireHub
-    from asynqueue.wire.manager import ServerManager as ServerManager
-    from asynqueue.wire.server import WireServer as WireServer
-    from asynqueue.wire.worker import WireWorker as WireWorker
+    from asynqueue.wire.client.hub import WireHub as WireHub
+    from asynqueue.wire.client.worker import WireWorker as WireWorker
+    from asynqueue.wire.host.catalog import WireWorkerUniverse as WireWorkerUniverse
+    from asynqueue.wire.host.server import WireServer as WireServer
+    from asynqueue.wire.spawning.manager import ServerManager as ServerManager
 
 __all__ = ["ServerManager", "WireHub", "WireServer", "WireWorker", "WireWorkerUniverse"]
 
@@ -34,10 +33,10 @@ __all__ = ["ServerManager", "WireHub", "WireServer", "WireWorker", "WireWorkerUn
 __getattr__, __dir__ = lazyNames(
     __name__,
     {
-        "asynqueue.wire.catalog": ("WireWorkerUniverse",),
-        "asynqueue.wire.hub": ("WireHub",),
-        "asynqueue.wire.manager": ("ServerManager",),
-        "asynqueue.wire.server": ("WireServer",),
-        "asynqueue.wire.worker": ("WireWorker",),
+        "asynqueue.wire.host.catalog": ("WireWorkerUniverse",),
+        "asynqueue.wire.client.hub": ("WireHub",),
+        "asynqueue.wire.spawning.manager": ("ServerManager",),
+        "asynqueue.wire.host.server": ("WireServer",),
+        "asynqueue.wire.client.worker": ("WireWorker",),
     },
 )

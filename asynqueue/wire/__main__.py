@@ -21,8 +21,8 @@ from asynqueue.reactors import theReactor
 from asynqueue.service.readiness import Notifier
 from asynqueue.service.running import serverOf
 from asynqueue.service.settings import CODECS, LEVELS, TRUST, Settings
-from asynqueue.wire.endpoints import dialedAs
-from asynqueue.wire.server import WireServer
+from asynqueue.wire.host.server import WireServer
+from asynqueue.wire.transport.endpoints import dialedAs
 
 _NAME = "asynqueue.wire"
 

@@ -25,7 +25,7 @@ from asynqueue import ServerManager, TaskQueue, WireServer, WireWorker
 from asynqueue.pollers import ReactorPoller
 from asynqueue.testing import Gate
 from asynqueue.testing.calls import waitAt
-from asynqueue.wire.hub import WireHub
+from asynqueue.wire.client.hub import WireHub
 from tests.doubles import Heard, errorOf
 from tests.integration.forking import isFork, say
 from tests.integration.wire_hosts import Universe

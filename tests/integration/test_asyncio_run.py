@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from asynqueue.wire.keys import makeKeys
+from asynqueue.wire.transport.certificates import makeKeys
 from tests.integration.process_checks import complaints
 
 PROGRAM = Path(__file__).with_name("loop_program.py")

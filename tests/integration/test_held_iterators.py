@@ -28,7 +28,7 @@ from asynqueue.iteration import Deferator
 from asynqueue.reactors import theReactor
 from asynqueue.testing import Gate, RecordingConsumer
 from asynqueue.testing.calls import CheckedError, numbersForever, numbersThenRaise, numbersTo
-from asynqueue.wire.catalog import Catalog
+from asynqueue.wire.host.catalog import Catalog
 from tests.doubles import Heard
 from tests.integration import process_calls as calls
 from tests.integration.wire_hosts import Serving

@@ -16,10 +16,10 @@ from twisted.python.failure import Failure
 from asynqueue.errors import IdentityRefused
 from asynqueue.reactors import theReactor
 from asynqueue.taskqueue import TaskQueue
-from asynqueue.wire.endpoints import clientEndpoint, serverEndpoint
-from asynqueue.wire.keys import makeKeys
-from asynqueue.wire.server import WireServer
-from asynqueue.wire.worker import WireWorker
+from asynqueue.wire.client.worker import WireWorker
+from asynqueue.wire.host.server import WireServer
+from asynqueue.wire.transport.certificates import makeKeys
+from asynqueue.wire.transport.endpoints import clientEndpoint, serverEndpoint
 from tests.integration.process_checks import PATIENCE
 from tests.integration.wire_universe import Universe
 

@@ -14,7 +14,7 @@ import pytest
 from pytest_twisted import async_yield_fixture, ensureDeferred
 
 from asynqueue import TaskQueue, WireWorker, WorkerLost
-from asynqueue.wire.keys import makeKeys
+from asynqueue.wire.transport.certificates import makeKeys
 from tests.doubles import Heard
 from tests.integration.process_checks import residentBytes, until
 from tests.integration.wire_faults import KEY, Faults, Harmed, Hosts, hosts

@@ -16,7 +16,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 
 from asynqueue import TaskQueue, WireWorker, WorkerLost
-from asynqueue.wire.hub import WireHub
+from asynqueue.wire.client.hub import WireHub
 from tests.doubles import Heard
 from tests.integration.process_checks import residentBytes, until
 from tests.integration.wire_faults import KEY, Faults, Hosts, hosts

@@ -19,8 +19,8 @@ from twisted.internet.error import CannotListenError
 from asynqueue import AsyncWorker, TaskQueue
 from asynqueue.errors import IdentityRequired, WorkerLost
 from asynqueue.testing import Gate, RecordingObserver
-from asynqueue.wire.catalog import Catalog
-from asynqueue.wire.hub import WireHub
+from asynqueue.wire.client.hub import WireHub
+from asynqueue.wire.host.catalog import Catalog
 from tests.integration import wire_calls as calls
 from tests.integration.process_checks import until
 from tests.integration.wire_hosts import Serving, Universe

@@ -24,9 +24,9 @@ from twisted.logger import LogLevel
 from asynqueue.errors import IdentityRefused, WireError, WorkerLost, WorkerLostError
 from asynqueue.reactors import theReactor
 from asynqueue.taskqueue import TaskQueue
-from asynqueue.wire.endpoints import ENVIRONMENT, clientEndpoint, keyFor
-from asynqueue.wire.manager import ServerManager
-from asynqueue.wire.worker import WireWorker
+from asynqueue.wire.client.worker import WireWorker
+from asynqueue.wire.spawning.manager import ServerManager
+from asynqueue.wire.transport.endpoints import ENVIRONMENT, clientEndpoint, keyFor
 from tests.doubles import Heard, readingLogs
 from tests.integration.process_checks import PATIENCE, Used, isGone, until
 from tests.integration.wire_universe import Universe
@@ -352,7 +352,7 @@ async def test_doneHasAnEnd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     One that cannot be told anything is killed a little after its grace, with what its calls
     have started.
     """
-    monkeypatch.setattr("asynqueue.wire.manager._LAST_SECONDS", 0.2)
+    monkeypatch.setattr("asynqueue.wire.spawning.manager._LAST_SECONDS", 0.2)
     async with managing(FQN, grace=0.2) as manager:
         where = manager.newSocket()
         pid = await manager.spawn(where)

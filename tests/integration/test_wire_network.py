@@ -16,7 +16,7 @@ from twisted.internet.defer import gatherResults
 
 from asynqueue import TaskQueue, WireWorker, WorkerLost
 from asynqueue.iteration.deferator import Deferator
-from asynqueue.wire.hub import WireHub
+from asynqueue.wire.client.hub import WireHub
 from tests.doubles import Heard
 from tests.integration.process_checks import until
 from tests.integration.wire_faults import KEY, Faults, Hosts, hosts

@@ -21,11 +21,11 @@ from pytest_twisted import ensureDeferred
 from asynqueue.errors import IdentityRefused, IdentityRequired, WireError, WorkerLost
 from asynqueue.reactors import theReactor
 from asynqueue.taskqueue import TaskQueue
-from asynqueue.wire.endpoints import ENVIRONMENT, dialedAs
-from asynqueue.wire.hub import WireHub
-from asynqueue.wire.keys import makeKeys
-from asynqueue.wire.server import WireServer
-from asynqueue.wire.worker import WireWorker
+from asynqueue.wire.client.hub import WireHub
+from asynqueue.wire.client.worker import WireWorker
+from asynqueue.wire.host.server import WireServer
+from asynqueue.wire.transport.certificates import makeKeys
+from asynqueue.wire.transport.endpoints import ENVIRONMENT, dialedAs
 from tests.integration.process_checks import PATIENCE, Used, isGone, until
 from tests.integration.wire_universe import Trouble, Universe
 

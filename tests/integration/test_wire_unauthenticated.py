@@ -24,7 +24,7 @@ from twisted.protocols.amp import COMMAND
 
 from asynqueue.codec import decode, encodeCall
 from asynqueue.framing import packed
-from asynqueue.wire.boxes import (
+from asynqueue.wire.protocol.boxes import (
     BoxParser,
     canonical,
     chunkTail,
@@ -32,9 +32,9 @@ from asynqueue.wire.boxes import (
     packedBox,
     packedChunk,
 )
-from asynqueue.wire.commands import LEAST_LARGEST, Goodbye, Greet, Prove, Refuse, Welcome
-from asynqueue.wire.messages import Kind, packedCall
-from asynqueue.wire.session import Session
+from asynqueue.wire.protocol.commands import LEAST_LARGEST, Goodbye, Greet, Prove, Refuse, Welcome
+from asynqueue.wire.protocol.messages import Kind, packedCall
+from asynqueue.wire.protocol.session import Session
 from tests.integration.process_checks import PATIENCE
 from tests.wires import Side
 

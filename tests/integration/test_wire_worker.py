@@ -27,8 +27,8 @@ from asynqueue.errors import (
 )
 from asynqueue.reactors import theReactor
 from asynqueue.testing import Gate, MemoryTask, RecordingObserver, WorkerCheck, workerChecks
-from asynqueue.wire.catalog import Catalog
-from asynqueue.wire.worker import WireWorker
+from asynqueue.wire.client.worker import WireWorker
+from asynqueue.wire.host.catalog import Catalog
 from tests.doubles import Heard, outcomes
 from tests.integration import odd_calls as odd, wire_calls as calls
 from tests.integration.process_checks import until

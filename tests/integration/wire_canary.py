@@ -16,8 +16,8 @@ from twisted.internet.stdio import StandardIO
 from twisted.python.failure import Failure
 
 from asynqueue.reactors import theReactor
-from asynqueue.wire.catalog import WireWorkerUniverse
-from asynqueue.wire.server import WireServer
+from asynqueue.wire.host.catalog import WireWorkerUniverse
+from asynqueue.wire.host.server import WireServer
 
 
 class Universe(WireWorkerUniverse):

@@ -25,9 +25,9 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from asynqueue.reactors import theReactor
 from asynqueue.taskqueue import TaskQueue
-from asynqueue.wire.catalog import WireWorkerUniverse
-from asynqueue.wire.server import WireServer
-from asynqueue.wire.worker import WireWorker
+from asynqueue.wire.client.worker import WireWorker
+from asynqueue.wire.host.catalog import WireWorkerUniverse
+from asynqueue.wire.host.server import WireServer
 from tests.integration.process_checks import Used, until
 
 KEY = b"a key that two sides have, and nobody else"

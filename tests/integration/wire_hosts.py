@@ -19,14 +19,14 @@ from twisted.internet.interfaces import IAddress
 
 from asynqueue.reactors import theReactor
 from asynqueue.taskqueue import TaskQueue
-from asynqueue.wire.catalog import Catalog, WireWorkerUniverse
-from asynqueue.wire.codecs import codecNamed
-from asynqueue.wire.complaints import Complaints
-from asynqueue.wire.connection import Connection
-from asynqueue.wire.doors import ConnectionFactory
-from asynqueue.wire.endpoints import clientEndpoint, serverEndpoint
-from asynqueue.wire.serving import Host
-from asynqueue.wire.session import Session
+from asynqueue.wire.host.catalog import Catalog, WireWorkerUniverse
+from asynqueue.wire.host.host import Host
+from asynqueue.wire.protocol.codecs import codecNamed
+from asynqueue.wire.protocol.session import Session
+from asynqueue.wire.transport.connection import Connection
+from asynqueue.wire.transport.endpoints import clientEndpoint, serverEndpoint
+from asynqueue.wire.transport.listening import ConnectionFactory
+from asynqueue.wire.transport.refusals import Complaints
 from asynqueue.workers.asynchronous import AsyncWorker
 from asynqueue.workers.thread import ThreadWorker
 

@@ -14,8 +14,8 @@ from twisted.internet import task
 from twisted.internet.defer import Deferred
 
 from asynqueue.taskqueue import TaskQueue
-from asynqueue.wire.manager import ServerManager
-from asynqueue.wire.worker import WireWorker
+from asynqueue.wire.client.worker import WireWorker
+from asynqueue.wire.spawning.manager import ServerManager
 from tests.integration.wire_universe import Universe
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from asynqueue.wire.catalog import WireWorkerUniverse
+from asynqueue.wire.host.catalog import WireWorkerUniverse
 
 
 class Trouble(Exception):

@@ -1,0 +1,3 @@
+"""
+The queue's end: workers whose calls are made by hosts.
+"""

@@ -1,0 +1,3 @@
+"""
+The host's end: names to callables, and calls to a queue.
+"""

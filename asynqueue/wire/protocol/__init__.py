@@ -1,0 +1,3 @@
+"""
+What is said on a connection: bytes in, events out. No I/O, no reactor.
+"""

@@ -1,0 +1,163 @@
+"""
+What a queue and a host can say to each other, as AMP commands.
+
+None of them is answered: what follows upon what stands in L{asynqueue.wire.protocol.session},
+and what is in the frames of a batch in L{asynqueue.wire.protocol.messages}. C{docs/protocol.rst}
+tells all of it to people who write the other side.
+"""
+
+from __future__ import annotations
+
+from twisted.protocols.amp import Boolean, Command, Integer, ListOf, String, Unicode
+
+VERSIONS = (1,)
+"""The versions of the protocol that this side speaks."""
+
+MOST_VALUE = 0xFFFF
+"""The most bytes that a value in a box has (AMP)."""
+
+MOST_SMALL = 1 << 14
+"""A message of so many bytes is sent in a batch, a larger one in chunks."""
+
+MOST_STREAMS = 64
+"""So many messages may be under way in chunks, in one direction at once."""
+
+LEAST_LARGEST = 1 << 17
+"""A side takes messages of so many bytes at the least: what is wrong with a larger one
+must fit."""
+
+LEAST_WINDOW = 1 << 17
+"""The bytes of chunks that each side grants to begin with, and always."""
+
+MOST_WINDOW = 1 << 26
+"""The most bytes of chunks that a side grants."""
+
+MOST_UNPROVEN_BYTES = 1 << 12
+"""The most bytes that a peer may send before it has proved itself ..."""
+
+MOST_UNPROVEN_BOXES = 4
+"""... and the most boxes ..."""
+
+OPENING_SECONDS = 10.0
+"""... and a connection is open after so many seconds, or not at all."""
+
+MOST_BEATS = 64
+"""So many beats of a side may be without echo."""
+
+
+class Versions(Command):
+    """
+    What a L{Greet} has in every version of the protocol.
+    """
+
+    commandName = b"Greet"
+    requiresAnswer = False
+    arguments = [(b"versions", ListOf(Integer()))]
+
+
+class Greet(Command):
+    """
+    Who I am. Both sides say it at once.
+    """
+
+    commandName = b"Greet"
+    requiresAnswer = False
+    arguments = [
+        (b"versions", ListOf(Integer())),
+        (b"software", Unicode()),
+        (b"python", Unicode()),
+        (b"role", Unicode()),
+        (b"nonce", String()),
+        (b"codec", Unicode()),
+        (b"keyed", Boolean()),
+    ]
+
+
+class Prove(Command):
+    """
+    I have the key.
+    """
+
+    commandName = b"Prove"
+    requiresAnswer = False
+    arguments = [(b"proof", String())]
+
+
+class Welcome(Command):
+    """
+    I believe who you are: this is what I am ready for.
+    """
+
+    commandName = b"Welcome"
+    requiresAnswer = False
+    arguments = [(b"window", Integer()), (b"largest", Integer()), (b"about", Unicode())]
+
+
+class Refuse(Command):
+    """
+    I will have nothing to do with you. The connection ends with it.
+    """
+
+    commandName = b"Refuse"
+    requiresAnswer = False
+    arguments = [(b"code", Unicode()), (b"text", Unicode())]
+
+
+class Batch(Command):
+    """
+    Messages: their frames, one after the other.
+    """
+
+    commandName = b"Batch"
+    requiresAnswer = False
+    arguments = [(b"frames", String())]
+
+
+class Chunk(Command):
+    """
+    A piece of the frame of one large message.
+    """
+
+    commandName = b"Chunk"
+    requiresAnswer = False
+    arguments = [(b"stream", Integer()), (b"data", String())]
+
+
+class Grant(Command):
+    """
+    You may send so many more bytes of chunks.
+    """
+
+    commandName = b"Grant"
+    requiresAnswer = False
+    arguments = [(b"bytes", Integer())]
+
+
+class Beat(Command):
+    """
+    Are you there?
+    """
+
+    commandName = b"Beat"
+    requiresAnswer = False
+    arguments = [(b"number", Integer())]
+
+
+class Echo(Command):
+    """
+    I am.
+    """
+
+    commandName = b"Echo"
+    requiresAnswer = False
+    arguments = [(b"number", Integer())]
+
+
+class Goodbye(Command):
+    """
+    I shall not begin anything new.
+    """
+
+    commandName = b"Goodbye"
+    requiresAnswer = False
+    arguments = [(b"reason", Unicode())]

@@ -1,0 +1,474 @@
+"""
+One connection between a queue and a host, without its I/O: boxes in, events out.
+
+::
+
+                        Greet, keyed          Prove              Welcome
+    NEW ──start──▶ GREETING ──────▶ PROVING ─────────▶ WELCOMING ────────▶ OPEN
+                       └───────────── Greet, no key ──────▲                 │
+          Refuse, or whatever the table below                               │
+    CLOSED ◀── does not hold, from everywhere                               │
+                                                                            │
+       PARTING ◀──Goodbye── LEAVING ◀── our goodbye ────────────────────────┤
+          ▲────our goodbye─ LEFT ◀───── Goodbye ────────────────────────────┘
+
+What the other side may say, and when, stands in one table at the end of this file.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from enum import IntEnum
+from typing import Any
+
+from twisted.protocols.amp import ANSWER, ASK, COMMAND, ERROR
+
+from asynqueue.errors import (
+    FrameError,
+    LocalProtocolError,
+    RemoteProtocolError,
+)
+from asynqueue.framing import LARGEST
+from asynqueue.wire.protocol.boxes import (
+    Box,
+    canonical,
+    packedBox,
+    packedNumber,
+    unpackedBox,
+    unpackedNumber,
+)
+from asynqueue.wire.protocol.commands import (
+    LEAST_LARGEST,
+    LEAST_WINDOW,
+    MOST_BEATS,
+    MOST_VALUE,
+    VERSIONS,
+    Beat,
+    Chunk,
+    Echo,
+    Goodbye,
+    Grant,
+    Greet,
+    Prove,
+    Refuse,
+    Welcome,
+)
+from asynqueue.wire.protocol.events import Beaten, Event, Frames, Left, Opened, Peer
+from asynqueue.wire.protocol.handshake import (
+    DIFFERENT_KEYS,
+    ROLES,
+    SOFTWARE,
+    Exchange,
+    Refusal,
+    checkGreeting,
+    checkKey,
+    newNonce,
+    plain,
+    refusedBy,
+    refusing,
+)
+from asynqueue.wire.protocol.streams import Incoming, Outgoing
+
+# So many chunks are made at once: then the transport may say that it has enough.
+_CHUNKS = 2
+
+# A round trip takes so long at the least, whatever the clock says.
+_LEAST_SECONDS = 1e-6
+
+_REPLIES = frozenset({ASK, ANSWER, ERROR})
+
+
+class State(IntEnum):
+    """
+    What a session waits for. From OPEN to PARTING, messages may be sent.
+    """
+
+    NEW = 0
+    GREETING = 1
+    PROVING = 2
+    WELCOMING = 3
+    OPEN = 4
+    LEAVING = 5
+    LEFT = 6
+    PARTING = 7
+    CLOSED = 8
+
+
+# For hot paths: members of an enumeration are slow to look up.
+_OPEN = State.OPEN
+_PARTING = State.PARTING
+
+
+class Session:
+    """
+    The life of one connection, as this side sees it.
+
+    @ivar state: what it waits for.
+    @ivar rtt: the seconds of the shortest round trip; C{None} before the first.
+    @ivar peer: who is on the other side; C{None} before the connection is open.
+    @ivar peerName: where the other side is, for messages to people.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        dialed: bool,
+        *,
+        key: bytes | None = None,
+        codec: str = "pickle",
+        largest: int = LARGEST,
+        about: Mapping[str, Any] = {},
+        nonce: bytes | None = None,
+    ) -> None:
+        """
+        @param role: "queue" or "host".
+        @param dialed: whether this side has dialed.
+        @param key: what both sides have; C{None}: neither proves itself with a key.
+        @param codec: how arguments and results are encoded.
+        @param largest: how many bytes a message to this side may have.
+        @param about: what the other side shall know of this one; JSON.
+        @param nonce: 32 bytes that were never used before, if not random ones.
+        @raise ValueError: one of these has no sense.
+        """
+        if role not in ROLES:
+            raise ValueError(f"the role {role!r} is neither of {', '.join(ROLES)}")
+        if largest < LEAST_LARGEST:
+            raise ValueError(f"messages need {LEAST_LARGEST:,} bytes at the least")
+        checkKey(key)
+        self._about = json.dumps(dict(about))
+        if len(self._about.encode()) > MOST_VALUE:
+            raise ValueError(f"what is told about this {role} has more than {MOST_VALUE:,} bytes")
+        self.state = State.NEW
+        self.rtt: float | None = None
+        self.peer: Peer | None = None
+        self.peerName = "the other side"
+        self._role = role
+        self._dialed = dialed
+        self._key = key
+        self._codec = codec
+        self._largest = largest
+        self._nonce = newNonce() if nonce is None else nonce
+        self._binding = b""
+        self._greeting = b""
+        self._exchange: Exchange | None = None
+        self._greeted: dict[str, Any] = {}
+        self._out: list[bytes] = []
+        self._echoes: list[bytes] = []
+        self._incoming = Incoming(largest)
+        self._outgoing = Outgoing()
+        # When each beat without an echo was sent, and which of them measures chunks.
+        self._beats: dict[int, float] = {}
+        self._beatNumber = 0
+        self._probe = 0
+
+    # What this side does
+
+    def start(self, binding: bytes = b"", peerName: str = "the other side") -> None:
+        """
+        Greet.
+
+        @param binding: what only the two ends of the TLS channel below know.
+        @param peerName: where the other side is, for messages to people.
+        """
+        self._binding = binding
+        self.peerName = peerName
+        self._greeting = packedBox(
+            Greet,
+            versions=VERSIONS,
+            software=SOFTWARE,
+            python=platform.python_version(),
+            role=self._role,
+            nonce=self._nonce,
+            codec=self._codec,
+            keyed=self._key is not None,
+        )
+        self._out.append(self._greeting)
+        self.state = State.GREETING
+
+    def send(
+        self,
+        kind: int,
+        number: int,
+        body: Any = b"",
+        buffers: Sequence[Any] = (),
+        behind: int | None = None,
+    ) -> None:
+        """
+        Line a message up. A hot path.
+
+        Messages of the same number keep their order; others may overtake large ones.
+
+        @param kind: a L{Kind<asynqueue.wire.protocol.messages.Kind>}.
+        @param buffers: objects with the buffer protocol; they must not change until
+            they are sent.
+        @param behind: it must not overtake messages of this number either.
+        @raise LocalProtocolError: the connection is not open.
+        @raise FrameTooLarge: the other side does not take messages of this size.
+        @raise FrameInvalid: there are too many buffers.
+        """
+        if not _OPEN <= self.state <= _PARTING:
+            raise LocalProtocolError(f"the connection with {self.peerName} is not open")
+        self._outgoing.send(kind, number, body, buffers, behind)
+
+    def beat(self, now: float) -> int:
+        """
+        Ask whether the other side is there.
+
+        @return: the number of the beat.
+        """
+        self._beatNumber += 1
+        if len(self._beats) < MOST_BEATS:
+            self._beats[self._beatNumber] = now
+            self._out.append(packedNumber(Beat, self._beatNumber))
+        return self._beatNumber
+
+    def goodbye(self, reason: str) -> None:
+        """
+        Say that this side begins nothing new. Messages can be sent all the same.
+        """
+        if self.state in _LEAVING:
+            # In its place: what was lined up before it comes before it, if it is small.
+            self._out += self._outgoing.batches()
+            self._out.append(packedBox(Goodbye, reason=plain(reason)))
+            self.state = _LEAVING[self.state]
+
+    def refuse(self, code: str, text: str) -> None:
+        """
+        Have nothing more to do with the other side.
+
+        @param code: "version", "identity", "role", "codec", "broken" or "busy".
+        @param text: what is wrong, and what to do.
+        """
+        if State.NEW < self.state < State.CLOSED:
+            self._out.append(packedBox(Refuse, code=code, text=plain(text)))
+        self.state = State.CLOSED
+
+    # What is to be written
+
+    def boxes(self, now: float, bulk: bool = True) -> list[bytes]:
+        """
+        What is to be written now. Chunks come a few at a time: call it again until there
+        is nothing, or the transport has enough. A hot path.
+
+        @param bulk: whether the transport can take more than small messages.
+        """
+        boxes, self._out = self._out, []
+        if self.state == State.CLOSED:
+            return boxes
+        if bulk and self._echoes:
+            boxes += self._echoes
+            self._echoes.clear()
+        outgoing = self._outgoing
+        if not outgoing.isEmpty:
+            boxes += outgoing.batches()
+            if bulk:
+                boxes += outgoing.chunks(_CHUNKS)
+        return boxes
+
+    @property
+    def backlog(self) -> int:
+        """
+        How many bytes of large messages wait for a window, or a turn.
+        """
+        return self._outgoing.backlog
+
+    @property
+    def hasMore(self) -> bool:
+        """
+        Whether there are chunks that could be written now.
+        """
+        return self._outgoing.hasMore
+
+    @property
+    def isDone(self) -> bool:
+        """
+        Whether there is nothing that waits to be sent, not even for a window.
+        """
+        return not self._out and self._outgoing.isEmpty
+
+    # What the other side does
+
+    @property
+    def isProven(self) -> bool:
+        """
+        Whether the other side is who it has to be.
+        """
+        return State.WELCOMING <= self.state < State.CLOSED
+
+    def receive(self, box: Box, now: float) -> Sequence[Event]:
+        """
+        The other side says something. A hot path.
+
+        @param now: the time in seconds, of any clock.
+        @return: what has happened by it.
+        @raise WireError: the session is closed by it. What is to be written then says so
+            to the other side.
+        """
+        if self.state == State.CLOSED:
+            return ()
+        command = box.get(COMMAND, b"")
+        try:
+            if not _REPLIES.isdisjoint(box):
+                raise RemoteProtocolError("there are no questions and answers in this protocol")
+            handler = _MAY_SAY[self.state].get(command)
+            if handler is None:
+                name = plain(bytes(command[:40]).decode("latin-1"))
+                raise RemoteProtocolError(f"{name!r} must not be said in {self.state.name}")
+            return handler(self, box, now)
+        except Refusal as refusal:
+            self.refuse(refusal.code, refusal.text)
+            raise refusing(self.peerName, refusal) from None
+        except FrameError as error:
+            self.refuse("broken", str(error))
+            raise RemoteProtocolError(f"{self.peerName} sent no messages: {error}") from error
+        except RemoteProtocolError as error:
+            self.refuse("broken", str(error))
+            raise RemoteProtocolError(f"{self.peerName} broke the protocol: {error}") from None
+
+    def _greet(self, box: Box, now: float) -> Sequence[Event]:
+        self._greeted = checkGreeting(
+            box, self._role, self._codec, self._key is not None, self._nonce
+        )
+        ours, its = self._greeting, canonical(box)
+        dialer, listener = (ours, its) if self._dialed else (its, ours)
+        self._exchange = Exchange(dialer, listener, self._binding)
+        if self._key is None:
+            self._welcome()
+        else:
+            if self._dialed:
+                self._prove()
+            self.state = State.PROVING
+        return ()
+
+    def _proved(self, box: Box, now: float) -> Sequence[Event]:
+        assert self._key is not None
+        assert self._exchange is not None
+        proof = unpackedBox(Prove, box)["proof"]
+        if not self._exchange.isProof(self._key, not self._dialed, proof):
+            raise Refusal("identity", DIFFERENT_KEYS)
+        if not self._dialed:
+            self._prove()
+        self._welcome()
+        return ()
+
+    def _welcomed(self, box: Box, now: float) -> Sequence[Event]:
+        said = unpackedBox(Welcome, box)
+        try:
+            about = json.loads(said["about"])
+        except (ValueError, RecursionError):
+            about = None
+        if not isinstance(about, dict):
+            raise RemoteProtocolError("it tells about itself what is no JSON object")
+        if said["window"] < 0 or said["largest"] < LEAST_LARGEST:
+            raise RemoteProtocolError("a Welcome that grants too little")
+        self._outgoing.allowance = said["window"]
+        self._outgoing.largest = said["largest"]
+        greeted = self._greeted
+        self.peer = Peer(
+            greeted["role"],
+            plain(greeted["software"]),
+            plain(greeted["python"]),
+            self._codec,
+            about,
+            said["largest"],
+        )
+        self.state = State.OPEN
+        self.beat(now)
+        return (Opened(self.peer),)
+
+    def _refused(self, box: Box, now: float) -> Sequence[Event]:
+        said = unpackedBox(Refuse, box)
+        self.state = State.CLOSED
+        self._out.clear()
+        text = plain(said["text"])
+        raise refusedBy(self.peerName, said["code"], text)
+
+    def _batch(self, box: Box, now: float) -> Sequence[Event]:
+        frames = box.get(b"frames")
+        if not frames:
+            raise RemoteProtocolError("a batch without frames")
+        return (Frames(self._incoming.batch(frames)),)
+
+    def _chunk(self, box: Box, now: float) -> Sequence[Event]:
+        stream = unpackedNumber(Chunk, box)
+        data = box.get(b"data", b"")
+        incoming = self._incoming
+        more = incoming.intake.take(len(data))
+        if more:
+            self._out.append(packedNumber(Grant, more))
+        if not self._probe:
+            self._probe = self.beat(now)
+            incoming.intake.mark()
+        frames = incoming.chunk(stream, data)
+        return (Frames(frames),) if frames else ()
+
+    def _granted(self, box: Box, now: float) -> Sequence[Event]:
+        self._outgoing.allowance += unpackedNumber(Grant, box)
+        return ()
+
+    def _beaten(self, box: Box, now: float) -> Sequence[Event]:
+        # They wait while the transport is full: who does not read gets no more of them.
+        self._echoes.append(packedNumber(Echo, unpackedNumber(Beat, box)))
+        if len(self._echoes) > MOST_BEATS:
+            raise RemoteProtocolError(f"more than {MOST_BEATS} beats, and no echo was read")
+        return ()
+
+    def _echoed(self, box: Box, now: float) -> Sequence[Event]:
+        number = unpackedNumber(Echo, box)
+        sent = self._beats.pop(number, None)
+        if sent is None:
+            raise RemoteProtocolError("an echo of no beat")
+        rtt = max(now - sent, _LEAST_SECONDS)
+        self.rtt = least = rtt if self.rtt is None else min(self.rtt, rtt)
+        if number == self._probe:
+            self._probe = 0
+            self._incoming.intake.measure(rtt, least)
+        return (Beaten(rtt),)
+
+    def _left(self, box: Box, now: float) -> Sequence[Event]:
+        reason = plain(unpackedBox(Goodbye, box)["reason"])
+        self.state = _LEFT[self.state]
+        return (Left(reason),)
+
+    # Steps of the opening
+
+    def _prove(self) -> None:
+        assert self._key is not None
+        assert self._exchange is not None
+        proof = self._exchange.proof(self._key, self._dialed)
+        self._out.append(packedBox(Prove, proof=proof))
+
+    def _welcome(self) -> None:
+        self._out.append(
+            packedBox(Welcome, window=LEAST_WINDOW, largest=self._largest, about=self._about)
+        )
+        self.state = State.WELCOMING
+
+
+_LEAVING = {State.OPEN: State.LEAVING, State.LEFT: State.PARTING}
+_LEFT = {State.OPEN: State.LEFT, State.LEAVING: State.PARTING}
+
+_Handler = Callable[[Session, Box, float], Sequence[Event]]
+
+_TALK: dict[bytes, _Handler] = {
+    b"Batch": Session._batch,
+    b"Chunk": Session._chunk,
+    b"Grant": Session._granted,
+    b"Beat": Session._beaten,
+    b"Echo": Session._echoed,
+    b"Refuse": Session._refused,
+}
+
+# What the other side may say in each state.
+_MAY_SAY: dict[State, dict[bytes, _Handler]] = {
+    State.NEW: {},
+    State.GREETING: {b"Greet": Session._greet, b"Refuse": Session._refused},
+    State.PROVING: {b"Prove": Session._proved, b"Refuse": Session._refused},
+    State.WELCOMING: {b"Welcome": Session._welcomed, b"Refuse": Session._refused},
+    State.OPEN: {**_TALK, b"Goodbye": Session._left},
+    State.LEAVING: {**_TALK, b"Goodbye": Session._left},
+    State.LEFT: _TALK,
+    State.PARTING: _TALK,
+}

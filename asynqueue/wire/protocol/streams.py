@@ -1,0 +1,353 @@
+"""
+Messages to boxes, and back. No I/O.
+
+::
+
+    send ──▶ at most 16 KiB ─────────────────────────▶ Batch ──▶ frames
+        └──▶ larger: a line for each number, which ──▶ Chunk ──▶ a Decoder for each
+             take turns, as far as the window goes  ◀── Grant     stream ──▶ frame
+
+Small messages overtake large ones, unless they are about the same number: those keep
+their order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from pickle import PickleBuffer
+from typing import Any
+
+from asynqueue.errors import RemoteProtocolError
+from asynqueue.framing import LARGEST, Decoder, Frame, checkSize, head, packed
+from asynqueue.wire.protocol.boxes import chunkTail, packedBatch, packedChunk
+from asynqueue.wire.protocol.commands import (
+    LEAST_WINDOW,
+    MOST_SMALL,
+    MOST_STREAMS,
+    MOST_VALUE,
+    MOST_WINDOW,
+)
+from asynqueue.wire.protocol.messages import Kind
+
+# The number of these is not that of a call, so it gives them no order.
+_CAPACITY = int(Kind.CAPACITY)
+
+
+# A window holds the bytes of so many round trips ...
+_ROUND_TRIPS = 4
+
+# ... and grows when a stream has become so many times faster.
+_FASTER = 1.1
+
+# No stream is faster than about so many bytes in a second: it needs no window for more.
+_MOST_SPEED = 1e9
+
+# A round trip that is so many times longer than the shortest has waited on the way. (On
+# a local network the chunk before it takes as long as the way does.)
+_QUEUED = 2
+
+
+class _Message:
+    """
+    A message on its way in chunks: what is left of its frame.
+    """
+
+    __slots__ = ("left", "parts", "tail")
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self.parts = deque(memoryview(part) for part in parts)
+        self.left = sum(len(part) for part in parts)
+        # It gets its number when its first chunk is sent: they begin in order.
+        self.tail = b""
+
+    def chunk(self, size: int) -> bytes:
+        """
+        The box of the next so many bytes.
+        """
+        self.left -= size
+        wanted = size
+        parts = self.parts
+        pieces = []
+        while wanted:
+            part = parts[0]
+            if len(part) <= wanted:
+                parts.popleft()
+            else:
+                parts[0] = part[wanted:]
+                part = part[:wanted]
+            pieces.append(part)
+            wanted -= len(part)
+        return packedChunk(pieces, size, self.tail)
+
+
+class _Line:
+    """
+    Messages that keep their order.
+    """
+
+    __slots__ = ("messages", "numbers")
+
+    def __init__(self) -> None:
+        self.messages: deque[_Message] = deque()
+        self.numbers: set[int] = set()
+
+
+class Outgoing:
+    """
+    Messages to boxes.
+
+    @ivar largest: how many bytes a message may have; the other side says it.
+    @ivar allowance: how many bytes of chunks may be sent now.
+    @ivar backlog: how many bytes of large messages wait to be sent.
+    """
+
+    def __init__(self) -> None:
+        self.largest = LARGEST
+        self.allowance = 0
+        self.backlog = 0
+        self._frames: list[bytes] = []
+        # The lines by the numbers that they hold. Some take turns, the others wait.
+        self._lines: dict[int, _Line] = {}
+        self._turns: deque[_Line] = deque()
+        self._waiting: deque[_Line] = deque()
+        self._streams = 0
+
+    @property
+    def isEmpty(self) -> bool:
+        """
+        Whether nothing waits to be sent.
+        """
+        return not self._frames and not self._turns
+
+    @property
+    def hasMore(self) -> bool:
+        """
+        Whether there are chunks, and the window allows one.
+        """
+        return bool(self._turns) and self.allowance > 0
+
+    def send(
+        self,
+        kind: int,
+        number: int,
+        body: Any = b"",
+        buffers: Sequence[Any] = (),
+        behind: int | None = None,
+    ) -> None:
+        """
+        Line a message up. A hot path.
+
+        @param behind: it is to come after the messages of this number, too.
+        @raise FrameTooLarge: it has more bytes than it may have.
+        @raise FrameInvalid: it has too many buffers.
+        """
+        if buffers or self._lines or len(body) > MOST_SMALL:
+            self._sendOther(kind, number, body, buffers, behind)
+        else:
+            self._frames.append(packed(kind, number, body))
+
+    def batches(self) -> list[bytes]:
+        """
+        The boxes of all small messages that wait.
+        """
+        frames = self._frames
+        if not frames:
+            return []
+        self._frames = []
+        size = sum(map(len, frames))
+        if size <= MOST_VALUE:
+            return [packedBatch(frames, size)]
+        boxes = []
+        begin = size = 0
+        for index, frame in enumerate(frames):
+            if size + len(frame) > MOST_VALUE:
+                boxes.append(packedBatch(frames[begin:index], size))
+                begin = index
+                size = 0
+            size += len(frame)
+        boxes.append(packedBatch(frames[begin:], size))
+        return boxes
+
+    def chunks(self, most: int) -> list[bytes]:
+        """
+        The boxes of the next chunks, as far as the window goes.
+
+        @param most: the largest number of them.
+        """
+        boxes: list[bytes] = []
+        turns = self._turns
+        while turns and self.allowance and len(boxes) < most:
+            line = turns[0]
+            message = line.messages[0]
+            if not message.tail:
+                self._streams += 1
+                message.tail = chunkTail(self._streams)
+            size = min(MOST_VALUE, self.allowance, message.left)
+            self.allowance -= size
+            self.backlog -= size
+            boxes.append(message.chunk(size))
+            turns.rotate(-1)
+            if not message.left:
+                line.messages.popleft()
+                if not line.messages:
+                    self._remove(line)
+        return boxes
+
+    def _sendOther(
+        self, kind: int, number: int, body: Any, buffers: Sequence[Any], behind: int | None
+    ) -> None:
+        """
+        Line up a message that is large, has buffers, or has others before it.
+        """
+        views = [PickleBuffer(buffer).raw() for buffer in buffers]
+        lengths = [len(body), *map(len, views)]
+        size = sum(lengths)
+        checkSize(size, self.largest)
+        line = self._lines.get(number) if kind != _CAPACITY else None
+        if behind is not None and behind in self._lines:
+            line = self._lines[behind]
+        if line is None and size <= MOST_SMALL:
+            if views:
+                frame = b"".join((head(kind, number, lengths), body, *views))
+            else:
+                frame = packed(kind, number, body)
+            self._frames.append(frame)
+            return
+        message = _Message((head(kind, number, lengths), body, *views))
+        if line is None:
+            line = _Line()
+            (self._turns if len(self._turns) < MOST_STREAMS else self._waiting).append(line)
+        line.messages.append(message)
+        self.backlog += message.left
+        line.numbers.add(number)
+        self._lines[number] = line
+
+    def _remove(self, line: _Line) -> None:
+        """
+        All of a line, which has the last turn, was sent.
+        """
+        self._turns.pop()
+        for number in line.numbers:
+            # A later line may have taken it over.
+            if self._lines.get(number) is line:
+                del self._lines[number]
+        if self._waiting:
+            self._turns.append(self._waiting.popleft())
+
+
+class Intake:
+    """
+    The window of the chunks that come: how many bytes the other side may send.
+
+    It is small where the way is short, so that nothing waits for long behind what is
+    under way, and grows to four times the bytes that come in a round trip, as short as
+    that can be. Less would not do: a window is granted by halves, so of one that is too
+    small only half may come in a round trip.
+
+    It grows only if that has made the stream faster, as the estimator of the bandwidth
+    and delay of gRPC has it (U{https://grpc.io/blog/grpc-go-perf-improvements/}): where
+    something else is what is slow, more would only wait on the way.
+    """
+
+    def __init__(self) -> None:
+        self.size = LEAST_WINDOW
+        self._granted = LEAST_WINDOW
+        self._came = 0
+        self._cameBefore = 0
+        self._fastest = 0.0
+
+    def take(self, size: int) -> int:
+        """
+        A chunk of so many bytes came.
+
+        @return: how many more bytes are to be granted now; 0 for none.
+        @raise RemoteProtocolError: so many were not granted.
+        """
+        self._came += size
+        self._granted -= size
+        if self._granted < 0:
+            raise RemoteProtocolError("more bytes of chunks than were granted")
+        # Not at half of it: of the smallest window one chunk leaves a byte more than that,
+        # and the sender would stand still until the grant for both has come.
+        if self._granted > 5 * self.size >> 3:
+            return 0
+        more = self.size - self._granted
+        self._granted = self.size
+        return more
+
+    def mark(self) -> None:
+        """
+        A round trip begins.
+        """
+        self._cameBefore = self._came
+
+    def measure(self, seconds: float, least: float) -> None:
+        """
+        The round trip has ended.
+
+        @param seconds: it took so long.
+        @param least: the shortest yet.
+        """
+        came = self._came - self._cameBefore
+        if seconds <= _QUEUED * least and came > seconds * self._fastest:
+            self._fastest = came / seconds * _FASTER
+            self.size = max(self.size, int(_ROUND_TRIPS * came * (least / seconds)))
+        most = min(MOST_WINDOW, int(_MOST_SPEED * least))
+        self.size = max(LEAST_WINDOW, min(self.size, most))
+
+
+class Incoming:
+    """
+    Boxes to messages.
+    """
+
+    def __init__(self, largest: int) -> None:
+        """
+        @param largest: how many bytes a message may have.
+        """
+        self.intake = Intake()
+        self._largest = largest
+        self._batches = Decoder(largest)
+        self._streams: dict[int, Decoder] = {}
+        self._latest = 0
+
+    def batch(self, frames: bytes) -> list[Frame]:
+        """
+        The messages of a batch. A hot path.
+
+        @raise FrameError: it holds something else.
+        """
+        messages = self._batches.feed(frames)
+        self._batches.finish()
+        return messages
+
+    def chunk(self, stream: int, data: Any) -> list[Frame]:
+        """
+        The message that is complete with this chunk, if one is.
+
+        @raise FrameError: it is none.
+        @raise RemoteProtocolError: there is no such stream.
+        """
+        decoder = self._streams.get(stream)
+        if decoder is None:
+            decoder = self._begin(stream)
+        if not data:
+            raise RemoteProtocolError("a chunk without data")
+        # Only what is collected in a place of its own may be a view.
+        frames = decoder.feed(data if decoder.missing else bytes(data))
+        if frames:
+            decoder.finish()
+            if len(frames) > 1:
+                raise RemoteProtocolError("more than one message in a stream")
+            del self._streams[stream]
+        return frames
+
+    def _begin(self, stream: int) -> Decoder:
+        if stream != self._latest + 1:
+            raise RemoteProtocolError(f"a chunk of stream {stream} after {self._latest}")
+        if len(self._streams) >= MOST_STREAMS:
+            raise RemoteProtocolError(f"more than {MOST_STREAMS} large messages at once")
+        self._latest = stream
+        decoder = self._streams[stream] = Decoder(self._largest)
+        return decoder

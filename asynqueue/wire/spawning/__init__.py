@@ -1,0 +1,3 @@
+"""
+Hosts on this machine that this process starts, in processes of their own.
+"""

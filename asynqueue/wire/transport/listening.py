@@ -1,0 +1,144 @@
+"""
+Listening for connections, and where connections come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+
+from asynqueue.wire.transport.connection import Connection
+from asynqueue.wire.transport.sockets import letGo
+
+# Of those who connect, so many may be there who have not proved themselves.
+_MOST_STRANGERS = 256
+
+
+class ConnectionFactory(Factory):
+    """
+    Has somebody make the protocols.
+    """
+
+    noisy = False
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        """
+        @param make: is called with the address of the other side; what it returns is its
+            protocol, or C{None} if there shall be none.
+        """
+        self._make = make
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        return self._make(addr)
+
+
+class Door(Protocol):
+    """
+    Where connections come from.
+    """
+
+    def open(self, factory: ConnectionFactory) -> Deferred[Any]:
+        """
+        Have connections from now on.
+
+        @return: a Deferred of the address where it listens, if it does; it fires when
+            there may be, or is, a connection.
+        """
+
+    def opened(self, connection: Connection) -> None:
+        """
+        Take notice that a connection is open.
+        """
+
+    def lost(self, connection: Connection, error: Exception) -> None:
+        """
+        Take notice that a connection is lost, whether it was open or not.
+        """
+
+    def shut(self) -> Deferred[Any]:
+        """
+        Have no new connections.
+        """
+
+    def forked(self) -> None:
+        """
+        This is a fork: have no new connections, and leave those that come to the parent.
+        """
+
+
+class Listener:
+    """
+    Listens, and bounds how many strangers are connected.
+
+    @ivar strangers: the connections that have not proved themselves, the oldest first.
+    """
+
+    def __init__(self, endpoint: Any, *, most: int = _MOST_STRANGERS) -> None:
+        """
+        @param endpoint: an C{IStreamServerEndpoint}.
+        @param most: how many strangers may be connected at once. One more, and the oldest
+            is cut: it has had the longest time to prove itself.
+        """
+        self.strangers: dict[Connection, None] = {}
+        self._endpoint = endpoint
+        self._most = most
+        self._port: Any = None
+        self._isShut = False
+
+    def open(self, factory: ConnectionFactory) -> Deferred[Any]:
+        self._isShut = False
+        listening: Deferred[Any] = maybeDeferred(
+            self._endpoint.listen, ConnectionFactory(partial(self._enter, factory))
+        )
+        return listening.addCallback(self._listens)
+
+    def opened(self, connection: Connection) -> None:
+        self.settled(connection)
+
+    def lost(self, connection: Connection, error: Exception) -> None:
+        self.settled(connection)
+
+    def settled(self, connection: Connection) -> None:
+        """
+        Count a connection no more among the strangers: it is open, or lost.
+        """
+        self.strangers.pop(connection, None)
+
+    def shut(self) -> Deferred[Any]:
+        """
+        The strangers stay connected.
+        """
+        self._isShut = True
+        port, self._port = self._port, None
+        return succeed(None) if port is None else maybeDeferred(port.stopListening)
+
+    def forked(self) -> None:
+        self._isShut = True
+        port, self._port = self._port, None
+        if port is not None:
+            # To end it would remove the parent's socket file.
+            letGo(port)
+
+    def _listens(self, port: Any) -> Any:
+        if self._isShut:
+            # That came while the endpoint was not ready yet.
+            port.stopListening()
+        else:
+            self._port = port
+        return port.getHost()
+
+    def _enter(self, factory: ConnectionFactory, address: Any) -> Connection | None:
+        connection: Connection | None = factory.buildProtocol(address)
+        if connection is not None:
+            # One that is proven is no stranger any more, and will be open soon.
+            strangers = [each for each in self.strangers if not each.isProven]
+            for stranger in strangers[: max(0, len(strangers) + 1 - self._most)]:
+                del self.strangers[stranger]
+                stranger.abort()
+            self.strangers[connection] = None
+        return connection
