@@ -12,10 +12,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from asynqueue.wire.protocol.handshake import NONCE_BYTES, PROOF_BYTES, Exchange, checkKey, newNonce
+from asynqueue.wire.protocol.handshake import (
+    NONCE_BYTES,
+    PROOF_BYTES,
+    Transcript,
+    checkKey,
+    newNonce,
+)
 from tests.wires import KEY
 
-EXCHANGE = Exchange(b"greeting of the dialer", b"greeting of the listener", b"a channel")
+TRANSCRIPT = Transcript(b"greeting of the dialer", b"greeting of the listener", b"a channel")
 
 changes = st.tuples(st.integers(0, 2), st.binary(max_size=40))
 
@@ -30,17 +36,17 @@ def test_aProofIsTheDigestThatTheDocumentSays() -> None:
         + hashlib.sha256(b"greeting of the listener").digest()
         + b"a channel"
     )
-    assert EXCHANGE.proof(KEY, True) == hmac.new(KEY, message, "sha256").digest()
+    assert TRANSCRIPT.proof(KEY, True) == hmac.new(KEY, message, "sha256").digest()
 
 
 def test_theProofsAreThoseOfTheDocument() -> None:
     """
     The example of the protocol page holds.
     """
-    exchange = Exchange(b"greeting of the dialer", b"greeting of the listener", b"")
+    transcript = Transcript(b"greeting of the dialer", b"greeting of the listener", b"")
     text = (Path(__file__).parents[1] / "docs" / "protocol.rst").read_text(encoding="utf-8")
     for dialed in (True, False):
-        assert exchange.proof(bytes(range(32)), dialed).hex() in text
+        assert transcript.proof(bytes(range(32)), dialed).hex() in text
 
 
 def test_aProofIsBelieved() -> None:
@@ -48,16 +54,16 @@ def test_aProofIsBelieved() -> None:
     Each side believes what the other has proved.
     """
     for dialed in (True, False):
-        proof = EXCHANGE.proof(KEY, dialed)
+        proof = TRANSCRIPT.proof(KEY, dialed)
         assert len(proof) == PROOF_BYTES
-        assert EXCHANGE.isProof(KEY, dialed, proof)
+        assert TRANSCRIPT.isProof(KEY, dialed, proof)
 
 
 def test_aProofIsOfOneSide() -> None:
     """
     Nobody proves itself with what the other side has said.
     """
-    assert not EXCHANGE.isProof(KEY, False, EXCHANGE.proof(KEY, True))
+    assert not TRANSCRIPT.isProof(KEY, False, TRANSCRIPT.proof(KEY, True))
 
 
 @given(changes)
@@ -66,11 +72,11 @@ def test_aProofIsOfOneConnection(change: tuple[int, bytes]) -> None:
     With another greeting of either side, or another channel, it is none.
     """
     index, value = change
-    parts = list(EXCHANGE)
+    parts = list(TRANSCRIPT)
     isOther = parts[index] != value
     parts[index] = value
-    other = Exchange(*parts)
-    assert EXCHANGE.isProof(KEY, True, other.proof(KEY, True)) is not isOther
+    other = Transcript(*parts)
+    assert TRANSCRIPT.isProof(KEY, True, other.proof(KEY, True)) is not isOther
 
 
 @given(st.binary(max_size=64))
@@ -78,7 +84,7 @@ def test_whatIsNoProofIsNotBelieved(proof: bytes) -> None:
     """
     Bytes of any length are compared, and refused.
     """
-    assert not EXCHANGE.isProof(KEY, True, proof)
+    assert not TRANSCRIPT.isProof(KEY, True, proof)
 
 
 @given(st.binary(min_size=16, max_size=64).filter(lambda key: key.rstrip(b"\0") != KEY))
@@ -86,7 +92,7 @@ def test_aProofIsOfOneKey(key: bytes) -> None:
     """
     Another key makes another proof.
     """
-    assert not EXCHANGE.isProof(key, True, EXCHANGE.proof(KEY, True))
+    assert not TRANSCRIPT.isProof(key, True, TRANSCRIPT.proof(KEY, True))
 
 
 def test_noncesAreNew() -> None:

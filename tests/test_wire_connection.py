@@ -34,7 +34,7 @@ from asynqueue.wire.protocol.commands import (
     Welcome,
 )
 from asynqueue.wire.protocol.session import Session
-from asynqueue.wire.transport.refusals import Complaints
+from asynqueue.wire.transport.refusals import RefusalLog
 from tests.doubles import readingLogs
 from tests.wires import KEY, End, FakeTransport, Wire, parsed
 
@@ -248,15 +248,15 @@ def test_garbageEndsThisConnectionOnly(pieces: list[bytes], stage: int) -> None:
     assert wire.queue.owner.told in ([], ["opened"])
 
 
-# Complaints
+# RefusalLog
 
 
-def strangers(complaints: Complaints, count: int, clock: Clock) -> None:
+def strangers(refusals: RefusalLog, count: int, clock: Clock) -> None:
     """
     So many come and say what is no greeting.
     """
     for _ in range(count):
-        end = End(Session("host", False, key=KEY), clock, complaints=complaints)
+        end = End(Session("host", False, key=KEY), clock, refusals=refusals)
         end.connect()
         end.connection.dataReceived(b"GET / HTTP/1.1\r\n")
         end.lose(ConnectionLost())
@@ -268,7 +268,7 @@ def test_strangersAreLogged() -> None:
     """
     clock = Clock()
     with readingLogs() as logs:
-        strangers(Complaints(clock), 1, clock)
+        strangers(RefusalLog(clock), 1, clock)
     [said] = logs.said()
     assert "192.0.2.7:4000" in said
     assert "no AMP box" in said
@@ -279,11 +279,11 @@ def test_manyStrangersDoNotFillTheLog() -> None:
     A few in a minute are logged, the others are counted.
     """
     clock = Clock()
-    complaints = Complaints(clock, most=3)
+    refusals = RefusalLog(clock, most=3)
     with readingLogs() as logs:
-        strangers(complaints, 50, clock)
+        strangers(refusals, 50, clock)
         clock.advance(61)
-        strangers(complaints, 1, clock)
+        strangers(refusals, 1, clock)
     said = logs.said()
     assert len(said) == 5
     assert said[3] == "47 more connections could not be opened"
@@ -295,11 +295,11 @@ def test_whoJustLooksIsNotLogged() -> None:
     a connection that was open is its owner's affair.
     """
     clock = Clock()
-    complaints = Complaints(clock)
+    refusals = RefusalLog(clock)
     with readingLogs() as logs:
-        end = listener(complaints=complaints)
+        end = listener(refusals=refusals)
         end.lose(ConnectionDone())
-        wire = Wire(complaints=complaints).open()
+        wire = Wire(refusals=refusals).open()
         wire.queue.connection.abort()
         wire.carry()
     assert logs.events == []

@@ -34,7 +34,7 @@ from asynqueue.wire.protocol.commands import (
     Refuse,
 )
 from asynqueue.wire.protocol.messages import Kind
-from asynqueue.wire.protocol.streams import Incoming, Intake, Outgoing
+from asynqueue.wire.protocol.streams import Outgoing, Reassembler, ReceiveWindow
 from tests.wires import LongWay, Pair, parsed, plainFrames
 
 LARGEST = 1 << 24
@@ -61,7 +61,7 @@ def parserOf(data: bytes) -> BoxParser:
     return parser
 
 
-def received(incoming: Incoming, boxes: list[bytes]) -> list[Any]:
+def received(incoming: Reassembler, boxes: list[bytes]) -> list[Any]:
     """
     The messages in some boxes.
     """
@@ -111,7 +111,7 @@ def test_anySplitGivesTheSameMessages(some: list[Any], cuts: list[int]) -> None:
     data = b"".join(everything(outgoing))
     parser = BoxParser(1 << 30, 1 << 30)
     parser.lift()
-    incoming = Incoming(LARGEST)
+    incoming = Reassembler(LARGEST)
     got = []
     for size in [*cuts, len(data) + 1]:
         parser.add(data[:size])
@@ -272,7 +272,7 @@ def test_smallMessagesShareABox() -> None:
         outgoing.send(1, number, b"x" * 50)
     boxes = outgoing.batches()
     assert len(boxes) == 2
-    assert [each[1] for each in received(Incoming(LARGEST), boxes)] == list(range(1000))
+    assert [each[1] for each in received(Reassembler(LARGEST), boxes)] == list(range(1000))
     assert outgoing.isEmpty
 
 
@@ -286,7 +286,7 @@ def test_smallMessagesOvertakeLargeOnes() -> None:
     boxes = outgoing.chunks(2)
     outgoing.send(1, 2, b"small")
     boxes += outgoing.batches() + everything(outgoing)
-    assert [number for _, number, *_ in received(Incoming(LARGEST), boxes)] == [2, 1]
+    assert [number for _, number, *_ in received(Reassembler(LARGEST), boxes)] == [2, 1]
 
 
 def test_messagesOfANumberKeepTheirOrder() -> None:
@@ -298,7 +298,7 @@ def test_messagesOfANumberKeepTheirOrder() -> None:
     outgoing.send(Kind.ITEMS, 1, b"small")
     outgoing.send(Kind.RETURNED, 2, b"other")
     outgoing.send(Kind.END, 1)
-    got = received(Incoming(LARGEST), everything(outgoing))
+    got = received(Reassembler(LARGEST), everything(outgoing))
     assert [(kind, number) for kind, number, *_ in got] == [
         (Kind.RETURNED, 2),
         (Kind.ITEMS, 1),
@@ -316,7 +316,7 @@ def test_aMessageCanStandBehindAnother() -> None:
     outgoing.send(Kind.CALL, 8, b"a call of 7", behind=7)
     outgoing.send(Kind.CANCEL, 8)
     outgoing.send(Kind.CALL, 9, b"an other call", behind=6)
-    got = received(Incoming(LARGEST), everything(outgoing))
+    got = received(Reassembler(LARGEST), everything(outgoing))
     assert [number for _, number, *_ in got] == [9, 7, 8, 8]
 
 
@@ -327,7 +327,7 @@ def test_whatIsNoCallHasNoOrder() -> None:
     outgoing = Outgoing()
     outgoing.send(Kind.RETURNED, 4, b"L" * 100_000)
     outgoing.send(Kind.CAPACITY, 4)
-    got = received(Incoming(LARGEST), everything(outgoing))
+    got = received(Reassembler(LARGEST), everything(outgoing))
     assert [kind for kind, *_ in got] == [Kind.CAPACITY, Kind.RETURNED]
 
 
@@ -341,7 +341,7 @@ def test_largeMessagesTakeTurns() -> None:
     outgoing.send(1, 3, b"c" * 200_000)
     boxes = everything(outgoing)
     assert [stream for stream, _ in chunksOf(boxes)][:10] == [1, 2, 3, 1, 2, 3, 1, 2, 3, 1]
-    assert [each[1] for each in received(Incoming(LARGEST), boxes)] == [2, 3, 1]
+    assert [each[1] for each in received(Reassembler(LARGEST), boxes)] == [2, 3, 1]
 
 
 def test_onlySomeTakeTurns() -> None:
@@ -359,7 +359,7 @@ def test_onlySomeTakeTurns() -> None:
         begun[stream] += size
         most = max(most, sum(have < 100_000 for have in begun.values()))
     assert most <= MOST_STREAMS
-    assert len(received(Incoming(LARGEST), boxes)) == count
+    assert len(received(Reassembler(LARGEST), boxes)) == count
 
 
 def test_aLargeMessageIsNotCopiedBeforeItLeaves() -> None:
@@ -370,7 +370,7 @@ def test_aLargeMessageIsNotCopiedBeforeItLeaves() -> None:
     outgoing = Outgoing()
     outgoing.send(1, 1, b"body", [buffer])
     buffer[-1] = 1
-    [(_, _, body, [got])] = received(Incoming(LARGEST), everything(outgoing))
+    [(_, _, body, [got])] = received(Reassembler(LARGEST), everything(outgoing))
     assert body == b"body"
     assert got == buffer
 
@@ -381,7 +381,7 @@ def test_whatComesInChunksCanBeWrittenTo() -> None:
     """
     outgoing = Outgoing()
     outgoing.send(1, 1, b"body", [bytes(200_000)])
-    incoming = Incoming(LARGEST)
+    incoming = Reassembler(LARGEST)
     frames: list[Any] = []
     for box in parsed(b"".join(everything(outgoing))):
         frames += incoming.chunk(int(box[b"stream"]), box[b"data"])
@@ -424,7 +424,7 @@ def test_moreThanWasGrantedIsRefused() -> None:
     """
     Who ignores the window breaks the protocol.
     """
-    intake = Intake()
+    intake = ReceiveWindow()
     for _ in range(3):
         intake.take(LEAST_WINDOW >> 3)
     with pytest.raises(RemoteProtocolError, match="granted"):
@@ -437,7 +437,7 @@ def test_whatWasTakenIsGrantedAgain(some: list[int]) -> None:
     """
     The sender can never be stuck: with all that was granted, half a window is left.
     """
-    intake = Intake()
+    intake = ReceiveWindow()
     allowance = LEAST_WINDOW
     for size in some:
         allowance += intake.take(size) - size
@@ -448,7 +448,7 @@ def test_theWindowIsBounded() -> None:
     """
     No measurement makes it smaller than at first, or larger than it may be.
     """
-    intake = Intake()
+    intake = ReceiveWindow()
     intake.measure(1.0, 1.0)
     assert intake.size == LEAST_WINDOW
     for _ in range(2000):
@@ -462,7 +462,7 @@ def test_theWindowOfAShortWayStaysSmall() -> None:
     Where round trips are short no stream needs a large window, however much comes; one
     that became large by mistake is made small again.
     """
-    intake = Intake()
+    intake = ReceiveWindow()
     for _ in range(2000):
         intake.take(MOST_VALUE)
     intake.measure(0.001, 0.001)
@@ -476,7 +476,7 @@ def test_theWindowDoesNotGrowWhileSomethingWaits() -> None:
     A round trip that is more than twice as long as it could be has waited behind what is
     on the way: that is no reason for more.
     """
-    intake = Intake()
+    intake = ReceiveWindow()
     for _ in range(100):
         intake.take(MOST_VALUE)
     intake.measure(0.21, 0.1)
@@ -499,7 +499,7 @@ def transferred(size: int, seconds: float, rate: float) -> tuple[float, int]:
     # Grants that are still under way.
     while way.turn():
         pass
-    return way.now - begin, pair.host.session._incoming.intake.size
+    return way.now - begin, pair.host.session._incoming.window.size
 
 
 def test_aLongWayIsFilled() -> None:
@@ -548,7 +548,7 @@ def test_streamsBeginInOrder() -> None:
     A stream of a later number is none.
     """
     with pytest.raises(RemoteProtocolError, match="stream 3 after 0"):
-        Incoming(LARGEST).chunk(3, b"x")
+        Reassembler(LARGEST).chunk(3, b"x")
 
 
 def test_aStreamThatHasEndedHasEnded() -> None:
@@ -557,7 +557,7 @@ def test_aStreamThatHasEndedHasEnded() -> None:
     """
     outgoing = Outgoing()
     outgoing.send(1, 1, bytes(20_000))
-    incoming = Incoming(LARGEST)
+    incoming = Reassembler(LARGEST)
     received(incoming, everything(outgoing))
     with pytest.raises(RemoteProtocolError, match="stream 1 after 1"):
         incoming.chunk(1, b"x")
@@ -567,7 +567,7 @@ def test_tooManyStreamsAreRefused() -> None:
     """
     More halves of messages than are allowed are not kept.
     """
-    incoming = Incoming(LARGEST)
+    incoming = Reassembler(LARGEST)
     for stream in range(1, MOST_STREAMS + 1):
         incoming.chunk(stream, b"x")
     with pytest.raises(RemoteProtocolError, match="at once"):
@@ -579,7 +579,7 @@ def test_aChunkWithoutDataIsRefused() -> None:
     Such chunks would be boxes without end, and no window would bound them.
     """
     with pytest.raises(RemoteProtocolError, match="without data"):
-        Incoming(LARGEST).chunk(1, b"")
+        Reassembler(LARGEST).chunk(1, b"")
 
 
 @pytest.mark.parametrize("cut", [1, 20, 30])
@@ -592,7 +592,7 @@ def test_aBatchHoldsWholeMessages(cut: int) -> None:
     outgoing.send(1, 2, b"y" * 20)
     [box] = parsed(outgoing.batches()[0])
     with pytest.raises(FrameError):
-        Incoming(LARGEST).batch(box[b"frames"][:-cut])
+        Reassembler(LARGEST).batch(box[b"frames"][:-cut])
 
 
 def test_aMessageThatIsAnnouncedTooLargeIsRefused() -> None:
@@ -604,7 +604,7 @@ def test_aMessageThatIsAnnouncedTooLargeIsRefused() -> None:
     outgoing.allowance = 1000
     [box] = parsed(outgoing.chunks(1)[0])
     with pytest.raises(FrameTooLarge):
-        Incoming(LARGEST).chunk(1, box[b"data"])
+        Reassembler(LARGEST).chunk(1, box[b"data"])
 
 
 def test_twoMessagesInAStreamAreRefused() -> None:
@@ -616,7 +616,7 @@ def test_twoMessagesInAStreamAreRefused() -> None:
     outgoing.send(1, 2, b"y")
     [box] = parsed(outgoing.batches()[0])
     with pytest.raises(RemoteProtocolError, match="more than one"):
-        Incoming(LARGEST).chunk(1, box[b"frames"])
+        Reassembler(LARGEST).chunk(1, box[b"frames"])
 
 
 @given(st.binary(max_size=300))
@@ -624,7 +624,7 @@ def test_garbageIsAnErrorOfTheWire(data: bytes) -> None:
     """
     Whatever comes in a batch or a chunk, only these two errors come out.
     """
-    for take in (Incoming(LARGEST).batch, lambda data: Incoming(LARGEST).chunk(1, data)):
+    for take in (Reassembler(LARGEST).batch, lambda data: Reassembler(LARGEST).chunk(1, data)):
         try:
             take(data)
         except (FrameError, RemoteProtocolError):

@@ -22,7 +22,7 @@ from asynqueue.framing import Frame
 from asynqueue.wire.protocol.boxes import Box, BoxParser
 from asynqueue.wire.protocol.events import Event, Frames
 from asynqueue.wire.protocol.session import Session
-from asynqueue.wire.transport.connection import Complaints, Connection
+from asynqueue.wire.transport.connection import Connection, RefusalLog
 
 KEY = b"a key that only two sides have.."
 
@@ -346,17 +346,17 @@ class Wire:
         queue: dict[str, Any] | None = None,
         host: dict[str, Any] | None = None,
         heartbeat: float | None = None,
-        complaints: Complaints | None = None,
+        refusals: RefusalLog | None = None,
     ) -> None:
         """
         @param queue: what its session is made with; likewise the host's.
-        @param complaints: of the host, which listens.
+        @param refusals: of the host, which listens.
         """
         self.clock = Clock()
         queueSession = Session(**{"role": "queue", "dialed": True, **(queue or {})})
         hostSession = Session(**{"role": "host", "dialed": False, **(host or {})})
         self.queue = End(queueSession, self.clock, heartbeat=heartbeat)
-        self.host = End(hostSession, self.clock, heartbeat=heartbeat, complaints=complaints)
+        self.host = End(hostSession, self.clock, heartbeat=heartbeat, refusals=refusals)
         self.isCut = False
 
     def open(self) -> Wire:

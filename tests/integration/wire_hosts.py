@@ -26,7 +26,7 @@ from asynqueue.wire.protocol.session import Session
 from asynqueue.wire.transport.connection import Connection
 from asynqueue.wire.transport.endpoints import clientEndpoint, serverEndpoint
 from asynqueue.wire.transport.listening import ConnectionFactory
-from asynqueue.wire.transport.refusals import Complaints
+from asynqueue.wire.transport.refusals import RefusalLog
 from asynqueue.workers.asynchronous import AsyncWorker
 from asynqueue.workers.thread import ThreadWorker
 
@@ -101,7 +101,7 @@ class Serving:
             "threadSeries": threadSeries,
             "qualified": qualified,
         }
-        self._complaints = Complaints(theReactor())
+        self._refusals = RefusalLog(theReactor())
         self._port: Any = None
 
     async def listen(self) -> Serving:
@@ -152,7 +152,7 @@ class Serving:
             session,
             host,
             heartbeat=self._heartbeat,
-            complaints=None if dialed else self._complaints,
+            refusals=None if dialed else self._refusals,
         )
         self.hosts.append(host)
         self.connections.append(connection)

@@ -29,7 +29,7 @@ from asynqueue.wire.protocol.session import Session
 from asynqueue.wire.transport.connection import Connection
 from asynqueue.wire.transport.endpoints import dialedAs, keyFor, requireIdentity, serverEndpoint
 from asynqueue.wire.transport.listening import ConnectionFactory, Listener
-from asynqueue.wire.transport.refusals import Complaints
+from asynqueue.wire.transport.refusals import RefusalLog
 
 _log = Logger()
 
@@ -256,7 +256,7 @@ class WireHub:
     def _listen(self, listener: Listener, key: bytes | None) -> None:
         self._driver = theReactor(self._reactor)
         self._process = os.getpid()
-        complaints = Complaints(self._driver)
+        refusals = RefusalLog(self._driver)
 
         def make(address: IAddress) -> Connection:
             session = Session(
@@ -266,7 +266,7 @@ class WireHub:
                 session,
                 HubWorker(self, partial(self._settled, listener), **self._options),
                 heartbeat=self._heartbeat,
-                complaints=complaints,
+                refusals=refusals,
                 reactor=self._reactor,
             )
 

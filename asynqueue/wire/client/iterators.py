@@ -18,7 +18,7 @@ from asynqueue.wire.protocol.messages import Kind, packedCount
 from asynqueue.workers.held import HeldIterators
 
 
-class Incoming(HeldIterators):
+class OpenIterators(HeldIterators):
     """
     The iterators that are open on a host, over one connection after the other.
 

@@ -48,7 +48,7 @@ from asynqueue.scheduling.options import seriesOf
 from asynqueue.scheduling.snapshots import WorkerSnapshot
 from asynqueue.timers import Timer, later
 from asynqueue.wire.client.calls import Calls
-from asynqueue.wire.client.iterators import Incoming
+from asynqueue.wire.client.iterators import OpenIterators
 from asynqueue.wire.client.sources import FarSource
 from asynqueue.wire.protocol.codecs import codecNamed
 from asynqueue.wire.protocol.events import Peer
@@ -179,7 +179,9 @@ class RemoteWorker:
             patience=lambda looks: 0.0 if looks else _READING_SECONDS,
             staleSeconds=lambda: max(_STALE_SECONDS, _STALE_TRIPS * self._rtt()),
         )
-        self._incoming = Incoming(self._codec, self._tasks.name, self._later, self._checkEmpty)
+        self._iterators = OpenIterators(
+            self._codec, self._tasks.name, self._later, self._checkEmpty
+        )
         # Why the host can run nothing, as it said.
         self._fault = Fault()
         self._resignator: Callable[[], None] | None = None
@@ -227,8 +229,8 @@ class RemoteWorker:
             return []
         left, _ = self._tasks.crash()
         self._stopTimers()
-        left += self._incoming.crash()
-        sources = self._incoming.lose()
+        left += self._iterators.crash()
+        sources = self._iterators.lose()
         far, self._far = self._far, None
         if far is not None:
             far.connection.abort()
@@ -252,7 +254,7 @@ class RemoteWorker:
             del tasks.waiting[task]
             self._checkReady()
             self._checkEmpty()
-        elif not self._incoming.close(task) and self._far is not None:
+        elif not self._iterators.close(task) and self._far is not None:
             number = tasks.keyOf(task)
             if number is not None:
                 self._far.tell(Kind.CANCEL, number)
@@ -285,7 +287,7 @@ class RemoteWorker:
         return RemoteStatistics(
             state=state,
             slots=window.slots,
-            held=tasks.count + self._incoming.unopened,
+            held=tasks.count + self._iterators.unopened,
             ended=tasks.ended,
             fault=self._fault.reason,
             host=self.host,
@@ -386,10 +388,10 @@ class RemoteWorker:
         self._far = None
         farewell, self._isFarewell = self._isFarewell, False
         self._stopTimers()
-        sources = self._incoming.lose()
+        sources = self._iterators.lose()
         tasks = self._tasks
         isStopping = tasks.life in (Life.STOPPING, Life.LEAVING)
-        if isStopping and tasks.isIdle and not self._incoming.isDelivering:
+        if isStopping and tasks.isIdle and not self._iterators.isDelivering:
             self._disconnect()
             tasks.checkStopped()
         else:
@@ -434,7 +436,7 @@ class RemoteWorker:
                     task.errback(Failure(CancelledError("the host ended the call")))
             case Kind.ITERATOR:
                 text = bytes(body).decode(errors="replace")
-                self._incoming.open(far.settle(kind, number), number, text, far.tell, self._rtt)
+                self._iterators.open(far.settle(kind, number), number, text, far.tell, self._rtt)
             case Kind.ITEMS | Kind.ITEM_FAILED | Kind.END:
                 self._iterated(frame)
             case Kind.CAPACITY:
@@ -453,10 +455,10 @@ class RemoteWorker:
             self._fault.end()
 
     def _iterated(self, frame: Any) -> None:
-        task = self._incoming.heard(*frame)
+        task = self._iterators.heard(*frame)
         if task is not None:
             self._tasks.ended += 1
-        if not self._incoming.sources:
+        if not self._iterators.sources:
             self._checkEmpty()
 
     def _qualify(self, series: Any) -> None:
@@ -579,7 +581,7 @@ class RemoteWorker:
         tasks.checkStopped()
         if tasks.held or tasks.waiting or not self._isFarewell or tasks.life is not Life.SERVING:
             return
-        if not self._incoming.wait("its host leaves"):
+        if not self._iterators.wait("its host leaves"):
             self._close()
 
     def _close(self) -> None:
@@ -597,7 +599,7 @@ class RemoteWorker:
         return []
 
     def isOpen(self, reason: str) -> bool:
-        return self._incoming.wait(reason)
+        return self._iterators.wait(reason)
 
     def letGo(self) -> None:
         """
@@ -623,7 +625,7 @@ class RemoteWorker:
         Without a queue nobody else does.
         """
         tasks = self._tasks
-        lost = [*tasks.held.values(), *self._incoming.takeUnopened()]
+        lost = [*tasks.held.values(), *self._iterators.takeUnopened()]
         tasks.held.clear()
         tasks.lose(lost, self.loss)
         if tasks.waiting:
@@ -638,7 +640,7 @@ class RemoteWorker:
         self._tasks.pause()
         self._retry.stop()
         self._patience.stop()
-        self._incoming.stop()
+        self._iterators.stop()
 
     @property
     def _name(self) -> str:

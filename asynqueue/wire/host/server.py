@@ -45,7 +45,7 @@ from asynqueue.wire.transport.endpoints import (
     serverEndpoint,
 )
 from asynqueue.wire.transport.listening import ConnectionFactory, Door, Listener
-from asynqueue.wire.transport.refusals import Complaints
+from asynqueue.wire.transport.refusals import RefusalLog
 from asynqueue.workers.waiters import Waiters
 
 _log = Logger()
@@ -184,7 +184,7 @@ class WireServer:
         self._life = _Life.IDLE
         self._door: Door | None = None
         self._queue: TaskQueue | None = None
-        self._complaints: Complaints | None = None
+        self._refusals: RefusalLog | None = None
         self._guests: dict[Guest, None] = {}
         self._starting: list[Deferred[None]] = []
         self._stopped = Waiters()
@@ -265,12 +265,12 @@ class WireServer:
         key = keyFor(self._description, self._key, self._keyFile)
         requireIdentity(self._description, key, self._dial)
         if self._dial:
-            self._complaints = None
+            self._refusals = None
             door: Door = Dialer(
                 clientEndpoint(reactor, self._description), reactor, self._description
             )
         else:
-            self._complaints = Complaints(reactor=reactor)
+            self._refusals = RefusalLog(reactor=reactor)
             door = Listener(serverEndpoint(reactor, self._description))
         self._door = door
         if IReactorCore.providedBy(reactor):
@@ -332,7 +332,7 @@ class WireServer:
             session,
             guest,
             heartbeat=self._heartbeat,
-            complaints=self._complaints,
+            refusals=self._refusals,
             reactor=self._reactor,
         )
         self._guests[guest] = None
@@ -349,7 +349,7 @@ class WireServer:
         """
         A queue is gone.
         """
-        # Of those that listen, complaints tell who was never open.
+        # Of those that listen, refusals tell who was never open.
         if isinstance(error, WireError) and (guest.wasOpen or self._dial):
             _log.warn("the connection with {peer} is over: {error}", peer=guest.name, error=error)
         del self._guests[guest]

@@ -157,7 +157,7 @@ def checkKey(key: bytes | None) -> None:
         )
 
 
-class Exchange(NamedTuple):
+class Transcript(NamedTuple):
     """
     What both sides of one connection have seen, if nobody is between them.
 

@@ -60,8 +60,8 @@ from asynqueue.wire.protocol.handshake import (
     DIFFERENT_KEYS,
     ROLES,
     SOFTWARE,
-    Exchange,
     Refusal,
+    Transcript,
     checkGreeting,
     checkKey,
     newNonce,
@@ -69,7 +69,7 @@ from asynqueue.wire.protocol.handshake import (
     refusedBy,
     refusing,
 )
-from asynqueue.wire.protocol.streams import Incoming, Outgoing
+from asynqueue.wire.protocol.streams import Outgoing, Reassembler
 
 # So many chunks are made at once: then the transport may say that it has enough.
 _CHUNKS = 2
@@ -152,11 +152,11 @@ class Session:
         self._nonce = newNonce() if nonce is None else nonce
         self._binding = b""
         self._greeting = b""
-        self._exchange: Exchange | None = None
+        self._transcript: Transcript | None = None
         self._greeted: dict[str, Any] = {}
         self._out: list[bytes] = []
         self._echoes: list[bytes] = []
-        self._incoming = Incoming(largest)
+        self._incoming = Reassembler(largest)
         self._outgoing = Outgoing()
         # When each beat without an echo was sent, and which of them measures chunks.
         self._beats: dict[int, float] = {}
@@ -333,7 +333,7 @@ class Session:
         )
         ours, its = self._greeting, canonical(box)
         dialer, listener = (ours, its) if self._dialed else (its, ours)
-        self._exchange = Exchange(dialer, listener, self._binding)
+        self._transcript = Transcript(dialer, listener, self._binding)
         if self._key is None:
             self._welcome()
         else:
@@ -344,9 +344,9 @@ class Session:
 
     def _proved(self, box: Box, now: float) -> Sequence[Event]:
         assert self._key is not None
-        assert self._exchange is not None
+        assert self._transcript is not None
         proof = unpackedBox(Prove, box)["proof"]
-        if not self._exchange.isProof(self._key, not self._dialed, proof):
+        if not self._transcript.isProof(self._key, not self._dialed, proof):
             raise Refusal("identity", DIFFERENT_KEYS)
         if not self._dialed:
             self._prove()
@@ -395,12 +395,12 @@ class Session:
         stream = unpackedNumber(Chunk, box)
         data = box.get(b"data", b"")
         incoming = self._incoming
-        more = incoming.intake.take(len(data))
+        more = incoming.window.take(len(data))
         if more:
             self._out.append(packedNumber(Grant, more))
         if not self._probe:
             self._probe = self.beat(now)
-            incoming.intake.mark()
+            incoming.window.mark()
         frames = incoming.chunk(stream, data)
         return (Frames(frames),) if frames else ()
 
@@ -424,7 +424,7 @@ class Session:
         self.rtt = least = rtt if self.rtt is None else min(self.rtt, rtt)
         if number == self._probe:
             self._probe = 0
-            self._incoming.intake.measure(rtt, least)
+            self._incoming.window.measure(rtt, least)
         return (Beaten(rtt),)
 
     def _left(self, box: Box, now: float) -> Sequence[Event]:
@@ -436,8 +436,8 @@ class Session:
 
     def _prove(self) -> None:
         assert self._key is not None
-        assert self._exchange is not None
-        proof = self._exchange.proof(self._key, self._dialed)
+        assert self._transcript is not None
+        proof = self._transcript.proof(self._key, self._dialed)
         self._out.append(packedBox(Prove, proof=proof))
 
     def _welcome(self) -> None:

@@ -236,7 +236,7 @@ class Outgoing:
             self._turns.append(self._waiting.popleft())
 
 
-class Intake:
+class ReceiveWindow:
     """
     The window of the chunks that come: how many bytes the other side may send.
 
@@ -297,7 +297,7 @@ class Intake:
         self.size = max(LEAST_WINDOW, min(self.size, most))
 
 
-class Incoming:
+class Reassembler:
     """
     Boxes to messages.
     """
@@ -306,7 +306,7 @@ class Incoming:
         """
         @param largest: how many bytes a message may have.
         """
-        self.intake = Intake()
+        self.window = ReceiveWindow()
         self._largest = largest
         self._batches = Decoder(largest)
         self._streams: dict[int, Decoder] = {}

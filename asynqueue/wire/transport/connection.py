@@ -36,7 +36,7 @@ from asynqueue.wire.protocol.commands import (
 )
 from asynqueue.wire.protocol.events import Frames, Left, Opened, Peer
 from asynqueue.wire.protocol.session import Session
-from asynqueue.wire.transport.refusals import Complaints
+from asynqueue.wire.transport.refusals import RefusalLog
 from asynqueue.wire.transport.sockets import (
     bindingOf,
     closeWriting,
@@ -124,7 +124,7 @@ class Connection(Protocol):
         delegate: ConnectionDelegate,
         *,
         heartbeat: float | None = 10.0,
-        complaints: Complaints | None = None,
+        refusals: RefusalLog | None = None,
         reactor: Any = None,
     ) -> None:
         """
@@ -132,14 +132,14 @@ class Connection(Protocol):
         @param delegate: is told what happens.
         @param heartbeat: after so many seconds of silence the other side is asked whether
             it is there, and taken for gone after three times as many. C{None}: never.
-        @param complaints: logs it, if the connection could not be opened.
+        @param refusals: logs it, if the connection could not be opened.
         @param reactor: the reactor; C{None} is the installed one.
         """
         self.description = "a host"
         self._session = session
         self._delegate = delegate
         self._heartbeat = heartbeat
-        self._complaints = complaints
+        self._refusals = refusals
         self._reactor = theReactor(reactor)
         self._process = os.getpid()
         self._life = _Life.WAITING
@@ -358,7 +358,7 @@ class Connection(Protocol):
         self._waiting.clear()
         # Nobody can send any more.
         self._session.refuse("busy", "")
-        if self._complaints is not None and not self._wasOpen:
+        if self._refusals is not None and not self._wasOpen:
             self._complain(error)
         try:
             self._delegate.lost(self, error)
@@ -534,7 +534,7 @@ class Connection(Protocol):
             transport.loseConnection()
 
     def _complain(self, error: Exception) -> None:
-        assert self._complaints is not None
+        assert self._refusals is not None
         # Who comes and goes without a word may just look whether there is somebody.
         if not isinstance(error, ConnectionDone):
-            self._complaints.add(self.description, error)
+            self._refusals.add(self.description, error)

@@ -14,7 +14,7 @@ from asynqueue.reactors import theReactor
 _log = Logger()
 
 
-class Complaints:
+class RefusalLog:
     """
     Logs who could not open a connection, but not more often than is good for a log.
 
