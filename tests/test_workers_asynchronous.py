@@ -17,6 +17,7 @@ from asynqueue import AsyncWorker, NullQueue, TaskQueue, WorkerLost
 from asynqueue.reactors import theReactor
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.testing import MemoryTask, RecordingConsumer, WorkerCheck, workerChecks
+from tests.doubles import resultOf
 
 CHECKS = [
     *workerChecks(AsyncWorker, cancels=True, window=3),
@@ -274,3 +275,21 @@ async def test_coroutineOfATaskQueue() -> None:
 
     assert await queue.call(outer) == 42
     await queue.shutdown()
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_beginsAnew(crashes: bool) -> None:
+    """
+    A worker that has stopped or crashed serves again when it is hired again.
+    """
+    async_, clock = worker()
+    if crashes:
+        async_.crash()
+    else:
+        async_.stop()
+    async_.setResignator(lambda: None)
+    assert async_.statistics().state == "serving"
+    task = MemoryTask(int, "7")
+    async_.run(task)
+    clock.advance(0)
+    assert resultOf(task.d) == 7

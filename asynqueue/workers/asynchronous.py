@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Hashable, Iterable
-from enum import Enum
+from collections.abc import Callable, Hashable, Iterable
+from math import inf
 from time import perf_counter
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -24,24 +24,14 @@ from asynqueue.scheduling.options import seriesOf
 from asynqueue.scheduling.snapshots import WorkerSnapshot
 from asynqueue.timers import later
 from asynqueue.workers.delivery import Deliveries
-from asynqueue.workers.standing import stateOf
-from asynqueue.workers.waiters import Waiters
+from asynqueue.workers.prefetch import Life, Prefetch
+from asynqueue.workers.window import Window
 
 # The reactor has a turn after so many seconds of functions that end at once.
 _SLICE = 0.01
 
 # An iterator in the reactor is advanced on demand, one item ahead.
 _WINDOW = 2
-
-
-class _Life(Enum):
-    SERVING = "serving"
-    STOPPING = "stopping"
-    CRASHED = "crashed"
-
-
-# By names, for each task: see L{asynqueue.outcome.ITERATOR}.
-_SERVING, _STOPPING, _CRASHED = _Life
 
 
 @implementer(ICancellingWorker, ISlottedWorker)
@@ -55,6 +45,8 @@ class AsyncWorker:
     """
 
     cQualified: list[Any] = ["async", "local"]
+    #: It has nothing of its own that runs its tasks, and would have to go first.
+    isGone = True
 
     def __init__(
         self,
@@ -78,14 +70,13 @@ class AsyncWorker:
         self._raw = raw
         self._concurrent = wholeNumber(concurrent, "concurrent")
         self._reactor = checkedReactor(reactor)
-        self._life = _SERVING
+        # By themselves. Nothing is lined up behind those that run.
+        self._tasks = Prefetch(self, Window(concurrent, 0), self._later, slots=inf)
         self._waiting: deque[ITask] = deque()
-        self._runs: dict[ITask, Deferred[Any] | None] = {}
-        self._deliveries = Deliveries(self._checkStopped)
-        self._turn: Any = None
-        self._ready: Deferred[None] | None = None
-        self._stopped = Waiters()
-        self._ended = 0
+        # What tasks wait for that have begun, and did not end at once.
+        self._awaited: dict[ITask, Deferred[Any]] = {}
+        self._deliveries = Deliveries(self._tasks.checkStopped)
+        self._isDue = False
 
     @property
     def slots(self) -> int:
@@ -96,57 +87,55 @@ class AsyncWorker:
 
     def setResignator(self, callableObject: Any) -> None:
         """
-        Never resigns: the reactor does not go away. One that has stopped begins anew.
+        Never resigns: the reactor does not go away. One that has stopped or crashed begins
+        anew.
         """
-        if self._life is _STOPPING:
-            self._life = _SERVING
+        if self._tasks.life is not Life.SERVING:
+            self._tasks.revive()
 
     def run(self, task: ITask) -> Deferred[None]:
         """
         Run a task in one of the next turns of the reactor.
         """
+        self._tasks.held[task] = task
         if task.options.doNext:
             # Behind those that are as urgent, which are all in front.
             urgent = sum(1 for other in self._waiting if other.options.doNext)
             self._waiting.insert(urgent, task)
         else:
             self._waiting.append(task)
-        if self._turn is None:
-            self._turn = later(theReactor(self._reactor), 0, self._take)
-        if len(self._waiting) + len(self._runs) < self._concurrent:
-            return succeed(None)
-        self._ready = Deferred()
-        return self._ready
+        if not self._isDue:
+            self._isDue = True
+            self._later(0, self._take)
+        return self._tasks.taken()
 
     def stop(self) -> Deferred[None]:
-        d = self._stopped.wait()
-        if self._life is _SERVING:
-            self._life = _STOPPING
-        self._checkStopped()
-        return d
+        return self._tasks.stop()
 
     def crash(self) -> list[ITask]:
         """
         Cancels what it has running.
         """
-        self._life = _CRASHED
-        left = [task for task in (*self._runs, *self._waiting) if not task.ended]
+        if self._tasks.life is Life.CRASHED:
+            return []
+        left, _ = self._tasks.crash()
         left += self._deliveries.crash()
-        runs = [d for d in self._runs.values() if d is not None]
-        self._waiting.clear()
-        self._runs.clear()
-        for d in runs:
+        awaited, self._awaited = self._awaited, {}
+        for d in awaited.values():
             d.cancel()
-        self._checkStopped()
+        self._tasks.sayStopped()
         return left
 
     def cancel(self, task: ITask) -> None:
         """
         Cancels the Deferred, the coroutine or the future.
         """
-        d = self._runs.get(task)
+        d = self._awaited.get(task)
         if d is not None:
             d.cancel()
+
+    def _later(self, seconds: float, f: Callable[[], None]) -> Any:
+        return later(theReactor(self._reactor), seconds, f)
 
     def _take(self) -> None:
         """
@@ -156,15 +145,12 @@ class AsyncWorker:
         while self._waiting:
             self._begin(self._waiting.popleft())
             if perf_counter() > end and self._waiting:
-                self._turn = later(theReactor(self._reactor), 0, self._take)
+                self._later(0, self._take)
                 return
-        self._turn = None
-        self._checkStopped()
+        self._isDue = False
 
     def _begin(self, task: ITask) -> None:
         if not task.ended:
-            # The call itself may have this worker stop or crash.
-            self._runs[task] = None
             f, args, kw = task.callTuple
             try:
                 value = task.context.run(f, *args, **kw)
@@ -177,11 +163,13 @@ class AsyncWorker:
                 value = caught(error)
             self._over(value, task)
         else:
-            self._freed()
+            del self._tasks.held[task]
+            self._tasks.checkReady()
+            self._tasks.checkStopped()
 
     def _await(self, task: ITask, d: Deferred[Any]) -> None:
-        if task in self._runs:
-            self._runs[task] = d
+        if task in self._tasks.held:
+            self._awaited[task] = d
             d.addBoth(self._over, task)
             if task.ended:
                 # It was cancelled within its first step.
@@ -195,39 +183,51 @@ class AsyncWorker:
         """
         A run that was waited for is over. What a crash ended is not ours to end.
         """
-        if task in self._runs:
-            del self._runs[task]
-            self._ended += 1
+        tasks = self._tasks
+        if tasks.held.pop(task, None) is not None:
+            if self._awaited:
+                self._awaited.pop(task, None)
+            tasks.ended += 1
             # Not of the result: somebody's __class__ may raise.
             if issubclass(type(result), Failure):
                 task.errback(result)
             else:
                 self._deliveries.endHere(task, result, self._raw, _WINDOW)
-            self._freed()
+            tasks.checkReady()
+            tasks.checkStopped()
 
-    def _freed(self) -> None:
-        """
-        There is room for another task.
-        """
-        ready, self._ready = self._ready, None
-        if ready is not None:
-            ready.callback(None)
-        self._checkStopped()
+    # PrefetchDelegate
 
-    def _checkStopped(self) -> None:
-        if self._life is _SERVING:
-            return
-        if not self._runs and not self._waiting and not self._deliveries:
-            self._stopped.fire()
+    def takeUnbegun(self) -> list[ITask]:
+        """
+        Take what has not had its turn.
+        """
+        tasks = list(self._waiting)
+        self._waiting.clear()
+        for task in tasks:
+            del self._tasks.held[task]
+        return tasks
+
+    def isOpen(self, reason: str) -> bool:
+        """
+        Tell whether a task waits for the items of an iterator.
+        """
+        return bool(self._deliveries)
+
+    def letGo(self) -> None:
+        """
+        Leave the reactor alone: it is not the worker's.
+        """
 
     def statistics(self) -> WorkerSnapshot:
         """
         Return how it stands.
         """
+        tasks = self._tasks
         return WorkerSnapshot(
-            state=stateOf(self._life.value, self._stopped),
+            state=tasks.state(),
             slots=self._concurrent,
-            held=len(self._waiting) + len(self._runs),
-            ended=self._ended,
+            held=tasks.count,
+            ended=tasks.ended,
             fault="",
         )

@@ -143,7 +143,7 @@ class Prefetch(Generic[W]):
         window: W,
         callLater: Callable[[float, Callable[[], None]], Any],
         *,
-        slots: int = 1,
+        slots: float = 1,
         name: Callable[[], str] | None = None,
         recall: Callable[[], None] | None = None,
         progress: Callable[[], Any] = lambda: None,
