@@ -30,7 +30,7 @@ class Failing(MemoryPrefetcher):
         """
         Hand back all, as nothing can be run.
         """
-        tasks, self.tasks = self.tasks, []
+        tasks = self.takeBack()
         assert self.report is not None
         self.report("no room", tasks, isHopeless)
         self.becomeReady()

@@ -110,7 +110,7 @@ class Lingerer(MemoryWorker):
 
     def __init__(self) -> None:
         super().__init__()
-        self.isGone: Deferred[None] = Deferred()
+        self.whenGone: Deferred[None] = Deferred()
         self.crashes = 0
 
     def crash(self) -> list[ITask]:
@@ -118,7 +118,7 @@ class Lingerer(MemoryWorker):
         return super().crash()
 
     def gone(self) -> Deferred[None]:
-        return self.isGone
+        return self.whenGone
 
 
 # What the queues of a test are given, where they are given any.
@@ -1340,7 +1340,7 @@ def test_allCrashBeforeOneIsAwaited() -> None:
     clock.advance(1)
     assert [worker.crashes for worker in workers] == [1, 1]
     assert all(isinstance(each.error, WorkerLost) for each in lost)
-    workers[1].isGone.callback(None)
+    workers[1].whenGone.callback(None)
     assert ended.results == []
-    workers[0].isGone.callback(None)
+    workers[0].whenGone.callback(None)
     assert ended.result is None

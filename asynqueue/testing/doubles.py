@@ -8,9 +8,10 @@ import inspect
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextvars import Context, copy_context
 from functools import partial
+from math import inf
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -29,8 +30,8 @@ from asynqueue.scheduling.options import DEFAULT, CallOptions, seriesOf
 from asynqueue.scheduling.snapshots import WorkerSnapshot
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.workers.delivery import Deliveries
-from asynqueue.workers.standing import stateOf
-from asynqueue.workers.waiters import Waiters
+from asynqueue.workers.prefetch import Life, Prefetch
+from asynqueue.workers.window import Window
 
 _WINDOW = 2
 
@@ -106,11 +107,12 @@ class MemoryWorker:
     as one of them ends.
 
     @ivar ID: the number that a queue gave to this worker.
-    @ivar tasks: what it holds, the oldest first.
     @ivar resigned: how often L{resign} was called.
     """
 
     cQualified: list[Any] = ["memory", "local"]
+    #: It has nothing that runs its tasks, and would have to go first.
+    isGone = True
 
     def __init__(
         self, series: Iterable[Hashable] = (), *, raw: bool = False, window: int = 1
@@ -123,59 +125,74 @@ class MemoryWorker:
         """
         self.iQualified: list[Any] = seriesOf(series)
         self.ID: int | None = None
-        self.tasks: list[ITask] = []
         self.resigned = 0
         self._raw = raw
-        self._window = window
+        # By themselves.
+        self._tasks = Prefetch(self, Window(window, 0), Clock().callLater, slots=inf)
         self._running: list[ITask] = []
-        self._deliveries = Deliveries(self._checkStopped)
-        self._ready: Deferred[None] | None = None
-        self._stopped = Waiters()
-        self._life = "serving"
-        self._ended = 0
+        self._deliveries = Deliveries(self._tasks.checkStopped)
         self._resignator: Callable[[], None] | None = None
 
+    @property
+    def tasks(self) -> list[ITask]:
+        """
+        What it holds: what runs, what is urgent and the rest, each the oldest first.
+        """
+        return sorted(self._tasks.held.values(), key=self._place)
+
+    def _place(self, task: ITask) -> int:
+        return 0 if task in self._running else 1 if task.options.doNext else 2
+
     def setResignator(self, callableObject: Callable[[], None]) -> None:
-        self._life = "serving"
+        if self._tasks.life is not Life.SERVING:
+            self._tasks.revive()
         self._resignator = callableObject
 
     def run(self, task: ITask) -> Deferred[None]:
-        if task.options.doNext:
-            waiting = self.tasks[len(self._running) :]
-            urgent = sum(1 for other in waiting if other.options.doNext)
-            self.tasks.insert(len(self._running) + urgent, task)
-        else:
-            self.tasks.append(task)
-        if len(self.tasks) < self._window:
-            return succeed(None)
-        self._ready = Deferred()
-        return self._ready
+        self._tasks.held[task] = task
+        return self._tasks.taken()
 
     def stop(self) -> Deferred[None]:
-        d = self._stopped.wait()
-        self._life = "stopping"
-        self._checkStopped()
-        return d
+        return self._tasks.stop()
 
     def crash(self) -> list[ITask]:
-        self._life = "crashed"
-        tasks, self.tasks = self.tasks, []
-        tasks += self._deliveries.crash()
+        left, _ = self._tasks.crash()
+        left += self._deliveries.crash()
         self._running.clear()
-        self._checkStopped()
-        return [task for task in tasks if not task.ended]
+        self._tasks.sayStopped()
+        return left
 
     def statistics(self) -> WorkerSnapshot:
         """
         Return how it stands.
         """
+        tasks = self._tasks
         return WorkerSnapshot(
-            state=stateOf(self._life, self._stopped),
-            slots=self._window,
-            held=len(self.tasks),
-            ended=self._ended,
+            state=tasks.state(),
+            slots=tasks.window.size,
+            held=tasks.count,
+            ended=tasks.ended,
             fault="",
         )
+
+    # PrefetchDelegate
+
+    def takeUnbegun(self) -> list[ITask]:
+        """
+        Take nothing: all that it holds counts as begun.
+        """
+        return []
+
+    def isOpen(self, reason: str) -> bool:
+        """
+        Tell whether a task waits for the items of an iterator.
+        """
+        return bool(self._deliveries)
+
+    def letGo(self) -> None:
+        """
+        Leave the test alone.
+        """
 
     # What the test says
 
@@ -228,14 +245,14 @@ class MemoryWorker:
 
         @raise ValueError: the worker does not hold the task.
         """
-        self.tasks.remove(task)
-        self._ended += 1
+        if self._tasks.held.pop(task, None) is None:
+            raise ValueError(f"the worker does not hold {task!r}")
+        self._tasks.ended += 1
         if task in self._running:
             self._running.remove(task)
         end()
-        if len(self.tasks) < self._window:
-            self.becomeReady()
-        self._checkStopped()
+        self._tasks.checkReady()
+        self._tasks.checkStopped()
 
     def resign(self) -> None:
         """
@@ -249,9 +266,12 @@ class MemoryWorker:
         """
         Be ready for another task, if it was not, whatever the window says.
         """
-        ready, self._ready = self._ready, None
-        if ready is not None:
-            ready.callback(None)
+        window = self._tasks.window
+        size, window.size = window.size, self._tasks.count + 1
+        try:
+            self._tasks.checkReady()
+        finally:
+            window.size = size
 
     # Within
 
@@ -261,7 +281,7 @@ class MemoryWorker:
         """
 
     def _end(self, task: ITask, result: Any) -> None:
-        if task not in self.tasks:
+        if task not in self._tasks.held:
             # A crash took it, or the test ended it by hand.
             return
         if isinstance(result, Failure):
@@ -269,10 +289,6 @@ class MemoryWorker:
         else:
             deliver = partial(self._deliveries.endHere, task, result, self._raw, _WINDOW)
             self.drop(task, deliver)
-
-    def _checkStopped(self) -> None:
-        if not self.tasks and not self._deliveries:
-            self._stopped.fire()
 
 
 @implementer(IPrefetchingWorker, ICancellingWorker)
@@ -291,26 +307,24 @@ class MemoryPrefetcher(MemoryWorker):
         super().__init__(series, raw=raw, window=window)
         self.cancelled: list[ITask] = []
         self._begun: list[ITask] = []
-        self._notBegun: list[ITask] | None = None
-        self._returner: Callable[[Sequence[ITask]], None] | None = None
 
     def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
-        self._returner = callableObject
+        self._tasks.returner = callableObject
 
     def takeBack(self) -> Sequence[ITask]:
-        if self._notBegun is not None:
-            return self._notBegun
+        return self._tasks.takeBack()
+
+    def takeUnbegun(self) -> list[ITask]:
+        """
+        Take what the test did not say of that it has begun.
+        """
         tasks = self._unbegun()
-        self.tasks = [task for task in self.tasks if task in self._begun]
+        for task in tasks:
+            del self._tasks.held[task]
         return tasks
 
-    def crash(self) -> list[ITask]:
-        if self._notBegun is None:
-            self._notBegun = self._unbegun()
-        return super().crash()
-
     def cancel(self, task: ITask) -> None:
-        if task in self.tasks:
+        if task in self._tasks.held:
             self.cancelled.append(task)
 
     # What the test says
@@ -329,11 +343,9 @@ class MemoryPrefetcher(MemoryWorker):
         """
         chosen = list(tasks) or self._unbegun()
         for task in chosen:
-            self.tasks.remove(task)
-        if self._returner is not None:
-            self._returner(chosen)
-        if len(self.tasks) < self._window:
-            self.becomeReady()
+            del self._tasks.held[task]
+        self._tasks.handBack(chosen)
+        self._tasks.checkReady()
 
     def _begin(self, task: ITask) -> None:
         if task not in self._begun and not task.ended:
