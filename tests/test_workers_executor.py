@@ -24,7 +24,7 @@ from asynqueue import ExecutorWorker, TaskQueue, WorkerLost
 from asynqueue.errors import Unsendable
 from asynqueue.outcome import Returned
 from asynqueue.testing import MemoryTask, WorkerCheck, workerChecks
-from asynqueue.workers.executor import executorWorkers
+from asynqueue.workers.executorcalls import executorWorkers
 from tests.doubles import Heard, errorOf, readingLogs, resultOf
 
 # Seconds after which a test has failed. None waits so long.
@@ -636,6 +636,26 @@ def test_shutsItsExecutorDownIfAsked(owned: bool) -> None:
     queue = TaskQueue(ExecutorWorker(executor, shutdown=owned, reactor=clock), reactor=clock)
     assert queue.shutdown().called
     assert executor._shutdown is owned
+
+
+def test_beginsAnewAfterACrash() -> None:
+    """
+    A worker that has crashed serves again when it is hired again: another crash hands over
+    what it has then.
+    """
+    executor, clock = ManualExecutor(2), Turns()
+    worker = ExecutorWorker(executor, reactor=clock)
+    worker.run(MemoryTask(int))
+    assert len(worker.crash()) == 1
+    worker.setResignator(lambda: None)
+    assert worker.statistics().state == "serving"
+    running, waiting = MemoryTask(int), MemoryTask(int)
+    worker.run(running)
+    executor.futures.pop(0)
+    executor.begin()
+    worker.run(waiting)
+    assert set(worker.crash()) == {running, waiting}
+    assert list(worker.takeBack()) == [waiting]
 
 
 def test_withoutAQueue() -> None:

@@ -71,17 +71,20 @@ class RetriedFault(Fault):
     """
 
     def __init__(
-        self, name: Callable[[], str], reactor: Callable[[], Any], tryAgain: Callable[[], None]
+        self,
+        name: Callable[[], str],
+        reactor: Callable[[], Any],
+        tryAgain: Callable[[], None] | None = None,
     ) -> None:
         """
         @param name: names the worker, in messages.
         @param reactor: gives the reactor.
         @param tryAgain: is called when a pause is over. It calls L{strike}, L{end} or
-            L{probe}.
+            L{probe}. C{None}: L{probe} is.
         """
         super().__init__()
         self._name = name
-        self._tryAgain = tryAgain
+        self._tryAgain = self.probe if tryAgain is None else tryAgain
         self._backoff = Backoff(lambda: float(reactor().seconds()))
         self._pause = Timer(lambda seconds, f: later(reactor(), seconds, f))
 

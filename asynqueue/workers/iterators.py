@@ -6,12 +6,13 @@ are advanced in these threads, from the ends of the calls to their own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from asynqueue.interfaces import ITask
 from asynqueue.timers import later
 from asynqueue.workers.held import HeldIterators
-from asynqueue.workers.steps import StepRunner, ThreadSource, closeApart
+from asynqueue.workers.steps import Close, Step, ThreadSource, closeApart
 
 # How many items of an iterator may be under way at once.
 _WINDOW = 64
@@ -24,14 +25,14 @@ class ThreadIterators(HeldIterators):
 
     def __init__(
         self,
-        runner: StepRunner,
+        submit: Callable[[Step | Close], None],
         raw: bool,
         name: Callable[[], str],
         reactor: Callable[[], Any],
         looked: Callable[[], None],
     ) -> None:
         """
-        @param runner: the worker.
+        @param submit: has a thread of the worker do a job. May be called in any thread.
         @param raw: whether iterators come back as they are, where the call does not say.
         @param name: names the worker, in errors.
         @param reactor: gives the reactor.
@@ -41,10 +42,12 @@ class ThreadIterators(HeldIterators):
         super().__init__(
             lambda: self._open, name, lambda seconds, f: later(reactor(), seconds, f), looked
         )
-        self._runner = runner
+        self._submit = submit
         self._raw = raw
         self._reactor = reactor
         self._open: dict[ThreadSource, None] = {}
+        # Whether the worker waits until none is open.
+        self._isAwaited = False
 
     def end(self, task: ITask, value: Any) -> None:
         """
@@ -53,15 +56,28 @@ class ThreadIterators(HeldIterators):
         self.deliveries.end(task, value, self._raw, self._sourceOf, _WINDOW)
 
     def _sourceOf(self, iterator: Iterator[Any], task: ITask) -> ThreadSource:
-        source = ThreadSource(self._runner, task.context, iterator, self._reactor())
+        reactor = self._reactor()
+        closed = partial(self._closed, reactor)
+        source = ThreadSource(self._submit, closed, task.context, iterator, reactor)
         self._open[source] = None
         return source
 
-    def closed(self, source: ThreadSource) -> None:
+    def _closed(self, reactor: Any, source: ThreadSource) -> None:
         """
         An iterator has ended, or was closed. May be called in any thread.
         """
         self._open.pop(source, None)
+        if self._isAwaited:
+            reactor.callFromThread(self._looked)
+
+    def wait(self, reason: str) -> bool:
+        # Before the look at what is open: one may end in this moment.
+        self._isAwaited = True
+        return super().wait(reason)
+
+    def stop(self) -> None:
+        super().stop()
+        self._isAwaited = False
 
     def crash(self, running: int, threads: int) -> list[ITask]:
         """

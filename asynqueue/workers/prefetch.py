@@ -53,8 +53,10 @@ class TaskWindow(Protocol):
     @ivar isClosed: whether nothing may be sent ahead, until a task has ended.
     """
 
-    size: int
     isClosed: bool
+
+    @property
+    def size(self) -> int: ...
 
     def close(self) -> None:
         """

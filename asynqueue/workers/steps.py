@@ -13,7 +13,7 @@ from math import inf
 from threading import Lock, Thread
 from time import perf_counter
 from types import GeneratorType
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -28,23 +28,6 @@ _log = Logger()
 
 # A thread that advances an iterator hands over what it has after so many seconds.
 _STEP_SECONDS = AHEAD_SECONDS
-
-
-class StepRunner(Protocol):
-    """
-    Who has the threads.
-    """
-
-    def submit(self, job: Step | Close) -> None:
-        """
-        Have a thread do a job, before any task. May be called in any thread.
-        """
-
-    def sourceEnded(self, source: ThreadSource) -> None:
-        """
-        The iterator of a source has ended, or was closed. May be called in any
-        thread.
-        """
 
 
 class Step:
@@ -160,13 +143,21 @@ class ThreadSource:
     """
 
     def __init__(
-        self, runner: StepRunner, context: Context, iterator: Iterator[Any], reactor: Any
+        self,
+        submit: Callable[[Step | Close], None],
+        ended: Callable[[ThreadSource], None],
+        context: Context,
+        iterator: Iterator[Any],
+        reactor: Any,
     ) -> None:
         """
+        @param submit: has a thread do a job, before any task. May be called in any thread.
+        @param ended: is called when the iterator has ended, or was closed, in any thread.
         @param context: the context variables that the iterator runs with.
-        @param reactor: the reactor of the runner.
+        @param reactor: the reactor of those threads.
         """
-        self._runner = runner
+        self._submit = submit
+        self._ended = ended
         self._reactor = reactor
         self._context = context
         self.iterator: Iterator[Any] | None = iterator
@@ -192,9 +183,9 @@ class ThreadSource:
         self.sink = None
         self._isStopped = True
         if self.iterator is not None:
-            self._runner.submit(Close(self))
+            self._submit(Close(self))
             if not self.isStepping:
-                self._runner.sourceEnded(self)
+                self._ended(self)
 
     def advance(self, take: Callable[[Iterator[Any]], None]) -> None:
         """
@@ -247,7 +238,7 @@ class ThreadSource:
         if step.finished:
             self.iterator = None
         if step.finished or self._isStopped:
-            self._runner.sourceEnded(self)
+            self._ended(self)
         sink = self.sink
         if sink is None:
             return
@@ -264,7 +255,7 @@ class ThreadSource:
         if self._credit > 0 and not self.isStepping and self.iterator is not None:
             self.isStepping = True
             step = Step(self, self._credit)
-            self._runner.submit(step)
+            self._submit(step)
             # An item that comes later than this ends the step; those before it
             # must not wait until it comes.
             if self.isStepping:

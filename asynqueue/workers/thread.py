@@ -41,7 +41,7 @@ from asynqueue.workers.failing import RetriedFault
 from asynqueue.workers.iterators import ThreadIterators
 from asynqueue.workers.outbox import Begun, Outbox
 from asynqueue.workers.prefetch import Life, Prefetch
-from asynqueue.workers.steps import Close, Step, ThreadSource
+from asynqueue.workers.steps import Close, Step
 from asynqueue.workers.window import Window
 
 # The most tasks that may be sent ahead to one worker.
@@ -176,7 +176,7 @@ class ThreadWorker:
             slots=threads,
         )
         self._iterators = ThreadIterators(
-            self, raw, self._tasks.name, self._theReactor, self._tasks.checkStopped
+            self.submit, raw, self._tasks.name, self._theReactor, self._tasks.checkStopped
         )
         self._fault = RetriedFault(self._tasks.name, self._theReactor, self._tryAgain)
         tellForks(self)
@@ -255,14 +255,6 @@ class ThreadWorker:
         """
         self._urgent.appendleft(job)
         self._tokens.put(True)
-
-    def sourceEnded(self, source: ThreadSource) -> None:
-        """
-        An iterator has ended, or was closed.
-        """
-        self._iterators.closed(source)
-        if self._tasks.life is not Life.SERVING:
-            self._theReactor().callFromThread(self._tasks.checkStopped)
 
     def _needThread(self) -> None:
         """

@@ -24,7 +24,7 @@ from twisted.internet.threads import deferToThread
 from asynqueue import ExecutorWorker, TaskQueue, WorkerLost
 from asynqueue.testing import Gate, WorkerCheck, workerChecks
 from asynqueue.testing.calls import nextNumber, waitAt, whereAmI
-from asynqueue.workers.executor import executorWorkers
+from asynqueue.workers.executorcalls import executorWorkers
 
 # Neither a fork of a process with threads, nor an import of the main program.
 CONTEXT = multiprocessing.get_context("forkserver")
