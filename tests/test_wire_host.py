@@ -1,5 +1,5 @@
 """
-L{asynqueue.wire.host.host.Host}: each call that comes has one outcome, whatever it does, and
+L{HostSession}: each call that comes has one outcome, whatever it does, and
 whatever happens to the connection.
 """
 
@@ -30,7 +30,7 @@ from asynqueue.status import STATUS
 from asynqueue.testing import Gate, MemoryPrefetcher, MemoryWorker
 from asynqueue.testing.calls import AwkwardError, CheckedError, StuckError, Unsendable
 from asynqueue.wire.host.catalog import Catalog, WireWorkerUniverse
-from asynqueue.wire.host.host import Host
+from asynqueue.wire.host.sessions import HostSession
 from asynqueue.wire.protocol.messages import Kind, packedCall, packedCount
 from tests.doubles import Heard, readingLogs
 from tests.failing import Failing
@@ -45,6 +45,7 @@ from tests.wirehosts import (
     URGENT,
     WATCHED,
     Line,
+    Sessions,
     Station,
 )
 
@@ -905,12 +906,11 @@ def test_aConnectionThatNeverOpenedIsTheEnd() -> None:
     """
     A host whose connection was refused is done, and drained.
     """
-    done: list[Host] = []
-    queue = TaskQueue()
-    host = Host(queue, Catalog(), codec=PICKLE, ended=done.append)
+    heard = Sessions()
+    host = HostSession(heard, TaskQueue(), Catalog(), codec=PICKLE)
     drained = Heard(host.drain())
     host.lost(Line(PICKLE), OSError("refused"))
-    assert (done, drained.result) == ([host], None)
+    assert (heard.lost, drained.result) == ([host], None)
     assert Heard(host.drain()).result is None
 
 
@@ -965,7 +965,7 @@ def test_drainingBeforeTheOpeningSaysGoodbyeThen() -> None:
     no call.
     """
     queue = TaskQueue()
-    host = Host(queue, Catalog(Universe()), codec=PICKLE, ended=lambda _: None)
+    host = HostSession(Sessions(), queue, Catalog(Universe()), codec=PICKLE)
     host.drain("too late")
     host.about()
     line = Line(PICKLE)
@@ -1133,7 +1133,7 @@ def test_capacityThatChangedBeforeTheOpeningIsTold() -> None:
     What changes while the connection is being made is told when it is.
     """
     queue = TaskQueue(MemoryWorker())
-    host = Host(queue, Catalog(), codec=PICKLE, ended=lambda _: None)
+    host = HostSession(Sessions(), queue, Catalog(), codec=PICKLE)
     assert host.about()["slots"] == 1
     queue.attachWorker(MemoryWorker())
     host.capacityChanged()

@@ -141,7 +141,7 @@ def test_theLostLeaveTheirPlace(endpoint: Endpoint) -> None:
     listener = listenerOf(endpoint, 1)
     listener.lost(endpoint.connect(), ConnectionError())
     last = endpoint.connect()
-    assert list(listener.strangers) == [last]
+    assert list(listener.unproven) == [last]
 
 
 def test_nothingListensAfterTheEnd(endpoint: Endpoint) -> None:

@@ -25,10 +25,10 @@ from asynqueue.errors import (
 from asynqueue.framing import Frame
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.wire.host import server as servers, universes
-from asynqueue.wire.host.catalog import WireWorkerUniverse
+from asynqueue.wire.host.catalog import Catalog, WireWorkerUniverse
 from asynqueue.wire.host.server import WireServer
 from asynqueue.wire.host.universes import Blueprint, ChildCatalog, introduce, universeOf
-from asynqueue.wire.host.workers import Crew
+from asynqueue.wire.host.workers import HostWorkers, buildHostQueue
 from asynqueue.wire.protocol.codecs import codecNamed
 from asynqueue.wire.protocol.messages import Kind, packedCall
 from asynqueue.wire.protocol.session import Session
@@ -351,15 +351,14 @@ def test_universeIsMade() -> None:
     assert type(universeOf(name)).__name__ == "Plain"
 
 
-def test_crew(reactor: Reactor) -> None:
+def test_workersOfAHost(reactor: Reactor) -> None:
     """
     Without processes the reactor makes the calls, and there are threads for those that
     want one.
     """
-    crew = Crew(0, 3, 7, 1 << 20)
-    server = WireServer(WHERE, Universe)
-    assert crew.series == "async"
-    queue = crew.newQueue(server._catalog, 1.0, reactor)
+    workers = HostWorkers(0, 3, 7, 1 << 20)
+    assert workers.series == "async"
+    queue = buildHostQueue(workers, Catalog(Universe()), 1.0, reactor)
     assert {type(worker) for worker in queue.workers()} == {AsyncWorker, ThreadWorker}
 
 
@@ -607,9 +606,9 @@ def test_statistics(server: WireServer, reactor: Reactor, universe: Universe) ->
     caller = Caller(reactor)
     caller.call(1, "wait")
     told = server.statistics()
-    assert (told.state, told.seconds, told.strangers) == ("serving", 3.0, 1)
+    assert (told.state, told.seconds, told.unproven) == ("serving", 3.0, 1)
     assert told.description == told.address == WHERE
-    assert [guest.held for guest in told.guests] == [1]
+    assert [each.held for each in told.sessions] == [1]
     assert json.loads(json.dumps(told.as_dict()))["queue"]["running"] == 1
     heard = Heard(server.stop())
     caller.run()
@@ -619,7 +618,7 @@ def test_statistics(server: WireServer, reactor: Reactor, universe: Universe) ->
     caller.run()
     settle(reactor, heard)
     told = server.statistics()
-    assert (told.state, told.seconds, told.guests, told.queue) == ("idle", 0.0, (), None)
+    assert (told.state, told.seconds, told.sessions, told.queue) == ("idle", 0.0, (), None)
     assert told.address == ""
 
 

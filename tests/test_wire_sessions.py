@@ -1,5 +1,5 @@
 """
-How a server lets its guests go.
+How a server lets its sessions go.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import pytest
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.testing import MemoryWorker
 from asynqueue.wire.host.catalog import Catalog
-from asynqueue.wire.host.host import Host
-from asynqueue.wire.host.sessions import Guest
+from asynqueue.wire.host.sessions import HostSession
 from asynqueue.wire.protocol.codecs import codecNamed
-from tests.wirehosts import Line
+from tests.wirehosts import Line, Sessions
 
 
 class Coming(Line):
@@ -36,54 +35,37 @@ class Coming(Line):
         self.aborted = True
 
 
-class Server:
-    """
-    Hears of its guests, and does nothing.
-    """
-
-    def guestOpened(self, guest: Guest, connection: Any) -> None:
-        """
-        It is there.
-        """
-
-    def guestLost(self, guest: Guest, connection: Any, error: Exception) -> None:
-        """
-        It is gone.
-        """
-
-
 @pytest.fixture
-def guest() -> Any:
+def session() -> HostSession:
     """
-    A guest whose connection is not open yet.
+    A session whose connection is not open yet.
     """
-    host = Host(
-        TaskQueue(MemoryWorker()), Catalog(), codec=codecNamed("pickle"), ended=lambda _: None
+    session = HostSession(
+        Sessions(), TaskQueue(MemoryWorker()), Catalog(), codec=codecNamed("pickle")
     )
-    guest = Guest(Server(), host)
     line: Any = Coming()
-    guest.connection = line
-    return guest
+    session.connection = line
+    return session
 
 
-def test_strangersAreCut(guest: Guest) -> None:
+def test_strangersAreCut(session: HostSession) -> None:
     """
     Who has not proved itself is cut.
     """
-    line: Any = guest.connection
-    guest.dismiss()
+    line: Any = session.connection
+    session.dismiss()
     assert line.aborted
 
 
-def test_whoHasProvedItselfIsToldGoodbye(guest: Guest) -> None:
+def test_whoHasProvedItselfIsToldGoodbye(session: HostSession) -> None:
     """
     Who has, may have sent calls already: it is told goodbye when the connection is open,
     and so gets them back.
     """
-    line: Any = guest.connection
+    line: Any = session.connection
     line.isProven = True
-    guest.dismiss()
+    session.dismiss()
     assert not line.aborted
     line.isOpen = True
-    guest.opened(line)
+    session.opened(line)
     assert line.goodbyes

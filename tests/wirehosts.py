@@ -13,7 +13,7 @@ from asynqueue import AsyncWorker, TaskQueue
 from asynqueue.errors import FrameTooLarge, LocalProtocolError
 from asynqueue.processes.streaming import sizeOf
 from asynqueue.wire.host.catalog import Catalog, WireWorkerUniverse
-from asynqueue.wire.host.host import Host
+from asynqueue.wire.host.sessions import HostSession
 from asynqueue.wire.protocol.codecs import Codec, codecNamed
 from asynqueue.wire.protocol.messages import Flag, Kind, packedCall, packedCount, unpackedFault
 
@@ -84,6 +84,28 @@ class Line:
         self.closed += 1
 
 
+class Sessions:
+    """
+    Hears of sessions.
+
+    @ivar lost: those that are over.
+    """
+
+    def __init__(self) -> None:
+        self.lost: list[HostSession] = []
+
+    def sessionOpened(self, session: HostSession) -> None:
+        """
+        It is there.
+        """
+
+    def sessionLost(self, session: HostSession, error: Exception) -> None:
+        """
+        It is gone.
+        """
+        self.lost.append(session)
+
+
 class Station:
     """
     A host in the test's hands, and the queue's side of its connection.
@@ -104,7 +126,7 @@ class Station:
     ) -> None:
         """
         @param concurrent: how many calls run at once, if no queue is given.
-        @param kw: keywords of L{Host}.
+        @param kw: keywords of L{HostSession}.
         """
         self.clock = Clock()
         self.codec = codec
@@ -115,15 +137,16 @@ class Station:
         self.queue = queue
         self.line = Line(codec)
         self.ended = 0
-        self.host = Host(
-            queue, catalog or Catalog(universe), codec=codec, ended=self._hostEnded, **kw
-        )
+        self.host = HostSession(self, queue, catalog or Catalog(universe), codec=codec, **kw)
         self.host.about()
         self.host.opened(self.line)
         self._last = 0
 
-    def _hostEnded(self, host: Host) -> None:
-        assert host is self.host
+    def sessionOpened(self, session: HostSession) -> None:
+        assert session is self.host
+
+    def sessionLost(self, session: HostSession, error: Exception) -> None:
+        assert session is self.host
         self.ended += 1
 
     def hear(self, kind: int, number: int, body: bytes = b"", buffers: Sequence[Any] = ()) -> None:

@@ -77,7 +77,7 @@ async def test_hostsBecomeWorkers(folder: str) -> None:
         assert hub.workers == queue.workers()
         assert all(worker.peer is not None for worker in hub.workers)
         told = json.loads(json.dumps(hub.statistics().as_dict()))
-        assert (told["state"], told["strangers"], told["address"]) == ("listening", 0, where)
+        assert (told["state"], told["unproven"], told["address"]) == ("listening", 0, where)
         assert [worker["state"] for worker in told["workers"]] == ["serving"] * 3
         await hosts[0].close()
         await until(lambda: len(queue) == 2)

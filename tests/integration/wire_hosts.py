@@ -20,7 +20,7 @@ from twisted.internet.interfaces import IAddress
 from asynqueue.reactors import theReactor
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.wire.host.catalog import Catalog, WireWorkerUniverse
-from asynqueue.wire.host.host import Host
+from asynqueue.wire.host.sessions import HostSession
 from asynqueue.wire.protocol.codecs import codecNamed
 from asynqueue.wire.protocol.session import Session
 from asynqueue.wire.transport.connection import Connection
@@ -90,7 +90,7 @@ class Serving:
         self._folder = tempfile.TemporaryDirectory()
         self.description = description or f"unix:{self._folder.name}/socket"
         self.queue = queue
-        self.hosts: list[Host] = []
+        self.hosts: list[HostSession] = []
         self.connections: list[Connection] = []
         self._catalog = catalog
         self._key = key
@@ -139,13 +139,19 @@ class Serving:
         for connection in self.connections:
             connection.abort()
 
+    def sessionOpened(self, session: HostSession) -> None:
+        """
+        One more queue is served.
+        """
+
+    def sessionLost(self, session: HostSession, error: Exception) -> None:
+        """
+        One less is.
+        """
+
     def _make(self, address: IAddress, dialed: bool = False) -> Connection:
-        host = Host(
-            self.queue,
-            self._catalog,
-            codec=codecNamed(self._codec),
-            ended=lambda host: None,
-            **self._options,
+        host = HostSession(
+            self, self.queue, self._catalog, codec=codecNamed(self._codec), **self._options
         )
         session = Session("host", dialed, key=self._key, codec=self._codec, about=host.about())
         connection = Connection(

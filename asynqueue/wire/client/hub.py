@@ -42,14 +42,14 @@ class HubStatistics(Snapshot):
     @ivar state: "idle", "starting" or "listening".
     @ivar description: where it is to listen.
     @ivar address: what hosts dial to reach it; empty while it does not listen.
-    @ivar strangers: how many connections have not proved themselves by now.
+    @ivar unproven: how many connections have not proved themselves by now.
     @ivar workers: how the workers stand whose hosts have dialed in.
     """
 
     state: str
     description: str
     address: str
-    strangers: int
+    unproven: int
     workers: tuple[RemoteStatistics, ...]
 
 
@@ -210,8 +210,8 @@ class WireHub:
         closing: list[Deferred[Any]] = []
         if listener is not None:
             closing.append(listener.shut())
-            for stranger in list(listener.strangers):
-                stranger.abort()
+            for connection in list(listener.unproven):
+                connection.abort()
         self._fail(Failure(CancelledError("the hub stops")))
         closing += [self._queue.detachWorker(worker) for worker in self.workers]
         return gatherResults(closing).addCallback(lambda _: None)
@@ -237,7 +237,7 @@ class WireHub:
             state=state,
             description=self._description,
             address="" if address is None else dialedAs(self._description, address),
-            strangers=0 if listener is None else len(listener.strangers),
+            unproven=0 if listener is None else len(listener.unproven),
             workers=tuple(worker.statistics() for worker in self.workers),
         )
 

@@ -3,7 +3,7 @@ A host: a queue of its own behind connections.
 
 ::
 
-    Listener, or Dialer ─▶ Connection ─▶ Host ─▶ TaskQueue ─▶ workers
+    Listener, or Dialer ─▶ Connection ─▶ HostSession ─▶ TaskQueue ─▶ workers
                            (one of each for every queue out there)
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any
 
+from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
 from twisted.internet.interfaces import IReactorCore
@@ -27,12 +28,11 @@ from asynqueue.forks import isParents, tellForks
 from asynqueue.framing import LARGEST
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
+from asynqueue.scheduling.snapshots import QueueStatistics, Snapshot
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.timers import Timer, later
-from asynqueue.wire.host.host import Host
-from asynqueue.wire.host.sessions import Guest
-from asynqueue.wire.host.statistics import ServerStatistics
-from asynqueue.wire.host.workers import Crew, newCatalog
+from asynqueue.wire.host.sessions import HostSession, SessionStatistics
+from asynqueue.wire.host.workers import HostWorkers, buildHostQueue, newCatalog
 from asynqueue.wire.protocol.codecs import codecNamed
 from asynqueue.wire.protocol.session import Session
 from asynqueue.wire.transport.connection import Connection
@@ -44,14 +44,14 @@ from asynqueue.wire.transport.endpoints import (
     requireIdentity,
     serverEndpoint,
 )
-from asynqueue.wire.transport.listening import ConnectionFactory, Door, Listener
+from asynqueue.wire.transport.listening import ConnectionFactory, ConnectionSource, Listener
 from asynqueue.wire.transport.refusals import RefusalLog
 from asynqueue.workers.waiters import Waiters
 
 _log = Logger()
 
 
-class _Life(Enum):
+class _State(Enum):
     IDLE = "idle"
     STARTING = "starting"
     SERVING = "serving"
@@ -60,12 +60,36 @@ class _Life(Enum):
 
 
 _WORDS = {
-    _Life.IDLE: "does not serve",
-    _Life.STARTING: "begins to serve",
-    _Life.SERVING: "serves",
-    _Life.LEAVING: "ends what it has",
-    _Life.CLOSING: "lets its workers go",
+    _State.IDLE: "does not serve",
+    _State.STARTING: "begins to serve",
+    _State.SERVING: "serves",
+    _State.LEAVING: "ends what it has",
+    _State.CLOSING: "lets its workers go",
 }
+
+
+@frozen
+class ServerStatistics(Snapshot):
+    """
+    The state of a server.
+
+    @ivar state: "idle", "starting", "serving", "stopping" (calls still end) or "closing" (its
+        workers do).
+    @ivar description: where it is to listen, or what it dials.
+    @ivar address: what queues dial to reach it; empty while it does not listen.
+    @ivar seconds: how long it has been serving; 0 if it does not.
+    @ivar sessions: those with queues that have proved themselves.
+    @ivar unproven: how many connections there are with others.
+    @ivar queue: the state of the queue that makes the calls; C{None} while there is none.
+    """
+
+    state: str
+    description: str
+    address: str
+    seconds: float
+    sessions: tuple[SessionStatistics, ...]
+    unproven: int
+    queue: QueueStatistics | None
 
 
 class _ServerService(Service):
@@ -170,7 +194,7 @@ class WireServer:
         modules = tuple(listOf(allow, "allow"))
         self._catalog = newCatalog(self, wwuOrFQN, modules, trust, processes, self._codec)
         self._series = tuple(seriesOf(series))
-        self._crew = Crew(processes, threads, concurrent, largest)
+        self._workers = HostWorkers(processes, threads, concurrent, largest)
         self._givenQueue = queue
         self._dial = dial
         self._isOnce = not dial and description.startswith("stdio:")
@@ -181,11 +205,11 @@ class WireServer:
         # The process that serves, and what drives it.
         self._process = os.getpid()
         self._driver: Any = None
-        self._life = _Life.IDLE
-        self._door: Door | None = None
+        self._state = _State.IDLE
+        self._source: ConnectionSource | None = None
         self._queue: TaskQueue | None = None
         self._refusals: RefusalLog | None = None
-        self._guests: dict[Guest, None] = {}
+        self._sessions: dict[HostSession, None] = {}
         self._starting: list[Deferred[None]] = []
         self._stopped = Waiters()
         self._timer = Timer(lambda seconds, f: later(theReactor(reactor), seconds, f))
@@ -196,24 +220,24 @@ class WireServer:
         tellForks(self)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._description}: {_WORDS[self._life]}>"
+        return f"<{type(self).__name__} {self._description}: {_WORDS[self._state]}>"
 
     def statistics(self) -> ServerStatistics:
         """
         Return how it stands. Costs a look at each flow and each worker of its queue.
         """
         seconds = 0.0
-        if self._life is _Life.SERVING:
+        if self._state is _State.SERVING:
             seconds = theReactor(self._reactor).seconds() - self._servesSince
-        guests = [guest.statistics() for guest in self._guests if guest.isProven]
+        sessions = [each.statistics() for each in self._sessions if each.isProven]
         address = self.address
         return ServerStatistics(
-            state=self._life.value,
+            state=self._state.value,
             description=self._description,
             address="" if address is None else dialedAs(self._description, address),
             seconds=seconds,
-            guests=tuple(guests),
-            strangers=len(self._guests) - len(guests),
+            sessions=tuple(sessions),
+            unproven=len(self._sessions) - len(sessions),
             queue=None if self._queue is None else self._queue.statistics(),
         )
 
@@ -230,13 +254,13 @@ class WireServer:
             <asynqueue.errors.VersionRefused>} if the hub does not want this host; and with
             whatever else makes it impossible to serve.
         """
-        if self._life is _Life.SERVING:
+        if self._state is _State.SERVING:
             return bothWorlds(succeed(None))
-        if self._life not in (_Life.IDLE, _Life.STARTING):
+        if self._state not in (_State.IDLE, _State.STARTING):
             return bothWorlds(fail(WireError(f"{self!r} and can start when that is over")))
         waiter: AwaitableDeferred[None] = AwaitableDeferred(lambda _: None)
         self._starting.append(waiter)
-        if self._life is _Life.IDLE:
+        if self._state is _State.IDLE:
             self.service.startService()
         return waiter
 
@@ -244,9 +268,9 @@ class WireServer:
         """
         The service starts.
         """
-        if self._life is not _Life.IDLE:
+        if self._state is not _State.IDLE:
             return
-        self._life = _Life.STARTING
+        self._state = _State.STARTING
         try:
             opening = self._open()
         except Exception as error:
@@ -266,24 +290,24 @@ class WireServer:
         requireIdentity(self._description, key, self._dial)
         if self._dial:
             self._refusals = None
-            door: Door = Dialer(
+            source: ConnectionSource = Dialer(
                 clientEndpoint(reactor, self._description), reactor, self._description
             )
         else:
             self._refusals = RefusalLog(reactor=reactor)
-            door = Listener(serverEndpoint(reactor, self._description))
-        self._door = door
+            source = Listener(serverEndpoint(reactor, self._description))
+        self._source = source
         if IReactorCore.providedBy(reactor):
             # Before that of the queue: what has not begun is given back, and not failed.
             self._trigger = reactor.addSystemEventTrigger("before", "shutdown", self._reactorStops)
         self._queue = self._givenQueue
         if self._queue is None:
-            self._queue = self._crew.newQueue(self._catalog, self._grace, reactor)
-        return door.open(ConnectionFactory(lambda address: self._newConnection(key)))
+            self._queue = buildHostQueue(self._workers, self._catalog, self._grace, reactor)
+        return source.open(ConnectionFactory(lambda address: self._newConnection(key)))
 
     def _serves(self, address: Any) -> None:
-        if self._life is _Life.STARTING:
-            self._life = _Life.SERVING
+        if self._state is _State.STARTING:
+            self._state = _State.SERVING
             self._servesSince = theReactor(self._reactor).seconds()
             self.address = address
             _log.info("{server!r}", server=self)
@@ -296,7 +320,7 @@ class WireServer:
         It is impossible to serve: tell those who wait for it, or else the one that has started
         the service.
         """
-        if self._life is not _Life.STARTING:
+        if self._state is not _State.STARTING:
             return None
         starting, self._starting = self._starting, []
         self.stop(0.0)
@@ -307,19 +331,18 @@ class WireServer:
     # Connections
 
     def _newConnection(self, key: bytes | None) -> Connection | None:
-        if self._life not in (_Life.STARTING, _Life.SERVING):
+        if self._state not in (_State.STARTING, _State.SERVING):
             return None
         assert self._queue is not None
-        host = Host(
+        host = HostSession(
+            self,
             self._queue,
             self._catalog,
             codec=self._codec,
-            series=None if self._queue is self._givenQueue else self._crew.series,
+            series=None if self._queue is self._givenQueue else self._workers.series,
             qualified=self._series,
-            ended=lambda _: None,
             reactor=self._reactor,
         )
-        guest = Guest(self, host)
         session = Session(
             "host",
             self._dial,
@@ -328,34 +351,36 @@ class WireServer:
             largest=self._largest,
             about=host.about(),
         )
-        guest.connection = Connection(
+        host.connection = Connection(
             session,
-            guest,
+            host,
             heartbeat=self._heartbeat,
             refusals=self._refusals,
             reactor=self._reactor,
         )
-        self._guests[guest] = None
-        return guest.connection
+        self._sessions[host] = None
+        return host.connection
 
-    def guestOpened(self, guest: Guest, connection: Connection) -> None:
+    def sessionOpened(self, session: HostSession) -> None:
         """
-        A queue has proved itself.
+        See L{SessionDelegate<asynqueue.wire.host.sessions.SessionDelegate>}.
         """
-        assert self._door is not None
-        self._door.opened(connection)
+        assert self._source is not None
+        assert session.connection is not None
+        self._source.opened(session.connection)
 
-    def guestLost(self, guest: Guest, connection: Connection, error: Exception) -> None:
+    def sessionLost(self, session: HostSession, error: Exception) -> None:
         """
-        A queue is gone.
+        See L{SessionDelegate<asynqueue.wire.host.sessions.SessionDelegate>}.
         """
         # Of those that listen, refusals tell who was never open.
-        if isinstance(error, WireError) and (guest.wasOpen or self._dial):
-            _log.warn("the connection with {peer} is over: {error}", peer=guest.name, error=error)
-        del self._guests[guest]
-        if self._door is not None:
-            self._door.lost(connection, error)
-        if self._isOnce and self._life is _Life.SERVING:
+        if isinstance(error, WireError) and (session.wasOpen or self._dial):
+            _log.warn("the connection with {peer} is over: {error}", peer=session.name, error=error)
+        del self._sessions[session]
+        if self._source is not None:
+            assert session.connection is not None
+            self._source.lost(session.connection, error)
+        if self._isOnce and self._state is _State.SERVING:
             # Nobody else can come.
             self.stop()
         self._checkLeft()
@@ -379,7 +404,7 @@ class WireServer:
         @return: a Deferred that fires when the server has stopped, also if it did that by
             itself: C{stdio:} ends with its only connection. At once, if it does not serve.
         """
-        if self._life is _Life.IDLE:
+        if self._state is _State.IDLE:
             return bothWorlds(succeed(None))
         return bothWorlds(self._stopped.wait())
 
@@ -389,19 +414,19 @@ class WireServer:
         return self.stop()
 
     def _leave(self, grace: float) -> Deferred[None]:
-        if self._life is _Life.IDLE:
+        if self._state is _State.IDLE:
             return succeed(None)
         stopped = self._stopped.wait()
-        if self._life in (_Life.STARTING, _Life.SERVING):
-            self._life = _Life.LEAVING
+        if self._state in (_State.STARTING, _State.SERVING):
+            self._state = _State.LEAVING
             self.address = None
-            if self._door is not None:
-                self._shut = self._door.shut()
+            if self._source is not None:
+                self._shut = self._source.shut()
             starting, self._starting = self._starting, []
             for waiter in starting:
                 waiter.errback(CancelledError("the server stops"))
-            for guest in list(self._guests):
-                guest.dismiss()
+            for session in list(self._sessions):
+                session.dismiss()
         self._hurry(grace)
         self._checkLeft()
         return stopped
@@ -411,12 +436,12 @@ class WireServer:
         This is a fork of the process that serves, and goes on to serve: here nobody does,
         until the server is started here.
         """
-        if self._life in (_Life.STARTING, _Life.SERVING, _Life.LEAVING):
-            self._life = _Life.LEAVING
+        if self._state in (_State.STARTING, _State.SERVING, _State.LEAVING):
+            self._state = _State.LEAVING
             self.service.running = False
             self.address = None
-            assert self._door is not None
-            self._door.forked()
+            assert self._source is not None
+            self._source.forked()
             later(self._driver, 0, self._leaveToParent)
 
     def _leaveToParent(self) -> None:
@@ -452,17 +477,17 @@ class WireServer:
         """
         Nothing is waited for any more.
         """
-        for guest in list(self._guests):
-            guest.cut()
+        for session in list(self._sessions):
+            session.cut()
         queue = self._queue
         if queue is not None and queue is not self._givenQueue:
             for worker in queue.workers():
                 queue.detachWorker(worker, crash=True)
 
     def _checkLeft(self) -> None:
-        if self._life is not _Life.LEAVING or self._guests:
+        if self._state is not _State.LEAVING or self._sessions:
             return
-        self._life = _Life.CLOSING
+        self._state = _State.CLOSING
         ending = [self._shut]
         if self._queue is not None and self._queue is not self._givenQueue:
             ending.append(self._queue.shutdown())
@@ -475,8 +500,8 @@ class WireServer:
         if self._trigger is not None:
             theReactor(self._reactor).removeSystemEventTrigger(self._trigger)
             self._trigger = None
-        self._queue = self._door = None
-        self._life = _Life.IDLE
+        self._queue = self._source = None
+        self._state = _State.IDLE
         self._stopped.fire()
 
 

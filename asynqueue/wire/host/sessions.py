@@ -1,80 +1,140 @@
 """
-The queues that a server serves.
+A host's side of one connection: what the other side is told, and how both part.
+
+::
+
+    connection ── received ──▶ HostSession ─▶ HostCalls ─▶ TaskQueue
+               ◀── slots, goodbye ──┘  └─▶ the server: opened, lost
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any, Protocol
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, succeed
 
 from asynqueue.framing import Frame
-from asynqueue.wire.host.host import Host
-from asynqueue.wire.host.statistics import GuestStatistics
+from asynqueue.scheduling.snapshots import Snapshot
+from asynqueue.status import statusOf
+from asynqueue.taskqueue import TaskQueue
+from asynqueue.wire.host.calls import HostCalls
+from asynqueue.wire.host.catalog import Catalog
+from asynqueue.wire.protocol.codecs import Codec
+from asynqueue.wire.protocol.messages import Kind, packedFault
 from asynqueue.wire.transport.connection import Connection
+from asynqueue.workers.waiters import Waiters
 
-_GOODBYE = "the host stops"
+# What is said of workers that can run calls.
+_NO_FAULT = ("", False)
 
 
-class Owner(Protocol):
+class _State(Enum):
+    SERVING = "takes calls"
+    LEAVING = "takes none, and the other side may not know that yet"
+    PARTED = "gets none any more"
+    CLOSING = "has nothing left to do"
+    GONE = "has no connection"
+
+
+@frozen
+class SessionStatistics(Snapshot):
     """
-    Who has guests.
-    """
+    The state of a host's session with one queue.
 
-    def guestOpened(self, guest: Guest, connection: Connection) -> None:
-        """
-        It has proved itself.
-        """
-
-    def guestLost(self, guest: Guest, connection: Connection, error: Exception) -> None:
-        """
-        It is gone.
-        """
-
-
-class Guest:
-    """
-    A queue out there: the connection with it, and the host that makes its calls.
-
-    @ivar connection: the connection.
-    @ivar wasOpen: whether it has proved itself once.
+    @ivar name: where the queue is, in words.
+    @ivar held: how many of its calls have not ended, and how many iterators are open for it.
     """
 
-    def __init__(self, server: Owner, host: Host) -> None:
-        self._server = server
-        self._host = host
+    name: str
+    held: int
+
+
+class SessionDelegate(Protocol):
+    """
+    Hears of the sessions of a host.
+    """
+
+    def sessionOpened(self, session: HostSession) -> None:
+        """
+        The other side has proved itself, and may call.
+        """
+
+    def sessionLost(self, session: HostSession, error: Exception) -> None:
+        """
+        The connection is lost, and nothing is left of the session. Called once.
+        """
+
+
+class HostSession:
+    """
+    Serves one connection, as its
+    L{ConnectionDelegate<asynqueue.wire.transport.connection.ConnectionDelegate>}: makes the
+    calls that come over it in a queue.
+
+    @ivar connection: the connection, which its maker sets.
+    @ivar wasOpen: whether the other side has proved itself.
+    @ivar error: why the connection was lost, once it was.
+    """
+
+    def __init__(
+        self,
+        delegate: SessionDelegate,
+        queue: TaskQueue,
+        catalog: Catalog,
+        *,
+        codec: Codec,
+        series: str | None = None,
+        threadSeries: str = "thread",
+        qualified: Sequence[str] = (),
+        most: int = 10_000,
+        reactor: Any = None,
+    ) -> None:
+        """
+        @param queue: makes the calls.
+        @param catalog: says what may be called.
+        @param codec: reads and writes what is called with, and what comes of it.
+        @param series: the series of the calls in the queue.
+        @param threadSeries: the series of those that want a thread.
+        @param qualified: for which series the queue on the other side may take this
+            host, besides C{None}.
+        @param most: how many calls without outcome, and iterators, the other side may
+            have here; with more, the connection is aborted.
+        @param reactor: the reactor; C{None} is the installed one.
+        @raise ValueError: the catalog trusts code, and the codec sends none.
+        """
         self.connection: Connection | None = None
         self.wasOpen = False
-
-    def opened(self, connection: Connection) -> None:
-        """
-        It has proved itself.
-        """
-        self.wasOpen = True
-        self._host.opened(connection)
-        self._server.guestOpened(self, connection)
-
-    def received(self, connection: Connection, frames: list[Frame]) -> None:
-        """
-        It has said something. A hot path.
-        """
-        self._host.received(connection, frames)
-
-    def leaving(self, connection: Connection, reason: str) -> None:
-        """
-        It will say nothing new.
-        """
-        self._host.leaving(connection, reason)
-
-    def lost(self, connection: Connection, error: Exception) -> None:
-        """
-        It is gone.
-        """
-        self._host.lost(connection, error)
-        self._server.guestLost(self, connection, error)
+        self.error: Exception | None = None
+        self._delegate = delegate
+        self._queue = queue
+        self._catalog = catalog
+        self._series = series
+        self._qualified = list(qualified)
+        self._state = _State.SERVING
+        self._calls = HostCalls(
+            queue,
+            catalog,
+            codec,
+            series=series,
+            threadSeries=threadSeries,
+            most=most,
+            status=self._status,
+            ended=self._checkLeft,
+            reactor=reactor,
+        )
+        self._slots: int | None = None
+        # Why the workers can run nothing, and whether there is no hope, as was said.
+        self._fault = _NO_FAULT
+        self._drained = Waiters()
+        self._unwatch: Callable[[], None] = lambda: None
 
     @property
     def name(self) -> str:
         """
-        Where it is, in words.
+        Where the other side is, in words.
         """
         return "nobody" if self.connection is None else self.connection.description
 
@@ -85,25 +145,152 @@ class Guest:
         """
         return self.connection is not None and self.connection.isProven
 
-    def statistics(self) -> GuestStatistics:
+    @property
+    def held(self) -> int:
         """
-        Return how the host stands with it.
+        How many calls without outcome, and iterators, there are.
         """
-        return GuestStatistics(self.name, self._host.held)
+        return len(self._calls)
+
+    def statistics(self) -> SessionStatistics:
+        """
+        Return the state of the session.
+        """
+        return SessionStatistics(self.name, self.held)
+
+    def about(self) -> dict[str, Any]:
+        """
+        Return what the other side is told of this host as the connection opens.
+        """
+        self._slots = self._queue.slots(self._series)
+        return {
+            "slots": self._slots,
+            "trust": self._catalog.trust,
+            "series": list(self._qualified),
+            "names": list(self._catalog.names),
+        }
+
+    def capacityChanged(self) -> None:
+        """
+        Tell the other side how many calls can run at once, if that has changed: workers of
+        the queue came or went, or one runs more at once than before. The session looks by
+        itself when workers come and go, and whenever messages come.
+        """
+        slots = self._queue.slots(self._series)
+        if slots and slots == self._slots:
+            return
+        fault = _NO_FAULT if slots else self._queue.faultOf(self._series)
+        if (slots, fault) != (self._slots, self._fault) and self._calls.connection is not None:
+            self._slots = slots
+            self._fault = fault
+            self._calls.isFaulty = bool(fault[0])
+            self._calls.say(Kind.CAPACITY, slots, packedFault(*fault))
+            if fault[0]:
+                # Others may run them meanwhile.
+                self._calls.giveBack()
+
+    def drain(self, reason: str = "the host stops") -> Deferred[None]:
+        """
+        Take no more calls, give back those that have not begun, and end the rest. The other
+        side closes the connection when it has heard of all its calls: some may be on their
+        way here. May be called more than once.
+
+        @param reason: what the other side is told.
+        @return: a Deferred that fires when the connection is gone.
+        """
+        if self._state is _State.GONE:
+            return succeed(None)
+        waiter = self._drained.wait()
+        if self._state is _State.SERVING:
+            self._state = _State.LEAVING
+            self._calls.isClosed = True
+            if self._calls.connection is not None:
+                self._calls.connection.goodbye(reason)
+                self._calls.giveBack()
+        return waiter
 
     def dismiss(self) -> None:
         """
-        Let it go, when all its calls have ended. Some may be on their way here, as soon as
-        it has proved itself.
+        End the session when all its calls have ended, or at once if the other side has not
+        proved itself.
         """
         if self.isProven:
-            self._host.drain(_GOODBYE)
+            self.drain()
         else:
             self.cut()
 
     def cut(self) -> None:
         """
-        Let it go at once.
+        End the session at once.
         """
         if self.connection is not None:
             self.connection.abort()
+
+    # ConnectionDelegate
+
+    def opened(self, connection: Connection) -> None:
+        self.wasOpen = True
+        self._calls.connection = connection
+        self._unwatch = self._queue.watchWorkers(self._workersChanged)
+        if self._state is _State.LEAVING:
+            connection.goodbye("")
+        else:
+            self.capacityChanged()
+        self._delegate.sessionOpened(self)
+
+    def received(self, connection: Connection, frames: Sequence[Frame]) -> None:
+        """
+        A hot path.
+        """
+        if connection is self._calls.connection:
+            self._calls.heard(frames)
+            self.capacityChanged()
+
+    def leaving(self, connection: Connection, reason: str) -> None:
+        if self._state in (_State.SERVING, _State.LEAVING):
+            self._state = _State.PARTED
+            self._calls.isClosed = True
+        self._checkLeft()
+
+    def lost(self, connection: Connection, error: Exception) -> None:
+        """
+        Nobody will hear of what is done here: end it.
+        """
+        if self._state is _State.GONE:
+            return
+        self._state = _State.GONE
+        self._unwatch()
+        self.error = error
+        self._calls.stop()
+        self._drained.fire()
+        self._delegate.sessionLost(self, error)
+
+    # Within
+
+    def _workersChanged(self) -> None:
+        """
+        Workers of the queue came or went, or can run nothing for now, or can again. That
+        there is no hope is said each time: for calls that the other side has queued since.
+        """
+        if self._fault[1]:
+            self._fault = _NO_FAULT
+        self.capacityChanged()
+
+    def _status(self) -> dict[str, Any]:
+        return statusOf(
+            self._queue,
+            slots=self._queue.slots(self._series),
+            series=self._qualified,
+            trust=self._catalog.trust,
+            held=self.held,
+            names=self._catalog.names,
+        )
+
+    def _checkLeft(self) -> None:
+        """
+        The other side sends no more calls: close the connection when all have ended.
+        """
+        connection = self._calls.connection
+        if self._state is _State.PARTED and connection is not None and not self.held:
+            self._state = _State.CLOSING
+            connection.close()

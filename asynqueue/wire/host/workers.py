@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import field, frozen
+
 from asynqueue.checks import wholeNumber
 from asynqueue.queues import ProcessQueue
 from asynqueue.taskqueue import TaskQueue
@@ -17,50 +19,59 @@ from asynqueue.workers.process import ProcessWorker
 from asynqueue.workers.thread import ThreadWorker
 
 
-class Crew:
+def _atLeast(least: int) -> Any:
+    return lambda _, field, value: wholeNumber(value, field.name, least=least)
+
+
+def _orCores(count: int | None) -> int:
+    return ProcessQueue.cores() if count is None else count
+
+
+@frozen
+class HostWorkers:
     """
-    The workers of a host.
+    Which workers a host has. Raises C{ValueError} for numbers that are too small or not whole.
 
-    @ivar series: for what calls are queued, if they do not want a thread.
+    @ivar processes: how many processes make the calls; 0: the reactor does.
+    @ivar threads: how many threads there are for calls that want one; C{None}: as many as
+        there are cores.
+    @ivar concurrent: how many calls may wait in the reactor.
+    @ivar largest: how many bytes a message may have.
     """
 
-    def __init__(self, processes: int, threads: int | None, concurrent: int, largest: int) -> None:
-        """
-        @param processes: how many make the calls; 0: the reactor does.
-        @param threads: how many there are for calls that want one; C{None}: as many as
-            there are cores.
-        @param concurrent: how many calls may wait in the reactor.
-        @param largest: how many bytes a message may have.
-        """
-        if threads is None:
-            threads = ProcessQueue.cores()
-        wholeNumber(processes, "processes", least=0)
-        wholeNumber(threads, "threads")
-        wholeNumber(concurrent, "concurrent")
-        self.series = "process" if processes else "async"
-        self._processes = processes
-        self._threads = threads
-        self._concurrent = concurrent
-        self._largest = largest
+    processes: int = field(validator=_atLeast(0))
+    threads: int = field(converter=_orCores, validator=_atLeast(1))
+    concurrent: int = field(validator=_atLeast(1))
+    largest: int
 
-    def newQueue(self, catalog: Catalog, timeout: float, reactor: Any) -> TaskQueue:
+    @property
+    def series(self) -> str:
         """
-        A queue with such workers.
+        The series of calls that do not want a thread.
+        """
+        return "process" if self.processes else "async"
 
-        @param timeout: the seconds that they may take to stop.
-        """
-        queue = TaskQueue(timeout=timeout, reactor=reactor)
-        queue.attachWorker(ThreadWorker(threads=self._threads, reactor=reactor))
-        if not self._processes:
-            queue.attachWorker(AsyncWorker(concurrent=self._concurrent, reactor=reactor))
-        preparation: dict[str, Any] = {}
-        if isinstance(catalog, ChildCatalog):
-            preparation = {"initializer": catalog.initializer, "initargs": catalog.initargs}
-        for _ in range(self._processes):
-            worker = ProcessWorker(largest=self._largest, reactor=reactor, **preparation)
-            queue.attachWorker(worker)
-            worker.start()
-        return queue
+
+def buildHostQueue(
+    workers: HostWorkers, catalog: Catalog, timeout: float, reactor: Any
+) -> TaskQueue:
+    """
+    Return a queue with these workers.
+
+    @param timeout: the seconds that they may take to stop.
+    """
+    queue = TaskQueue(timeout=timeout, reactor=reactor)
+    queue.attachWorker(ThreadWorker(threads=workers.threads, reactor=reactor))
+    if not workers.processes:
+        queue.attachWorker(AsyncWorker(concurrent=workers.concurrent, reactor=reactor))
+    preparation: dict[str, Any] = {}
+    if isinstance(catalog, ChildCatalog):
+        preparation = {"initializer": catalog.initializer, "initargs": catalog.initargs}
+    for _ in range(workers.processes):
+        worker = ProcessWorker(largest=workers.largest, reactor=reactor, **preparation)
+        queue.attachWorker(worker)
+        worker.start()
+    return queue
 
 
 def newCatalog(
@@ -72,7 +83,7 @@ def newCatalog(
     codec: Codec,
 ) -> Catalog:
     """
-    What may be called.
+    Return what may be called.
 
     @param given: what the user gave for the universe.
     """

@@ -16,7 +16,7 @@ from asynqueue.wire.transport.connection import Connection
 from asynqueue.wire.transport.sockets import letGo
 
 # Of those who connect, so many may be there who have not proved themselves.
-_MOST_STRANGERS = 256
+_MOST_UNPROVEN = 256
 
 
 class ConnectionFactory(Factory):
@@ -37,9 +37,10 @@ class ConnectionFactory(Factory):
         return self._make(addr)
 
 
-class Door(Protocol):
+class ConnectionSource(Protocol):
     """
-    Where connections come from.
+    Where connections come from: a L{Listener}, or a
+    L{Dialer<asynqueue.wire.transport.dialing.Dialer>}.
     """
 
     def open(self, factory: ConnectionFactory) -> Deferred[Any]:
@@ -73,18 +74,18 @@ class Door(Protocol):
 
 class Listener:
     """
-    Listens, and bounds how many strangers are connected.
+    Listens, and bounds how many are connected that have not proved themselves.
 
-    @ivar strangers: the connections that have not proved themselves, the oldest first.
+    @ivar unproven: the connections that have not proved themselves, the oldest first.
     """
 
-    def __init__(self, endpoint: Any, *, most: int = _MOST_STRANGERS) -> None:
+    def __init__(self, endpoint: Any, *, most: int = _MOST_UNPROVEN) -> None:
         """
         @param endpoint: an C{IStreamServerEndpoint}.
-        @param most: how many strangers may be connected at once. One more, and the oldest
-            is cut: it has had the longest time to prove itself.
+        @param most: how many of these there may be. One more, and the oldest is cut: it has
+            had the longest time to prove itself.
         """
-        self.strangers: dict[Connection, None] = {}
+        self.unproven: dict[Connection, None] = {}
         self._endpoint = endpoint
         self._most = most
         self._port: Any = None
@@ -105,13 +106,13 @@ class Listener:
 
     def settled(self, connection: Connection) -> None:
         """
-        Count a connection no more among the strangers: it is open, or lost.
+        Count a connection no more among the unproven: it is open, or lost.
         """
-        self.strangers.pop(connection, None)
+        self.unproven.pop(connection, None)
 
     def shut(self) -> Deferred[Any]:
         """
-        The strangers stay connected.
+        Leave those that are connected.
         """
         self._isShut = True
         port, self._port = self._port, None
@@ -135,10 +136,10 @@ class Listener:
     def _enter(self, factory: ConnectionFactory, address: Any) -> Connection | None:
         connection: Connection | None = factory.buildProtocol(address)
         if connection is not None:
-            # One that is proven is no stranger any more, and will be open soon.
-            strangers = [each for each in self.strangers if not each.isProven]
-            for stranger in strangers[: max(0, len(strangers) + 1 - self._most)]:
-                del self.strangers[stranger]
-                stranger.abort()
-            self.strangers[connection] = None
+            # One that is proven now will be open soon.
+            unproven = [each for each in self.unproven if not each.isProven]
+            for oldest in unproven[: max(0, len(unproven) + 1 - self._most)]:
+                del self.unproven[oldest]
+                oldest.abort()
+            self.unproven[connection] = None
         return connection

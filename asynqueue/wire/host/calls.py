@@ -1,19 +1,17 @@
 """
-The host's side of a connection: calls that come are made by a queue of this process, and
-what comes of them goes back::
+The calls and iterators of one connection: a queue of this process makes the calls, and what
+comes of them goes back::
 
-    connection ── received ──▶ Host ── callWith ──▶ TaskQueue ─▶ its workers
-               ◀──── send ────      ◀── Deferred ──
+    HostSession ── heard ──▶ HostCalls ── Intake ──▶ TaskQueue ─▶ its workers
+                ◀── send ───           ◀─ callReturned, callFailed ─┘
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import Enum
+from math import inf
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from asynqueue.errors import (
@@ -28,15 +26,13 @@ from asynqueue.framing import Frame
 from asynqueue.intake import Call, Intake, isQualified
 from asynqueue.outcome import VALUES, cannotSend
 from asynqueue.scheduling.options import CallOptions
-from asynqueue.status import STATUS, statusOf
+from asynqueue.status import STATUS
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.wire.host.catalog import Catalog, Definitions
 from asynqueue.wire.host.iterations import Iterations, checkedCredit, sendRaised
 from asynqueue.wire.protocol.codecs import Codec
-from asynqueue.wire.protocol.messages import Flag, Kind, packedFault, unpackedCall, unpackedCount
-from asynqueue.workers.waiters import Waiters
-
-_log = Logger()
+from asynqueue.wire.protocol.messages import Flag, Kind, unpackedCall, unpackedCount
+from asynqueue.wire.transport.connection import Connection
 
 # For hot paths: members of an enumeration are slow to look up.
 CALL, RETURNED, RAISED = (int(kind) for kind in (Kind.CALL, Kind.RETURNED, Kind.RAISED))
@@ -54,178 +50,77 @@ _MOST_ITEMS_BACKLOG = 4 << 20
 _WEIGHTY = 1 << 12
 
 
-# What is said of workers that can run calls.
-_WELL = ("", False)
-
-
-class _Life(Enum):
-    SERVING = "takes calls"
-    LEAVING = "takes none, and the other side may not know that yet"
-    PARTED = "gets none any more"
-    CLOSING = "has nothing left to do"
-    GONE = "has no connection"
-
-
-# By a name, for each call: see L{asynqueue.outcome.ITERATOR}.
-_SERVING = _Life.SERVING
-
-
-class Host:
+class HostCalls:
     """
-    Makes the calls that come over one connection, which it owns, in a queue.
+    Makes the calls that come over one connection, which it answers, in a queue.
 
-    @ivar error: why the connection was lost, once it was.
+    @ivar connection: the open connection; C{None} before that, and when it is lost.
+    @ivar isClosed: whether all calls that come are given back.
+    @ivar isFaulty: whether those are that want no thread, since no worker can run them.
     """
 
     def __init__(
         self,
         queue: TaskQueue,
         catalog: Catalog,
-        *,
         codec: Codec,
-        ended: Callable[[Host], None],
-        series: str | None = None,
-        threadSeries: str = "thread",
-        qualified: Sequence[str] = (),
-        most: int = 10_000,
-        reactor: Any = None,
+        *,
+        series: str | None,
+        threadSeries: str,
+        most: int,
+        status: Callable[[], Any],
+        ended: Callable[[], None],
+        reactor: Any,
     ) -> None:
         """
         @param queue: makes the calls.
         @param catalog: says what may be called.
         @param codec: reads and writes what is called with, and what comes of it.
-        @param ended: is called with this host when its connection is lost and nothing
-            of it is left.
         @param series: the series of the calls in the queue.
         @param threadSeries: the series of those that want a thread.
-        @param qualified: for which series the queue on the other side may take this
-            host, besides C{None}.
-        @param most: how many calls without outcome, and iterators, the other side may
-            have here; with more, the connection is aborted.
+        @param most: how many calls without outcome, and iterators, there may be.
+        @param status: gives what is answered to C{asynqueue status}.
+        @param ended: is called when a call or an iterator may have been the last.
         @param reactor: the reactor; C{None} is the installed one.
         @raise ValueError: the catalog trusts code, and the codec sends none.
         """
         if catalog.trust == "code" and codec.name != "pickle":
             raise ValueError(f"trust='code' needs codec='pickle', not {codec.name!r}")
-        self.error: Exception | None = None
+        self.connection: Connection | None = None
+        self.isClosed = False
+        self.isFaulty = False
         self._queue = queue
         self._catalog = catalog
         self._codec = codec
-        self._ended = ended
         self._series = series
         self._threadSeries = threadSeries
-        self._qualified = list(qualified)
         self._most = most
+        self._status = status
+        self._ended = ended
         self._definitions = Definitions(catalog.trust == "code", codec.decode)
         self._options = {flags: self._optionsOf(flags) for flags in range(_FLAGS + 1)}
-        self._connection: Any = None
-        self._life = _Life.SERVING
         # The calls up to here were wanted back. A large one may come later than that.
         self._recalled = -1
-        self._slots: int | None = None
-        # Why the workers can run nothing, and whether there is no hope, as was said.
-        self._fault = _WELL
         # The calls without outcome ...
         self._calls = Intake(queue, self)
         # ... the credit that their iterators will have, if they return such ...
         self._credits: dict[int, int] = {}
         # ... and the iterators that there are.
-        self._iterations = Iterations(
-            codec, self._say, self._checkLeft, self._areItemsHeld, reactor
-        )
+        self._iterations = Iterations(codec, self.say, ended, self._areItemsHeld, reactor)
         self._areCallsHeld = False
-        self._drained = Waiters()
-        self._unwatch: Callable[[], None] = lambda: None
 
-    # For who has the connection
-
-    @property
-    def held(self) -> int:
+    def __len__(self) -> int:
         """
-        How many calls without outcome, and iterators, there are.
+        Return how many calls without outcome, and iterators, there are.
         """
         return len(self._calls) + len(self._iterations)
 
-    def about(self) -> dict[str, Any]:
+    def heard(self, frames: Sequence[Frame]) -> None:
         """
-        What the other side is told of this host as the connection opens.
-        """
-        self._slots = self._queue.slots(self._series)
-        return {
-            "slots": self._slots,
-            "trust": self._catalog.trust,
-            "series": list(self._qualified),
-            "names": list(self._catalog.names),
-        }
+        Take messages of the other side. A hot path.
 
-    def capacityChanged(self) -> None:
+        @raise RemoteProtocolError: it must not say that, or nobody understands it.
         """
-        Workers of the queue came or went, or one runs more at once than before: tell the
-        other side, if that changes how many calls can run at once. The host looks by
-        itself when workers come and go, and whenever messages come.
-        """
-        slots = self._queue.slots(self._series)
-        if slots and slots == self._slots:
-            return
-        fault = _WELL if slots else self._queue.faultOf(self._series)
-        if self._connection is not None and (slots, fault) != (self._slots, self._fault):
-            self._slots = slots
-            self._fault = fault
-            self._say(Kind.CAPACITY, slots, packedFault(*fault))
-            if fault[0]:
-                # Others may run them meanwhile.
-                self._giveBack(sorted(self._calls.keys))
-
-    def _workersChanged(self) -> None:
-        """
-        Workers of the queue came or went, or can run nothing for now, or can again. That
-        there is no hope is said each time: for calls that the other side has queued since.
-        """
-        if self._fault[1]:
-            self._fault = _WELL
-        self.capacityChanged()
-
-    def drain(self, reason: str = "") -> Deferred[None]:
-        """
-        Take no more calls, give back those that have not begun, and end the rest. It is
-        the other side that closes the connection, when it has heard of all its calls: some
-        may be on their way here. May be called more than once.
-
-        @param reason: what the other side is told.
-        @return: a Deferred that fires when the connection is gone.
-        """
-        if self._life is _Life.GONE:
-            return succeed(None)
-        waiter = self._drained.wait()
-        if self._life is _Life.SERVING:
-            self._life = _Life.LEAVING
-            if self._connection is not None:
-                self._connection.goodbye(reason)
-                self._giveBack(sorted(self._calls.keys))
-        return waiter
-
-    # ConnectionOwner
-
-    def opened(self, connection: Any) -> None:
-        """
-        The other side is proven, and may call.
-        """
-        self._connection = connection
-        self._unwatch = self._queue.watchWorkers(self._workersChanged)
-        if self._life is _Life.LEAVING:
-            connection.goodbye("")
-        else:
-            self.capacityChanged()
-
-    def received(self, connection: Any, frames: Sequence[Frame]) -> None:
-        """
-        Messages have come. A hot path.
-
-        @raise RemoteProtocolError: the other side says what it must not say, or what nobody
-            understands.
-        """
-        if connection is not self._connection:
-            return
         self._calls.unobserve()
         try:
             for kind, number, body, buffers in frames:
@@ -235,30 +130,38 @@ class Host:
                     self._control(kind, number, body, buffers)
         except FrameInvalid as error:
             raise RemoteProtocolError(str(error)) from error
-        self.capacityChanged()
 
-    def leaving(self, connection: Any, reason: str) -> None:
+    def say(self, kind: int, number: int, body: bytes = b"", buffers: Sequence[Any] = ()) -> None:
         """
-        The other side sends no more calls.
+        Send a message, if the connection is open.
         """
-        if self._life in (_Life.SERVING, _Life.LEAVING):
-            self._life = _Life.PARTED
-        self._checkLeft()
-
-    def lost(self, connection: Any, error: Exception) -> None:
-        """
-        Nobody will hear of what is done here: end it.
-        """
-        if self._life is _Life.GONE:
+        if self.connection is None:
             return
-        self._life = _Life.GONE
-        self._connection = None
-        self._unwatch()
-        self.error = error
+        try:
+            self.connection.send(kind, number, body, buffers)
+        except LocalProtocolError:
+            # It is being closed, and nobody hears of this; L{stop} follows.
+            pass
+
+    def giveBack(self, last: float = inf) -> None:
+        """
+        Give back those calls that the queue has not begun.
+
+        @param last: the highest number of them.
+        """
+        for number in sorted(number for number in self._calls.keys if number <= last):
+            if self._calls.takeBack(number):
+                self._credits.pop(number, None)
+                self.say(Kind.GIVEN_BACK, number)
+        self._ended()
+
+    def stop(self) -> None:
+        """
+        End all calls and iterators, and say nothing: the connection is lost.
+        """
+        self.connection = None
         self._calls.stop()
         self._iterations.stop()
-        self._drained.fire()
-        self._ended(self)
 
     # Calls
 
@@ -283,12 +186,8 @@ class Host:
         if name == STATUS:
             self._tellStatus(number)
             return
-        if (
-            self._life is not _SERVING
-            or number <= self._recalled
-            or (self._fault[0] and not flags & _THREAD)
-        ):
-            self._say(Kind.GIVEN_BACK, number)
+        if self.isClosed or number <= self._recalled or (self.isFaulty and not flags & _THREAD):
+            self.say(Kind.GIVEN_BACK, number)
             return
         if len(self._calls) + len(self._iterations) >= self._most:
             raise RemoteProtocolError(
@@ -319,18 +218,10 @@ class Host:
         Answer what C{asynqueue status} asks, without the queue.
         """
         try:
-            status = statusOf(
-                self._queue,
-                slots=self._queue.slots(self._series),
-                series=self._qualified,
-                trust=self._catalog.trust,
-                held=self.held,
-                names=self._catalog.names,
-            )
-            self._say(RETURNED, number, *self._codec.encode(status))
+            self.say(RETURNED, number, *self._codec.encode(self._status()))
         except Exception:
             # Whatever the machine does not tell, or somebody's workers raise.
-            sendRaised(self._say, self._codec, RAISED, number, Failure())
+            sendRaised(self.say, self._codec, RAISED, number, Failure())
 
     # IntakeDelegate
 
@@ -344,42 +235,42 @@ class Host:
                 return
         try:
             body, buffers = self._codec.encode(value)
-            self._say(RETURNED, number, body, buffers)
+            self.say(RETURNED, number, body, buffers)
         except BaseException as error:
             # Somebody's objects, or too many of them: whatever that raises.
             failure = Failure(cannotSend(error, value))
-            sendRaised(self._say, self._codec, RAISED, number, failure)
+            sendRaised(self.say, self._codec, RAISED, number, failure)
         else:
             if buffers or len(body) > _WEIGHTY:
                 self._checkBacklog()
         if self._credits:
             self._credits.pop(number, None)
-        if self._life is not _SERVING:
-            self._checkLeft()
+        if self.isClosed:
+            self._ended()
 
     def callFailed(self, number: int, failure: Failure) -> None:
         """
         A call has failed.
         """
         self._credits.pop(number, None)
-        sendRaised(self._say, self._codec, RAISED, number, failure)
+        sendRaised(self.say, self._codec, RAISED, number, failure)
         self._checkBacklog()
-        self._checkLeft()
+        self._ended()
 
     def callRefused(self, number: int, error: BaseException) -> None:
         """
         A call cannot be made: give it back if the queue takes none, and else say why.
         """
         if isinstance(error, QueueRunError) and not self._queue.isRunning():
-            self._say(Kind.GIVEN_BACK, number)
+            self.say(Kind.GIVEN_BACK, number)
         else:
-            sendRaised(self._say, self._codec, RAISED, number, caught(error))
+            sendRaised(self.say, self._codec, RAISED, number, caught(error))
 
     def callBegun(self, number: int) -> None:
         """
         A call begins whose beginning the other side wants to know.
         """
-        self._say(Kind.BEGUN, number)
+        self.say(Kind.BEGUN, number)
 
     # What else the other side says
 
@@ -393,7 +284,7 @@ class Host:
                 self._cancel(number)
             case Kind.RECALL:
                 self._recalled = max(self._recalled, number)
-                self._giveBack(sorted(n for n in self._calls.keys if n <= number))
+                self.giveBack(number)
             case Kind.DEFINE:
                 self._definitions.define(number, bytes(body))
             case Kind.FORGET:
@@ -407,25 +298,15 @@ class Host:
 
     def _close(self, number: int) -> None:
         if self._iterations.close(number):
-            self._checkLeft()
+            self._ended()
 
     def _cancel(self, number: int) -> None:
         if self._calls.cancel(number):
             self._credits.pop(number, None)
-            self._say(Kind.CANCELLED, number)
-            self._checkLeft()
+            self.say(Kind.CANCELLED, number)
+            self._ended()
         else:
             self._close(number)
-
-    def _giveBack(self, numbers: list[int]) -> None:
-        """
-        Give back those of these calls that the queue has not begun.
-        """
-        for number in numbers:
-            if self._calls.takeBack(number):
-                self._credits.pop(number, None)
-                self._say(Kind.GIVEN_BACK, number)
-        self._checkLeft()
 
     # What waits until the other side reads
 
@@ -433,7 +314,7 @@ class Host:
         """
         Results that nobody reads must not fill the memory: begin no calls meanwhile.
         """
-        connection = self._connection
+        connection = self.connection
         if self._areCallsHeld or connection is None or connection.backlog <= _MOST_BACKLOG:
             return
         self._areCallsHeld = True
@@ -442,34 +323,15 @@ class Host:
 
     def _goOn(self) -> None:
         self._areCallsHeld = False
-        if self._life is not _Life.GONE:
+        if self.connection is not None:
             self._calls.admit(max(1, self._queue.slots(self._series)))
 
     def _areItemsHeld(self, goOn: Callable[[], None]) -> bool:
         """
         Whether iterators must give nothing now. If so, C{goOn} is called when they may.
         """
-        connection = self._connection
+        connection = self.connection
         if connection is None or connection.backlog <= _MOST_ITEMS_BACKLOG:
             return False
         connection.whenEased(_MOST_ITEMS_BACKLOG // 2, goOn)
         return True
-
-    # Within
-
-    def _say(self, kind: int, number: int, body: bytes = b"", buffers: Sequence[Any] = ()) -> None:
-        if self._connection is None:
-            return
-        try:
-            self._connection.send(kind, number, body, buffers)
-        except LocalProtocolError:
-            # It is being closed, and nobody hears of this; L{lost} follows.
-            pass
-
-    def _checkLeft(self) -> None:
-        """
-        The other side sends no more calls: close the connection when all have ended.
-        """
-        if self._life is _Life.PARTED and self._connection is not None and not self.held:
-            self._life = _Life.CLOSING
-            self._connection.close()
