@@ -32,6 +32,9 @@ from benchmarks.process_figures import (
     ONE_BY_ONE,
     OUTSTANDING,
     PART_OF_BURST,
+    REPLACED_AFTER,
+    REPLACED_SECONDS,
+    REPLACED_TASKS,
     SETTLE_SECONDS,
     SHORT_SECONDS,
     SHORT_TASKS,
@@ -111,11 +114,11 @@ class ExecutorPeer(Peer):
         self.executor.shutdown()
 
 
-def pool(method: str = "fork") -> PoolPeer:
+def pool(method: str = "fork", **options: Any) -> PoolPeer:
     """
     C{multiprocessing.Pool}.
     """
-    return PoolPeer(multiprocessing.get_context(method).Pool(WORKERS))
+    return PoolPeer(multiprocessing.get_context(method).Pool(WORKERS, **options))
 
 
 def executor(method: str = "fork") -> ExecutorPeer:
@@ -137,13 +140,13 @@ def loky() -> ExecutorPeer:
     return ExecutorPeer(get_reusable_executor(max_workers=WORKERS))
 
 
-def billiard() -> PoolPeer:
+def billiard(**options: Any) -> PoolPeer:
     """
     C{billiard.Pool}, which forks.
     """
     from billiard import Pool
 
-    return PoolPeer(Pool(WORKERS))
+    return PoolPeer(Pool(WORKERS, **options))
 
 
 def warm(peer: Peer) -> None:
@@ -310,6 +313,17 @@ def longFirst(make: Callable[[], Peer]) -> Figures:
     return {"seconds": seconds}
 
 
+def replaced(make: Callable[..., Peer]) -> Figures:
+    """
+    Calls in processes that are replaced after a few of them.
+    """
+    peer = make(maxtasksperchild=REPLACED_AFTER)
+    callMany(peer, WORKERS, noop)
+    seconds = callMany(peer, REPLACED_TASKS, sleep, REPLACED_SECONDS)
+    peer.close()
+    return {"seconds": seconds}
+
+
 def imapped() -> Figures:
     """
     Integers out of C{imap}, one by one, which is what the Pool has for a generator.
@@ -432,6 +446,9 @@ executorCpu = partial(cpu, executor)
 
 poolLongFirst = partial(longFirst, pool)
 executorLongFirst = partial(longFirst, executor)
+
+poolReplaced = partial(replaced, pool)
+billiardReplaced = partial(replaced, billiard)
 
 poolFirst = partial(first, pool, "multiprocessing.pool")
 poolSpawnFirst = partial(first, partial(pool, "spawn"), "multiprocessing.pool")

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, sleep
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -35,6 +35,9 @@ from benchmarks.process_figures import (
     ONE_BY_ONE,
     OUTSTANDING,
     PART_OF_BURST,
+    REPLACED_AFTER,
+    REPLACED_SECONDS,
+    REPLACED_TASKS,
     SETTLE_SECONDS,
     SHORT_SECONDS,
     SHORT_TASKS,
@@ -75,10 +78,10 @@ class Ours(Peer):
     Our ProcessQueue.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         from asynqueue import ProcessQueue
 
-        self.queue = ProcessQueue(WORKERS)
+        self.queue = ProcessQueue(WORKERS, **options)
         self.call = self.queue.call
 
     def pids(self) -> list[int]:
@@ -279,6 +282,17 @@ async def longFirst(reactor: Any) -> Figures:
     long = peer.call(spin, LONG_SECONDS)
     seconds = await callMany(peer.call, SHORT_TASKS, SHORT_TASKS, spin, SHORT_SECONDS)
     await long
+    await peer.close()
+    return {"seconds": seconds}
+
+
+async def replaced(reactor: Any) -> Figures:
+    """
+    Calls in processes that are replaced after a few of them.
+    """
+    peer = Ours(maxTasks=REPLACED_AFTER)
+    await gatherResults([peer.call(noop) for _ in range(WORKERS)])
+    seconds = await callMany(peer.call, REPLACED_TASKS, REPLACED_TASKS, sleep, REPLACED_SECONDS)
     await peer.close()
     return {"seconds": seconds}
 

@@ -23,6 +23,9 @@ from benchmarks.process_figures import (
     MEGA,
     ONE_BY_ONE,
     OUTSTANDING,
+    REPLACED_AFTER,
+    REPLACED_SECONDS,
+    REPLACED_TASKS,
     SHORT_SECONDS,
     SHORT_TASKS,
     URGENT_EVERY,
@@ -247,6 +250,20 @@ def longFirst(rounds: int) -> str:
     return compared(title, names, "seconds", ".3f", rounds)
 
 
+def replaced(rounds: int) -> str:
+    """
+    Processes that are replaced after a few calls.
+    """
+    names = {
+        OURS: "process_reactor:replaced",
+        POOL: "process_peers:poolReplaced",
+        BILLIARD: "process_peers:billiardReplaced",
+    }
+    tasks = f"{REPLACED_TASKS} tasks of {REPLACED_SECONDS * 1e3:.0f} ms"
+    title = f"{tasks}, in processes that are replaced after {REPLACED_AFTER}"
+    return compared(title, names, "seconds", ".3f", rounds)
+
+
 def doNext(rounds: int) -> str:
     """
     Urgent tasks.
@@ -320,6 +337,7 @@ ROWS = {
     "generator": generator,
     "map": mapOfMany,
     "longfirst": longFirst,
+    "replaced": replaced,
     "donext": doNext,
     "first": first,
     "idleprocesses": idleProcesses,

@@ -12,7 +12,6 @@ from twisted.internet.task import Clock
 
 from asynqueue.loops.adapters import Timer
 from asynqueue.outcome import raised
-from asynqueue.processes import supervisor
 from asynqueue.processes.limits import Limits
 from asynqueue.processes.roles import ExitReport
 from asynqueue.processes.supervisor import Supervisor
@@ -137,7 +136,15 @@ class House:
         Make the supervisor.
         """
         owner: Any = self
-        self.supervisor = Supervisor(owner, lambda: self.hub, limits or Limits(), preparations)
+        start: Any = self.start
+        self.supervisor = Supervisor(
+            owner,
+            lambda: self.hub,
+            limits or Limits(),
+            preparations,
+            start=start,
+            now=self.hub.clock.seconds,
+        )
         return self.supervisor
 
     def start(self, *args: Any, **kw: Any) -> Child:
@@ -183,13 +190,11 @@ class House:
 
 
 @pytest.fixture
-def house(monkeypatch: pytest.MonkeyPatch) -> House:
+def house() -> House:
     """
     A house without a supervisor yet.
     """
-    house = House()
-    monkeypatch.setattr(supervisor, "ChildProcess", house.start)
-    return house
+    return House()
 
 
 # Filling
@@ -229,7 +234,7 @@ def test_aLostChildIsReplaced(house: House) -> None:
     supervisor.fill()
     house.child.comeUp()
     house.child.die(signal=9)
-    assert (supervisor.child, supervisor.children) == (None, [])
+    assert (supervisor.child, len(supervisor.children)) == (None, 0)
     assert house.told == ["filled", ("exited", 0)]
     supervisor.fill()
     assert len(house.children) == 2
@@ -583,6 +588,164 @@ def test_theDeadLeaveNoTimer(house: House, limits: Limits) -> None:
         house.advance(0)
 
 
+# The next child, started ahead
+
+
+def startAhead(house: House, limits: Limits | None = None, preparations: Any = ()) -> Child:
+    """
+    Have the next child started while the present one, which is returned, makes the third of five
+    calls.
+    """
+    house.build(limits or Limits(maxTasks=5), preparations).fill()
+    first = house.child
+    house.advance(1)
+    first.comeUp()
+    for job in ("one", "two"):
+        first.give(job)
+        house.advance(1)
+        first.end()
+    assert len(house.children) == 1
+    first.give("three")
+    assert len(house.children) == 2
+    assert house.supervisor.child is first  # type: ignore[comparison-overlap]
+    return first
+
+
+def test_theNextOneIsReadyAtTheChange(house: House) -> None:
+    """
+    The next child is started while the present one makes its last calls, as early as it takes,
+    and only once; it makes calls when all those are made.
+    """
+    first = startAhead(house)
+    supervisor = house.supervisor
+    house.child.comeUp()
+    for job in ("four", "five"):
+        house.advance(1)
+        first.end()
+        assert supervisor.child is first  # type: ignore[comparison-overlap]
+        first.give(job)
+    assert (supervisor.child, supervisor.started, len(supervisor.children)) == (None, 2, 2)
+    first.end()
+    assert first.asked == ["finish"]
+    assert supervisor.child is house.child
+    assert house.told == ["filled", "filled"]
+
+
+def test_nobodyIsStartedAheadOfRareCalls(house: House) -> None:
+    """
+    Where calls are so rare that the next child would only wait, none is started ahead.
+    """
+    supervisor = house.build(Limits(maxTasks=2))
+    supervisor.fill()
+    house.advance(1)
+    house.child.comeUp()
+    for job in ("one", "two"):
+        house.child.give(job)
+        house.advance(0.1)
+        house.child.end()
+        house.advance(60)
+    assert (supervisor.started, house.child.asked) == (1, ["finish"])
+
+
+def test_theNextOneDiesBeforeItsTurn(house: House) -> None:
+    """
+    A child that was started ahead and dies is replaced when one is wanted.
+    """
+    first = startAhead(house)
+    house.child.comeUp()
+    house.child.die(signal=9)
+    house.told.clear()
+    for job in ("four", "five"):
+        first.end()
+        first.give(job)
+    assert (len(house.children), house.told) == (2, [])
+    first.end()
+    house.supervisor.fill()
+    assert (len(house.children), house.supervisor.lost) == (3, 1)
+    assert house.supervisor.child is house.child  # type: ignore[comparison-overlap]
+
+
+def test_theNextOneCannotPrepare(house: House) -> None:
+    """
+    While there is a child, the owner hears nothing of one that was started ahead and is of no
+    use; it hears of the next one that it wants.
+    """
+    first = startAhead(house, preparations=[(abs, (1,), {})])
+    supervisor = house.supervisor
+    reason = "its process cannot prepare: abs(1) raised LookupError: no database"
+    with readingLogs():
+        for _ in range(2):
+            supervisor.unfit(house.child, "abs(1)", raised(LookupError("no database")))  # type: ignore[arg-type]
+            assert house.child.asked == [reason]
+            house.child.die(signal=9)
+            if supervisor.child is not None:
+                assert house.told == ["filled", ("exited", 1)]
+                for job in ("four", "five"):
+                    first.end()
+                    first.give(job)
+                assert len(house.children) == 2
+                supervisor.fill()
+    assert house.told[2:] == [("hopeless", reason), ("hopeless", reason), ("exited", 2)]
+
+
+def test_theNextOneEndsAsItStarts(house: House) -> None:
+    """
+    While there is a child, the owner does not hear that one that was started ahead failed.
+    """
+    startAhead(house)
+    house.child.die(3)
+    assert house.told == ["filled", ("exited", 1)]
+    assert house.supervisor.starts.falseStarts == 1
+
+
+def test_thereIsNoRoomForTheNextOne(house: House) -> None:
+    """
+    While there is a child, the owner does not hear that no other can be started.
+    """
+    house.build(Limits(maxTasks=2)).fill()
+    house.advance(1)
+    house.child.comeUp()
+    house.refusal = OSError("too many")
+    with readingLogs() as logs:
+        for job in ("one", "two"):
+            house.child.back = [job]
+            house.child.give(job)
+    assert house.supervisor.takeBack() == ["two"]
+    house.advance(0)
+    assert "OSError: too many" in logs.said()[0]
+    assert house.told == ["filled"]
+
+
+def test_theNextOneKnowsWhatIsToPrepareIt(house: House) -> None:
+    """
+    A child that is coming is replaced when there is a preparation that it was not given.
+    """
+    first = startAhead(house)
+    house.supervisor.prepare((abs, (1,), {}))
+    assert house.child.asked == ["finish"]
+    house.child.die()
+    first.end()
+    first.give("four")
+    assert (len(house.children), house.child.given) == (3, 1)
+    assert house.supervisor.starts.falseStarts == 0
+
+
+@pytest.mark.parametrize("end", ["renew", "cancel", "idleTimeout"])
+def test_theNextOneGoesWithThePresent(house: House, end: str) -> None:
+    """
+    When the present child is not wanted any more, nor is the one that was started ahead.
+    """
+    first = startAhead(house, Limits(maxTasks=5, idleTimeout=30))
+    house.child.comeUp()
+    first.end()
+    if end == "idleTimeout":
+        house.advance(30)
+    else:
+        getattr(house.supervisor, end)()
+    assert [child.asked for child in house.children] == [["finish"], ["finish"]]
+    assert house.supervisor.child is None
+
+
 # The end
 
 
@@ -631,6 +794,6 @@ def test_crashEndsAllAtOnce(house: House) -> None:
     assert len(supervisor.children) == 2
     for child in house.children:
         child.die(signal=9)
-    assert supervisor.children == []
+    assert len(supervisor.children) == 0
     assert house.told[-2:] == [("exited", 0), ("exited", 1)]
     assert supervisor.starts.falseStarts == 0

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import signal as signals
 from collections.abc import Callable, Iterable
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -27,6 +28,7 @@ from asynqueue.pool.jobs import Callbacks, Job
 from asynqueue.pool.outputs import Outputs
 from asynqueue.pool.results import AsyncResult
 from asynqueue.processes.limits import Limits
+from asynqueue.processes.process import ChildProcess
 from asynqueue.processes.roles import CallTuple
 from asynqueue.processes.spawn import Spawned
 from asynqueue.processes.supervisor import Supervisor
@@ -103,7 +105,7 @@ class EventPool:
                 limits,
                 initial,
                 reader=self._outputs,
-                spawn=spawn,
+                start=partial(ChildProcess, spawn=spawn),
                 now=now,
             ),
             oneByOne=putlocks,

@@ -5,6 +5,7 @@ hope.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -17,6 +18,13 @@ from asynqueue.processes.roles import ExitReport
 from asynqueue.timers import Timer
 
 _log = Logger()
+
+# A child is started ahead when the one before is expected to have made its calls in less than
+# this many times the seconds in which the latest came up.
+_MARGIN = 3.0
+
+# From the latest of so many calls it is known how many seconds pass between two of them.
+_LATEST = 8
 
 
 class Starts:
@@ -48,7 +56,13 @@ class Starts:
         self._start = start
         self._givenUp = givenUp
         self._name = name
+        self._now = now
         self._backoff = Backoff(now)
+        # When the latest child was started, and the seconds in which the latest came up.
+        self._since = 0.0
+        self._seconds = 0.0
+        # When the latest calls were given.
+        self._calls: deque[float] = deque(maxlen=_LATEST)
         self._pause = Timer(callLater)
         self._telling = Timer(callLater)
 
@@ -66,24 +80,39 @@ class Starts:
         """
         return self._backoff.starts > 0
 
+    def isTime(self, left: int) -> bool:
+        """
+        Take note that a child was given a call, and tell whether the next child must be
+        started now to be there in time.
+
+        @param left: how many calls the present child has yet to end.
+        """
+        now = self._now()
+        calls = self._calls
+        calls.append(now)
+        if len(calls) < 2 or self.areFailing or self.isDue:
+            return False
+        pace = (now - calls[0]) / (len(calls) - 1)
+        return left * pace <= _MARGIN * self._seconds
+
     def soon(self) -> None:
         """
         Start a child, now or when a pause is over.
         """
         pause = self._backoff.pause
         if not pause or (self.despair and self._backoff.isOver):
-            self._start()
+            self._startNow()
         elif self.despair:
             self._tell()
         else:
-            self._pause.start(pause, self._start)
+            self._pause.start(pause, self._startNow)
 
     def later(self) -> None:
         """
         Start a child when the pause after the latest failure is over, though there may be no
         hope.
         """
-        self._pause.start(self._backoff.leastPause, self._start)
+        self._pause.start(self._backoff.leastPause, self._startNow)
 
     def succeeded(self) -> None:
         """
@@ -91,6 +120,7 @@ class Starts:
         """
         self._backoff.succeeded()
         self.despair = ""
+        self._seconds = self._now() - self._since
 
     def refused(self, error: BaseException) -> None:
         """
@@ -139,6 +169,10 @@ class Starts:
         """
         self._pause.stop()
         self._telling.stop()
+
+    def _startNow(self) -> None:
+        self._since = self._now()
+        self._start()
 
     def _lose(self, reason: str, trace: str = "") -> None:
         if reason != self.despair:

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 from asynqueue.framing import LARGEST
 from asynqueue.loops.adapters import LoopAdapter
 from asynqueue.outcome import Raised
+from asynqueue.processes.children import Children
 from asynqueue.processes.guard import isInterrupt
 from asynqueue.processes.limits import Limits, MemoryCheck
 from asynqueue.processes.process import ChildProcess
 from asynqueue.processes.roles import CallDelegate, CallTuple, ExitReport, Reader, Setup
-from asynqueue.processes.spawn import Spawned
 from asynqueue.processes.starts import Starts
 from asynqueue.timers import Timer
 
@@ -59,7 +59,8 @@ class Supervisor:
     It alone knows its children: calls are taken back from all of them.
 
     @ivar child: the child that takes calls, if there is one.
-    @ivar preparations: the calls that each child makes first; may be added to.
+    @ivar children: all that are not gone.
+    @ivar preparations: the calls that each child makes first; see L{prepare}.
     @ivar started: how many children were started.
     @ivar lost: how many died of themselves.
     @ivar starts: when children are started, and which starts were false.
@@ -76,7 +77,7 @@ class Supervisor:
         name: Callable[[], str] = lambda: "a pool",
         reader: Reader[ChildProcess] | None = None,
         *,
-        spawn: Callable[[int], Spawned] = Spawned,
+        start: Callable[..., ChildProcess] = ChildProcess,
         now: Callable[[], float] = monotonic,
     ) -> None:
         """
@@ -84,7 +85,7 @@ class Supervisor:
         @param largest: how many bytes a message may have.
         @param name: names the delegate, in messages.
         @param reader: who reads what children send; C{None}: they themselves.
-        @param spawn: starts a process; it is given C{largest}.
+        @param start: starts a child; it is given what L{ChildProcess} is.
         @param now: tells the time, in seconds.
         """
         self.child: ChildProcess | None = None
@@ -96,31 +97,29 @@ class Supervisor:
         self._limits = limits
         self._largest = largest
         self._reader = reader
-        # All children that are not gone: one may come, and others go.
-        self._children: dict[ChildProcess, None] = {}
+        self.children = Children()
         self._coming: ChildProcess | None = None
         # The one that is given no other call until it has ended those that it has: it is to
         # make no more, or has room for others only then.
         self._full: ChildProcess | None = None
-        self._spawn = spawn
+        # The one that another was started ahead of.
+        self._preceding: ChildProcess | None = None
+        self._startChild = start
+
+        def callLater(seconds: float, f: Callable[[], None]) -> Any:
+            return loop().callLater(seconds, f)
+
         self.starts = Starts(
-            self._callLater,
+            callLater,
             self._start,
-            lambda reason: delegate.onGivenUp(self, reason),
+            self._giveUp,
             name,
             now,
         )
-        self._idle = Timer(self._callLater)
-        self._memory = MemoryCheck(limits, self._callLater, self._busy, self.retire)
+        self._idle = Timer(callLater)
+        self._memory = MemoryCheck(limits, callLater, lambda: self.children.busy, self.retire)
         # Whether it must be told of each call.
         self.isLimited = limits != Limits()
-
-    @property
-    def children(self) -> list[ChildProcess]:
-        """
-        The children that are not gone.
-        """
-        return list(self._children)
 
     def fill(self) -> None:
         """
@@ -139,14 +138,30 @@ class Supervisor:
 
     def given(self, child: ChildProcess) -> None:
         """
-        The child was given a call.
+        The child was given a call. If it is soon to have made its last one, the next child is
+        started ahead.
         """
         self._idle.stop()
-        if self._limits.maxTasks is not None and child.calls.made >= self._limits.maxTasks:
-            # It makes those that it has, and goes when it has ended them.
-            self.child = None
-            self._full = child
+        if self._limits.maxTasks is not None:
+            left = self._limits.maxTasks - child.calls.made
+            if left <= 0:
+                # It makes those that it has, and goes when it has ended them.
+                self.child = None
+                self._full = child
+            isTime = self.starts.isTime(left + len(child.calls.held))
+            if isTime and self._coming is None and self._preceding is not child:
+                # Only once: one that ends before its time must be wanted to be replaced.
+                self._preceding = child
+                self.starts.soon()
         self._memory.start()
+
+    def prepare(self, callTuple: CallTuple) -> None:
+        """
+        Have all children that come make a call first.
+        """
+        self.preparations.append(callTuple)
+        # It has not made that, and may be up.
+        self._dropComing()
 
     def reserve(self) -> None:
         """
@@ -154,28 +169,6 @@ class Supervisor:
         """
         if self.child is not None:
             self._full, self.child = self.child, None
-
-    @property
-    def progress(self) -> list[int]:
-        """
-        How far the calls have come. It changes as one begins, which is known before anything
-        is heard of it.
-        """
-        return [child.calls.begun for child in self._children]
-
-    @property
-    def mayBeEnding(self) -> bool:
-        """
-        Whether a child has begun none of the calls that it has.
-        """
-        return any(child.calls.isBetween for child in self._children)
-
-    @property
-    def hasNews(self) -> bool:
-        """
-        Whether a child has said what was not read yet.
-        """
-        return any(child.hasNews for child in self._children)
 
     def takeBack(self, reserved: bool = True) -> list[Any]:
         """
@@ -185,9 +178,7 @@ class Supervisor:
             to end by one of them.
         @return: their jobs, in order.
         """
-        full = self._full if self._isReserved else None
-        children = [child for child in self._children if reserved or child is not full]
-        jobs = [job for child in children for job in child.calls.takeBack()]
+        jobs = self.children.takeBack(None if reserved or not self._isReserved else self._full)
         if jobs and self._isReserved:
             # The one that is coming waits, and is next when this one has made its calls.
             self._full, self.child = None, self._full
@@ -198,7 +189,10 @@ class Supervisor:
         The child has ended a call, and is not given another one yet: it may have
         too much memory for that.
         """
-        if self._limits.maxMemory is not None and not child.calls.held and self._hasTooMuch(child):
+        calls = child.calls
+        # A fresh one never has: another one would have as much.
+        isBetween = self._limits.maxMemory is not None and calls.made > 0 and not calls.held
+        if isBetween and self._limits.isSpent(0, child.resident):
             self.retire(child)
 
     def onIdle(self, child: ChildProcess) -> None:
@@ -218,7 +212,7 @@ class Supervisor:
             if child is not self._coming:
                 child.finish()
         elif self._limits.idleTimeout is not None and not self._idle.isRunning:
-            self._idle.start(self._limits.idleTimeout, lambda: self._timedOut(child))
+            self._idle.start(self._limits.idleTimeout, self.renew)
 
     def retire(self, child: ChildProcess) -> None:
         """
@@ -237,21 +231,19 @@ class Supervisor:
     def renew(self) -> None:
         """
         Have the child take no more calls, also if it would only later; it goes when it has
-        ended those that it has begun.
+        ended those that it has begun. One that is coming goes at once.
         """
+        self._dropComing()
         child = self._full if self.child is None else self.child
         if child is not None:
             self.retire(child)
 
     def cancel(self) -> None:
         """
-        Have no child: one that is coming ends, and the present one as in L{renew}.
+        Have no child: those that there are go as in L{renew}.
         """
         self.starts.stop()
         self.renew()
-        coming, self._coming = self._coming, None
-        if coming is not None:
-            coming.finish()
 
     def finish(self) -> None:
         """
@@ -286,30 +278,32 @@ class Supervisor:
         """
         reason = self.starts.unfit(what, outcome)
         child.kill(reason)
-        self._delegate.onGivenUp(self, reason)
+        self._giveUp(reason)
 
     def ended(self, child: ChildProcess, ending: ExitReport) -> None:
         """
         A child is gone.
         """
-        del self._children[child]
+        self.children.remove(child)
         falseStart = not child.calls.isUp and child in (self.child, self._coming, self._full)
         if child is self.child:
             self.child = None
             self._idle.stop()
-        if not self._busy():
+        if not self.children.busy:
             self._memory.stop()
         if child is self._coming:
             self._coming = None
         if child is self._full:
             self._full = None
+        if child is self._preceding:
+            self._preceding = None
         if ending.isFailure:
             self.lost += 1
         if falseStart:
             reason = self.starts.failed(ending)
             if self.starts.despair:
-                self._delegate.onGivenUp(self, self.starts.despair)
-            else:
+                self._giveUp(self.starts.despair)
+            elif self.child is None:
                 self._delegate.failing(self, reason)
         self._delegate.exited(self, ending)
         self._admitNext()
@@ -319,9 +313,7 @@ class Supervisor:
     def _start(self) -> None:
         setup = Setup(self._largest, self.preparations)
         try:
-            child = ChildProcess(
-                self._loop(), self._delegate, self, setup, self._reader, spawn=self._spawn
-            )
+            child = self._startChild(self._loop(), self._delegate, self, setup, self._reader)
         except BaseException as error:
             # No room for another process, or somebody's preparations that cannot be
             # pickled, whatever that raises: it is not this call that must fail.
@@ -330,12 +322,24 @@ class Supervisor:
                 raise
             return
         self.started += 1
-        self._children[child] = None
-        # After a failure, nothing is given to one that may fail, too.
-        if child.accepts and not self.starts.areFailing and not self._busy():
-            self._admit(child)
-        else:
-            self._coming = child
+        self.children.add(child)
+        self._coming = child
+        self._admitNext()
+
+    def _dropComing(self) -> None:
+        """
+        Have the one that is coming end.
+        """
+        coming, self._coming, self._preceding = self._coming, None, None
+        if coming is not None:
+            coming.finish()
+
+    def _giveUp(self, reason: str) -> None:
+        """
+        Tell that there will be no child, unless there is one, and only the next one cannot be had.
+        """
+        if self.child is None:
+            self._delegate.onGivenUp(self, reason)
 
     @property
     def _isVacant(self) -> bool:
@@ -352,20 +356,19 @@ class Supervisor:
         """
         return self._full is not None and self._hasRoom(self._full)
 
-    def _busy(self) -> list[ChildProcess]:
-        """
-        Give the children that make calls, if only the last that they make.
-        """
-        return [child for child in self._children if child.calls.held]
-
     def _admitNext(self) -> None:
         """
         Let the one that is coming take calls, when it is time: those before it have
-        ended theirs, as calls are made one after the other.
+        ended theirs, as calls are made one after the other. After a failure, nothing is given
+        to one that may fail, too, before it is up.
         """
         coming = self._coming
-        if coming is not None and coming.calls.isUp and self.child is None and not self._busy():
-            self._admit(coming)
+        if coming is None or self.child is not None or not coming.accepts:
+            return
+        if (coming.calls.isUp or not self.starts.areFailing) and not self.children.busy:
+            self._coming, self.child = None, coming
+            self._delegate.filled(self)
+            self.onIdle(coming)
 
     def _hasRoom(self, child: ChildProcess) -> bool:
         """
@@ -373,26 +376,6 @@ class Supervisor:
         """
         most = self._limits.maxTasks
         return child.accepts and (most is None or child.calls.made < most)
-
-    def _hasTooMuch(self, child: ChildProcess) -> bool:
-        """
-        Whether a child has more memory than it may have. A fresh one never has:
-        another one would have as much.
-        """
-        return child.calls.made > 0 and self._limits.isSpent(0, child.resident)
-
-    def _admit(self, child: ChildProcess) -> None:
-        self._coming = None
-        self.child = child
-        self._delegate.filled(self)
-        self.onIdle(child)
-
-    def _timedOut(self, child: ChildProcess) -> None:
-        if child is self.child and not child.calls.held and not child.calls.streams:
-            self.retire(child)
-
-    def _callLater(self, seconds: float, f: Callable[[], None]) -> Any:
-        return self._loop().callLater(seconds, f)
 
     def _stopTimers(self) -> None:
         self.starts.stop()

@@ -11,6 +11,7 @@ A worker with a process of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -173,7 +174,7 @@ class ProcessWorker:
             Window(1, _MOST_AHEAD if maxMemory is None else 0),
             lambda seconds, f: self._theLoop().callLater(seconds, f),
             # This program may have been too busy to hear of an end, or of a beginning.
-            progress=lambda: self._supervisor.progress,
+            progress=lambda: self._supervisor.children.progress,
             patience=self._patience,
         )
         self._newSupervisor: Callable[[], Supervisor] = lambda: Supervisor(
@@ -183,7 +184,7 @@ class ProcessWorker:
             list(self._initial),
             largest,
             self._tasks.name,
-            spawn=spawn,
+            start=partial(ChildProcess, spawn=spawn),
             now=now,
         )
         self._supervisor = self._newSupervisor()
@@ -319,7 +320,7 @@ class ProcessWorker:
             del tasks.held[job]
             tasks.ended += 1
             if job.lasting:
-                self._supervisor.preparations.append(job.callTuple)
+                self._supervisor.prepare(job.callTuple)
             job.callback(value)
 
     def raised(self, child: ChildProcess, job: Any, outcome: Raised) -> None:
@@ -550,7 +551,8 @@ class ProcessWorker:
         """
         Wait for a child that may be ending, or that has said what was not read yet.
         """
-        mayMove = looks < _MOST_LOOKS and (self._supervisor.mayBeEnding or self._supervisor.hasNews)
+        children = self._supervisor.children
+        mayMove = looks < _MOST_LOOKS and (children.mayBeEnding or children.hasNews)
         return STALE_SECONDS if mayMove else 0.0
 
     # Within

@@ -178,6 +178,29 @@ async def test_maxTasks(initializer: Any) -> None:
 
 
 @ensureDeferred
+async def test_theNextChildIsThereInTime() -> None:
+    """
+    While a child makes the last of its calls the next one starts, and makes those that follow;
+    it knows also what was to prepare it meanwhile.
+    """
+    queue, gate = ProcessQueue(1, maxTasks=3), Gate()
+    (first,) = {await queue.call(calls.pid) for _ in range(2)}
+    waiting = queue.call(waitAt, gate.token)
+    await gate.arrivals(1)
+    (stats,) = queue.stats()
+    assert (stats.started, len(stats.pids)) == (2, 2)
+    following = queue.call(calls.pid)
+    gate.open()
+    await waiting
+    assert {first, await following} == set(stats.pids)
+    await queue.call(calls.pid)
+    assert await queue.update(calls.prepare, "late") == [None]
+    assert (await queue.call(calls.preparedWith))[1] == ["late"]
+    await queue.shutdown()
+    await gate.close()
+
+
+@ensureDeferred
 async def test_oneAfterTheOther(tmp_path: Path) -> None:
     """
     While children are replaced, tasks of one worker still run one after the other.
