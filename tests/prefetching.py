@@ -20,7 +20,7 @@ class Holder:
     Holds tasks by numbers, and does what the test says.
 
     @ivar begun: the numbers of the tasks that cannot be taken back.
-    @ivar reasons: why iterators must end, each time that was asked.
+    @ivar asked: how often it was asked to let go.
     @ivar areOpen: whether iterators keep it from stopping.
     @ivar isGone: whether nothing is left of what runs its tasks.
     @ivar letGone: how often it was let go.
@@ -37,7 +37,7 @@ class Holder:
         )
         self.last = 0
         self.begun: set[int] = set()
-        self.reasons: list[str] = []
+        self.asked = 0
         self.areOpen = False
         self.isGone = False
         self.letGone = 0
@@ -59,12 +59,12 @@ class Holder:
         held = self.tasks.held
         return [held.pop(number) for number in list(held) if number not in self.begun]
 
-    def isOpen(self, reason: str) -> bool:
-        self.reasons.append(reason)
-        return self.areOpen
-
-    def letGo(self) -> None:
+    def letGo(self) -> bool:
+        self.asked += 1
+        if self.areOpen:
+            return False
         self.letGone += 1
+        return True
 
     # What the test says
 

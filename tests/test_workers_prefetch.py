@@ -179,9 +179,9 @@ def test_stopsWhenNothingIsLeft() -> None:
     worker.give(1)
     worker.areOpen = True
     stopped = worker.tasks.stop()
-    assert not worker.reasons
+    assert not worker.asked
     worker.end(1)
-    assert worker.reasons == ["it stops"]
+    assert worker.asked == 1
     assert not worker.letGone
     worker.areOpen = False
     worker.tasks.checkStopped()

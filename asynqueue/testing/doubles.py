@@ -5,7 +5,7 @@ Doubles: they do what the real ones do when the test says so, and nothing else.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from contextvars import Context, copy_context
 from functools import partial
 from math import inf
@@ -30,7 +30,7 @@ from asynqueue.scheduling.options import DEFAULT, CallOptions, seriesOf
 from asynqueue.scheduling.snapshots import WorkerSnapshot
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.workers.delivery import Deliveries
-from asynqueue.workers.prefetch import Life, Prefetch
+from asynqueue.workers.prefetch import Life, Prefetch, Prefetching
 from asynqueue.workers.window import Window
 
 _WINDOW = 2
@@ -183,16 +183,11 @@ class MemoryWorker:
         """
         return []
 
-    def isOpen(self, reason: str) -> bool:
+    def letGo(self) -> bool:
         """
-        Tell whether a task waits for the items of an iterator.
+        Wait for tasks that wait for the items of iterators.
         """
-        return bool(self._deliveries)
-
-    def letGo(self) -> None:
-        """
-        Leave the test alone.
-        """
+        return not self._deliveries
 
     # What the test says
 
@@ -292,7 +287,7 @@ class MemoryWorker:
 
 
 @implementer(IPrefetchingWorker, ICancellingWorker)
-class MemoryPrefetcher(MemoryWorker):
+class MemoryPrefetcher(Prefetching[Window], MemoryWorker):
     """
     A L{MemoryWorker} whose tasks are ahead of those it runs, which begin when it
     is told to, and which can be cancelled.
@@ -307,12 +302,6 @@ class MemoryPrefetcher(MemoryWorker):
         super().__init__(series, raw=raw, window=window)
         self.cancelled: list[ITask] = []
         self._begun: list[ITask] = []
-
-    def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
-        self._tasks.returner = callableObject
-
-    def takeBack(self) -> Sequence[ITask]:
-        return self._tasks.takeBack()
 
     def takeUnbegun(self) -> list[ITask]:
         """

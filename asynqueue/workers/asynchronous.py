@@ -208,16 +208,11 @@ class AsyncWorker:
             del self._tasks.held[task]
         return tasks
 
-    def isOpen(self, reason: str) -> bool:
+    def letGo(self) -> bool:
         """
-        Tell whether a task waits for the items of an iterator.
+        Wait for tasks that wait for the items of iterators.
         """
-        return bool(self._deliveries)
-
-    def letGo(self) -> None:
-        """
-        Leave the reactor alone: it is not the worker's.
-        """
+        return not self._deliveries
 
     def statistics(self) -> WorkerSnapshot:
         """

@@ -44,7 +44,7 @@ from asynqueue.workers.executorcalls import (
 from asynqueue.workers.failing import RetriedFault
 from asynqueue.workers.iterators import ThreadIterators
 from asynqueue.workers.outbox import Outbox
-from asynqueue.workers.prefetch import Life, Prefetch
+from asynqueue.workers.prefetch import Life, Prefetch, Prefetching
 from asynqueue.workers.steps import Close, Step
 
 _log = Logger()
@@ -76,7 +76,7 @@ class _Places:
 @implementer(
     IPrefetchingWorker, ICancellingWorker, IFailingWorker, IResigningWorker, ISlottedWorker
 )
-class ExecutorWorker:
+class ExecutorWorker(Prefetching[_Places]):
     """
     Runs tasks in any C{concurrent.futures.Executor}: threads, processes, loky's
     reusable processes, Dask's cluster.
@@ -168,9 +168,6 @@ class ExecutorWorker:
         self.loss = ""
         self._resignator = callableObject
 
-    def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
-        self._tasks.returner = callableObject
-
     def setReporter(self, callableObject: Callable[[str, Sequence[ITask], bool], None]) -> None:
         self._fault.reporter = callableObject
 
@@ -234,7 +231,7 @@ class ExecutorWorker:
         closed.
         """
         self._fault.stop()
-        return self._tasks.stop()
+        return super().stop()
 
     def crash(self) -> list[ITask]:
         """
@@ -251,12 +248,9 @@ class ExecutorWorker:
             for future in futures:
                 future.cancel()
         left += self._iterators.crash(running, self.slots)
-        self.letGo()
+        self._close()
         self._tasks.sayStopped()
         return left
-
-    def takeBack(self) -> Sequence[ITask]:
-        return self._tasks.takeBack()
 
     def cancel(self, task: ITask) -> None:
         """
@@ -406,15 +400,17 @@ class ExecutorWorker:
         held = self._tasks.held
         return [held.pop(future) for future in list(held) if future.cancel()]
 
-    def isOpen(self, reason: str) -> bool:
-        if self._shutdown and self._isOurs:
-            return self._iterators.wait(reason)
-        return bool(self._iterators.deliveries)
-
-    def letGo(self) -> None:
+    def letGo(self) -> bool:
         """
         Shut the executor down, if so asked.
         """
+        ends = self._shutdown and self._isOurs
+        if self._iterators.wait("it stops") if ends else self._iterators.deliveries:
+            return False
+        self._close()
+        return True
+
+    def _close(self) -> None:
         self._iterators.stop()
         self._fault.stop()
         if self._shutdown and self._isOurs:

@@ -24,7 +24,6 @@ from asynqueue.interfaces import ITask
 from asynqueue.outcome import describeCall
 from asynqueue.workers.failing import Fault
 from asynqueue.workers.stale import STALE_SECONDS, StaleCheck
-from asynqueue.workers.standing import stateOf
 from asynqueue.workers.waiters import Waiters
 
 W = TypeVar("W", bound="TaskWindow")
@@ -78,18 +77,12 @@ class PrefetchDelegate(Protocol):
         Take the tasks that surely have not begun from who runs them, and hold them no more.
         """
 
-    def isOpen(self, reason: str) -> bool:
+    def letGo(self) -> bool:
         """
-        Tell whether iterators that calls returned keep the worker from stopping, and close
-        those that nobody reads.
+        Let go of what runs the tasks, as the worker stops and has none; or not yet, if
+        iterators that calls returned are open: then close those that nobody reads.
 
-        @param reason: why they must end, in words.
-        @return: if true, L{Prefetch.checkStopped} is called later.
-        """
-
-    def letGo(self) -> None:
-        """
-        Let go of what runs the tasks: the worker stops, and nothing is left to do.
+        @return: whether it has let go. If not, L{Prefetch.checkStopped} is called later.
         """
 
     @property
@@ -203,12 +196,18 @@ class Prefetch(Generic[W]):
 
     def state(self, fault: Fault | None = None) -> str:
         """
-        Return the state of the worker, for its statistics.
+        Return the state of the worker, as L{WorkerSnapshot
+        <asynqueue.scheduling.snapshots.WorkerSnapshot>} has it.
 
         @param fault: what may be wrong with it for a while.
         """
         life = Life.STOPPING if self.life is Life.LEAVING else self.life
-        return stateOf(life.value, self._stopped, fault)
+        if life is Life.STOPPING and self._stopped.isEmpty:
+            return "stopped"
+        if life is Life.SERVING and fault is not None and fault.reason:
+            return "failing"
+        state: str = life.value
+        return state
 
     def keyOf(self, task: ITask) -> Any:
         """
@@ -362,10 +361,13 @@ class Prefetch(Generic[W]):
         """
         if self.life is Life.SERVING:
             return
-        if self.life is Life.STOPPING and self.isIdle and not self._worker.isOpen("it stops"):
+        if self.life is Life.STOPPING and self.isIdle:
+            # First this: it may hear of the end while it lets go.
             self.life = Life.LEAVING
+            if not self._worker.letGo():
+                self.life = Life.STOPPING
+                return
             self._stale.stop()
-            self._worker.letGo()
         if self.life is Life.CRASHED or (self.life is Life.LEAVING and self._worker.isGone):
             self.sayStopped()
 
@@ -413,3 +415,31 @@ class Prefetch(Generic[W]):
         self.life = Life.SERVING
         self.window.isClosed = False
         self._notBegun = []
+
+
+class Prefetching(Generic[W]):
+    """
+    The methods of a worker that are its L{Prefetch}'s.
+    """
+
+    _tasks: Prefetch[W]
+
+    def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
+        """
+        See L{IPrefetchingWorker.setReturner
+        <asynqueue.interfaces.IPrefetchingWorker.setReturner>}.
+        """
+        self._tasks.returner = callableObject
+
+    def takeBack(self) -> Sequence[ITask]:
+        """
+        See L{IPrefetchingWorker.takeBack<asynqueue.interfaces.IPrefetchingWorker.takeBack>}.
+        """
+        return self._tasks.takeBack()
+
+    def stop(self) -> Deferred[None]:
+        """
+        See L{IWorker.stop<asynqueue.interfaces.IWorker.stop>}. Iterators may be read to
+        their ends; one that nobody reads is closed.
+        """
+        return self._tasks.stop()

@@ -45,7 +45,7 @@ from asynqueue.scheduling.options import seriesOf
 from asynqueue.scheduling.snapshots import WorkerSnapshot
 from asynqueue.workers.failing import Fault
 from asynqueue.workers.held import HeldIterators
-from asynqueue.workers.prefetch import Life, Prefetch
+from asynqueue.workers.prefetch import Life, Prefetch, Prefetching
 from asynqueue.workers.stale import STALE_SECONDS
 from asynqueue.workers.waiters import Waiters
 from asynqueue.workers.window import Window
@@ -99,7 +99,7 @@ class ProcessStatistics(WorkerSnapshot):
     IProcessWorker,
     ISlottedWorker,
 )
-class ProcessWorker:
+class ProcessWorker(Prefetching[Window]):
     """
     Runs tasks in a child process, one after the other.
 
@@ -217,9 +217,6 @@ class ProcessWorker:
             self._supervisor.started, self._supervisor.lost = before.started, before.lost
         self._supervisor.preparations[:] = self._initial
 
-    def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
-        self._tasks.returner = callableObject
-
     def setReporter(self, callableObject: Callable[[str, Sequence[ITask], bool], None]) -> None:
         self._fault.reporter = callableObject
 
@@ -261,9 +258,6 @@ class ProcessWorker:
 
     def gone(self) -> Deferred[None]:
         return self._gone.wait() if self._crashed else succeed(None)
-
-    def takeBack(self) -> Sequence[ITask]:
-        return self._tasks.takeBack()
 
     def cancel(self, task: ITask) -> None:
         """
@@ -570,14 +564,14 @@ class ProcessWorker:
             del self._tasks.held[task]
         return tasks
 
-    def isOpen(self, reason: str) -> bool:
-        return self._iterators.wait(reason)
-
-    def letGo(self) -> None:
+    def letGo(self) -> bool:
         """
         Let the child go.
         """
+        if self._iterators.wait("it stops"):
+            return False
         self._supervisor.finish()
+        return True
 
     @property
     def isGone(self) -> bool:

@@ -40,7 +40,7 @@ from asynqueue.timers import later
 from asynqueue.workers.failing import RetriedFault
 from asynqueue.workers.iterators import ThreadIterators
 from asynqueue.workers.outbox import Begun, Outbox
-from asynqueue.workers.prefetch import Life, Prefetch
+from asynqueue.workers.prefetch import Life, Prefetch, Prefetching
 from asynqueue.workers.steps import Close, Step
 from asynqueue.workers.window import Window
 
@@ -123,7 +123,7 @@ def _work(
 
 
 @implementer(IPrefetchingWorker, IFailingWorker, ISlottedWorker)
-class ThreadWorker:
+class ThreadWorker(Prefetching[Window]):
     """
     Runs blocking functions in threads of its own, which end with it. A coroutine runs in
     its thread, in an asyncio loop of its own; the reactor drives an asynchronous generator.
@@ -201,9 +201,6 @@ class ThreadWorker:
         elif self._tasks.life is Life.LEAVING and self.isGone:
             self._tasks.revive()
 
-    def setReturner(self, callableObject: Callable[[Sequence[ITask]], None]) -> None:
-        self._tasks.returner = callableObject
-
     def setReporter(self, callableObject: Callable[[str, Sequence[ITask], bool], None]) -> None:
         self._fault.reporter = callableObject
 
@@ -223,12 +220,6 @@ class ThreadWorker:
         self._tokens.put(True)
         return tasks.taken()
 
-    def stop(self) -> Deferred[None]:
-        """
-        Iterators may be read to their ends; one that nobody reads is closed.
-        """
-        return self._tasks.stop()
-
     def crash(self) -> list[ITask]:
         """
         Functions that run are left to run; what comes of them is dropped. Open generators
@@ -244,9 +235,6 @@ class ThreadWorker:
         _letGo(tokens, threads)
         self._tasks.sayStopped()
         return left
-
-    def takeBack(self) -> Sequence[ITask]:
-        return self._tasks.takeBack()
 
     def submit(self, job: Step | Close) -> None:
         """
@@ -402,16 +390,15 @@ class ThreadWorker:
                 self.submit(job)
         return [self._tasks.held.pop(job) for job in jobs if type(job) is _Run]
 
-    def isOpen(self, reason: str) -> bool:
-        return self._iterators.wait(reason)
-
-    def letGo(self) -> None:
+    def letGo(self) -> bool:
         """
         Have the threads end.
         """
-        self._iterators.stop()
+        if self._iterators.wait("it stops"):
+            return False
         self._fault.stop()
         _letGo(self._tokens, self._threads - self._unstarted)
+        return True
 
     @property
     def isGone(self) -> bool:

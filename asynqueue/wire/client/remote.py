@@ -598,18 +598,18 @@ class RemoteWorker:
         """
         return []
 
-    def isOpen(self, reason: str) -> bool:
-        return self._iterators.wait(reason)
-
-    def letGo(self) -> None:
+    def letGo(self) -> bool:
         """
         Close the connection, or have none.
         """
+        if self._iterators.wait("it stops"):
+            return False
         if self._far is None:
             self._disconnect()
         else:
             self._far.connection.goodbye("the worker stops")
             self._close()
+        return True
 
     @property
     def isGone(self) -> bool:
