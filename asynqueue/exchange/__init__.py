@@ -15,6 +15,13 @@ The names are those of pprocess, by Paul Boddie; the code is not.
 from __future__ import annotations
 
 from asynqueue.errors import AcknowledgementError
+from asynqueue.exchange.background import (
+    BackgroundCallable,
+    PersistentChannel,
+    connect_persistent,
+    create_persistent,
+    start_persistent,
+)
 from asynqueue.exchange.channel import Channel
 from asynqueue.exchange.creating import create, exit, start, waitall
 from asynqueue.exchange.exchange import Exchange, ManagedCallable
@@ -27,15 +34,10 @@ from asynqueue.exchange.parallel import (
     pmap,
 )
 from asynqueue.exchange.persistent import (
-    BackgroundCallable,
     BackgroundQueue,
     PersistentCallable,
-    PersistentChannel,
     PersistentExchange,
     PersistentQueue,
-    connect_persistent,
-    create_persistent,
-    start_persistent,
 )
 
 __all__ = [

@@ -32,7 +32,7 @@ from asynqueue.exchange.messages import (
     Life,
     Messages,
 )
-from asynqueue.exchange.process import Process, processOf
+from asynqueue.exchange.process import processOf
 from asynqueue.forks import isParents, tellForks
 from asynqueue.framing import Frame
 from asynqueue.outcome import Raised, Returned, cannotSend, raised
@@ -81,6 +81,10 @@ class Channel:
 
     @ivar pid: the process at the other end: 0 in a process that was created, whose
         channel leads to the one that created it.
+    @ivar process: that process, as long as it is a child of this one.
+    @ivar sent: how many messages were sent, or were to be.
+    @ivar received: how many were received, since the process was given something to do.
+    @ivar isTold: whether L{receive} has told that nothing can come any more.
     """
 
     def __init__(
@@ -101,14 +105,14 @@ class Channel:
         """
         self._names = names
         self.pid = pid
-        self._process = processOf(pid)
-        self._messages = Messages(read, write, self._process)
+        self.process = processOf(pid)
+        self._messages = Messages(read, write, self.process)
         self._doing = doing
-        self._sent = 0
-        self._received = 0
+        self.sent = 0
+        self.received = 0
         # What was acknowledged, and not received.
         self._kept: deque[Frame] = deque()
-        self._isTold = False
+        self.isTold = False
         self._owner = os.getpid()
         openChannels.add(self)
         tellForks(self)
@@ -125,24 +129,6 @@ class Channel:
         return self._messages.fileno()
 
     @property
-    def process(self) -> Process | None:
-        return self._process
-
-    @property
-    def sent(self) -> int:
-        """
-        How many messages were sent, or were to be.
-        """
-        return self._sent
-
-    @property
-    def received(self) -> int:
-        """
-        How many messages were received, since the process was given something to do.
-        """
-        return self._received
-
-    @property
     def endedInOrder(self) -> bool:
         """
         Whether the other process has said goodbye, and all it sent was received.
@@ -155,7 +141,7 @@ class Channel:
         Whether the other process has ended in order, and what it sent was received by
         others: nothing of it came here.
         """
-        return self.endedInOrder and not self._received and self._messages.given > 0
+        return self.endedInOrder and not self.received and self._messages.given > 0
 
     @property
     def isOver(self) -> bool:
@@ -163,13 +149,6 @@ class Channel:
         Whether all was received, and nothing can come any more.
         """
         return not (self._messages.life is Life.OPEN or self._kept or self._messages.inbox)
-
-    @property
-    def isTold(self) -> bool:
-        """
-        Whether L{receive} has told that nothing can come any more.
-        """
-        return self._isTold
 
     @property
     def hasCome(self) -> bool:
@@ -191,7 +170,7 @@ class Channel:
         The other process is given something else to do.
         """
         self._doing = doing
-        self._received = 0
+        self.received = 0
 
     def send(self, obj: Any) -> None:
         """
@@ -214,7 +193,7 @@ class Channel:
                 raise AcknowledgementError(self.pid, str(self._loss()))
             if messages.inbox[0][0] != ACKNOWLEDGED:
                 raise AcknowledgementError(self.pid, "it sent something else: receive that")
-            if messages.inbox.popleft()[1] == self._sent:
+            if messages.inbox.popleft()[1] == self.sent:
                 return
 
     def post(self, obj: Any) -> None:
@@ -233,9 +212,9 @@ class Channel:
         except _RAISED as error:
             # Pickling runs other people's code, and may raise anything.
             raise cannotSend(error, obj, "value") from error
-        self._sent += 1
+        self.sent += 1
         try:
-            self._messages.put(kind, self._sent, body, buffers)
+            self._messages.put(kind, self.sent, body, buffers)
         except OSError as error:
             known = self._messages.look() and self.isOver
             reason = str(self._loss() if known else error)
@@ -264,7 +243,7 @@ class Channel:
         frame = self._next()
         if frame is None:
             # Another one each time: its traceback would know this channel.
-            self._isTold = True
+            self.isTold = True
             return Failed(self._loss())
         kind, _, body, buffers = frame
         try:
@@ -292,13 +271,13 @@ class Channel:
 
         @return: its exit code, negative for a signal; C{None} if that is not known.
         """
-        if self._process is None:
+        if self.process is None:
             return None
         while self._messages.life is Life.OPEN:
             self._messages.wait()
             self._keep()
         self._keep()
-        return self._process.wait()
+        return self.process.wait()
 
     def leaving(self, inOrder: bool, given: int | None = None) -> None:
         """
@@ -309,7 +288,7 @@ class Channel:
         """
         if inOrder:
             try:
-                self._messages.put(GOODBYE, self._sent if given is None else given)
+                self._messages.put(GOODBYE, self.sent if given is None else given)
             except OSError:
                 # Nobody is there to hear it.
                 pass
@@ -318,7 +297,7 @@ class Channel:
         """
         Close this end. It may be called more than once.
         """
-        process = self._process
+        process = self.process
         if process and not process.hasEnded() and self._messages.life is Life.ENDED:
             process.wait(_PATIENCE)
         self.abandon()
@@ -338,8 +317,8 @@ class Channel:
         """
         openChannels.discard(self)
         self._messages.close(reason)
-        if self._process is not None:
-            self._process.close()
+        if self.process is not None:
+            self.process.close()
 
     def _next(self) -> Frame | None:
         """
@@ -363,7 +342,7 @@ class Channel:
             # Not an acknowledgement that comes too late.
             if frame[0] != ACKNOWLEDGED:
                 self._kept.append(frame)
-                self._received += 1
+                self.received += 1
                 try:
                     self._messages.put(ACKNOWLEDGED, frame[1])
                 except OSError:
@@ -375,21 +354,21 @@ class Channel:
         Why nothing comes any more.
         """
         fault = self._messages.fault
-        reason = "" if self._received or fault is not None else "it had sent nothing"
+        reason = "" if self.received or fault is not None else "it had sent nothing"
         if isinstance(fault, FrameTruncated):
             reason = f"it had sent {fault.received:,} of the {fault.expected:,} bytes of a message"
         elif fault is not None:
             again = type(fault)(*fault.args)
             again.add_note(f"It came from process {self.pid}.")
             return again
-        if self._process is None:
+        if self.process is None:
             text = "the process at the other end has ended, or closed the channel"
-            if not self.pid and self._sent > 1:
+            if not self.pid and self.sent > 1:
                 text += "; an exchange takes one result of each process, unless it is continuous"
             return EOFError(text)
-        if self._received and self._messages.life is Life.ENDED:
+        if self.received and self._messages.life is Life.ENDED:
             return EOFError(f"process {self.pid} has ended, and sends no more")
-        code = self._process.wait(_PATIENCE)
+        code = self.process.wait(_PATIENCE)
         if code is not None and code < 0:
             return WorkerLostError(self.pid, None, -code, self._doing, reason)
         return WorkerLostError(self.pid, code, None, self._doing, reason)

@@ -30,15 +30,11 @@ class ToCreator(Protocol):
     The channel of a process that was created.
 
     @ivar pid: 0.
+    @ivar sent: how many objects it has sent, or has tried to.
     """
 
     pid: int
-
-    @property
-    def sent(self) -> int:
-        """
-        How many objects it has sent, or has tried to.
-        """
+    sent: int
 
     def send(self, obj: Any) -> None:
         """

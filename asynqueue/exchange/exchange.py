@@ -13,31 +13,18 @@ It waits with a poller of L{asynqueue.pollers}. This module imports no Twisted.
 from __future__ import annotations
 
 import errno
-from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from asynqueue.checks import wholeNumber
-from asynqueue.errors import ForkError
 from asynqueue.exchange.channel import Channel
+from asynqueue.exchange.computations import Computations
 from asynqueue.exchange.creating import create, start
 from asynqueue.exchange.reserve import Call, Reserve
-from asynqueue.exchange.watching import Watching
 from asynqueue.forks import tellForks
 
 # What the system says when there is no room for a process, or its descriptors.
 NO_ROOM = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-
-
-class _Run(NamedTuple):
-    """
-    A computation that is under way.
-
-    @ivar callable: what computes it, if that is known.
-    """
-
-    place: int
-    callable: Callable[..., Any] | None
 
 
 class ManagedCallable:
@@ -100,44 +87,31 @@ class Exchange:
         self.continuous = bool(continuous)
         self.autoclose = bool(autoclose)
         self.removed: list[Channel] = []
-        self._watching = Watching()
+        self._computations = Computations()
         self._reserve = Reserve()
-        self._running: dict[Channel, _Run] = {}
-        self._waiting: deque[Call] = deque()
-        self._places = 0
-        # The computations of the parent of this process, if it is a fork.
-        self._inherited: set[int] = set()
         tellForks(self)
         for channel in channels or ():
             self.add(channel)
-
-    def __del__(self) -> None:
-        # It and what it watches know each other: they would go late.
-        if "_watching" in vars(self):
-            self._watching.close()
 
     def forked(self) -> None:
         """
         This is a fork of the process that has the computations: forget them, and begin anew.
         """
-        self._inherited.update(run.place for run in self._running.values())
-        self._inherited.update(call.place for call in self._waiting)
-        self._running.clear()
-        self._waiting.clear()
+        self._computations.forked()
         self.removed = []
-        self._watching, self._reserve = Watching(), Reserve()
+        self._reserve = Reserve()
 
     def add(self, channel: Channel) -> None:
         """
         Watch a channel, whatever the limit.
         """
-        self._watch(channel, self._newPlace(), None)
+        self._computations.begin(channel, self._computations.newPlace(), None)
 
     def active(self) -> list[Channel]:
         """
         The channels that are watched.
         """
-        return list(self._running)
+        return list(self._computations.running)
 
     def ready(self, timeout: float | None = None) -> list[Channel]:
         """
@@ -152,11 +126,11 @@ class Exchange:
         """
         self.removed = []
         self._reserve.reap()
-        for found in self._watching.rounds(timeout):
-            ready = [channel for channel in found if not self._isDone(channel)]
-            if ready or self.removed:
-                return ready
-        return []
+        found = next(filter(None, self._computations.watching.rounds(timeout)), [])
+        self.removed = [channel for channel in found if self._hasNothing(channel)]
+        for channel in self.removed:
+            self._drop(channel)
+        return [channel for channel in found if channel not in self.removed]
 
     def remove(self, channel: Channel) -> None:
         """
@@ -174,13 +148,13 @@ class Exchange:
         """
         Whether there are computations under way, or waiting.
         """
-        return bool(self._running or self._waiting)
+        return bool(self._computations.running or self._computations.waiting)
 
     def busy(self) -> bool:
         """
         Whether there is no room for another process.
         """
-        return self.limit is not None and len(self._running) >= self.limit
+        return self.limit is not None and len(self._computations.running) >= self.limit
 
     def add_wait(self, channel: Channel) -> None:
         """
@@ -209,7 +183,7 @@ class Exchange:
         finally:
             if not self.unfinished():
                 self._reserve.tidy()
-        self._tellInherited()
+        self._computations.tellInherited()
 
     def store(self, timeout: float | None = None) -> None:
         """
@@ -226,7 +200,12 @@ class Exchange:
             try:
                 self.store_data(channel)
             finally:
-                self._settle(channel)
+                # Unless that has removed it.
+                if channel in self._computations.running:
+                    if not self.continuous:
+                        self.start_waiting(channel)
+                    elif channel.endedInOrder or channel.isTold:
+                        self._drop(channel)
         self._fill()
 
     def store_data(self, channel: Channel) -> None:
@@ -269,12 +248,11 @@ class Exchange:
         A channel has given its result: start what waits next, in its process if
         that is possible.
         """
-        callable = self._running[channel].callable
+        callable = self._computations.running[channel].callable
         if not self.reuse or callable is None or channel.isOver:
             self._drop(channel)
         else:
-            del self._running[channel]
-            self._watching.remove(channel)
+            self._computations.end(channel)
             self._reserve.add(channel, callable)
         call = None if self.busy() else self._get_waiting(channel)
         if call is not None:
@@ -286,7 +264,8 @@ class Exchange:
 
         @param channel: the one that makes room for it, if it is one.
         """
-        return self._waiting.popleft() if self._waiting else None
+        waiting = self._computations.waiting
+        return waiting.popleft() if waiting else None
 
     def _set_waiting(
         self, callable: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any]
@@ -294,7 +273,8 @@ class Exchange:
         """
         Let a call wait, behind all others.
         """
-        self._waiting.append(Call(self._newPlace(), callable, args, kw))
+        computations = self._computations
+        computations.waiting.append(Call(computations.newPlace(), callable, args, kw))
 
     def _get_channel_for_process(self, channel: Channel) -> Channel | None:
         """
@@ -317,63 +297,15 @@ class Exchange:
     # What they leave alone
 
     def _drop(self, channel: Channel) -> None:
-        self._running.pop(channel, None)
-        self._watching.remove(channel)
+        self._computations.end(channel)
         if self.autoclose:
             self._reserve.close(channel)
-
-    def _tellInherited(self) -> None:
-        """
-        All is done; but not what the parent of this process does.
-        """
-        count = len(self._inherited)
-        self._inherited.clear()
-        if count:
-            raise ForkError(f"waiting for {count} computations", "exchange")
-
-    def _newPlace(self) -> int:
-        self._places += 1
-        return self._places - 1
-
-    def _placeOf(self, channel: Channel) -> int:
-        """
-        The number of the computation that a channel belongs to.
-        """
-        return self._running[channel].place
-
-    def _isOutstanding(self, place: int) -> bool:
-        """
-        Whether a computation is under way, or waits.
-        """
-        running = any(run.place == place for run in self._running.values())
-        return running or any(call.place == place for call in self._waiting)
-
-    def _isDone(self, channel: Channel) -> bool:
-        """
-        Whether the process of a channel has ended in order, with nothing to give. Then it is
-        removed.
-        """
-        done = self._hasNothing(channel)
-        if done:
-            self._drop(channel)
-            self.removed.append(channel)
-        return done
 
     def _hasNothing(self, channel: Channel) -> bool:
         """
         Whether it is right that nothing more comes from a channel.
         """
         return channel.endedInOrder and (self.continuous or channel.received > 0)
-
-    def _settle(self, channel: Channel) -> None:
-        """
-        Something of a channel was stored.
-        """
-        if channel in self._running:
-            if not self.continuous:
-                self.start_waiting(channel)
-            elif channel.endedInOrder or channel.isTold:
-                self._drop(channel)
 
     def _fill(self) -> None:
         """
@@ -389,22 +321,19 @@ class Exchange:
         Start a computation, or let it wait on if the system has no room for it.
         """
         channel = self._reserve.take(call)
+        computations = self._computations
         if channel is None:
             if self.limit is not None:
-                self._reserve.shrink(self.limit - len(self._running) - 1)
+                self._reserve.shrink(self.limit - len(computations.running) - 1)
             try:
                 channel = self._startProcess(call)
             except OSError as error:
                 if error.errno not in NO_ROOM:
                     raise
-                self._waiting.appendleft(call)
-                if not self._running:
+                computations.waiting.appendleft(call)
+                if not computations.running:
                     raise
                 return False
         if channel is not None:
-            self._watch(channel, call.place, call.callable)
+            computations.begin(channel, call.place, call.callable)
         return True
-
-    def _watch(self, channel: Channel, place: int, callable: Callable[..., Any] | None) -> None:
-        self._running[channel] = _Run(place, callable)
-        self._watching.add(channel)

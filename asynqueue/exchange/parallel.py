@@ -128,10 +128,12 @@ class Map(Exchange):
         """
         Keep what comes until it is asked for.
         """
-        self._results.setdefault(self._placeOf(channel), []).append(channel.take())
+        self._results.setdefault(self._computations.running[channel].place, []).append(
+            channel.take()
+        )
 
     def __len__(self) -> int:
-        return self._places
+        return self._computations.count
 
     def __eq__(self, other: object) -> bool:
         """
@@ -169,7 +171,7 @@ class Map(Exchange):
         if not self.unfinished():
             self._reserve.tidy()
         deliveries = self._results.get(place, [])
-        if place in self._inherited:
+        if place in self._computations.inherited:
             raise ForkError(f"waiting for computation {index}", "exchange")
         if self.continuous:
             return [valueOf(delivery) for delivery in deliveries]
@@ -180,7 +182,7 @@ class Map(Exchange):
     def _isIn(self, place: int) -> bool:
         if place in self._results and not self.continuous:
             return True
-        return not self._isOutstanding(place)
+        return not self._computations.isOutstanding(place)
 
 
 class Queue(Exchange, Iterator[Any]):
@@ -221,7 +223,7 @@ class Queue(Exchange, Iterator[Any]):
         if not self.unfinished():
             self._reserve.tidy()
         if not self._arrived:
-            self._tellInherited()
+            self._computations.tellInherited()
             raise StopIteration
         return _sane(lambda: valueOf(self._arrived.popleft()))
 

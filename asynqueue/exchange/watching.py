@@ -93,8 +93,7 @@ class Watching:
             if left == 0 and not found:
                 return
 
-    def close(self) -> None:
-        """
-        Watch nothing any more.
-        """
-        self._poller.close()
+    def __del__(self) -> None:
+        # It and what it watches know each other: they would go late.
+        if "_poller" in vars(self):
+            self._poller.close()
