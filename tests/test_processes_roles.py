@@ -53,3 +53,29 @@ def test_whatWasTakenBackFromItCounts() -> None:
     assert ExitReport(1, 0, None, "", "", [], [], True, [suspect]).tried() is None
     assert ExitReport(1, None, 9, "", "", [MemoryTask(abs)], [], True, [suspect]).tried() is None
     assert (suspect.tries, other.tries) == (1, 1)
+
+
+def test_poisonEndsWithTheLastThatHadIt() -> None:
+    """
+    What nobody is to try any more is lost with the process that had it last, and is not to be
+    given to another one; the error says that none had begun it.
+    """
+    poison = MemoryTask(abs, -1)
+    for _ in range(MOST_TRIES - 1):
+        ending = ended([], [poison]).settled()
+        assert (ending.losses, ending.notBegun) == ([], [poison])
+    ending = ended([], [poison]).settled()
+    assert (ending.losses, ending.notBegun) == ([poison], [])
+    error = ending.errorFor(poison)
+    assert (error.call, error.begun) == ("abs(-1)", False)
+    assert f"{MOST_TRIES} processes ended before they began it" in error.reason
+
+
+def test_whatHadBegunIsLost() -> None:
+    """
+    The error for a call that the process had begun says so.
+    """
+    begun = MemoryTask(abs, -1)
+    ending = ended([begun], []).settled()
+    assert ending.losses == [begun]
+    assert ending.errorFor(begun).begun

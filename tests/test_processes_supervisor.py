@@ -15,6 +15,7 @@ from asynqueue.outcome import raised
 from asynqueue.processes.limits import Limits
 from asynqueue.processes.roles import ExitReport
 from asynqueue.processes.supervisor import Supervisor
+from asynqueue.testing import MemoryTask
 from tests.doubles import readingLogs
 
 MEGABYTE = 1 << 20
@@ -55,6 +56,7 @@ class Child:
         self.asked: list[str] = []
         self.resident = MEGABYTE
         self.back: list[str] = []
+        self.suspects: list[Any] = []
         self.made = 0
         self._supervisor = life
 
@@ -90,7 +92,10 @@ class Child:
         exitCode = None if signal else code
         begun = list(self.held.values())
         self.held.clear()
-        self._supervisor.ended(self, ExitReport(self.pid, exitCode, signal, "", words, begun, []))
+        self._supervisor.ended(
+            self,
+            ExitReport(self.pid, exitCode, signal, "", words, begun, [], suspects=self.suspects),
+        )
 
     def takeBack(self) -> list[str]:
         """
@@ -797,3 +802,16 @@ def test_crashEndsAllAtOnce(house: House) -> None:
     assert len(supervisor.children) == 0
     assert house.told[-2:] == [("exited", 0), ("exited", 1)]
     assert supervisor.starts.falseStarts == 0
+
+
+def test_whatACrashHasTakenBackIsNotToBlame(house: House) -> None:
+    """
+    What was taken back from a child that is ended by a crash is not counted as tried by it.
+    """
+    supervisor, task = house.build(), MemoryTask(abs)
+    supervisor.fill()
+    house.child.comeUp()
+    house.child.suspects.append(task)
+    supervisor.crash("of a test")
+    house.child.die(signal=9)
+    assert task.tries == 0

@@ -216,14 +216,9 @@ class JobDispatcher:
         There is one less.
         """
         self._gone(ending.pid)
-        for job in ending.begun:
+        for job in ending.losses:
             job.lose(ending)
-        # What was alone in one process after the other, and in this one, is not tried again.
-        poison: Job | None = ending.tried()
-        if poison is None:
-            self._waitAgain(ending.notBegun)
-        else:
-            poison.giveUp(ending)
+        self._waitAgain(ending.notBegun)
         self.supervisors.exited(supervisor)
         code = ending.exitCode if ending.signal is None else -ending.signal
         tell(self._onExit, ending.pid, code)

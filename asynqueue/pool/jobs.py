@@ -127,23 +127,18 @@ class Job:
 
     def lose(self, ending: ExitReport) -> None:
         """
-        End it with the end of the process that had begun it.
+        End it with the end of the process that had begun it, or that was the last of too many
+        which ended before they began it.
         """
-        if self._exceeded and self._hard is not None:
+        if ending.poison is self:
+            lost = ending.errorFor(self)
+            reason = f"{lost.call}: {lost.reason}"
+            self.fail(WorkerLostError(ending.pid, lost.exitCode, lost.signal, reason=reason))
+        elif self._exceeded and self._hard is not None:
             self.fail(TimeLimitExceeded(self._hard, self._isDeaf))
         else:
             code = ending.exitCode
             self.fail(WorkerLostError(ending.pid, code, ending.signal, str(self), ending.why))
-
-    def giveUp(self, ending: ExitReport) -> None:
-        """
-        End it because too many processes have ended before they began it.
-
-        @param ending: the end of the last of them.
-        """
-        lost = ending.neverBegun(str(self), self.tries)
-        reason = f"{lost.call}: {lost.reason}"
-        self.fail(WorkerLostError(ending.pid, lost.exitCode, lost.signal, reason=reason))
 
     def turnAway(self, cause: BaseException | None) -> None:
         """

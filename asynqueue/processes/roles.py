@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from asynqueue.errors import WorkerLost, signalName
 from asynqueue.framing import LARGEST
-from asynqueue.outcome import Raised
+from asynqueue.outcome import Raised, describeCall
 from asynqueue.processes.iterators import ChildIterator
 
 CallTuple = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
@@ -58,6 +58,8 @@ class ExitReport:
     @ivar wasUp: whether it was set up and prepared.
     @ivar suspects: those that were taken back before it had begun any of them, and that it
         may not have lived to read.
+    @ivar poison: what it had alone and had not begun, as others before it had not: it is to
+        be tried no more. C{None} if there is none.
     """
 
     pid: int
@@ -69,6 +71,28 @@ class ExitReport:
     notBegun: list[Any]
     wasUp: bool = True
     suspects: Sequence[Any] = ()
+    poison: Any = None
+
+    def settled(self) -> ExitReport:
+        """
+        Count the tries, and return this with its poison apart. To be called once.
+        """
+        poison = self.tried()
+        return self if poison is None else evolve(self, notBegun=[], poison=poison)
+
+    @property
+    def losses(self) -> list[Any]:
+        """
+        The jobs that end with it.
+        """
+        return self.begun if self.poison is None else [*self.begun, self.poison]
+
+    def errorFor(self, job: Any) -> WorkerLost:
+        """
+        The error for one of these.
+        """
+        call = describeCall(*job.callTuple)
+        return self.neverBegun(call, job.tries) if job is self.poison else self.lost(call)
 
     def lost(self, call: str) -> WorkerLost:
         """

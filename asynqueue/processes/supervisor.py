@@ -256,11 +256,13 @@ class Supervisor:
 
     def crash(self, reason: str) -> None:
         """
-        End all children at once. The delegate is told of each when it is gone.
+        End all children at once. The delegate is told of each when it is gone. What they had
+        not begun was taken back, and is not to blame for their ends.
         """
         self._stopTimers()
         self.child = self._coming = self._full = None
         for child in self.children:
+            child.calls.suspects.clear()
             child.kill(reason)
 
     # LifeDelegate
@@ -305,7 +307,7 @@ class Supervisor:
                 self._giveUp(self.starts.despair)
             elif self.child is None:
                 self._delegate.failing(self, reason)
-        self._delegate.exited(self, ending)
+        self._delegate.exited(self, ending.settled())
         self._admitNext()
 
     # Within

@@ -33,7 +33,7 @@ from asynqueue.interfaces import (
     ITask,
 )
 from asynqueue.loops.adapters import LoopAdapter, adapterOf
-from asynqueue.outcome import Raised, describeCall
+from asynqueue.outcome import Raised
 from asynqueue.processes.iterators import ChildIterator
 from asynqueue.processes.limits import Limits
 from asynqueue.processes.process import ChildProcess
@@ -383,10 +383,10 @@ class ProcessWorker(Prefetching[Window]):
                 if not self._crashed:
                     self._gone.fire()
             return
-        for task in ending.begun:
+        for task in ending.losses:
             if self._tasks.held.pop(task, None) is not None:
-                task.errback(Failure(ending.lost(describeCall(*task.callTuple))))
-        self._handBack(self._triedAgain(ending))
+                task.errback(Failure(ending.errorFor(task)))
+        self._handBack(ending.notBegun)
         if self._tasks.waiting:
             supervisor.fill()
         self._tasks.checkReady()
@@ -483,18 +483,6 @@ class ProcessWorker(Prefetching[Window]):
                 supervisor.reserve()
         if self._tasks.waiting:
             supervisor.fill()
-
-    def _triedAgain(self, ending: ExitReport) -> list[ITask]:
-        """
-        Those that a child had not begun, without one that nobody is to try any more.
-        """
-        poison: ITask | None = ending.tried()
-        if poison is None:
-            return ending.notBegun
-        self._tasks.held.pop(poison, None)
-        call = describeCall(*poison.callTuple)
-        poison.errback(Failure(ending.neverBegun(call, poison.tries)))
-        return []
 
     def _cancelHeld(self, task: ITask) -> None:
         """
