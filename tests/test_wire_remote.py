@@ -266,7 +266,7 @@ def test_largeCallsAreFewer(monkeypatch: pytest.MonkeyPatch) -> None:
     Calls with very many bytes fill the window before there are many of them; one of them,
     whatever its size, does not keep small ones.
     """
-    monkeypatch.setattr("asynqueue.wire.client.calls._MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("asynqueue.wire.client.sessions._MOST_BYTES", 1 << 20)
     stage = Stage(slots=100)
     large = bytearray(2 << 20)
     tasks = [stage.run("f", large), stage.run(), stage.run("f", large)]
@@ -372,7 +372,7 @@ def test_aFaultIsThatOfOneConnection() -> None:
     assert reported == [("it does not say why", (), True)]
     stage.connection.lose()
     again = MemoryConnection(stage.worker)
-    stage.worker._revive()
+    stage.worker._tasks.revive()
     again.open()
     again.say((Kind.CAPACITY, 2))
     assert len(reported) == 1
@@ -534,6 +534,22 @@ def test_cancelling() -> None:
         assert task.ready.called  # type: ignore[attr-defined]
         assert isinstance(errorOf(task.d), CancelledError)
         assert stage.back == []
+
+
+def test_cancellingWhatIsSentMeanwhile() -> None:
+    """
+    Each call is cancelled by its number, whatever has ended or was sent since the last.
+    """
+    stage = Stage(slots=9)
+    tasks = stage.several(3)
+    stage.worker.cancel(tasks[1])
+    stage.connection.end(1)
+    tasks += stage.several(2)
+    for task in tasks:
+        stage.worker.cancel(task)
+    tasks.append(stage.run())
+    stage.worker.cancel(tasks[-1])
+    assert stage.connection.told(Kind.CANCEL) == [2, 2, 3, 4, 5, 6]
 
 
 def test_cancellingTheUnknown() -> None:
@@ -932,6 +948,22 @@ def test_crashWhileIteratorsAreWaitedFor() -> None:
     stage.worker.crash()
     assert stopped.result is None
     assert resultOf(reading) == 0
+    assert stage.clock.getDelayedCalls() == []
+
+
+def test_lossWhileIteratorsAreWaitedFor() -> None:
+    """
+    A worker that waits for those who read iterators has stopped when the connection is lost,
+    and the iterations end with that.
+    """
+    stage = Stage()
+    deferator = resultOf(started(stage, 0))
+    stopped = Heard(stage.worker.stop())
+    assert not stopped.results
+    stage.connection.lose()
+    assert stopped.result is None
+    assert resultOf(next(deferator)) == 0
+    assert isinstance(errorOf(next(deferator)), WorkerLost)
     assert stage.clock.getDelayedCalls() == []
 
 

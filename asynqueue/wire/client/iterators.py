@@ -133,15 +133,17 @@ class OpenIterators(HeldIterators):
             self.deliveries.begin(task, source, text, source.window)
         return task
 
-    def lose(self) -> list[FarSource]:
+    def lose(self, reason: str) -> None:
         """
-        Nothing more can come.
+        End the iterations: nothing more can come.
 
-        @return: the iterators, to be told so.
+        @param reason: why, in words.
         """
+        self.stop()
         sources = list(self.sources.values())
         self.sources.clear()
-        return sources
+        for source in sources:
+            source.lost(self._lost(reason))
 
     def crash(self) -> list[ITask]:
         """

@@ -28,6 +28,7 @@ from asynqueue.wire.transport.connection import Connection
 from asynqueue.wire.transport.dialing import Attempts, NotedEndpoint
 from asynqueue.wire.transport.endpoints import clientEndpoint, keyFor, requireIdentity
 from asynqueue.wire.transport.listening import ConnectionFactory
+from asynqueue.workers.prefetch import Life
 
 # To try again would bring the same answer.
 _FINAL = (IdentityRefused, VersionRefused)
@@ -246,7 +247,7 @@ class WireWorker(RemoteWorker):
         """
         What it does to get a connection, in words; nothing, if it has one or wants none.
         """
-        return self._dialing.inWords() if self._far is None else ""
+        return self._dialing.inWords() if self._session is None else ""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.dialing or self.host}>"
@@ -261,8 +262,10 @@ class WireWorker(RemoteWorker):
             itself, with C{ValueError} or C{OSError} if description or key are no good,
             and with C{CancelledError} when the worker crashes or is stopped.
         """
-        self._revive()
-        if self._far is not None:
+        life = self._tasks.life
+        if life is Life.CRASHED or (life is Life.LEAVING and self.isGone):
+            self._tasks.revive()
+        if self._session is not None:
             return succeed(None)
         d: Deferred[None] = Deferred(self._unwanted)
         self._wanted.append(d)
@@ -280,15 +283,15 @@ class WireWorker(RemoteWorker):
             d.callback(None)
 
     def lost(self, connection: Connection, error: Exception) -> None:
-        if self._isCurrent(connection):
-            self._dialing.lost(self._theReactor().seconds(), error)
-            super().lost(connection, error)
-        elif connection is self._attempt:
+        if connection is self._attempt:
             self._attempt = None
             if isinstance(error, _FINAL):
                 self._giveUp(Failure(error))
             else:
                 self._dialing.refused(error)
+        elif self._session is not None and self._session.connection is connection:
+            self._dialing.lost(self._theReactor().seconds(), error)
+            super().lost(connection, error)
 
     # Within
 
@@ -332,7 +335,7 @@ class WireWorker(RemoteWorker):
         """
         if d in self._wanted:
             self._wanted.remove(d)
-            if not self._wanted and not self._tasks.waiting and self._far is None:
+            if not self._wanted and not self._tasks.waiting and self._session is None:
                 self._stopDialing()
 
     def _giveUp(self, failure: Failure) -> None:
