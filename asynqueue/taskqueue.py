@@ -273,6 +273,7 @@ class TaskQueue:
         iterable: Iterable[Any] | AsyncIterable[Any],
         *args: Any,
         ordered: bool = True,
+        keyed: bool = False,
         ahead: int | None = None,
         options: CallOptions = DEFAULT,
         **kw: Any,
@@ -300,6 +301,10 @@ class TaskQueue:
             of either kind is closed and a Deferator stopped.
         @param ordered: whether results come in the order of the items, or as they
             are completed.
+        @param keyed: whether C{iterable} gives pairs C{(key, item)}, as C{enumerate()} and
+            C{dict.items()} do. Then each result is a pair C{(key, outcome)}, and the outcome
+            of a call that failed is its C{Failure}: so each is known by its key, also where
+            they come as they are completed. Keys stay here, whatever they are.
         @param ahead: how many results may be under way or wait to be taken: 2 at
             the least, since a result is handed out when it is known whether
             another one follows. C{None}: 128, or some hundreds for each process.
@@ -326,6 +331,7 @@ class TaskQueue:
             ahead,
             chunker,
             lambda: self._processes(options.series),
+            keyed,
         )
         return Deferator.fromSource(source, f"map of {name}", ahead)
 

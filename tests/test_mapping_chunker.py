@@ -8,6 +8,7 @@ import pickle
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from operator import itemgetter
 from threading import Event, Lock, Thread
 from typing import Any
 
@@ -91,6 +92,7 @@ class Map:
         retries: int = 0,
         workers: int = 2,
         isAsynchronous: bool = False,
+        keyed: bool = False,
         **options: Any,
     ) -> None:
         self.calls = Calls()
@@ -122,6 +124,7 @@ class Map:
             ahead,
             chunkerOf,
             lambda: self.workers,
+            keyed,
         )
         self.deferator = Deferator.fromSource(source, "a map", ahead)
         self.results: list[Any] = []
@@ -249,6 +252,8 @@ def inWords(result: Any) -> str:
     """
     if isinstance(result, bytes):
         return f"{len(result)} bytes"
+    if isinstance(result, Failure):
+        result = result.value
     return type(result).__name__ if isinstance(result, Exception) else str(result)
 
 
@@ -261,6 +266,7 @@ def inWords(result: Any) -> str:
     retries=st.integers(0, 2),
     take=st.integers(1, 5),
     isAsynchronous=st.booleans(),
+    keyed=st.booleans(),
     seed=st.integers(),
 )
 def test_eachItemHasItsOwnOutcome(
@@ -271,23 +277,26 @@ def test_eachItemHasItsOwnOutcome(
     retries: int,
     take: int,
     isAsynchronous: bool,
+    keyed: bool,
     seed: int,
 ) -> None:
     """
     Whatever other items of a chunk do, and whatever becomes of their process, each
     item has the outcome that it would have alone, is begun once (and as often more
-    as it may be retried), is taken no further ahead than was said, and in order.
+    as it may be retried), is taken no further ahead than was said, and in order; with keys,
+    its outcome comes with its own.
     """
     story = Story(fates, retries)
     items = [Lock() if fate == "is no item" else n for n, fate in enumerate(fates)]
     map_ = Map(
         story,
-        items,
+        enumerate(items) if keyed else items,
         ordered=ordered,
         ahead=ahead,
         retries=retries,
         workers=workers,
         isAsynchronous=isAsynchronous,
+        keyed=keyed,
     )
     chance = random.Random(seed)
     while not map_.over:
@@ -296,8 +305,13 @@ def test_eachItemHasItsOwnOutcome(
             map_.calls.run(chance.randrange(len(map_.calls.waiting)))
         assert map_.taken <= len(map_.results) + ahead
     expected = [story.expected(n) for n in range(len(fates))]
-    told = [inWords(result) for result in map_.results]
-    if ordered:
+    results = map_.results
+    if keyed:
+        keys = [key for key, _ in results]
+        assert not ordered or keys == sorted(keys)
+        results = [outcome for _, outcome in sorted(results, key=itemgetter(0))]
+    told = [inWords(result) for result in results]
+    if ordered or keyed:
         assert told == expected
     else:
         assert sorted(told) == sorted(expected)

@@ -885,6 +885,48 @@ def test_iterableThatRaisesFailsTheLastItem(ordered: bool) -> None:
     assert sorted(results) == sorted(["1", "2", "KeyError", "end"])
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_keyedMapSaysWhoseEachOutcomeIs(ordered: bool) -> None:
+    """
+    With keys, each outcome comes with the key of its item, a failure too.
+    """
+    queue = MemoryQueue()
+    pairs = {"one": 1, "none": 0, "three": 3}.items()
+    results = items(queue.map(lambda n: 6 // n, pairs, ordered=ordered, keyed=True))
+    queue.finish()
+    (_, failure) = results.pop(1)
+    assert failure.check(ZeroDivisionError)
+    assert results == [("one", 6), ("three", 2), "end"]
+
+
+@pytest.mark.parametrize("isAsynchronous", [True, False])
+def test_keyedMapEndsAtWhatIsNoPair(isAsynchronous: bool) -> None:
+    """
+    With keys, what is no pair fails as if the iterable had raised, and ends it: a generator is
+    closed.
+    """
+    closed: list[bool] = []
+
+    def pairs() -> Any:
+        try:
+            yield from [("a", 1), 5, ("b", 2)]
+        finally:
+            closed.append(True)
+
+    async def later() -> Any:
+        try:
+            for pair in [("a", 1), 5, ("b", 2)]:
+                yield pair
+        finally:
+            closed.append(True)
+
+    queue = MemoryQueue()
+    results = items(queue.map(str, later() if isAsynchronous else pairs(), keyed=True))
+    queue.finish()
+    assert results == [("a", "1"), "TypeError", "end"]
+    assert closed == [True]
+
+
 def test_mapPassesArgumentsAndOptions() -> None:
     """
     What else is given goes to each call, options to the queue.

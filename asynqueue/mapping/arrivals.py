@@ -84,11 +84,14 @@ class Arrivals:
 
     def receive(self, items: Sequence[Any], moreLeft: bool = False) -> None:
         """
-        Keep items until calls are made with them.
+        Keep items until calls are made with them. Where some wait already, they are looked
+        for as soon as there is room for them.
         """
+        wereNone = not self._items
         self._items += items
         self._received += len(items)
-        self._changed()
+        if wereNone:
+            self._changed()
 
     def receiveFailure(self, failure: Failure) -> None:
         """

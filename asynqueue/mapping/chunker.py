@@ -51,6 +51,7 @@ class Batch:
 
     @ivar items: those whose outcomes were not handed on, and that were not given back.
     @ivar losses: how often the first one was lost with a process.
+    @ivar keys: for who has the items called: the keys of the items, if they have some.
     @ivar results: for who has the items called: the outcomes that were handed on.
     @ivar done: how many outcomes were handed on.
     @ivar begun: how many items had been begun when that was looked up last.
@@ -58,11 +59,12 @@ class Batch:
     @ivar d: fires as the task of the batch ends, while it is under way.
     """
 
-    __slots__ = ("begun", "d", "done", "items", "losses", "results", "slot")
+    __slots__ = ("begun", "d", "done", "items", "keys", "losses", "results", "slot")
 
     def __init__(self, items: list[Any], losses: int = 0) -> None:
         self.items = items
         self.losses = losses
+        self.keys: list[Any] = []
         self.results: list[Any] = []
         self.d: Deferred[Any] | None = None
         self.slot = 0

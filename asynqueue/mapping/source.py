@@ -45,11 +45,12 @@ class _SingleCall:
     An item that travels by itself: a L{Batch} without what chunks need.
     """
 
-    __slots__ = ("d", "items", "results")
+    __slots__ = ("d", "items", "keys", "results")
 
-    def __init__(self, items: list[Any]) -> None:
+    def __init__(self, items: list[Any], keys: list[Any]) -> None:
         self.d: Deferred[Any] | None = None
         self.items = items
+        self.keys = keys
         self.results: list[Any] = []
 
 
@@ -71,6 +72,7 @@ class MapSource:
         ahead: int = 2,
         chunker: Callable[[MapSource], Chunker] | None = None,
         workers: Callable[[], int] = _never,
+        keyed: bool = False,
     ) -> None:
         """
         @param call: makes one call.
@@ -81,6 +83,8 @@ class MapSource:
         @param chunker: makes what calls items in chunks, for this source.
         @param workers: how many workers there are for that now; with none, items
             are called one by one.
+        @param keyed: whether the iterable gives pairs of a key and an item, and the sink gets
+            pairs of a key and an outcome.
         """
         self._call = call
         # What may have another item now ...
@@ -95,6 +99,7 @@ class MapSource:
         self._ordered = ordered
         self._ahead = ahead
         self._workers = workers
+        self._keyed = keyed
         self._chunker = None if chunker is None else chunker(self)
         self._sink: IItemSink | None = None
         self._credit = 0
@@ -149,6 +154,9 @@ class MapSource:
         if self._sink is None:
             return
         rest = Batch(items, losses)
+        if self._keyed:
+            rest.keys = batch.keys[-len(items) :]
+            del batch.keys[-len(items) :]
         self._givenBack.append(rest)
         if self._ordered:
             self._order.insert(self._order.index(batch) + 1, rest)
@@ -165,7 +173,7 @@ class MapSource:
         if self._advancing:
             return
         self._advancing = True
-        if self._lookAfter:
+        if self._lookAfter and self._pending:
             self._lookAfter -= 1
         else:
             self._lookForProcesses()
@@ -220,14 +228,20 @@ class MapSource:
         # Taken away meanwhile: the iterable may stop this.
         iterator, self._iterator = self._iterator, None
         assert iterator is not None
+        keys = []
         try:
             item = next(iterator)
+            if self._keyed:
+                key, item = item
+                keys.append(key)
         except StopIteration:
             self._ranOut()
             return
         except BaseException as error:
             # The seam to the user's iterable: whatever it raises, an exit too, is an outcome
             # like another.
+            self._iterator = iterator
+            self._closeIterator()
             self._raised(caught(error))
             return
         self._credit -= 1
@@ -235,7 +249,7 @@ class MapSource:
         if self._sink is None:
             self._closeIterator()
             return
-        batch = _SingleCall([item])
+        batch = _SingleCall([item], keys)
         if self._ordered:
             self._order.append(batch)
         self._sendSingle(batch)
@@ -245,7 +259,7 @@ class MapSource:
         The iterable has raised: that is the last item.
         """
         self._credit -= 1
-        last = _SingleCall([])
+        last = _SingleCall([], [])
         if self._ordered:
             self._order.append(last)
         self._filled(last, [failure])
@@ -288,17 +302,23 @@ class MapSource:
         iterator, self._iterator = self._iterator, None
         assert iterator is not None
         step = iterator.__next__
-        items = batch.items
+        items, keys, keyed = batch.items, batch.keys, self._keyed
         most = min(count, self._credit)
         try:
             while len(items) < most and self._sink is not None:
-                items.append(step())
+                item = step()
+                if keyed:
+                    key, item = item
+                    keys.append(key)
+                items.append(item)
         except StopIteration:
             self._credit -= len(items)
             self._ranOut()
         except BaseException as error:
             # The seam to the user's iterable, here for a chunk.
             self._credit -= len(items)
+            self._iterator = iterator
+            self._closeIterator()
             self._raised(caught(error))
         else:
             self._credit -= len(items)
@@ -351,6 +371,8 @@ class MapSource:
             return
         batch.d = None
         batch.items = []
+        if self._keyed:
+            result = batch.keys[0], result
         if self._ordered:
             batch.results = [result]
         else:
@@ -358,6 +380,10 @@ class MapSource:
         self._advance()
 
     def _filled(self, batch: Batch | _SingleCall, results: list[Any]) -> None:
+        if batch.keys:
+            count = len(results)
+            results = list(zip(batch.keys[:count], results, strict=True))
+            del batch.keys[:count]
         if self._ordered:
             batch.results += results
         else:
