@@ -184,14 +184,11 @@ class House:
     def exited(self, supervisor: Supervisor, ending: ExitReport) -> None:
         self.told.append(("exited", ending.pid))
 
-    def handedBack(self, supervisor: Supervisor, jobs: Any) -> None:
+    def handedBack(self, jobs: Any) -> None:
         self.told.append(("handedBack", *jobs))
 
-    def failing(self, supervisor: Supervisor, reason: str) -> None:
-        self.told.append(("failing", reason))
-
-    def onGivenUp(self, supervisor: Supervisor, reason: str) -> None:
-        self.told.append(("hopeless", reason))
+    def failing(self, supervisor: Supervisor, reason: str, isHopeless: bool) -> None:
+        self.told.append(("hopeless" if isHopeless else "failing", reason))
 
 
 @pytest.fixture
@@ -314,6 +311,22 @@ def test_childrenThatCannotPrepareAreHopeless(house: House) -> None:
     assert reason == "its process cannot prepare: abs(1) raised LookupError: no database"
     assert house.told == [("hopeless", reason)]
     assert "LookupError" in logs.said()[0]
+
+
+def test_oneThatIsToGoNeedNotPrepare(house: House) -> None:
+    """
+    That a child cannot prepare concerns nobody if a crash has ended it: another one is had.
+    """
+    supervisor = house.build(preparations=[(abs, (1,), {})])
+    supervisor.fill()
+    first = house.child
+    supervisor.crash("of a test")
+    supervisor.fill()
+    supervisor.unfit(first, "abs(1)", raised(LookupError("no database")))  # type: ignore[arg-type]
+    assert house.told == []
+    house.child.comeUp()
+    assert house.told == ["filled"]
+    assert first.asked[0] == "of a test"
 
 
 def test_aFalseStartOfOneThatMakesOneCall(house: House) -> None:

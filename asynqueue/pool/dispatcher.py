@@ -185,12 +185,6 @@ class JobDispatcher:
         reason = "an iterator stays in the process that made it; return a list"
         job.fail(MaybeEncodingError(reason, text))
 
-    def givenBack(self, child: ChildProcess, job: Job) -> None:
-        """
-        A call was taken back, and is made elsewhere.
-        """
-        self._waitAgain([job])
-
     def onBatchRead(self, child: ChildProcess) -> None:
         """
         There may be an idle process.
@@ -226,23 +220,20 @@ class JobDispatcher:
         self._dispatch()
         self._checkClosed()
 
-    def handedBack(self, supervisor: Supervisor, jobs: Sequence[Job]) -> None:
+    def handedBack(self, jobs: Sequence[Job]) -> None:
         """
-        A process takes no more, and had not begun these.
+        These are made elsewhere.
         """
         self._waitAgain(jobs)
         self.fill()
         self._dispatch()
 
-    def failing(self, supervisor: Supervisor, reason: str) -> None:
+    def failing(self, supervisor: Supervisor, reason: str, isHopeless: bool) -> None:
         """
-        A process ended as it started: what waits is for any of them.
+        A process ended as it started: what waits is for any of them, if there can be any.
         """
-
-    def onGivenUp(self, supervisor: Supervisor, reason: str) -> None:
-        """
-        No process can be had.
-        """
+        if not isHopeless:
+            return
         waiting, self._waiting = self._waiting, deque()
         for job in waiting:
             job.fail(WorkerError(f"{job} was not run: {reason}"))

@@ -299,15 +299,16 @@ class ProcessCalls(Generic[_Child]):
         """
         return not self._child.isGone and self._shared.isUnheard(number)
 
-    def measure(self) -> tuple[int, float]:
+    def measure(self, measured: Callable[[int, float], None]) -> None:
         """
-        How many calls have ended since this was asked last, and how many seconds
-        they ran, all together.
+        Tell how many calls have ended since this was asked last, if any, and how many seconds
+        they ran, all together. A hot path.
         """
-        tasks, seconds = self._measured
         if not self._child.isGone:
-            self._measured = self._shared.measured()
-        return self._measured[0] - tasks, self._measured[1] - seconds
+            tasks, seconds = self._measured
+            now = self._measured = self._shared.measured()
+            if now[0] != tasks:
+                measured(now[0] - tasks, now[1] - seconds)
 
     # What comes
 
@@ -365,7 +366,7 @@ class ProcessCalls(Generic[_Child]):
             case Kind.SKIPPED:
                 if number in self.held:
                     self._takenBack += 1
-                    self._delegate.givenBack(self._child, self.held.pop(number))
+                    self._delegate.handedBack([self.held.pop(number)])
             case Kind.ITERATOR:
                 self._iterating(number, decode(body), buffers)
             case Kind.ITEMS:

@@ -53,18 +53,22 @@ class Children:
         return [child.calls.begun for child in self._children]
 
     @property
-    def mayBeEnding(self) -> bool:
+    def mayMove(self) -> bool:
         """
-        Whether a child has begun none of the calls that it has.
+        Whether a child has begun none of the calls that it has, and may be ending; or has
+        said what was not read yet.
         """
-        return any(child.calls.isBetween for child in self._children)
+        return any(child.calls.isBetween or child.hasNews for child in self._children)
 
-    @property
-    def hasNews(self) -> bool:
+    def find(self, job: Any) -> tuple[ChildProcess, int] | None:
         """
-        Whether a child has said what was not read yet.
+        Return the child that has the call of a job, and the number of the call.
         """
-        return any(child.hasNews for child in self._children)
+        for child in self._children:
+            for number, held in child.calls.held.items():
+                if held is job:
+                    return child, number
+        return None
 
     def takeBack(self, spared: ChildProcess | None = None) -> list[Any]:
         """

@@ -176,9 +176,10 @@ class CallDelegate(Protocol[_Child]):
         @param text: a representation of it.
         """
 
-    def givenBack(self, child: _Child, job: Any) -> None:
+    def handedBack(self, jobs: Sequence[Any]) -> None:
         """
-        A call was taken back in the moment before it began.
+        Calls have not begun, and are not made: they were taken back in the moment before, or
+        their child takes no more.
         """
 
     def onBatchRead(self, child: _Child) -> None:

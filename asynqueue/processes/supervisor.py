@@ -36,19 +36,11 @@ class SupervisorDelegate(CallDelegate[ChildProcess], Protocol):
         A child is gone. L{Supervisor.fill} has another one started.
         """
 
-    def handedBack(self, supervisor: Supervisor, jobs: Sequence[Any]) -> None:
-        """
-        A child takes no more calls, and these have not begun.
-        """
-
-    def failing(self, supervisor: Supervisor, reason: str) -> None:
+    def failing(self, supervisor: Supervisor, reason: str, isHopeless: bool) -> None:
         """
         A child ended before it was of use. Another one is tried when that is wanted.
-        """
 
-    def onGivenUp(self, supervisor: Supervisor, reason: str) -> None:
-        """
-        There will be no child soon, as far as can be told.
+        @param isHopeless: whether there will be no child soon, as far as can be told.
         """
 
 
@@ -226,7 +218,7 @@ class Supervisor:
             if not child.calls.held and not child.calls.streams:
                 child.finish()
             if jobs:
-                self._delegate.handedBack(self, jobs)
+                self._delegate.handedBack(jobs)
 
     def renew(self) -> None:
         """
@@ -276,8 +268,12 @@ class Supervisor:
 
     def unfit(self, child: ChildProcess, what: str, outcome: Raised) -> None:
         """
-        A child cannot prepare. Nor could another one, as far as can be told.
+        A child cannot prepare. Nor could another one, as far as can be told. One that was to
+        go, and did not live to hear of it, concerns nobody.
         """
+        if child not in (self.child, self._coming, self._full):
+            child.kill(f"it was to go, and cannot prepare: {what} raised")
+            return
         reason = self.starts.unfit(what, outcome)
         child.kill(reason)
         self._giveUp(reason)
@@ -306,7 +302,7 @@ class Supervisor:
             if self.starts.despair:
                 self._giveUp(self.starts.despair)
             elif self.child is None:
-                self._delegate.failing(self, reason)
+                self._delegate.failing(self, reason, isHopeless=False)
         self._delegate.exited(self, ending.settled())
         self._admitNext()
 
@@ -341,7 +337,7 @@ class Supervisor:
         Tell that there will be no child, unless there is one, and only the next one cannot be had.
         """
         if self.child is None:
-            self._delegate.onGivenUp(self, reason)
+            self._delegate.failing(self, reason, isHopeless=True)
 
     @property
     def _isVacant(self) -> bool:

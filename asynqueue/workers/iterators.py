@@ -1,15 +1,17 @@
 """
-What becomes of what calls returned that were made in threads of a worker: their iterators
-are advanced in these threads, from the ends of the calls to their own.
+The iterators that calls returned, where the calls were made: in threads of a worker, which
+advance them from the ends of the calls to their own; or in its child processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
 from asynqueue.interfaces import ITask
+from asynqueue.processes.iterators import ChildIterator
+from asynqueue.processes.process import ChildProcess
 from asynqueue.timers import later
 from asynqueue.workers.held import HeldIterators
 from asynqueue.workers.steps import Close, Step, ThreadSource, closeApart
@@ -95,3 +97,47 @@ class ThreadIterators(HeldIterators):
         if running >= threads:
             closeApart(sources)
         return left
+
+
+class ChildIterators(HeldIterators):
+    """
+    The iterators of a worker that has child processes.
+    """
+
+    def __init__(
+        self,
+        children: Callable[[], Iterable[ChildProcess]],
+        grace: float,
+        name: Callable[[], str],
+        callLater: Callable[[float, Callable[[], None]], Any],
+        looked: Callable[[], None],
+    ) -> None:
+        """
+        @param children: gives the children that are not gone.
+        @param grace: the seconds that an iterator has to end, before its child is killed.
+        @param name: names the worker, in errors.
+        @param callLater: makes a call after some seconds; what it returns can be cancelled.
+        @param looked: is called when it may be that no task has to be ended, or that no
+            iterator is open any more.
+        """
+        super().__init__(
+            lambda: [source for child in children() for source in child.calls.streams.values()],
+            name,
+            callLater,
+            looked,
+            self._end,
+        )
+        self._children = children
+        self._grace = grace
+
+    def _end(self, source: ChildIterator) -> None:
+        """
+        Have the child end an iterator that it does not come to close. It may be in the code
+        of another one: if that is read, it is waited for.
+        """
+        for child in self._children():
+            streams = list(child.calls.streams.items())
+            isRead = any(other.sink is not None for _, other in streams)
+            for number, other in streams:
+                if other is source and not isRead:
+                    child.calls.end(number, self._grace, "an iterator that nobody reads")

@@ -11,7 +11,7 @@ A worker with a process of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 from time import monotonic
 from typing import Any
 
@@ -32,7 +32,7 @@ from asynqueue.interfaces import (
     ISlottedWorker,
     ITask,
 )
-from asynqueue.loops.adapters import LoopAdapter, adapterOf
+from asynqueue.loops.adapters import adapterOf
 from asynqueue.outcome import Raised
 from asynqueue.processes.iterators import ChildIterator
 from asynqueue.processes.limits import Limits
@@ -43,8 +43,9 @@ from asynqueue.processes.supervisor import Supervisor
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.scheduling.snapshots import WorkerSnapshot
+from asynqueue.workers.childtasks import ChildTasks
 from asynqueue.workers.failing import Fault
-from asynqueue.workers.held import HeldIterators
+from asynqueue.workers.iterators import ChildIterators
 from asynqueue.workers.prefetch import Life, Prefetch, Prefetching
 from asynqueue.workers.stale import STALE_SECONDS
 from asynqueue.workers.waiters import Waiters
@@ -53,14 +54,8 @@ from asynqueue.workers.window import Window
 # The most tasks that may be sent ahead to one process.
 _MOST_AHEAD = 500
 
-# An urgent task does not wait behind more work than this, besides what runs.
-_SHORT_SECONDS = 0.0005
-
 # How often a child is looked at again that may move without being heard of.
 _MOST_LOOKS = 100
-
-# What is ended that was cancelled, in words.
-_CANCELLED = "a cancelled task"
 
 
 @frozen
@@ -116,6 +111,8 @@ class ProcessWorker(Prefetching[Window]):
     """
 
     cQualified: list[Any] = ["process", "local"]
+    #: One task runs at a time.
+    slots = 1
 
     def __init__(
         self,
@@ -159,10 +156,8 @@ class ProcessWorker(Prefetching[Window]):
         """
         self.iQualified: list[Any] = seriesOf(series)
         self.ID: int | None = None
-        self._raw = raw
-        self._grace = grace
-        self._reactor = checkedReactor(reactor)
-        self._loop: LoopAdapter | None = None
+        given = checkedReactor(reactor)
+        loop = cache(lambda: adapterOf(theReactor(given)))
         # What prepares each child, before what updates add.
         self._initial: list[CallTuple] = (
             [] if initializer is None else [(initializer, tuple(listOf(initargs, "initargs")), {})]
@@ -172,34 +167,35 @@ class ProcessWorker(Prefetching[Window]):
             self,
             # A limit of memory is looked at after each task: none is sent ahead of that.
             Window(1, _MOST_AHEAD if maxMemory is None else 0),
-            lambda seconds, f: self._theLoop().callLater(seconds, f),
-            # This program may have been too busy to hear of an end, or of a beginning.
+            lambda seconds, f: loop().callLater(seconds, f),
             progress=lambda: self._supervisor.children.progress,
-            patience=self._patience,
+            # This program may have been too busy to hear of an end, or of a beginning.
+            patience=lambda looks: (
+                STALE_SECONDS if looks < _MOST_LOOKS and self._supervisor.children.mayMove else 0.0
+            ),
         )
-        self._newSupervisor: Callable[[], Supervisor] = lambda: Supervisor(
+        self._supervisor = Supervisor(
             self,
-            self._theLoop,
+            loop,
             Limits(maxTasks, maxMemory, idleTimeout),
-            list(self._initial),
+            self._initial,
             largest,
             self._tasks.name,
             start=partial(ChildProcess, spawn=spawn),
             now=now,
         )
-        self._supervisor = self._newSupervisor()
-        # Those whose children were killed, and are not all gone.
-        self._crashed: dict[Supervisor, None] = {}
+        self._line = ChildTasks(self._tasks, self._supervisor, raw, grace)
+        # Those that a crash has killed, and that are not gone.
+        self._dying: list[ChildProcess] = []
         self._fault = Fault()
-        self._iterators = HeldIterators(
-            self._sources,
+        self._iterators = ChildIterators(
+            lambda: self._supervisor.children,
+            grace,
             self._tasks.name,
-            lambda seconds, f: self._theLoop().callLater(seconds, f),
+            lambda seconds, f: loop().callLater(seconds, f),
             self._tasks.checkStopped,
-            self._endSource,
         )
         self._gone = Waiters()
-        self._seconds = 0.0
 
     # IWorker
 
@@ -212,9 +208,6 @@ class ProcessWorker(Prefetching[Window]):
             return
         self._tasks.revive()
         self._fault.stop()
-        if self._supervisor in self._crashed:
-            before, self._supervisor = self._supervisor, self._newSupervisor()
-            self._supervisor.started, self._supervisor.lost = before.started, before.lost
         self._supervisor.preparations[:] = self._initial
 
     def setReporter(self, callableObject: Callable[[str, Sequence[ITask], bool], None]) -> None:
@@ -222,25 +215,16 @@ class ProcessWorker(Prefetching[Window]):
 
     def run(self, task: ITask) -> Deferred[None]:
         tasks = self._tasks
-        held = tasks.held
-        if len(held) >= tasks.window.size and tasks.turnsAway(task):
+        if len(tasks.held) >= tasks.window.size and tasks.turnsAway(task):
             return tasks.wait()
-        child = self._supervisor.child
-        if task.options.doNext and (
-            tasks.waiting or (len(held) + 1) * tasks.window.mean > _SHORT_SECONDS
-        ):
-            self._giveFirst(task)
-        elif child is None or task.tries:
-            self._lineUp((task,))
-        else:
-            self._give(child, task)
+        self._line.give(task)
         return tasks.taken()
 
     def stop(self) -> Deferred[None]:
         """
-        Iterators may be read to their ends; one that nobody reads is closed.
+        After a crash, the children that were killed are waited for.
         """
-        return self.gone() if self._tasks.life is Life.CRASHED else self._tasks.stop()
+        return self.gone() if self._tasks.life is Life.CRASHED else super().stop()
 
     def crash(self) -> list[ITask]:
         """
@@ -250,14 +234,16 @@ class ProcessWorker(Prefetching[Window]):
             return []
         left, _ = self._tasks.crash()
         self._iterators.stop()
-        if self._supervisor.children:
-            self._crashed[self._supervisor] = None
+        self._dying = list(self._supervisor.children)
+        for child in self._dying:
+            # Nothing comes of it any more.
+            child.calls.held.clear()
         self._supervisor.crash("its worker crashed")
         self._tasks.sayStopped()
         return left + self._iterators.deliveries.crash()
 
     def gone(self) -> Deferred[None]:
-        return self._gone.wait() if self._crashed else succeed(None)
+        return self._gone.wait() if self._dying else succeed(None)
 
     def cancel(self, task: ITask) -> None:
         """
@@ -265,22 +251,9 @@ class ProcessWorker(Prefetching[Window]):
         L{TaskInterrupted<asynqueue.errors.TaskInterrupted>}, or the cancellation of
         its coroutine. If it does not end within the grace, its child is killed.
         """
-        tasks = self._tasks
-        if task in tasks.held:
-            self._cancelHeld(task)
-        elif task in tasks.waiting:
-            del tasks.waiting[task]
-        tasks.checkReady()
-        tasks.checkStopped()
+        self._line.end(task)
 
     # For people
-
-    @property
-    def slots(self) -> int:
-        """
-        One task runs at a time.
-        """
-        return 1
 
     @property
     def pids(self) -> list[int]:
@@ -337,17 +310,11 @@ class ProcessWorker(Prefetching[Window]):
             self._tasks.ended += 1
             self._iterators.deliveries.begin(job, source, text, source.window)
 
-    def givenBack(self, child: ChildProcess, job: Any) -> None:
-        """
-        It was about to begin, and did not.
-        """
-        self._handBack([job])
-
     def onBatchRead(self, child: ChildProcess) -> None:
         """
         What has ended is known: take more. A hot path.
         """
-        self._measure(child)
+        child.calls.measure(self._tasks.window.measured)
         held = child.calls.held
         if held:
             first = next(iter(held.values()))
@@ -366,191 +333,54 @@ class ProcessWorker(Prefetching[Window]):
 
     # SupervisorDelegate
 
+    def handedBack(self, jobs: Sequence[Any]) -> None:
+        """
+        Let others have what was not begun.
+        """
+        self._line.handBack(jobs)
+
     def filled(self, supervisor: Supervisor) -> None:
         """
         There is a child for those that wait.
         """
-        self._lineUp(self._tasks.takeWaiting())
+        self._line.lineUp(self._tasks.takeWaiting())
         self._fault.end()
 
     def exited(self, supervisor: Supervisor, ending: ExitReport) -> None:
         """
         A child is gone: settle what it leaves.
         """
-        if supervisor in self._crashed:
-            if not supervisor.children:
-                del self._crashed[supervisor]
-                if not self._crashed:
-                    self._gone.fire()
-            return
+        self._dying = [child for child in self._dying if child in supervisor.children]
+        if not self._dying:
+            self._gone.fire()
         for task in ending.losses:
             if self._tasks.held.pop(task, None) is not None:
                 task.errback(Failure(ending.errorFor(task)))
-        self._handBack(ending.notBegun)
+        self._line.handBack(ending.notBegun)
         if self._tasks.waiting:
             supervisor.fill()
         self._tasks.checkReady()
         self._tasks.checkStopped()
 
-    def handedBack(self, supervisor: Supervisor, jobs: Sequence[Any]) -> None:
+    def failing(self, supervisor: Supervisor, reason: str, isHopeless: bool) -> None:
         """
-        The child takes no more.
-        """
-        self._handBack(jobs)
-
-    def onGivenUp(self, supervisor: Supervisor, reason: str) -> None:
-        """
-        Nobody shall wait any longer.
-        """
-        if self._reports(reason, isHopeless=True):
-            return
-        self._tasks.lose(self._tasks.takeWaiting(), reason, begun=False)
-        self._tasks.checkReady()
-        self._tasks.checkStopped()
-
-    def failing(self, supervisor: Supervisor, reason: str) -> None:
-        """
-        Others shall have what waits, until there is a child.
-        """
-        self._reports(reason, isHopeless=False)
-
-    def _reports(self, reason: str, isHopeless: bool) -> bool:
-        """
-        Hand back what waits, be given nothing more, and try again to have a child.
-
-        @return: whether there is a queue that hears of it, and this serves it.
-        """
-        if self._fault.reporter is None or self._tasks.life is not Life.SERVING:
-            return False
-        waiting = self._tasks.takeWaiting()
-        self._supervisor.retry()
-        self._fault.tell(reason, [task for task in waiting if not task.ended], isHopeless)
-        self._tasks.checkReady()
-        self._tasks.checkStopped()
-        return True
-
-    # Tasks
-
-    def _give(self, child: ChildProcess, task: ITask) -> None:
-        """
-        Have the child make the call of a task. A hot path.
-        """
-        f, args, kw = task.callTuple
-        raw = task.options.raw
-        if task.watched and not child.calls.held and child.calls.isUp:
-            task.begin()
-        held = self._tasks.held
-        held[task] = task
-        try:
-            raw = self._raw if raw is None else raw
-            child.calls.make(task, f, args, kw, raw)
-        except BaseException as error:
-            # Somebody's objects: whatever their pickling raises, and does.
-            if held.pop(task, None) is not None:
-                self._tasks.cannotSend(task, error)
-        else:
-            if self._supervisor.isLimited:
-                self._supervisor.given(child)
-
-    def _giveFirst(self, task: ITask) -> None:
-        """
-        Have the call of a task made before those that have not begun.
+        Others shall have what waits, until there is a child, which is tried to be had again.
+        Without a queue nobody shall wait any longer if it is hopeless.
         """
         tasks = self._tasks
-        others = self._supervisor.takeBack(reserved=False)
-        for other in others:
-            del tasks.held[other]
-        others += tasks.takeWaiting()
-        urgent = [other for other in others if other.options.doNext]
-        rest = [other for other in others if not other.options.doNext]
-        self._lineUp((*urgent, task, *rest))
-
-    def _lineUp(self, tasks: Iterable[ITask]) -> None:
-        """
-        Give tasks to a child while one takes them; the others wait until one does. What may
-        have ended a child has the next one for itself.
-        """
-        supervisor = self._supervisor
-        for task in tasks:
-            if task.tries and supervisor.child is not None and supervisor.child.calls.held:
-                supervisor.reserve()
-            child = supervisor.child
-            if child is None:
-                self._tasks.waiting[task] = None
-                continue
-            self._give(child, task)
-            if task.tries and child.calls.held:
-                supervisor.reserve()
-        if self._tasks.waiting:
-            supervisor.fill()
-
-    def _cancelHeld(self, task: ITask) -> None:
-        """
-        End the call of a task, or take it back if it has not begun.
-        """
-        found = self._callOf(task)
-        if found is None:
-            # Its child is gone, and what that held is about to be settled.
-            del self._tasks.held[task]
-            return
-        child, number = found
-        others: Sequence[ITask] = ()
-        if not child.calls.hasBegun(number):
-            others = [other for other in self.takeBack() if other is not task]
-        if task in self._tasks.held:
-            # It has begun, if only in this moment.
-            child.calls.end(number, self._grace, _CANCELLED)
-        self._handBack(others)
-
-    def _callOf(self, task: ITask) -> tuple[ChildProcess, int] | None:
-        """
-        The child that has the call of a task, and the number of that.
-        """
-        for child in self._supervisor.children:
-            for number, job in child.calls.held.items():
-                if job is task:
-                    return child, number
-        return None
-
-    def _handBack(self, tasks: Iterable[ITask]) -> None:
-        """
-        Let others have tasks that were not begun; without a queue, keep them.
-        """
-        for task in tasks:
-            self._tasks.held.pop(task, None)
-        self._lineUp(self._tasks.handBack(tasks))
-
-    def _measure(self, child: ChildProcess) -> None:
-        """
-        Take in how long the latest calls of a child ran. A hot path.
-        """
-        tasks, seconds = child.calls.measure()
-        if tasks:
-            self._seconds += seconds
-            self._tasks.window.measured(tasks, seconds)
-
-    def _patience(self, looks: int) -> float:
-        """
-        Wait for a child that may be ending, or that has said what was not read yet.
-        """
-        children = self._supervisor.children
-        mayMove = looks < _MOST_LOOKS and (children.mayBeEnding or children.hasNews)
-        return STALE_SECONDS if mayMove else 0.0
-
-    # Within
-
-    def _theLoop(self) -> LoopAdapter:
-        if self._loop is None:
-            self._loop = adapterOf(theReactor(self._reactor))
-        return self._loop
+        if self._fault.reporter is not None and tasks.life is Life.SERVING:
+            waiting = tasks.takeWaiting()
+            supervisor.retry()
+            self._fault.tell(reason, [task for task in waiting if not task.ended], isHopeless)
+        elif isHopeless:
+            tasks.lose(tasks.takeWaiting(), reason, begun=False)
+        tasks.checkReady()
+        tasks.checkStopped()
 
     # PrefetchDelegate
 
     def takeUnbegun(self) -> list[ITask]:
-        tasks: list[ITask] = self._supervisor.takeBack()
-        for task in tasks:
-            del self._tasks.held[task]
-        return tasks
+        return self._line.takeBack()
 
     def letGo(self) -> bool:
         """
@@ -568,29 +398,13 @@ class ProcessWorker(Prefetching[Window]):
         """
         return not self._supervisor.children
 
-    def _sources(self) -> list[ChildIterator]:
-        children = self._supervisor.children
-        return [source for child in children for source in child.calls.streams.values()]
-
-    def _endSource(self, source: ChildIterator) -> None:
-        """
-        Have the child end an iterator that it does not come to close. It may be in the code
-        of another one: if that is read, it is waited for.
-        """
-        for child in self._supervisor.children:
-            streams = list(child.calls.streams.items())
-            isRead = any(other.sink is not None for _, other in streams)
-            for number, other in streams:
-                if other is source and not isRead:
-                    child.calls.end(number, self._grace, "an iterator that nobody reads")
-
     def statistics(self) -> ProcessStatistics:
         """
         Return how it stands, and what it has done. The seconds of a task are counted when its
         Deferred fires.
         """
         for child in self._supervisor.children:
-            self._measure(child)
+            child.calls.measure(self._tasks.window.measured)
         return ProcessStatistics(
             state=self._tasks.state(self._fault),
             slots=self.slots,
@@ -598,15 +412,12 @@ class ProcessWorker(Prefetching[Window]):
             ended=self._tasks.ended,
             fault=self._fault.reason,
             pids=tuple(self.pids),
-            seconds=self._seconds,
+            seconds=self._tasks.window.seconds,
             mean=self._tasks.window.mean,
             started=self._supervisor.started,
             lost=self._supervisor.lost,
             memory=self.memUsage(),
         )
 
-    def stats(self) -> ProcessStatistics:
-        """
-        Return the same as L{statistics}, as queues of processes name it.
-        """
-        return self.statistics()
+    #: The same, as queues of processes name it.
+    stats = statistics

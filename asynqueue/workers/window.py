@@ -18,10 +18,11 @@ class Window:
 
     @ivar size: how many tasks the worker may hold now.
     @ivar mean: the mean seconds that a task runs, 0 while none has.
+    @ivar seconds: how long all tasks ran, all together.
     @ivar isClosed: whether nothing may be sent ahead, until the next measurement.
     """
 
-    __slots__ = ("_most", "_slots", "isClosed", "mean", "size")
+    __slots__ = ("_most", "_slots", "isClosed", "mean", "seconds", "size")
 
     def __init__(self, slots: int, most: int) -> None:
         """
@@ -30,7 +31,7 @@ class Window:
         """
         self._slots = slots
         self._most = most
-        self.mean = 0.0
+        self.mean = self.seconds = 0.0
         self.size = slots
         self.isClosed = False
 
@@ -39,6 +40,7 @@ class Window:
         So many tasks ran for so many seconds, all together.
         """
         self.isClosed = False
+        self.seconds += seconds
         mean = seconds / tasks
         self.mean = mean if not self.mean else self.mean + _WEIGHT * (mean - self.mean)
         ahead = AHEAD_SECONDS / self.mean * self._slots if self.mean else self._most
