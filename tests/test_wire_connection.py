@@ -34,7 +34,7 @@ from asynqueue.wire.protocol.commands import (
     Welcome,
 )
 from asynqueue.wire.protocol.session import Session
-from asynqueue.wire.transport.refusals import RefusalLog
+from asynqueue.wire.transport.listening import RefusalLog
 from tests.doubles import readingLogs
 from tests.wires import KEY, End, FakeTransport, Wire, parsed
 
@@ -256,7 +256,7 @@ def strangers(refusals: RefusalLog, count: int, clock: Clock) -> None:
     So many come and say what is no greeting.
     """
     for _ in range(count):
-        end = End(Session("host", False, key=KEY), clock, refusals=refusals)
+        end = End(Session("host", False, key=KEY), clock, onRefused=refusals.add)
         end.connect()
         end.connection.dataReceived(b"GET / HTTP/1.1\r\n")
         end.lose(ConnectionLost())
@@ -297,7 +297,7 @@ def test_whoJustLooksIsNotLogged() -> None:
     clock = Clock()
     refusals = RefusalLog(clock)
     with readingLogs() as logs:
-        end = listener(refusals=refusals)
+        end = listener(onRefused=refusals.add)
         end.lose(ConnectionDone())
         wire = Wire(refusals=refusals).open()
         wire.queue.connection.abort()
@@ -717,7 +717,7 @@ def test_whoHasProvedItselfAndBreaksTheProtocolIsRefused(wire: Wire, data: bytes
     """
     for begin in range(0, len(data), 1 << 16):
         wire.host.connection.dataReceived(data[begin : begin + (1 << 16)])
-        wire.host.connection.pauseProducing()
+        wire.host.transport.pause()
     wire.carry()
     assert isinstance(wire.host.owner.error, RemoteProtocolError)
     assert wire.queue.owner.told[-1] == "lost"

@@ -22,7 +22,8 @@ from asynqueue.framing import Frame
 from asynqueue.wire.protocol.boxes import Box, BoxParser
 from asynqueue.wire.protocol.events import Event, Frames
 from asynqueue.wire.protocol.session import Session
-from asynqueue.wire.transport.connection import Connection, RefusalLog
+from asynqueue.wire.transport.connection import Connection
+from asynqueue.wire.transport.listening import RefusalLog
 
 KEY = b"a key that only two sides have.."
 
@@ -209,7 +210,14 @@ class FakeTransport:
             return
         self.written += len(data)
         self.waiting.append(data)
-        if self.producer is not None and self.size > self.capacity:
+        if self.size > self.capacity:
+            self.pause()
+
+    def pause(self) -> None:
+        """
+        Have its producer write no more.
+        """
+        if self.producer is not None:
             self.isPaused = True
             self.producer.pauseProducing()
 
@@ -356,7 +364,8 @@ class Wire:
         queueSession = Session(**{"role": "queue", "dialed": True, **(queue or {})})
         hostSession = Session(**{"role": "host", "dialed": False, **(host or {})})
         self.queue = End(queueSession, self.clock, heartbeat=heartbeat)
-        self.host = End(hostSession, self.clock, heartbeat=heartbeat, refusals=refusals)
+        onRefused = None if refusals is None else refusals.add
+        self.host = End(hostSession, self.clock, heartbeat=heartbeat, onRefused=onRefused)
         self.isCut = False
 
     def open(self) -> Wire:

@@ -25,8 +25,7 @@ from asynqueue.wire.protocol.codecs import codecNamed
 from asynqueue.wire.protocol.session import Session
 from asynqueue.wire.transport.connection import Connection
 from asynqueue.wire.transport.endpoints import clientEndpoint, serverEndpoint
-from asynqueue.wire.transport.listening import ConnectionFactory
-from asynqueue.wire.transport.refusals import RefusalLog
+from asynqueue.wire.transport.listening import ConnectionFactory, RefusalLog
 from asynqueue.workers.asynchronous import AsyncWorker
 from asynqueue.workers.thread import ThreadWorker
 
@@ -158,7 +157,7 @@ class Serving:
             session,
             host,
             heartbeat=self._heartbeat,
-            refusals=None if dialed else self._refusals,
+            onRefused=None if dialed else self._refusals.add,
         )
         self.hosts.append(host)
         self.connections.append(connection)

@@ -28,8 +28,7 @@ from asynqueue.wire.client.remote import RemoteStatistics, RemoteWorker
 from asynqueue.wire.protocol.session import Session
 from asynqueue.wire.transport.connection import Connection
 from asynqueue.wire.transport.endpoints import dialedAs, keyFor, requireIdentity, serverEndpoint
-from asynqueue.wire.transport.listening import ConnectionFactory, Listener
-from asynqueue.wire.transport.refusals import RefusalLog
+from asynqueue.wire.transport.listening import ConnectionFactory, Listener, RefusalLog
 
 _log = Logger()
 
@@ -266,7 +265,7 @@ class WireHub:
                 session,
                 HubWorker(self, partial(self._settled, listener), **self._options),
                 heartbeat=self._heartbeat,
-                refusals=refusals,
+                onRefused=refusals.add,
                 reactor=self._reactor,
             )
 

@@ -44,8 +44,12 @@ from asynqueue.wire.transport.endpoints import (
     requireIdentity,
     serverEndpoint,
 )
-from asynqueue.wire.transport.listening import ConnectionFactory, ConnectionSource, Listener
-from asynqueue.wire.transport.refusals import RefusalLog
+from asynqueue.wire.transport.listening import (
+    ConnectionFactory,
+    ConnectionSource,
+    Listener,
+    RefusalLog,
+)
 from asynqueue.workers.waiters import Waiters
 
 _log = Logger()
@@ -355,7 +359,7 @@ class WireServer:
             session,
             host,
             heartbeat=self._heartbeat,
-            refusals=self._refusals,
+            onRefused=None if self._refusals is None else self._refusals.add,
             reactor=self._reactor,
         )
         self._sessions[host] = None

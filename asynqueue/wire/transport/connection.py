@@ -4,7 +4,7 @@ A connection between a queue and a host: a session, and the transport that carri
 ::
 
     transport ── bytes ──▶ BoxParser ── boxes ──▶ Session ── events ──▶ delegate
-        ◀──────── bytes, at the end of a turn ◀─────┘  ◀── send ─────────┘
+        ◀── Writer: bytes, at the end of a turn ◀───┘  ◀── send ─────────┘
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, Protocol as HasMethods
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHandshakeListener, IPushProducer
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -36,7 +36,6 @@ from asynqueue.wire.protocol.commands import (
 )
 from asynqueue.wire.protocol.events import Frames, Left, Opened, Peer
 from asynqueue.wire.protocol.session import Session
-from asynqueue.wire.transport.refusals import RefusalLog
 from asynqueue.wire.transport.sockets import (
     bindingOf,
     closeWriting,
@@ -46,11 +45,9 @@ from asynqueue.wire.transport.sockets import (
     refusalOf,
     tune,
 )
+from asynqueue.wire.transport.writing import Heartbeat, Writer
 
 _log = Logger()
-
-# Beats without any answer, after which the other side is taken for gone.
-_MOST_MISSED = 3
 
 # What the other side still sends, or does not read, when all is said: so many bytes are
 # thrown away, for so many seconds.
@@ -59,7 +56,7 @@ _DISCARDING_SECONDS = 2.0
 _CLOSING_SECONDS = 10.0
 
 
-class _Life(IntEnum):
+class _State(IntEnum):
     """
     What a connection does.
     """
@@ -110,7 +107,7 @@ class ConnectionDelegate(HasMethods):
         """
 
 
-@implementer(IHandshakeListener, IPushProducer)
+@implementer(IHandshakeListener)
 class Connection(Protocol):
     """
     One connection. Over TLS it begins when the channel stands.
@@ -124,7 +121,7 @@ class Connection(Protocol):
         delegate: ConnectionDelegate,
         *,
         heartbeat: float | None = 10.0,
-        refusals: RefusalLog | None = None,
+        onRefused: Callable[[str, Exception], None] | None = None,
         reactor: Any = None,
     ) -> None:
         """
@@ -132,32 +129,26 @@ class Connection(Protocol):
         @param delegate: is told what happens.
         @param heartbeat: after so many seconds of silence the other side is asked whether
             it is there, and taken for gone after three times as many. C{None}: never.
-        @param refusals: logs it, if the connection could not be opened.
+        @param onRefused: is called with where the other side is, and why, if the connection
+            could not be opened.
         @param reactor: the reactor; C{None} is the installed one.
         """
         self.description = "a host"
         self._session = session
         self._delegate = delegate
-        self._heartbeat = heartbeat
-        self._refusals = refusals
+        self._onRefused = onRefused
         self._reactor = theReactor(reactor)
         self._process = os.getpid()
-        self._life = _Life.WAITING
+        self._state = _State.WAITING
         self._transport: Any = None
         self._parser = BoxParser(MOST_UNPROVEN_BYTES, MOST_UNPROVEN_BOXES)
         self._isLifted = False
         self._error: Exception | None = None
         self._timer = Timer(partial(later, self._reactor))
-        self._isDue = False
-        self._isPaused = False
         self._wasOpen = False
-        self._heard = 0.0
-        self._said = 0.0
-        self._missed = 0
         self._discarded = 0
-        # What was written since the transport is full, and who waits for less to wait.
-        self._unsent = 0
-        self._waiting: list[tuple[int, Callable[[], None]]] = []
+        self._writer = Writer(session, self._reactor, self._failed)
+        self._heartbeat = Heartbeat(heartbeat, session, self._writer, self._reactor, self._silent)
 
     # For its users
 
@@ -166,7 +157,7 @@ class Connection(Protocol):
         """
         Whether messages can be sent.
         """
-        return self._life is _Life.OPEN
+        return self._state is _State.OPEN
 
     @property
     def isProven(self) -> bool:
@@ -174,7 +165,7 @@ class Connection(Protocol):
         Whether the other side is who it has to be. It may think that the connection is
         open, before this side can know.
         """
-        return self._session.isProven and self._life < _Life.ENDING
+        return self._session.isProven and self._state < _State.ENDING
 
     @property
     def rtt(self) -> float | None:
@@ -218,9 +209,8 @@ class Connection(Protocol):
         @raise FrameInvalid: there are too many buffers.
         """
         self._session.send(kind, number, body, buffers, behind)
-        if not self._isDue:
-            self._isDue = True
-            later(self._reactor, 0, self._flush)
+        if not self._writer.isDue:
+            self._writer.writeSoon()
 
     @property
     def backlog(self) -> int:
@@ -228,7 +218,7 @@ class Connection(Protocol):
         How many bytes wait because the other side does not read, or not as fast: chunks
         without a window, and what was written since the transport is full.
         """
-        return self._session.backlog + self._unsent
+        return self._writer.backlog
 
     def whenEased(self, below: int, f: Callable[[], None]) -> None:
         """
@@ -236,8 +226,7 @@ class Connection(Protocol):
         already, but not within this call or L{send}. It is forgotten when the connection
         is lost; what it raises ends the connection.
         """
-        self._waiting.append((below, f))
-        self._flushSoon()
+        self._writer.whenEased(below, f)
 
     def goodbye(self, reason: str = "") -> None:
         """
@@ -245,17 +234,17 @@ class Connection(Protocol):
         received, until one side closes the connection.
         """
         self._session.goodbye(reason)
-        self._flushSoon()
+        self._writer.writeSoon()
 
     def close(self) -> None:
         """
         End the connection, after all that is lined up was written.
         """
-        if self._life is _Life.OPEN:
-            self._life = _Life.CLOSING
-            self._flushSoon()
-        elif self._life < _Life.OPEN:
-            self._end(_CLOSING_SECONDS)
+        if self._state is _State.OPEN:
+            self._state = _State.CLOSING
+            self._writer.finish(self._end)
+        elif self._state < _State.OPEN:
+            self._end()
 
     def abort(self, error: Exception | None = None) -> None:
         """
@@ -263,11 +252,12 @@ class Connection(Protocol):
 
         @param error: why, for L{ConnectionDelegate.lost}.
         """
-        if self._life is _Life.LOST:
+        if self._state is _State.LOST:
             return
         self._error = self._error or error or ConnectionAborted()
-        isConnected = self._life is not _Life.WAITING
-        self._life = _Life.ENDING
+        isConnected = self._state is not _State.WAITING
+        self._state = _State.ENDING
+        self._writer.stop()
         if isConnected:
             self._transport.abortConnection()
 
@@ -276,7 +266,7 @@ class Connection(Protocol):
         This is a fork of the process that has the connection, and goes on with it: here it is
         lost, and the other side sees nothing of that.
         """
-        if self._life is not _Life.LOST:
+        if self._state is not _State.LOST:
             letGo(self._transport)
             self.abort(WireError(isParents(self._process)))
 
@@ -291,43 +281,47 @@ class Connection(Protocol):
         self.description = describe(transport)
         tellForks(self)
         renewInForks(self._reactor)
-        if self._life is not _Life.WAITING:
+        if self._state is not _State.WAITING:
             # It was ended before it began.
             transport.abortConnection()
             return
-        self._life = _Life.OPENING
+        self._state = _State.OPENING
         tune(transport)
-        transport.registerProducer(self, True)
-        self._timer.start(OPENING_SECONDS, self._tooLate)
+        self._writer.start(transport)
+        late = f"the connection with {self.description} was not open within {OPENING_SECONDS:g} s"
+        self._timer.start(OPENING_SECONDS, lambda: self.abort(RemoteProtocolError(late)))
         if not isSecure(transport):
-            self._start(b"")
+            self._greet(b"")
 
     def handshakeCompleted(self) -> None:
         """
         The TLS channel stands.
         """
-        if self._life is _Life.OPENING:
-            self._start(bindingOf(self._transport))
+        if self._state is _State.OPENING:
+            self._greet(bindingOf(self._transport))
 
     def dataReceived(self, data: bytes) -> None:
         """
         Bytes came. A hot path.
         """
-        if self._life >= _Life.ENDING:
-            self._discard(len(data))
+        if self._state >= _State.ENDING:
+            self._discarded += len(data)
+            if self._discarded > _MOST_DISCARDED:
+                self.abort()
             return
-        now = self._heard = self._reactor.seconds()
-        self._missed = 0
+        now = self._reactor.seconds()
+        self._heartbeat.heard(now)
         parser = self._parser
         session = self._session
+        writer = self._writer
         # What is sent from here on leaves when all has been heard.
-        self._isDue = True
+        writer.isDue = True
         try:
             parser.add(data)
             while (box := parser.next()) is not None:
                 for event in session.receive(box, now):
                     self._tell(event)
-                if self._life >= _Life.ENDING:
+                if self._state >= _State.ENDING:
                     return
                 if not self._isLifted and session.isProven:
                     self._isLifted = True
@@ -336,119 +330,43 @@ class Connection(Protocol):
             self._refuse(error)
         except Exception as error:
             # The seam to the delegate's code: it ends this connection only.
-            _log.failure("in what came from {peer}", peer=self.description)
-            self.abort(error)
+            self._failed(error)
         else:
-            self._flush()
+            writer.write()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
         It is over.
         """
-        if self._life is _Life.LOST:
+        if self._state is _State.LOST:
             return
-        self._life = _Life.LOST
+        self._state = _State.LOST
         self._timer.stop()
+        self._heartbeat.stop()
+        self._writer.stop()
         error = self._error
         if error is None:
             value = reason.value
             error = value if isinstance(value, Exception) else ConnectionLost(str(value))
             if not self._wasOpen:
                 error = refusalOf(error, self.description) or error
-        self._waiting.clear()
         # Nobody can send any more.
         self._session.refuse("busy", "")
-        if self._refusals is not None and not self._wasOpen:
-            self._complain(error)
+        # Who comes and goes without a word may just look whether there is somebody.
+        isRefused = not self._wasOpen and not isinstance(error, ConnectionDone)
+        if isRefused and self._onRefused is not None:
+            self._onRefused(self.description, error)
         try:
             self._delegate.lost(self, error)
         except Exception:
             # The seam to the delegate's code: the transport must not suffer from it.
             _log.failure("in the end of the connection with {peer}", peer=self.description)
 
-    # IPushProducer
+    # Within
 
-    def pauseProducing(self) -> None:
-        """
-        The transport has enough: only small messages are written until it resumes.
-        """
-        self._isPaused = True
-
-    def resumeProducing(self) -> None:
-        """
-        The transport takes more.
-        """
-        self._isPaused = False
-        # It does so when it has sent all.
-        self._unsent = 0
-        self._flush()
-
-    def stopProducing(self) -> None:
-        """
-        The transport takes no more: L{connectionLost} follows.
-        """
-        self._isPaused = True
-
-    # Writing
-
-    def _flushSoon(self) -> None:
-        if not self._isDue:
-            self._isDue = True
-            later(self._reactor, 0, self._flush)
-
-    def _flush(self) -> None:
-        """
-        Write what is to be written, and can be. A hot path.
-        """
-        self._isDue = False
-        life = self._life
-        if life is _Life.WAITING or life >= _Life.ENDING:
-            return
-        session = self._session
-        transport = self._transport
-        now = self._reactor.seconds()
-        while boxes := session.boxes(now, not self._isPaused):
-            self._said = now
-            data = boxes[0] if len(boxes) == 1 else b"".join(boxes)
-            transport.write(data)
-            if self._isPaused:
-                self._unsent += len(data)
-                break
-            if not session.hasMore:
-                break
-        if self._waiting:
-            self._ease()
-        if life is _Life.CLOSING and session.isDone:
-            self._end(_CLOSING_SECONDS)
-
-    def _ease(self) -> None:
-        """
-        Call those for whom little enough waits.
-        """
-        waiting, self._waiting = self._waiting, []
-        for below, f in waiting:
-            if self.backlog >= below:
-                self._waiting.append((below, f))
-                continue
-            try:
-                f()
-            except Exception as error:
-                # The seam to the delegate's code, as in what it is told.
-                _log.failure("in what goes to {peer}", peer=self.description)
-                self.abort(error)
-
-    # Beginning
-
-    def _start(self, binding: bytes) -> None:
+    def _greet(self, binding: bytes) -> None:
         self._session.start(binding, self.description)
-        self._flush()
-
-    def _tooLate(self) -> None:
-        self.abort(
-            RemoteProtocolError(
-                f"the connection with {self.description} was not open within {OPENING_SECONDS:g} s"
-            )
-        )
+        self._writer.write()
 
     def _tell(self, event: Any) -> None:
         """
@@ -458,43 +376,20 @@ class Connection(Protocol):
         if kind is Frames:
             self._delegate.received(self, event.frames)
         elif kind is Opened:
-            self._life = _Life.OPEN
+            self._state = _State.OPEN
             self._wasOpen = True
             self._timer.stop()
-            if self._heartbeat is not None:
-                self._timer.start(self._heartbeat, self._tick)
+            self._heartbeat.start()
             self._delegate.opened(self)
         elif kind is Left:
             self._delegate.leaving(self, event.reason)
 
-    # Heartbeats
+    def _failed(self, error: Exception) -> None:
+        _log.failure("in the delegate of the connection with {peer}", peer=self.description)
+        self.abort(error)
 
-    def _tick(self) -> None:
-        """
-        See whether the other side is there.
-        """
-        heartbeat = self._heartbeat
-        assert heartbeat is not None
-        now = self._reactor.seconds()
-        # The clock may have been set back.
-        self._heard = min(self._heard, now)
-        self._said = min(self._said, now)
-        if now - self._heard >= heartbeat:
-            # They are counted: the time alone also goes on while this process sleeps.
-            self._missed += 1
-            if self._missed >= _MOST_MISSED:
-                seconds = _MOST_MISSED * heartbeat
-                self.abort(RemoteProtocolError(f"{self.description} was silent for {seconds:g} s"))
-                return
-        last = min(self._heard, self._said)
-        if now - last >= heartbeat:
-            # Also if only this side was silent: its echoes may wait behind much else.
-            self._session.beat(now)
-            self._flush()
-            last = now
-        self._timer.start(last + heartbeat - now, self._tick)
-
-    # Ending
+    def _silent(self, seconds: float) -> None:
+        self.abort(RemoteProtocolError(f"{self.description} was silent for {seconds:g} s"))
 
     def _refuse(self, error: WireError) -> None:
         """
@@ -506,35 +401,24 @@ class Connection(Protocol):
         boxes = session.boxes(self._reactor.seconds())
         if boxes:
             # To close both ways now would lose them, if something is still on its way.
-            self._life = _Life.ENDING
+            self._state = _State.ENDING
             self._timer.start(_DISCARDING_SECONDS, self.abort)
-            transport = self._transport
-            transport.write(b"".join(boxes))
-            transport.unregisterProducer()
-            closeWriting(transport)
+            self._heartbeat.stop()
+            self._transport.write(b"".join(boxes))
+            self._writer.stop()
+            closeWriting(self._transport)
         else:
-            self._end(_CLOSING_SECONDS)
+            self._end()
 
-    def _discard(self, size: int) -> None:
-        self._discarded += size
-        if self._discarded > _MOST_DISCARDED:
-            self.abort()
-
-    def _end(self, seconds: float) -> None:
+    def _end(self) -> None:
         """
-        Let the transport close, and not take longer than that.
+        Let the transport close, and break it if that takes too long.
         """
-        isConnected = self._life is not _Life.WAITING
-        self._life = _Life.ENDING
+        isConnected = self._state is not _State.WAITING
+        self._state = _State.ENDING
         self._timer.stop()
+        self._heartbeat.stop()
+        self._writer.stop()
         if isConnected:
-            self._timer.start(seconds, self.abort)
-            transport = self._transport
-            transport.unregisterProducer()
-            transport.loseConnection()
-
-    def _complain(self, error: Exception) -> None:
-        assert self._refusals is not None
-        # Who comes and goes without a word may just look whether there is somebody.
-        if not isinstance(error, ConnectionDone):
-            self._refusals.add(self.description, error)
+            self._timer.start(_CLOSING_SECONDS, self.abort)
+            self._transport.loseConnection()
