@@ -8,7 +8,7 @@ import errno
 from typing import Any
 
 import pytest
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.error import (
     ConnectError,
     ConnectionDone,
@@ -16,10 +16,12 @@ from twisted.internet.error import (
     DNSLookupError,
     TimeoutError,
 )
+from twisted.internet.task import Clock
 
 from asynqueue.errors import RemoteProtocolError
-from asynqueue.wire.transport.dialing import Attempts, NotedEndpoint, reasonOf
-from tests.doubles import Heard, readingLogs
+from asynqueue.wire.transport.dialing import Attempts, Dialer, reasonOf
+from asynqueue.wire.transport.listening import ConnectionFactory
+from tests.doubles import Heard, readingLogs, resultOf
 
 REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
 
@@ -53,19 +55,19 @@ def test_attemptsInWords() -> None:
     """
     It says where it dials; then why that failed, and in how many seconds is the next try.
     """
-    attempts = Attempts("tcp:crew1:4000")
+    attempts = Attempts("tcp:crew1:4000", first=4, jitter=lambda: 0.5)
     assert attempts.inWords(10) == "dialing tcp:crew1:4000"
     attempts.begun()
     assert attempts.inWords(10) == "dialing tcp:crew1:4000"
-    attempts.failed(REFUSED)
-    attempts.pause(10, 4)
+    attempts.failed(10, REFUSED)
+    assert attempts.pause(10) == 4
     said = "dialing tcp:crew1:4000: connection refused"
     assert attempts.inWords(11.04) == f"{said}, next try in 3 s"
     assert attempts.inWords(13.88) == f"{said}, next try in 0.12 s"
     assert attempts.inWords(100) == f"{said}, next try in 0 s"
     attempts.begun()
     assert attempts.inWords(100) == f"{said}, trying again"
-    attempts.succeeded()
+    attempts.succeeded(100)
     assert attempts.inWords(100) == "dialing tcp:crew1:4000"
 
 
@@ -74,17 +76,17 @@ def test_eachReasonIsLoggedOnce() -> None:
     A reason is logged when it is another one than before, and when there was a connection
     between.
     """
-    attempts = Attempts("unix:host")
+    attempts = Attempts("unix:host", first=2, longest=2, jitter=lambda: 0.5)
 
     def fail(*errors: Exception) -> None:
         for error in errors:
             attempts.begun()
-            attempts.failed(error)
-            attempts.pause(0, 2)
+            attempts.failed(0, error)
+            attempts.pause(0)
 
     with readingLogs() as logs:
         fail(REFUSED, REFUSED, ConnectionDone(), ConnectionDone(), REFUSED)
-        attempts.succeeded()
+        attempts.succeeded(0)
         fail(REFUSED)
     said = [event["attempts"] for event in logs.events]
     assert said == [
@@ -100,10 +102,10 @@ def test_lossIsLoggedElsewhere() -> None:
     """
     A connection that was lost is not logged here, and is the reason all the same.
     """
-    attempts = Attempts("unix:host")
+    attempts = Attempts("unix:host", first=2, longest=2, jitter=lambda: 0.5)
     with readingLogs() as logs:
-        attempts.lost(ConnectionDone())
-        attempts.pause(0, 2)
+        attempts.failed(0, ConnectionDone(), isTold=True)
+        attempts.pause(0)
     assert logs.events == []
     said = "dialing unix:host: connection was closed cleanly, next try in 2 s"
     assert attempts.inWords(0) == said
@@ -126,22 +128,70 @@ class Endpoint:
         return self.outcome
 
 
+def dialerOf(outcome: Any) -> tuple[Dialer, Attempts, Clock]:
+    """
+    Return what dials an endpoint, and what it notes.
+    """
+    attempts, clock = Attempts("odd:"), Clock()
+    return Dialer(Endpoint(outcome), clock, attempts), attempts, clock
+
+
 def test_endpointsThatRaiseAreNoted() -> None:
     """
-    What an endpoint raises fails its Deferred, and is the reason.
+    An endpoint may raise where it should fail: that is a reason, and an attempt like others.
     """
-    attempts = Attempts("odd:")
-    connecting = Heard(NotedEndpoint(Endpoint(OSError("no such device")), attempts).connect(None))
-    assert isinstance(connecting.error, OSError)
+    dialer, attempts, clock = dialerOf(OSError("no such device"))
+    opening = Heard(dialer.open(ConnectionFactory(lambda address: None)))
+    assert not opening.results
     assert "no such device" in attempts.inWords(0)
+    assert len(clock.getDelayedCalls()) == 1
+    resultOf(dialer.shut())
+    assert not clock.getDelayedCalls()
 
 
 def test_cancellingIsNoReason() -> None:
     """
-    An attempt that was given up has not failed.
+    An attempt that was given up has ended, and has not failed.
     """
-    attempts = Attempts("odd:")
-    connecting = Heard(NotedEndpoint(Endpoint(Deferred()), attempts).connect(None))
-    connecting.d.cancel()
-    assert isinstance(connecting.error, CancelledError)
+    connecting: Deferred[Any] = Deferred()
+    dialer, attempts, clock = dialerOf(connecting)
+    dialer.open(ConnectionFactory(lambda address: None))
+    dialer.shut()
+    assert connecting.called
     assert attempts.inWords(0) == "dialing odd:"
+    assert not clock.getDelayedCalls()
+
+
+def test_oneThatIsLostAtOnceIsNoSuccess() -> None:
+    """
+    While connections are lost as soon as they are open the pauses grow; after one that lasted
+    they begin anew.
+    """
+    attempts = Attempts("odd:", first=1, longest=64, jitter=lambda: 0.5)
+    clock = Clock()
+    dialer = Dialer(Endpoint(Deferred()), clock, attempts)
+    opening = Heard(dialer.open(ConnectionFactory(lambda address: None)))
+    connection: Any = None
+    pauses = []
+    for seconds in (0, 0, 0, 6):
+        dialer.opened(connection)
+        clock.advance(seconds)
+        dialer.lost(connection, ConnectionDone())
+        (pause,) = clock.getDelayedCalls()
+        pauses.append(pause.getTime() - clock.seconds())
+        clock.advance(pauses[-1])
+    assert pauses == [1, 1.5, 2.25, 1]
+    assert opening.result is None
+
+
+def test_forkLeavesTheAttemptToItsParent() -> None:
+    """
+    In a fork the attempt that is under way is not ended, and not followed by another.
+    """
+    connecting: Deferred[Any] = Deferred()
+    dialer, _, clock = dialerOf(connecting)
+    dialer.open(ConnectionFactory(lambda address: None))
+    dialer.forked()
+    assert not connecting.called
+    connecting.errback(REFUSED)
+    assert not clock.getDelayedCalls()

@@ -33,9 +33,7 @@ from asynqueue.wire.protocol.codecs import codecNamed
 from asynqueue.wire.protocol.messages import Kind, packedCall
 from asynqueue.wire.protocol.session import Session
 from asynqueue.wire.transport.connection import Connection
-from asynqueue.wire.transport.dialing import Dialer
 from asynqueue.wire.transport.endpoints import ENVIRONMENT
-from asynqueue.wire.transport.listening import ConnectionFactory
 from asynqueue.workers.asynchronous import AsyncWorker
 from asynqueue.workers.thread import ThreadWorker
 from tests.doubles import Heard, errorOf, readingLogs, resultOf
@@ -809,6 +807,7 @@ def test_hubIsDialedAgain(
     caller = Caller(reactor, key=KEY, factory=endpoint.factory, dials=False)
     endpoint.attempts[-1].callback(None)
     assert started.result is None
+    reactor.advance(6)
     caller.connection.abort()
     caller.run()
     count = len(endpoint.attempts)
@@ -842,23 +841,6 @@ def test_stoppedServerSaysGoodbyeToItsHub(
     caller.run()
     settle(reactor, heard)
     assert caller.events == ["opened", "leaving: the host stops", "lost"]
-    assert not reactor.getDelayedCalls()
-
-
-def test_endpointThatRaises(reactor: Reactor) -> None:
-    """
-    An endpoint may raise where it should fail: that is an attempt like others.
-    """
-
-    class Raising:
-        def connect(self, factory: Any) -> Deferred[Any]:
-            raise OSError("no such device")
-
-    dialer = Dialer(Raising(), reactor, "odd:")
-    opening = Heard(dialer.open(ConnectionFactory(lambda address: None)))
-    assert not opening.results
-    assert len(reactor.getDelayedCalls()) == 1
-    resultOf(dialer.shut())
     assert not reactor.getDelayedCalls()
 
 

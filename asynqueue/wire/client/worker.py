@@ -6,161 +6,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Iterable
-from random import random
 from typing import Any
 
-from twisted.application.internet import ClientService
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from asynqueue.errors import IdentityRefused, VersionRefused
 from asynqueue.forks import tellForks
 from asynqueue.framing import LARGEST
 from asynqueue.interfaces import IConnectingWorker
-from asynqueue.renewal import renewInForks
 from asynqueue.timers import later
 from asynqueue.wire.client.remote import RemoteWorker
 from asynqueue.wire.host.catalog import WireWorkerUniverse, methodNames
 from asynqueue.wire.protocol.session import Session
 from asynqueue.wire.transport.connection import Connection
-from asynqueue.wire.transport.dialing import Attempts, NotedEndpoint
+from asynqueue.wire.transport.dialing import Attempts, Dialer
 from asynqueue.wire.transport.endpoints import clientEndpoint, keyFor, requireIdentity
 from asynqueue.wire.transport.listening import ConnectionFactory
 from asynqueue.workers.prefetch import Life
-
-# To try again would bring the same answer.
-_FINAL = (IdentityRefused, VersionRefused)
-
-# The seconds between attempts, at first and at last, and their growth; each pause is
-# between half of that and one and a half.
-_PAUSE = 0.1
-_LONGEST_PAUSE = 20.0
-_GROWTH = 1.5
-
-# A connection that was open for so many seconds was a success.
-_SUCCESS = 5.0
-
-
-class Dialing:
-    """
-    Dials until there is a connection, with pauses that grow: also those before a new
-    start, where connections are lost as soon as they are there.
-    """
-
-    def __init__(self, where: str) -> None:
-        """
-        @param where: an endpoint string.
-        """
-        self._attempts = Attempts(where)
-        self._reactor: Any = None
-        # What it dials, and what makes its connections.
-        self._dialed: tuple[Any, ConnectionFactory] | None = None
-        self._endpoint: NotedEndpoint | None = None
-        self._service: ClientService | None = None
-        self._pause: Any = None
-        self._failures = 0
-        self._since: float | None = None
-        tellForks(self)
-
-    @property
-    def isRunning(self) -> bool:
-        """
-        Whether it was started, and not stopped.
-        """
-        return self._service is not None
-
-    def inWords(self) -> str:
-        """
-        Say where this dials, why that failed and what is next; nothing, if it does not.
-        """
-        return self._attempts.inWords(self._reactor.seconds()) if self.isRunning else ""
-
-    def start(self, endpoint: Any, factory: ConnectionFactory, reactor: Any) -> None:
-        """
-        Dial until a connection is made, and again when it is lost.
-        """
-        self._reactor = reactor
-        self._dialed = endpoint, factory
-        renewInForks(reactor)
-        service = self._newService()
-        if self._failures:
-            self._pause = later(reactor, self._seconds(), service.startService)
-        else:
-            service.startService()
-
-    def opened(self, now: float) -> None:
-        """
-        The connection can be used.
-        """
-        self._since = now
-        self._attempts.succeeded()
-
-    def refused(self, error: Exception) -> None:
-        """
-        A connection was lost before it could be used.
-        """
-        self._attempts.failed(error)
-
-    def lost(self, now: float, error: Exception) -> None:
-        """
-        The connection that could be used is lost, and this is to be stopped: the next
-        start begins with a pause.
-        """
-        self._attempts.lost(error)
-        if self._since is not None and now - self._since > _SUCCESS:
-            self._failures = 0
-        self._failures += 1
-        self.stop()
-
-    def stop(self) -> None:
-        """
-        Dial no more.
-        """
-        service, self._service = self._service, None
-        if self._pause is not None:
-            self._pause.cancel()
-            self._pause = None
-        if service is not None and service.running:
-            service.stopService()
-
-    def forked(self) -> None:
-        """
-        This is a fork of the process that dials: leave what is under way to that, and dial
-        anew. A connection that can be used, is told of that itself.
-        """
-        if self._service is None or self._since is not None:
-            return
-        assert self._endpoint is not None
-        self._endpoint.abandon()
-        if self._pause is not None:
-            self._pause.cancel()
-        self._pause = later(self._reactor, 0, self._newService().startService)
-
-    def _newService(self) -> ClientService:
-        assert self._dialed is not None
-        endpoint, factory = self._dialed
-        self._since = None
-        self._endpoint = NotedEndpoint(endpoint, self._attempts)
-        self._service = ClientService(
-            self._endpoint, factory, retryPolicy=self._failed, clock=self._reactor
-        )
-        return self._service
-
-    def _failed(self, attempts: int) -> float:
-        """
-        How long to wait after an attempt. The count is our own: for the service, a
-        connection that was made and refused was a success.
-        """
-        self._failures += 1
-        return self._seconds()
-
-    def _seconds(self) -> float:
-        growth: float = _GROWTH ** min(self._failures - 1, 100)
-        seconds = min(_PAUSE * growth, _LONGEST_PAUSE) * (0.5 + random())
-        self._attempts.pause(self._reactor.seconds(), seconds)
-        return seconds
 
 
 @implementer(IConnectingWorker)
@@ -235,10 +99,12 @@ class WireWorker(RemoteWorker):
         self._keyFile = keyFile
         self._heartbeat = heartbeat
         self._largest = largest
-        self._dialing = Dialing(description)
+        self._attempts = Attempts(description)
+        self._dialer: Dialer | None = None
         # A connection that is not open yet, and who waits for one.
         self._attempt: Connection | None = None
         self._wanted: list[Deferred[None]] = []
+        tellForks(self)
 
     # IConnectingWorker
 
@@ -247,7 +113,9 @@ class WireWorker(RemoteWorker):
         """
         What it does to get a connection, in words; nothing, if it has one or wants none.
         """
-        return self._dialing.inWords() if self._session is None else ""
+        if self._dialer is None or self._session is not None:
+            return ""
+        return self._attempts.inWords(self._theReactor().seconds())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.dialing or self.host}>"
@@ -276,7 +144,8 @@ class WireWorker(RemoteWorker):
 
     def opened(self, connection: Connection) -> None:
         self._attempt = None
-        self._dialing.opened(self._theReactor().seconds())
+        if self._dialer is not None:
+            self._dialer.opened(connection)
         super().opened(connection)
         wanted, self._wanted = self._wanted, []
         for d in wanted:
@@ -285,18 +154,17 @@ class WireWorker(RemoteWorker):
     def lost(self, connection: Connection, error: Exception) -> None:
         if connection is self._attempt:
             self._attempt = None
-            if isinstance(error, _FINAL):
-                self._giveUp(Failure(error))
-            else:
-                self._dialing.refused(error)
+            if self._dialer is not None:
+                self._dialer.lost(connection, error)
         elif self._session is not None and self._session.connection is connection:
-            self._dialing.lost(self._theReactor().seconds(), error)
+            self._attempts.failed(self._theReactor().seconds(), error, isTold=True)
+            self._stopDialing()
             super().lost(connection, error)
 
     # Within
 
     def _connect(self) -> None:
-        if self._dialing.isRunning:
+        if self._dialer is not None:
             return
         reactor = self._theReactor()
         try:
@@ -315,7 +183,8 @@ class WireWorker(RemoteWorker):
             )
             return self._attempt
 
-        self._dialing.start(endpoint, ConnectionFactory(make), reactor)
+        self._dialer = Dialer(endpoint, reactor, self._attempts)
+        self._dialer.open(ConnectionFactory(make)).addErrback(self._giveUp)
 
     def _disconnect(self) -> None:
         self._stopDialing()
@@ -327,7 +196,23 @@ class WireWorker(RemoteWorker):
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.abort()
-        self._dialing.stop()
+        dialer, self._dialer = self._dialer, None
+        if dialer is not None:
+            dialer.shut()
+
+    def forked(self) -> None:
+        """
+        This is a fork of the process that dials: leave what is under way to that, and dial
+        anew. A connection that can be used is told of that itself.
+        """
+        if self._dialer is not None and self._session is None:
+            self._dialer.forked()
+            self._dialer = self._attempt = None
+            later(self._theReactor(), 0, self._dialAnew)
+
+    def _dialAnew(self) -> None:
+        if self._session is None and (self._wanted or self._tasks.waiting):
+            self._connect()
 
     def _unwanted(self, d: Deferred[None]) -> None:
         """

@@ -36,7 +36,7 @@ from asynqueue.wire.host.workers import HostWorkers, buildHostQueue, newCatalog
 from asynqueue.wire.protocol.codecs import codecNamed
 from asynqueue.wire.protocol.session import Session
 from asynqueue.wire.transport.connection import Connection
-from asynqueue.wire.transport.dialing import Dialer
+from asynqueue.wire.transport.dialing import Attempts, Dialer
 from asynqueue.wire.transport.endpoints import (
     clientEndpoint,
     dialedAs,
@@ -294,9 +294,8 @@ class WireServer:
         requireIdentity(self._description, key, self._dial)
         if self._dial:
             self._refusals = None
-            source: ConnectionSource = Dialer(
-                clientEndpoint(reactor, self._description), reactor, self._description
-            )
+            endpoint = clientEndpoint(reactor, self._description)
+            source: ConnectionSource = Dialer(endpoint, reactor, Attempts(self._description))
         else:
             self._refusals = RefusalLog(reactor=reactor)
             source = Listener(serverEndpoint(reactor, self._description))

@@ -6,20 +6,21 @@ when there is another.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
+from random import random
 from typing import Any
 
-from twisted.application.internet import backoffPolicy
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import ConnectError, TimeoutError as ConnectionTimeout
-from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from asynqueue.errors import IdentityRefused, VersionRefused
 from asynqueue.outcome import oneLine
+from asynqueue.renewal import renewInForks
 from asynqueue.timers import Timer, later
 from asynqueue.wire.transport.connection import Connection
 from asynqueue.wire.transport.listening import ConnectionFactory
@@ -27,14 +28,17 @@ from asynqueue.wire.transport.sockets import letGo
 
 _log = Logger()
 
-# Between attempts: the seconds at first and at last, and their growth. There is up to
-# a second of jitter, so that not all hosts of a hub that comes back are there at once.
-_PAUSE = 0.5
-_LONGEST_PAUSE = 30.0
-_GROWTH = 1.7
-
 # To try again would bring the same answer.
 _FINAL = (IdentityRefused, VersionRefused)
+
+# The seconds between attempts, at first and at last, and their growth. Each pause is between
+# half of that and one and a half, so that not all who are refused at once come at once.
+_PAUSE = 0.1
+_LONGEST_PAUSE = 20.0
+_GROWTH = 1.5
+
+# A connection that was open for more seconds than this was a success.
+_SUCCESS = 5.0
 
 
 def reasonOf(error: BaseException) -> str:
@@ -50,57 +54,86 @@ def reasonOf(error: BaseException) -> str:
 
 class Attempts:
     """
-    Notes what comes of the attempts to reach one place, and logs each reason why they
-    fail once.
+    Notes what comes of the attempts to reach one place, says how long to wait before the next,
+    and logs each reason why they fail once.
     """
 
-    def __init__(self, where: str) -> None:
+    def __init__(
+        self,
+        where: str,
+        *,
+        first: float = _PAUSE,
+        longest: float = _LONGEST_PAUSE,
+        jitter: Callable[[], float] = random,
+    ) -> None:
         """
         @param where: an endpoint string.
+        @param first: the first pause, in seconds.
+        @param longest: the longest, without its jitter.
+        @param jitter: gives numbers from 0 to 1.
         """
         self._where = where
+        self._first = first
+        self._longest = longest
+        self._jitter = jitter
         self._reason = ""
         self._told = ""
+        self._failures = 0
+        # Since when there is a connection, if there is.
+        self._since: float | None = None
         # When the next one begins; C{None}: one is under way.
         self._next: float | None = None
 
+    @property
+    def haveFailed(self) -> bool:
+        """
+        Whether a pause is to come before the next one.
+        """
+        return self._failures > 0
+
     def begun(self) -> None:
         """
-        An attempt begins.
+        Note that an attempt begins.
         """
         self._next = None
 
-    def failed(self, error: BaseException) -> None:
+    def succeeded(self, now: float) -> None:
         """
-        An attempt has failed.
-        """
-        text = reasonOf(error)
-        self._reason = text[:1].lower() + text[1:] if text[1:2].islower() else text
-
-    def lost(self, error: BaseException) -> None:
-        """
-        A connection was lost, which somebody else logs.
-        """
-        self.failed(error)
-        self._told = self._reason
-
-    def pause(self, now: float, seconds: float) -> None:
-        """
-        There is another attempt after a pause.
+        Note that there is a connection that can be used.
 
         @param now: the time of the reactor, in seconds.
         """
+        self._reason = self._told = ""
+        self._next = None
+        self._since = now
+
+    def failed(self, now: float, error: BaseException, isTold: bool = False) -> None:
+        """
+        Note that an attempt has failed, or that the connection is lost. One that was lost as
+        soon as it was there is a failure as well.
+
+        @param isTold: whether somebody else logs it.
+        """
+        text = reasonOf(error)
+        self._reason = text[:1].lower() + text[1:] if text[1:2].islower() else text
+        if isTold:
+            self._told = self._reason
+        if self._since is not None and now - self._since > _SUCCESS:
+            self._failures = 0
+        self._since = None
+        self._failures += 1
+
+    def pause(self, now: float) -> float:
+        """
+        Return how long to wait before the next attempt, in seconds.
+        """
+        growth: float = _GROWTH ** min(self._failures - 1, 100)
+        seconds = min(self._first * growth, self._longest) * (0.5 + self._jitter())
         self._next = now + seconds
         if self._reason != self._told:
             self._told = self._reason
             _log.warn("{attempts}", attempts=self.inWords(now), reason=self._reason)
-
-    def succeeded(self) -> None:
-        """
-        There is a connection that can be used.
-        """
-        self._reason = self._told = ""
-        self._next = None
+        return seconds
 
     def inWords(self, now: float) -> str:
         """
@@ -114,49 +147,6 @@ class Attempts:
         if self._next is not None:
             return f"{said}, next try in {max(0.0, self._next - now):.2g} s"
         return f"{said}, trying again" if self._reason else said
-
-
-@implementer(IStreamClientEndpoint)
-class NotedEndpoint:
-    """
-    An endpoint whose attempts are noted.
-    """
-
-    def __init__(self, endpoint: Any, attempts: Attempts) -> None:
-        """
-        @param endpoint: an C{IStreamClientEndpoint}.
-        """
-        self._endpoint = endpoint
-        self._attempts = attempts
-        self._isAbandoned = False
-
-    def __repr__(self) -> str:
-        return repr(self._endpoint)
-
-    def connect(self, protocolFactory: Any) -> Deferred[Any]:
-        """
-        Connect. What the endpoint raises fails the Deferred.
-        """
-        if self._isAbandoned:
-            return Deferred()
-        self._attempts.begun()
-        connecting: Deferred[Any] = maybeDeferred(
-            self._endpoint.connect, _AttemptFactory(protocolFactory)
-        )
-        return connecting.addErrback(self._failed)
-
-    def abandon(self) -> None:
-        """
-        This is a fork of the process that dials: nothing comes of this endpoint here. What is
-        under way is not ended, as that would end it for the parent.
-        """
-        self._isAbandoned = True
-
-    def _failed(self, failure: Failure) -> Failure:
-        if not failure.check(CancelledError):
-            assert failure.value is not None
-            self._attempts.failed(failure.value)
-        return failure
 
 
 class _AttemptFactory(Factory):
@@ -192,48 +182,52 @@ class _Inherited(Protocol):
 
 class Dialer:
     """
-    Keeps one connection, again and again.
+    Keeps one connection, again and again, with pauses between the attempts.
 
     Twisted's C{ClientService} takes a connection for good as soon as there is one. Here
     it is only when both sides have accepted each other: what is refused at once must not
     be tried again at once.
     """
 
-    def __init__(self, endpoint: Any, reactor: Any, where: str) -> None:
+    def __init__(self, endpoint: Any, reactor: Any, attempts: Attempts) -> None:
         """
         @param endpoint: an C{IStreamClientEndpoint}.
-        @param where: what it dials, in words.
+        @param attempts: what has come of those before; the pauses go on from there.
         """
-        self._attempts = Attempts(where)
-        self._endpoint = NotedEndpoint(endpoint, self._attempts)
+        self._endpoint = endpoint
         self._reactor = reactor
-        self._policy = backoffPolicy(_PAUSE, _LONGEST_PAUSE, _GROWTH)
+        self._attempts = attempts
         self._factory: ConnectionFactory | None = None
         self._connecting: Deferred[Any] | None = None
         self._timer = Timer(partial(later, reactor))
-        self._failures = 0
         self._first: Deferred[Any] = Deferred()
 
     def open(self, factory: ConnectionFactory) -> Deferred[Any]:
         """
-        It fires when the first connection is open, and fails if the other side does not
-        want this one, now or ever.
+        Dial. If attempts have failed before, a pause comes first.
+
+        @return: a Deferred that fires when the first connection is open. If the other side
+            refuses to have one, now and ever, it fails, and there is no other attempt.
         """
         self._factory = factory
-        self._try()
+        renewInForks(self._reactor)
+        if self._attempts.haveFailed:
+            self._again()
+        else:
+            self._try()
         return self._first
 
     def opened(self, connection: Connection) -> None:
-        self._failures = 0
-        self._attempts.succeeded()
+        self._attempts.succeeded(self._reactor.seconds())
         if not self._first.called:
             self._first.callback(None)
 
     def lost(self, connection: Connection, error: Exception) -> None:
         if isinstance(error, _FINAL) and not self._first.called:
+            self._factory = None
             self._first.errback(Failure(error))
-        self._attempts.failed(error)
-        self._again()
+        else:
+            self._fail(error)
 
     def shut(self) -> Deferred[Any]:
         self._factory = None
@@ -243,31 +237,34 @@ class Dialer:
         return succeed(None)
 
     def forked(self) -> None:
+        # What is under way is the parent's: to end it would end it there.
         self._factory = None
         self._timer.stop()
         self._connecting = None
-        self._endpoint.abandon()
 
     def _try(self) -> None:
-        assert self._factory is not None
-        connecting = self._endpoint.connect(self._factory)
-        self._connecting = connecting
+        self._attempts.begun()
+        self._connecting = connecting = maybeDeferred(
+            self._endpoint.connect, _AttemptFactory(self._factory)
+        )
         connecting.addCallbacks(self._connected, self._failed)
 
     def _connected(self, protocol: Any) -> None:
         """
-        Whether it is of any use will be seen.
+        There is a connection; whether it is of any use will be seen.
         """
         self._connecting = None
 
     def _failed(self, failure: Failure) -> None:
         self._connecting = None
-        self._again()
+        assert failure.value is not None
+        self._fail(failure.value)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._factory is not None:
+            self._attempts.failed(self._reactor.seconds(), error)
+            self._again()
 
     def _again(self) -> None:
-        if self._factory is None or self._timer.isRunning:
-            return
-        self._failures += 1
-        seconds = self._policy(self._failures)
-        self._timer.start(seconds, self._try)
-        self._attempts.pause(self._reactor.seconds(), seconds)
+        if not self._timer.isRunning:
+            self._timer.start(self._attempts.pause(self._reactor.seconds()), self._try)
