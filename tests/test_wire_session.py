@@ -33,8 +33,8 @@ from asynqueue.wire.protocol.commands import (
     Refuse,
     Welcome,
 )
-from asynqueue.wire.protocol.events import Beaten, Left, Opened
-from asynqueue.wire.protocol.session import Session, State
+from asynqueue.wire.protocol.session import Session
+from asynqueue.wire.protocol.states import Beaten, Left, Opened, State
 from tests.wires import KEY, Pair, Side, parsed
 
 KEYED = {"key": KEY}
@@ -339,11 +339,20 @@ def test_nothingIsSentBeforeItIsOpen() -> None:
     """
     It is an error of the caller's.
     """
-    pair = Pair(KEYED, KEYED)
-    for _ in range(2):
+    for pair in (Pair(KEYED, KEYED), Pair(KEYED, KEYED).start()):
         with pytest.raises(LocalProtocolError, match="not open"):
             pair.queue.session.send(1, 1)
-        pair.start()
+
+
+def test_aSessionIsStartedOnce() -> None:
+    """
+    To start it again, or after its end, is an error of the caller's.
+    """
+    closed = Pair().queue.session
+    closed.refuse("busy", "no more")
+    for session in (Pair().start().queue.session, closed):
+        with pytest.raises(LocalProtocolError, match="once"):
+            session.start()
 
 
 def test_theOtherSideSaysWhatIsTooLarge() -> None:

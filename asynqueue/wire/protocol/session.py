@@ -1,18 +1,7 @@
 """
 One connection between a queue and a host, without its I/O: boxes in, events out.
 
-::
-
-                        Greet, keyed          Prove              Welcome
-    NEW ──start──▶ GREETING ──────▶ PROVING ─────────▶ WELCOMING ────────▶ OPEN
-                       └───────────── Greet, no key ──────▲                 │
-          Refuse, or whatever the table below                               │
-    CLOSED ◀── does not hold, from everywhere                               │
-                                                                            │
-       PARTING ◀──Goodbye── LEAVING ◀── our goodbye ────────────────────────┤
-          ▲────our goodbye─ LEFT ◀───── Goodbye ────────────────────────────┘
-
-What the other side may say, and when, stands in one table at the end of this file.
+What may be said when, and the state after it, stands in L{asynqueue.wire.protocol.states}.
 """
 
 from __future__ import annotations
@@ -20,7 +9,6 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from enum import IntEnum
 from typing import Any
 
 from twisted.protocols.amp import ANSWER, ASK, COMMAND, ERROR
@@ -55,7 +43,6 @@ from asynqueue.wire.protocol.commands import (
     Refuse,
     Welcome,
 )
-from asynqueue.wire.protocol.events import Beaten, Event, Frames, Left, Opened, Peer
 from asynqueue.wire.protocol.handshake import (
     DIFFERENT_KEYS,
     ROLES,
@@ -69,6 +56,17 @@ from asynqueue.wire.protocol.handshake import (
     refusedBy,
     refusing,
 )
+from asynqueue.wire.protocol.states import (
+    TRANSITIONS,
+    Beaten,
+    Event,
+    Frames,
+    Left,
+    Opened,
+    Ours,
+    Peer,
+    State,
+)
 from asynqueue.wire.protocol.streams import Outgoing, Reassembler
 
 # So many chunks are made at once: then the transport may say that it has enough.
@@ -78,22 +76,6 @@ _CHUNKS = 2
 _LEAST_SECONDS = 1e-6
 
 _REPLIES = frozenset({ASK, ANSWER, ERROR})
-
-
-class State(IntEnum):
-    """
-    What a session waits for. From OPEN to PARTING, messages may be sent.
-    """
-
-    NEW = 0
-    GREETING = 1
-    PROVING = 2
-    WELCOMING = 3
-    OPEN = 4
-    LEAVING = 5
-    LEFT = 6
-    PARTING = 7
-    CLOSED = 8
 
 
 # For hot paths: members of an enumeration are slow to look up.
@@ -171,6 +153,7 @@ class Session:
 
         @param binding: what only the two ends of the TLS channel below know.
         @param peerName: where the other side is, for messages to people.
+        @raise LocalProtocolError: it was started before, or is closed.
         """
         self._binding = binding
         self.peerName = peerName
@@ -184,8 +167,9 @@ class Session:
             codec=self._codec,
             keyed=self._key is not None,
         )
+        if not self._moves(Ours.GREET):
+            raise LocalProtocolError("a session is started once, and not after its end")
         self._out.append(self._greeting)
-        self.state = State.GREETING
 
     def send(
         self,
@@ -228,11 +212,10 @@ class Session:
         """
         Say that this side begins nothing new. Messages can be sent all the same.
         """
-        if self.state in _LEAVING:
+        if self._moves(Ours.GOODBYE):
             # In its place: what was lined up before it comes before it, if it is small.
             self._out += self._outgoing.batches()
             self._out.append(packedBox(Goodbye, reason=plain(reason)))
-            self.state = _LEAVING[self.state]
 
     def refuse(self, code: str, text: str) -> None:
         """
@@ -241,9 +224,9 @@ class Session:
         @param code: "version", "identity", "role", "codec", "broken" or "busy".
         @param text: what is wrong, and what to do.
         """
-        if State.NEW < self.state < State.CLOSED:
+        hasGreeted = self.state != State.NEW
+        if self._moves(Ours.REFUSE) and hasGreeted:
             self._out.append(packedBox(Refuse, code=code, text=plain(text)))
-        self.state = State.CLOSED
 
     # What is to be written
 
@@ -312,11 +295,10 @@ class Session:
         try:
             if not _REPLIES.isdisjoint(box):
                 raise RemoteProtocolError("there are no questions and answers in this protocol")
-            handler = _MAY_SAY[self.state].get(command)
-            if handler is None:
+            if not self._moves(command):
                 name = plain(bytes(command[:40]).decode("latin-1"))
                 raise RemoteProtocolError(f"{name!r} must not be said in {self.state.name}")
-            return handler(self, box, now)
+            return _HANDLERS[command](self, box, now)
         except Refusal as refusal:
             self.refuse(refusal.code, refusal.text)
             raise refusing(self.peerName, refusal) from None
@@ -339,7 +321,6 @@ class Session:
         else:
             if self._dialed:
                 self._prove()
-            self.state = State.PROVING
         return ()
 
     def _proved(self, box: Box, now: float) -> Sequence[Event]:
@@ -374,13 +355,11 @@ class Session:
             about,
             said["largest"],
         )
-        self.state = State.OPEN
         self.beat(now)
         return (Opened(self.peer),)
 
     def _refused(self, box: Box, now: float) -> Sequence[Event]:
         said = unpackedBox(Refuse, box)
-        self.state = State.CLOSED
         self._out.clear()
         text = plain(said["text"])
         raise refusedBy(self.peerName, said["code"], text)
@@ -429,7 +408,6 @@ class Session:
 
     def _left(self, box: Box, now: float) -> Sequence[Event]:
         reason = plain(unpackedBox(Goodbye, box)["reason"])
-        self.state = _LEFT[self.state]
         return (Left(reason),)
 
     # Steps of the opening
@@ -444,31 +422,30 @@ class Session:
         self._out.append(
             packedBox(Welcome, window=LEAST_WINDOW, largest=self._largest, about=self._about)
         )
-        self.state = State.WELCOMING
+        self._moves(Ours.WELCOME)
+
+    def _moves(self, said: bytes | Ours) -> bool:
+        """
+        Come to the state after what is said: nothing else changes the state. A hot path.
+
+        @return: whether it may be said now. If not, nothing changes.
+        """
+        following = TRANSITIONS[self.state].get(said)
+        if following is None:
+            return False
+        self.state = following
+        return True
 
 
-_LEAVING = {State.OPEN: State.LEAVING, State.LEFT: State.PARTING}
-_LEFT = {State.OPEN: State.LEFT, State.LEAVING: State.PARTING}
-
-_Handler = Callable[[Session, Box, float], Sequence[Event]]
-
-_TALK: dict[bytes, _Handler] = {
+_HANDLERS: dict[bytes, Callable[[Session, Box, float], Sequence[Event]]] = {
+    b"Greet": Session._greet,
+    b"Prove": Session._proved,
+    b"Welcome": Session._welcomed,
+    b"Refuse": Session._refused,
     b"Batch": Session._batch,
     b"Chunk": Session._chunk,
     b"Grant": Session._granted,
     b"Beat": Session._beaten,
     b"Echo": Session._echoed,
-    b"Refuse": Session._refused,
-}
-
-# What the other side may say in each state.
-_MAY_SAY: dict[State, dict[bytes, _Handler]] = {
-    State.NEW: {},
-    State.GREETING: {b"Greet": Session._greet, b"Refuse": Session._refused},
-    State.PROVING: {b"Prove": Session._proved, b"Refuse": Session._refused},
-    State.WELCOMING: {b"Welcome": Session._welcomed, b"Refuse": Session._refused},
-    State.OPEN: {**_TALK, b"Goodbye": Session._left},
-    State.LEAVING: {**_TALK, b"Goodbye": Session._left},
-    State.LEFT: _TALK,
-    State.PARTING: _TALK,
+    b"Goodbye": Session._left,
 }

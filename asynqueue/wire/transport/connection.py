@@ -34,8 +34,8 @@ from asynqueue.wire.protocol.commands import (
     MOST_UNPROVEN_BYTES,
     OPENING_SECONDS,
 )
-from asynqueue.wire.protocol.events import Frames, Left, Opened, Peer
 from asynqueue.wire.protocol.session import Session
+from asynqueue.wire.protocol.states import Frames, Left, Opened, Peer
 from asynqueue.wire.transport.sockets import (
     bindingOf,
     closeWriting,
