@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from io import BytesIO
 from types import FunctionType, MethodType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from asynqueue.errors import Unsendable
 from asynqueue.mainmodule import MAIN_NAMES, Named, hasBare, isGiven, isThere, namespace
@@ -71,6 +71,79 @@ class Before:
         definitions = import_module("asynqueue.definitions")
         pickled: bytes = definitions.pickled(value, isInBand, definitions.Shared(self._names))
         return pickled
+
+
+class NotClosed(Exception):
+    """
+    What is to be pickled here needs what another process has.
+    """
+
+
+class Away:
+    """
+    For what goes from a child process to another program, past the parent of the child: the
+    names of the main module are the parent's.
+    """
+
+    def pickled(self, value: Any, isInBand: Any = None) -> bytes:
+        """
+        Pickle a value.
+
+        @raise NotClosed: it needs one of those names.
+        @raise Exception: whatever the pickling of somebody's objects raises.
+        """
+        pickled: bytes = import_module("asynqueue.program").AWAY.pickled(value, isInBand)
+        return pickled
+
+
+AWAY = Away()
+
+
+class Closed(NamedTuple):
+    """
+    A value as it came, pickled.
+    """
+
+    body: Any
+    buffers: Sequence[Any] = ()
+
+
+class ClosedCall:
+    """
+    A call whose arguments are as they came, pickled: called without any, it unpickles them,
+    there and then. A worker with a process passes the bytes on instead, and so does the
+    process with what comes of the call, which is then a L{Closed}, or fails with a
+    L{ClosedError<asynqueue.outcome.ClosedError>}.
+
+    @ivar f: what is called.
+    @ivar packed: the pickled arguments and keywords; C{None} for none.
+    @ivar buffers: what belongs to that.
+    """
+
+    __slots__ = ("buffers", "f", "packed")
+
+    def __init__(self, f: Callable[..., Any], packed: Any, buffers: Sequence[Any] = ()) -> None:
+        self.f = f
+        self.packed = packed or None
+        self.buffers: Sequence[pickle.PickleBuffer] = list(map(pickle.PickleBuffer, buffers))
+
+    def opened(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        """
+        Unpickle the arguments: this may run any code.
+
+        @return: the function, its arguments and its keywords.
+        """
+        if self.packed is None:
+            return self.f, (), {}
+        args, kw = pickle.loads(self.packed, buffers=self.buffers)
+        return self.f, args, kw
+
+    def __call__(self) -> Any:
+        f, args, kw = self.opened()
+        return f(*args, **kw)
+
+    def __reduce__(self) -> Any:
+        return ClosedCall, (self.f, bytes(self.packed or b""), self.buffers)
 
 
 class _NamesOnlyThis(Exception):

@@ -55,8 +55,12 @@ def shortened(outcome: Raised) -> Raised:
     The same in few bytes, where all of it is too large to be sent.
     """
     error = outcome.error
-    text = f"{textOf(error)[:_SHORT_TEXT]} ... which is too large to be sent"
-    return Raised(RemoteError(nameOf(error), text), outcome.trace[-_LONGEST_TEXT:])
+    if isinstance(error, RemoteError):
+        name, text = error.typeName, error.message
+    else:
+        name, text = nameOf(error), textOf(error)
+    text = f"{text[:_SHORT_TEXT]} ... which is too large to be sent"
+    return Raised(RemoteError(name, text), outcome.trace[-_LONGEST_TEXT:])
 
 
 def caught(error: BaseException) -> Failure:

@@ -24,7 +24,7 @@ from types import CoroutineType, TracebackType
 from typing import Any, NamedTuple
 from weakref import ProxyTypes
 
-from asynqueue.codec import dumps
+from asynqueue.codec import ClosedCall, Names, dumps
 from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteTraceback
 
 # What exceptions hold, whatever their classes make of that.
@@ -217,6 +217,9 @@ def describeCall(f: Callable[..., Any] | str, args: tuple[Any, ...], kw: dict[st
     """
     What is called with what, in one short line.
     """
+    isClosed = type(f) is ClosedCall
+    if isClosed:
+        f = f.f  # type: ignore[union-attr]
     try:
         name = f if isinstance(f, str) else f.__qualname__
     except BaseException:
@@ -227,6 +230,8 @@ def describeCall(f: Callable[..., Any] | str, args: tuple[Any, ...], kw: dict[st
         name = shortRepr(f)
     words = [shortRepr(arg) for arg in args]
     words += [f"{key}={shortRepr(value)}" for key, value in kw.items()]
+    if isClosed:
+        words.append("...")
     text = f"{name}({', '.join(words[:8])}{', ...' if len(words) > 8 else ''})"
     text = text.replace("\n", " ")
     return text if len(text) <= 300 else text[:297] + "..."
@@ -335,6 +340,31 @@ class Raised(NamedTuple):
         # Not by an assignment: some exceptions allow none.
         _cause.__set__(error, RemoteTraceback(self.trace))
         return error
+
+
+class ClosedError(RemoteError):
+    """
+    Stands for an exception that a call in a process has raised, as it came, pickled.
+
+    @ivar packed: what L{packedRaised} gave there.
+    """
+
+    def __init__(self, typeName: str, message: str, packed: bytes) -> None:
+        super().__init__(typeName, message)
+        self.packed = packed
+
+
+def packedRaised(outcome: Raised, names: Names) -> bytes:
+    """
+    Pickle what a call raised. The exception has a pickle of its own: where that cannot be
+    read, the rest can.
+
+    @raise NotClosed: as C{names} has it.
+    """
+    error = outcome.error
+    there = dumps(portable(error), names)
+    plain = there, nameOf(error), textOf(error), outcome.trace, outcome.frames
+    return pickle.dumps(plain, pickle.HIGHEST_PROTOCOL)
 
 
 def raised(error: BaseException) -> Raised:

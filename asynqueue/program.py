@@ -22,7 +22,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from asynqueue.codec import dumps, isImportable
+from asynqueue.codec import NotClosed, dumps, isImportable
 from asynqueue.freshness import ABSENT, Unit, Within, definitions
 from asynqueue.mainmodule import MAIN_NAMES, Named, Scope, isThere
 from asynqueue.outcome import inWords
@@ -233,6 +233,18 @@ class _Elsewhere(Scope):
 
 # For programs that are not started by this one, or not by us.
 ELSEWHERE = _Elsewhere()
+
+
+class _Away(_Elsewhere):
+    """
+    See L{Away<asynqueue.codec.Away>}.
+    """
+
+    def versionOf(self, name: str) -> int | None:
+        raise NotClosed(name)
+
+
+AWAY = _Away()
 
 
 class _Kept:

@@ -23,7 +23,17 @@ from typing import Any, NoReturn
 import pytest
 from hypothesis import given, strategies as st
 
-from asynqueue.codec import decode, dumps, encode, encodeCall, isImportable
+from asynqueue.codec import (
+    AWAY,
+    ClosedCall,
+    NotClosed,
+    decode,
+    dumps,
+    encode,
+    encodeCall,
+    isImportable,
+)
+from tests.mains import mainOf
 
 ROOT = Path(__file__).parent.parent
 
@@ -513,3 +523,38 @@ def test_exceptionsArePickledAsTheyWant(monkeypatch: pytest.MonkeyPatch) -> None
     assert pickle.loads(dumps(SystemExit(3))).code == 3
     body, buffers = encode([SystemExit(4)])
     assert decode(body, buffers)[0].code == 4
+
+
+# Calls that travel closed -----------------------------------------------------------
+
+
+def test_aClosedCallOpensItselfAsItIsMade() -> None:
+    """
+    A call whose arguments are still pickled is made like any other, with its buffers, also
+    after a journey.
+    """
+    large = bytearray(LARGE)
+    packed, buffers = encodeCall((large,), {"source": 1})
+    call = ClosedCall(echo, packed, buffers)
+    assert call() == pickle.loads(dumps(call))() == ((large,), {"source": 1})
+    assert ClosedCall(echo, b"")() == ((), {})
+
+
+def echo(*args: Any, **kw: Any) -> Any:
+    """
+    What it is called with.
+    """
+    return args, kw
+
+
+def test_whatIsOfTheParentsProgramDoesNotGoPastIt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    What stands for a name of the main module is not sent past the parent, which has that name;
+    code that belongs to nobody is.
+    """
+    main = mainOf("class Point: pass\ndef twice(x): return x + x", monkeypatch)
+    for value in (main["Point"](), main["twice"]):
+        with pytest.raises(NotClosed):
+            dumps([value], AWAY)
+    body, buffers = encode(lambda: 5, AWAY)
+    assert decode(body, buffers)() == 5

@@ -16,7 +16,7 @@ import cloudpickle
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from asynqueue.codec import decode, dumps
+from asynqueue.codec import ClosedCall, decode, dumps
 from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteTraceback
 from asynqueue.outcome import (
     Raised,
@@ -114,6 +114,7 @@ def raising(error: BaseException) -> NoReturn:
         (dict.get, (1, "a"), {"b": None}, "dict.get(1, 'a', b=None)"),
         (print, tuple(range(20)), {}, "print(0, 1, 2, 3, 4, 5, 6, 7, ...)"),
         (partial(abs, 1), (), {}, "functools.partial(<built-in function abs>, 1)()"),
+        (ClosedCall(dict.get, b"pickled"), (), {}, "dict.get(...)"),
     ],
 )
 def test_callsAreDescribed(f: Any, args: Any, kw: Any, text: str) -> None:

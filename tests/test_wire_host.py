@@ -393,6 +393,7 @@ def test_argumentsThatAreGarbageAreAnError(body: bytes) -> None:
     for codec in (PICKLE, CBOR):
         station = Station(Universe(), codec=codec)
         station.hear(Kind.CALL, 1, packedCall(0, "echo", body))
+        station.turn()
         assert station.kinds(1) == [Kind.RAISED]
 
 

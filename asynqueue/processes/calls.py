@@ -18,16 +18,24 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from asynqueue.codec import decode, encodeCall
+from asynqueue.codec import Closed, ClosedCall, decode, encodeCall
 from asynqueue.failures import failureOf
 from asynqueue.framing import Frame, checkSize
 from asynqueue.loops.adapters import LoopAdapter, Timer
 from asynqueue.mainmodule import described
-from asynqueue.outcome import Raised, cannotDecode, describeCall
+from asynqueue.outcome import ClosedError, Raised, cannotDecode, describeCall
 from asynqueue.processes.callables import Callables
 from asynqueue.processes.iterators import ChildIterator
 from asynqueue.processes.outlet import Outlet
-from asynqueue.processes.protocol import CALLS, INTERRUPT_SIGNAL, RETURNED, Kind, SharedState
+from asynqueue.processes.protocol import (
+    CALLS,
+    CLOSED,
+    CLOSED_RETURNED,
+    INTERRUPT_SIGNAL,
+    RETURNED,
+    Kind,
+    SharedState,
+)
 from asynqueue.processes.replay import replay
 from asynqueue.processes.roles import CallDelegate, CallTuple, LifeDelegate
 from asynqueue.processes.surroundings import Surroundings
@@ -130,7 +138,7 @@ class ProcessCalls(Generic[_Child]):
             self._told,
         )
         self._large = min(_LARGE, limit)
-        self._batch: list[tuple[int, bytes | None, bool]] = []
+        self._batch: list[tuple[int, bytes | None, int]] = []
         self._first = 0
         self._batchBytes = 0
         self._collecting = False
@@ -171,14 +179,20 @@ class ProcessCalls(Generic[_Child]):
         """
         held = self.held
         number = self.given + 1
-        packed, buffers = encodeCall(args, kw, self._told)
+        flags = int(raw)
+        if type(f) is ClosedCall:
+            flags |= CLOSED
+            packed, buffers = f.packed, f.buffers
+            f = f.f
+        else:
+            packed, buffers = encodeCall(args, kw, self._told)
         name = self._callables.nameOf(f, number, next(iter(held)) if held else number)
         size = 0 if packed is None else len(packed)
         if buffers or size > self._large:
             checkSize(size + sum(buffer.raw().nbytes for buffer in buffers), self._limit)
             self.flush()
             self._tellSurroundings()
-            self._send(Kind.CALL, number, marshal.dumps((name, raw)), [packed, *buffers])
+            self._send(Kind.CALL, number, marshal.dumps((name, flags)), [packed, *buffers])
             self.given = number
             held[number] = job
             return number
@@ -187,7 +201,7 @@ class ProcessCalls(Generic[_Child]):
         batch = self._batch
         if not batch:
             self._first = number
-        batch.append((name, packed, raw))
+        batch.append((name, packed, flags))
         self._batchBytes += size
         if len(held) == 1 or len(batch) >= _BATCH or self._batchBytes > _BATCH_BYTES:
             self.flush()
@@ -335,6 +349,10 @@ class ProcessCalls(Generic[_Child]):
                             delegate.returned(self._child, job, value)
                     elif self.preparing:
                         self._notePrepared(number)
+                elif kind == CLOSED_RETURNED:
+                    if number in held:
+                        job = held.pop(number)
+                        delegate.returned(self._child, job, Closed(body, buffers))
                 else:
                     job = held.get(number)
                     self._heard(frame)
@@ -363,6 +381,9 @@ class ProcessCalls(Generic[_Child]):
                 elif number in self.preparing:
                     what = describeCall(*self.preparing[number])
                     self._life.unfit(self._child, what, _raisedThere(body, buffers))
+            case Kind.CLOSED_RAISED:
+                if number in self.held:
+                    self._delegate.raised(self._child, self.held.pop(number), _closedThere(body))
             case Kind.SKIPPED:
                 if number in self.held:
                     self._takenBack += 1
@@ -465,3 +486,12 @@ def _raisedThere(body: Any, buffers: Any) -> Raised:
         # It was tried out where it was raised; but here may be another world.
         return cannotDecode(error)
     return outcome
+
+
+def _closedThere(body: Any) -> Raised:
+    try:
+        name, text, trace, packed = marshal.loads(body)
+    except Exception as error:
+        # It is in a segment of memory that cannot be had here.
+        return cannotDecode(error)
+    return Raised(ClosedError(name, text, packed), trace)

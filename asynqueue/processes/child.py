@@ -29,18 +29,36 @@ from time import perf_counter
 from typing import Any
 
 from asynqueue.channels import Channel
-from asynqueue.codec import decode, encode
+from asynqueue.codec import AWAY, NotClosed, decode, encode
 from asynqueue.constancy import isConstant
 from asynqueue.descriptors import holdStandard
 from asynqueue.framing import LARGEST, Frame, Unavailable, checkSize
 from asynqueue.lifelines import endWith
 from asynqueue.mainmodule import adopt, learn, whyMissing
-from asynqueue.outcome import VALUES, cannotSend, complain, shapeOf
+from asynqueue.outcome import (
+    VALUES,
+    cannotSend,
+    complain,
+    nameOf,
+    packedRaised,
+    raised,
+    shapeOf,
+    textOf,
+)
 from asynqueue.processes.printing import install
-from asynqueue.processes.protocol import RETURNED, SKIPPED, SMALLEST, Kind, SharedState
+from asynqueue.processes.protocol import (
+    CLOSED,
+    CLOSED_RETURNED,
+    RAW,
+    RETURNED,
+    SKIPPED,
+    SMALLEST,
+    Kind,
+    SharedState,
+)
 from asynqueue.processes.reporting import Reporter
 from asynqueue.processes.running import Performer, halfImported
-from asynqueue.processes.streaming import Stream, sendRaised, sizeOf
+from asynqueue.processes.streaming import TOLD, Stream, sendRaised, sizeOf
 from asynqueue.processes.surroundings import Latecomers, follow, forwardTracking
 
 _NONE = pickle.dumps(None, 5)
@@ -54,7 +72,7 @@ _MOST_LATE = 100
 # Python itself ignores these.
 _IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}
 
-Call = tuple[int, int, bytes | memoryview | None, bool, Sequence[Any]]
+Call = tuple[int, int, bytes | memoryview | None, int, Sequence[Any]]
 
 
 class _ParentGone(BaseException):
@@ -140,17 +158,17 @@ class Child:
             pickle.loads(body)
         match kind:
             case Kind.CALLS:
-                for name, packed, raw in marshal.loads(body):
-                    self._calls.append((number, name, packed, raw, ()))
+                for name, packed, flags in marshal.loads(body):
+                    self._calls.append((number, name, packed, flags, ()))
                     number += 1
             case Kind.CALL:
-                name, raw = marshal.loads(body)
-                self._calls.append((number, name, buffers[0], raw, buffers[1:]))
+                name, flags = marshal.loads(body)
+                self._calls.append((number, name, buffers[0], flags, buffers[1:]))
             case Kind.DEFINE:
                 self._definitions[number] = body
             case Kind.NAMES:
                 # In order with the calls, which begin with 1.
-                self._calls.append((0, 0, body, False, ()))
+                self._calls.append((0, 0, body, 0, ()))
             case Kind.FORGET:
                 # No call that has been sent, and may still be made, names it.
                 self._callables.pop(number, None)
@@ -183,7 +201,9 @@ class Child:
 
     # Calls
 
-    def _make(self, number: int, name: int, packed: Any, raw: bool, buffers: Sequence[Any]) -> None:
+    def _make(
+        self, number: int, name: int, packed: Any, flags: int, buffers: Sequence[Any]
+    ) -> None:
         """
         Make a call, unless it was taken back. A hot path.
         """
@@ -202,12 +222,12 @@ class Child:
                 f = self._defined(name)
             args, kw = ((), {}) if packed is None else pickle.loads(packed, buffers=buffers)
             value = self._performer.perform(number, f, args, kw)
-            stays = type(value) not in VALUES and not raw and shapeOf(value) is not None
+            stays = type(value) not in VALUES and not flags & RAW and shapeOf(value) is not None
         except BaseException as error:
             # The seam to user code: exits and interrupts of the task are outcomes,
             # too, and so is what its arguments raise as they are unpickled.
             shared.ended(perf_counter() - started)
-            self._raised(number, whyMissing(error))
+            self._raised(number, whyMissing(error), flags)
             return
         shared.ended(perf_counter() - started)
         if value is None:
@@ -215,7 +235,7 @@ class Child:
         elif stays:
             self._open(number, value)
         else:
-            self._returned(number, value)
+            self._returned(number, value, flags)
 
     def _defined(self, name: int) -> Callable[..., Any]:
         """
@@ -226,17 +246,30 @@ class Child:
             self._callables[name] = f
         return f
 
-    def _returned(self, number: int, value: Any) -> None:
+    def _returned(self, number: int, value: Any, flags: int) -> None:
         try:
-            body, buffers = encode(value)
+            kind, body, buffers = _encoded(value, flags)
             checkSize(sizeOf(body, buffers), self._limit)
-            self._send(RETURNED, number, body, buffers)
+            self._send(kind, number, body, buffers)
         except BaseException as error:
             # Somebody's objects, or too many of them: whatever that raises. If the parent is
             # gone, this raises it again.
-            self._raised(number, cannotSend(error, value))
+            self._raised(number, cannotSend(error, value), flags)
 
-    def _raised(self, number: int, error: BaseException) -> None:
+    def _raised(self, number: int, error: BaseException, flags: int = 0) -> None:
+        if flags & CLOSED:
+            try:
+                outcome = raised(error)
+                packed = packedRaised(outcome, AWAY)
+                told = nameOf(error), textOf(error)[:TOLD], outcome.trace[-TOLD:], packed
+                self._send(Kind.CLOSED_RAISED, number, marshal.dumps(told))
+            except BaseException:
+                # Somebody's objects, which the parent is to look at, too, or too many of
+                # them: whatever that raises. If the parent is gone, what follows raises it
+                # again.
+                pass
+            else:
+                return
         sendRaised(self._send, Kind.RAISED, number, error)
 
     def _checkModules(self) -> None:
@@ -383,6 +416,20 @@ class Child:
         self._channel.close()
         self._reporter.forked()
         self._output.forget()
+
+
+def _encoded(value: Any, flags: int) -> tuple[int, bytes, Sequence[Any]]:
+    """
+    Pickle the value of a call.
+
+    @return: the kind of its message, the pickle and its buffers.
+    """
+    if flags & CLOSED:
+        try:
+            return CLOSED_RETURNED, *encode(value, AWAY)
+        except NotClosed:
+            pass
+    return RETURNED, *encode(value)
 
 
 def main(connection: int, memory: int, lifeline: int, parent: int, limit: int) -> None:

@@ -38,8 +38,7 @@ class Kind(IntEnum):
     """The callable of this number is not used any more."""
     CALLS = 4
     """Calls with this number and those after it: marshalled tuples of the number of
-    the callable, the pickled (args, kw) or None, and whether an iterator is returned
-    as it is."""
+    the callable, the pickled (args, kw) or None, and L{RAW} or L{CLOSED}, or both."""
     CALL = 5
     """One call like those, with args and kw in the buffers."""
     CREDIT = 6
@@ -83,12 +82,22 @@ class Kind(IntEnum):
     TRACKED = 27
     """What the resource tracker of the parent is to be told: command, name and kind of a
     resource, marshalled."""
+    CLOSED_RETURNED = 28
+    """The value that a L{CLOSED} call returned, pickled for who has made it."""
+    CLOSED_RAISED = 29
+    """What one has raised: the name of its type, what it says, its traceback, and what
+    L{packedRaised<asynqueue.outcome.packedRaised>} gives, marshalled."""
 
 
 # For hot paths: children of an enumeration are slow to look up and to compare.
-CALLS, RETURNED, RAISED, SKIPPED = (
-    int(kind) for kind in (Kind.CALLS, Kind.RETURNED, Kind.RAISED, Kind.SKIPPED)
+CALLS, RETURNED, SKIPPED, CLOSED_RETURNED = (
+    int(kind) for kind in (Kind.CALLS, Kind.RETURNED, Kind.SKIPPED, Kind.CLOSED_RETURNED)
 )
+
+# How a call is made: an iterator is returned as it is; and the arguments were pickled by
+# another program, which is to have what comes of them: the parent passes it on.
+RAW = 1
+CLOSED = 2
 
 # Where the arguments and results of calls may have less, messages may still have so
 # many bytes: a number of small ones, and what is wrong with a large one, must fit.

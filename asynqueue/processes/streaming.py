@@ -27,7 +27,7 @@ _STEP_BYTES = 1 << 18
 _GROWTH = 2
 
 # So much is told of an exception that is too large to be sent.
-_TOLD = 10_000
+TOLD = 10_000
 
 Send = Callable[[int, int, Any, Sequence[Any]], None]
 
@@ -53,7 +53,7 @@ def sendRaised(send: Send, kind: int, number: int, error: BaseException) -> None
         # Somebody's objects, or too many of them: whatever that raises. If nobody is there
         # to send it to, this raises it again.
         told = RemoteError(nameOf(error), f"{shortRepr(error)}, which is too large to be sent")
-        send(kind, number, *encode(Raised(told, outcome.trace[-_TOLD:])))
+        send(kind, number, *encode(Raised(told, outcome.trace[-TOLD:])))
 
 
 class Stream:

@@ -14,6 +14,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 
+from asynqueue.codec import ClosedCall
 from asynqueue.errors import LocalProtocolError, RemoteProtocolError
 from asynqueue.failures import failureOf
 from asynqueue.interfaces import ITask
@@ -147,6 +148,8 @@ class QueueSession:
         tasks = self._tasks.held
         number = self._last + 1
         f, args, kw = task.callTuple
+        if type(f) is ClosedCall:
+            f, args, kw = f.opened()
         options = task.options
         flags = self._flags
         raw = options.raw

@@ -14,6 +14,7 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
+from asynqueue.codec import Closed, ClosedCall
 from asynqueue.errors import (
     FrameInvalid,
     LocalProtocolError,
@@ -92,6 +93,8 @@ class HostCalls:
         self._queue = queue
         self._catalog = catalog
         self._codec = codec
+        # Pickles are opened where the call is made; what others write is harmless.
+        self._isClosed = codec.name == "pickle"
         self._series = series
         self._threadSeries = threadSeries
         self._most = most
@@ -200,9 +203,12 @@ class HostCalls:
                 f = self._catalog.resolve(name)
             if flags & _THREAD:
                 self._checkThreads(name)
-            args, kw = self._codec.decodeCall(packed, buffers)
             isWatched = bool(flags & _WATCHED)
-            self._calls.make(number, Call(f, args, kw, options, isWatched))
+            if self._isClosed:
+                call = Call(ClosedCall(f, packed, buffers), (), {}, options, isWatched)
+            else:
+                call = Call(f, *self._codec.decodeCall(packed, buffers), options, isWatched)
+            self._calls.make(number, call)
         except BaseException as error:
             # The seam to user code: what its arguments raise as they are read is an
             # outcome, an exit included.
@@ -229,12 +235,13 @@ class HostCalls:
         """
         A call has returned: say what. A hot path.
         """
-        if type(value) not in VALUES:
+        isClosed = type(value) is Closed
+        if type(value) not in VALUES and not isClosed:
             credit = self._credits.pop(number, 0)
             if self._iterations.begin(number, value, credit):
                 return
         try:
-            body, buffers = self._codec.encode(value)
+            body, buffers = value if isClosed else self._codec.encode(value)
             self.say(RETURNED, number, body, buffers)
         except BaseException as error:
             # Somebody's objects, or too many of them: whatever that raises.

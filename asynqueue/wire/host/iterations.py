@@ -17,7 +17,7 @@ from asynqueue.errors import RemoteProtocolError
 from asynqueue.failures import anyFailure, caught, raisedOf, shortened
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.iteration.sources import AsyncIteratorSource
-from asynqueue.outcome import cannotSend, shortRepr
+from asynqueue.outcome import ClosedError, cannotSend, shortRepr
 from asynqueue.processes.streaming import sizeOf
 from asynqueue.reactors import theReactor
 from asynqueue.timers import Timer, later
@@ -57,9 +57,11 @@ def sendRaised(send: Send, codec: Codec, kind: int, number: int, failure: Failur
     """
     Send what something failed with, or as much of it as can be sent.
     """
+    error = failure.value
     outcome = raisedOf(failure)
     try:
-        send(kind, number, codec.encodeRaised(outcome))
+        packed = error.packed if isinstance(error, ClosedError) else codec.encodeRaised(outcome)
+        send(kind, number, packed)
     except BaseException:
         # Somebody's objects, or too many of them: whatever that raises.
         send(kind, number, codec.encodeRaised(shortened(outcome)))

@@ -13,9 +13,9 @@ import pickle
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from asynqueue.codec import dumps, encode, encodeCall
+from asynqueue.codec import encode, encodeCall
 from asynqueue.errors import RemoteError, RemoteProtocolError
-from asynqueue.outcome import Raised, nameOf, portable, textOf
+from asynqueue.outcome import Raised, packedRaised
 from asynqueue.program import ELSEWHERE
 from asynqueue.salvage import Lost, NoList, loadItems
 from asynqueue.wire.protocol.cbor import CborCodec
@@ -172,13 +172,7 @@ class PickleCodec:
 
     @staticmethod
     def encodeRaised(outcome: Raised) -> bytes:
-        """
-        The exception has a pickle of its own: where that cannot be read, the rest can.
-        """
-        error = outcome.error
-        there = dumps(portable(error), ELSEWHERE)
-        plain = there, nameOf(error), textOf(error), outcome.trace, outcome.frames
-        return pickle.dumps(plain, pickle.HIGHEST_PROTOCOL)
+        return packedRaised(outcome, ELSEWHERE)
 
     @staticmethod
     def decodeRaised(body: Any) -> Raised:

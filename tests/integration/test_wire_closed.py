@@ -1,0 +1,185 @@
+"""
+Calls that travel closed: a host with processes passes on what comes and goes as it came. The
+host is in this process, so whatever it would unpickle were unpickled here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import CancelledError
+
+from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteTraceback, WorkerLost
+from asynqueue.framing import LARGEST
+from asynqueue.reactors import theReactor
+from asynqueue.taskqueue import TaskQueue
+from asynqueue.wire.client.worker import WireWorker
+from asynqueue.wire.host.catalog import WireWorkerUniverse
+from asynqueue.wire.host.server import WireServer
+from tests.integration.process_checks import PATIENCE, until
+from tests.integration.travellers import Journeys, Trap, Traveller, TravellingError, fail, hang
+from tests.mains import mainOf
+
+PROGRAM = """
+from asynqueue import WireWorkerUniverse
+
+class Point:
+    x = 5
+
+class PointError(Exception):
+    pass
+
+class Points(WireWorkerUniverse):
+    def point(self):
+        return Point()
+
+    def fails(self):
+        raise PointError("no point")
+"""
+
+
+@asynccontextmanager
+async def journeys(
+    folder: Path,
+    universe: type[WireWorkerUniverse] = Journeys,
+    largest: int = LARGEST,
+    **options: Any,
+) -> AsyncIterator[TaskQueue]:
+    """
+    A queue whose calls are made by a host in this process.
+    """
+    where = f"unix:{folder}/socket"
+    server = WireServer(where, universe, **options)
+    await server.start()
+    worker = WireWorker(universe(), where, largest=largest)
+    queue = TaskQueue(worker)
+    try:
+        yield queue
+    finally:
+        await queue.detachWorker(worker, crash=True)
+        await queue.shutdown()
+        await server.stop(0)
+
+
+async def soon(d: Any) -> Any:
+    """
+    What a call returns, which must not take long.
+    """
+    return await d.addTimeout(PATIENCE, theReactor())
+
+
+@ensureDeferred
+async def test_theHostOpensNothing(tmp_path: Path) -> None:
+    """
+    Arguments, results and exceptions are unpickled where the call is made and where it came
+    from, and not on the way between.
+    """
+    here = os.getpid()
+    async with journeys(tmp_path, processes=1) as queue:
+        there = await soon(queue.call("pid"))
+        assert (await soon(queue.call("same", Traveller()))).pids == [there, here]
+        value = await soon(queue.call("same", (os.urandom(1 << 20), Traveller())))
+        assert value[1].pids == [there, here]
+        with pytest.raises(TravellingError) as caught:
+            await soon(queue.call("raises"))
+        assert caught.value.args[0].pids == [here]
+        assert isinstance(caught.value.__cause__, RemoteTraceback)
+        assert "in raises" in str(caught.value.__cause__)
+
+
+@ensureDeferred
+async def test_valuesOfAllSizes(tmp_path: Path) -> None:
+    """
+    What was sent comes back the same, whatever its size, and whether it is beside the pickle.
+    """
+    async with journeys(tmp_path, processes=1) as queue:
+        for size in (0, 1, 1 << 13, 1 << 15, 1 << 17, 1 << 20):
+            data = os.urandom(size)
+            array = bytearray(data)
+            assert await soon(queue.call("same", data)) == data
+            assert await soon(queue.call("same", [array, data], other=array)) == [array, data]
+
+
+@ensureDeferred
+async def test_argumentsThatHang(tmp_path: Path) -> None:
+    """
+    Arguments whose unpickling hangs occupy one process of the host: the calls of others go on,
+    and a cancellation ends it.
+    """
+    path = tmp_path / "hangs"
+    async with journeys(tmp_path, processes=2) as queue:
+        hanging = queue.call("same", Trap(hang, str(path)))
+        await until(path.exists)
+        for number in range(10):
+            assert await soon(queue.call("same", number)) == number
+        hanging.cancel()
+        with pytest.raises(CancelledError):
+            await soon(hanging)
+        pids = {await soon(queue.call("pid")) for _ in range(10)}
+        assert os.getpid() not in pids
+
+
+@ensureDeferred
+async def test_argumentsAndResultsThatFail(tmp_path: Path) -> None:
+    """
+    Arguments that raise or end the process as they are unpickled, and results that cannot be
+    pickled or unpickled, fail their own call only.
+    """
+    async with journeys(tmp_path, processes=1) as queue:
+        with pytest.raises(ValueError, match="as it is read"):
+            await soon(queue.call("same", Trap(fail, "as it is read")))
+        with pytest.raises(WorkerLost, match="same"):
+            await soon(queue.call("same", Trap(os._exit, 3)))
+        with pytest.raises(MaybeEncodingError, match="lock"):
+            await soon(queue.call("unpicklable"))
+        with pytest.raises(MaybeEncodingError, match="not here"):
+            await soon(queue.call("unreadable"))
+        assert await soon(queue.call("same", 1)) == 1
+
+
+@ensureDeferred
+async def test_exceptionsThatAreTooLarge(tmp_path: Path) -> None:
+    """
+    Of an exception that is larger than a message may be, its name and the begin of what it
+    says arrive, and where it was raised.
+    """
+    async with journeys(tmp_path, largest=1 << 20, processes=1) as queue:
+        for size in (1 << 19, 1 << 20):
+            with pytest.raises((ValueError, RemoteError), match="much") as caught:
+                await soon(queue.call("fails", "much", size // 4))
+            assert isinstance(caught.value, RemoteError) == (size == 1 << 20)
+            assert "ValueError" in repr(caught.value)
+            assert "in fails" in str(caught.value.__cause__)
+
+
+@ensureDeferred
+async def test_whatOnlyTheProgramOfTheHostHas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Results and exceptions that need the main module of the host arrive, too: the host opens
+    them.
+    """
+    main = mainOf(PROGRAM, monkeypatch)
+    async with journeys(tmp_path, main["Points"], processes=1) as queue:
+        assert (await soon(queue.call("point"))).x == 5
+        with pytest.raises(main["PointError"], match="no point"):
+            await soon(queue.call("fails"))
+
+
+@ensureDeferred
+async def test_threadsOpenWhatTheyCall(tmp_path: Path) -> None:
+    """
+    A call in a thread of the host has its arguments unpickled in that thread.
+    """
+    async with journeys(tmp_path, processes=1) as queue:
+        value = await soon(queue.call("same", Traveller(), thread=True))
+        (pid, first), (_, second) = value.places
+        assert pid == os.getpid()
+        assert first != second
