@@ -14,10 +14,11 @@ from typing import Any
 
 import click
 
+from asynqueue.command.crew import Here
 from asynqueue.command.inputs import Inputs, sourcesOf
 from asynqueue.command.job import Job, NoSuchFunction, failed, findFunction
 from asynqueue.command.run import MapOptions, OnError
-from asynqueue.command.runner import Environment, MapRunner
+from asynqueue.command.runner import MapRunner
 from asynqueue.command.statuses import Status
 from asynqueue.cores import cores
 from asynqueue.descriptors import holdStandard
@@ -213,14 +214,14 @@ def _map(
         raise _Refused("standard output is closed")
     holdStandard()
     _beNice(niceness)
-    placement = None
+    processes = workers == "process" and not hosts
     if hosts:
-        placement = _placementOf(function, hosts, keyFile, codec, most)
+        placement = _placementOf(function, hosts, keyFile, codec, parse, most)
     else:
         _find(function)
-    processes = workers == "process" and not hosts
-    # A process ends its call by itself when the time is up; a thread cannot.
-    limit = timeout if processes else None
+        # A process ends its call by itself when the time is up; a thread cannot.
+        job = Job(function, parse, timeout if processes else None)
+        placement = Here(job, most or cores(), processes)
     callOptions = CallOptions(
         niceness=niceness,
         timeout=None if processes else timeout,
@@ -228,9 +229,7 @@ def _map(
         raw=True,
     )
     options = MapOptions(
-        job=Job(function, parse, limit),
         callOptions=callOptions,
-        most=most or cores(),
         ordered=not unordered,
         onError=OnError(errors),
         tracebacks=tracebacks,
@@ -238,8 +237,7 @@ def _map(
     )
     if progress is None:
         progress = sys.stderr is not None and sys.stderr.isatty()
-    environment = Environment(processes, progress, placement)
-    return MapRunner(options, Inputs(sourcesOf(inputs, lines)), environment).run()
+    return MapRunner(options, Inputs(sourcesOf(inputs, lines)), placement, progress).run()
 
 
 def _placementOf(
@@ -247,6 +245,7 @@ def _placementOf(
     hosts: Sequence[str],
     keyFile: str | None,
     codec: str | None,
+    parse: bool,
     most: int | None,
 ) -> Any:
     """
@@ -263,7 +262,8 @@ def _placementOf(
         # The seam to somebody's function, and all that it refers to.
         raise _Refused(f"cannot send {function}: {failed(error).oneLine()}") from error
     descriptions = [word.strip() for given in hosts for word in given.split(",")]
-    return module.Hosts([_addressOf(each, keyFile, codec) for each in descriptions], called, most)
+    addresses = [_addressOf(each, keyFile, codec) for each in descriptions]
+    return module.Hosts(addresses, called, parse, most)
 
 
 def _addressOf(description: str, keyFile: str | None, codec: str | None, **more: Any) -> Any:

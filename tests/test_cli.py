@@ -10,12 +10,11 @@ import errno
 import io
 import json
 import os
-import pickle
 import signal
 import sys
 import threading
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,16 @@ import pytest
 import pytest_twisted
 from click.testing import CliRunner
 from rich.console import Console
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from asynqueue import Deferator, TaskQueue, WorkerLost
 from asynqueue.cli import asynqueue as asynqueueCommand
 from asynqueue.command import inputs as inputsModule
-from asynqueue.command.calls import ChunkedCalls, Ended, SingleCalls
-from asynqueue.command.crew import ProcessCrew, ThreadCrew, howLost
+from asynqueue.command.crew import Here, ProcessCrew, ThreadCrew, howLost
 from asynqueue.command.inputs import Inputs, Lines, Text, UnreadableInput, sourcesOf
-from asynqueue.command.job import Failed, Job, NoSuchFunction, failed, findFunction, toJSON
+from asynqueue.command.job import Failed, Job, NoJSON, NoSuchFunction, failed, findFunction, toJSON
 from asynqueue.command.output import Output
 from asynqueue.command.progress import ProgressLine
 from asynqueue.command.run import MapOptions, MapRun, OnError
@@ -42,6 +41,7 @@ from asynqueue.constancy import isConstant
 from asynqueue.errors import MaybeEncodingError
 from asynqueue.reactors import theReactor
 from asynqueue.scheduling.options import DEFAULT
+from asynqueue.testing import MemoryQueue, MemoryWorker
 
 # Inputs ----------------------------------------------------------------------
 
@@ -343,17 +343,19 @@ class Bench:
         self.crew = NoCrew()
         self.status: Status | None = None
         self.inputs = Inputs([Text(text) for batch in batches for text in batch])
-        options = {"most": 2, **options}
-        settings = MapOptions(Job("builtins:len"), DEFAULT, **options)
-        queue: Any = self
-
-        def calls(ended: Ended) -> SingleCalls:
-            return SingleCalls(queue, DEFAULT, settings.job, settings.most, ended)
-
-        self.run = MapRun(settings, self.inputs, calls, self.said.append)
+        placement: Any = Here(Job("builtins:len"), options.pop("most", 2), processes=False)
+        placement.room = options.pop("room", placement.room)
+        placement.function = self.call
+        placement.argument = self.argument
+        placement.line = partial(self.line, placement.line)
+        self.queue = MemoryQueue(MemoryWorker(window=100_000))
+        settings = MapOptions(DEFAULT, **options)
+        self.run = MapRun(settings, self.inputs, placement, self.said.append, self.queue.clock)
         crew: Any = self.crew
         sink: Any = self.sink
-        self.run.start(self.feed(iter(batches)), crew, sink).addCallback(self._ended)
+        ended = self.run.start(self.queue, self.feed(iter(batches)), crew, sink)
+        ended.addCallback(self._ended)
+        self.turn()
 
     def feed(self, batches: Iterator[list[str]]) -> Deferator:
         """
@@ -361,27 +363,49 @@ class Bench:
         """
         return Deferator(batches)
 
-    def _ended(self, status: Status) -> None:
-        self.status = status
-
-    def callWith(self, options: Any, job: Job, text: str) -> Deferred[Any]:
+    def argument(self, text: str) -> Any:
         """
-        Stands in for the queue.
+        What the function is called with.
+        """
+        return text
+
+    def line(self, lineOf: Callable[[Any], Any], result: Any) -> Any:
+        """
+        What becomes of the result of a call: it is made by one.
+        """
+        assert not isinstance(result, Failed) or result.kind != "NoJSON"
+        return lineOf(result)
+
+    def call(self, text: str) -> Any:
+        """
+        What is called: the worker has begun.
         """
         self.calls[text] = Deferred()
         return self.calls[text]
+
+    def turn(self) -> None:
+        """
+        Have everything happen that can happen by itself.
+        """
+        while self.queue.finish() or self.queue.clock.getDelayedCalls():
+            self.queue.clock.advance(0)
+
+    def _ended(self, status: Status) -> None:
+        self.status = status
 
     def end(self, text: str, result: Any = None) -> None:
         """
         End the call for an input, by default with itself.
         """
         self.calls[text].callback(text.encode() if result is None else result)
+        self.turn()
 
-    def fail(self, text: str) -> None:
+    def fail(self, text: str, error: Exception | None = None) -> None:
         """
-        Have the call for an input fail.
+        Have the call for an input fail: its job says so, or there is no result.
         """
-        self.end(text, Failed("ValueError", f"no {text}", "somewhere"))
+        failure = Failed("ValueError", f"no {text}", "somewhere")
+        self.end(text, failure if error is None else Failure(error))
 
     def written(self) -> list[str]:
         """
@@ -424,16 +448,17 @@ def test_nothingToDoIsAllWell() -> None:
 
 def test_boundedCallsAhead() -> None:
     """
-    No more calls are made than keep the workers busy, and the next one as soon as
-    one has ended; workers are asked for accordingly.
+    No more calls are made than keep the workers busy, and further ones before the workers have
+    none; workers are asked for accordingly.
     """
     texts = [str(n) for n in range(1000)]
     bench = Bench(texts, most=3)
     ahead = len(bench.calls)
     assert 3 < ahead < 200
     assert bench.crew.calls == ahead
-    bench.end("0")
-    assert len(bench.calls) == ahead + 1
+    for text in texts[: ahead - 3]:
+        bench.end(text)
+    assert ahead - 3 + 3 < len(bench.calls) <= 2 * ahead
 
 
 def test_fullOutputHoldsInputsBack() -> None:
@@ -444,12 +469,13 @@ def test_fullOutputHoldsInputsBack() -> None:
     bench = Bench(texts)
     begun = len(bench.calls)
     bench.sink.full = True
-    for text in texts[:10]:
+    for text in texts[:begun]:
         bench.end(text)
     assert len(bench.calls) == begun
     bench.sink.full = False
     bench.sink.waiting.callback(None)
-    assert len(bench.calls) == begun + 10
+    bench.turn()
+    assert len(bench.calls) == 2 * begun
 
 
 def test_firstFailureEndsTheRun() -> None:
@@ -461,12 +487,12 @@ def test_firstFailureEndsTheRun() -> None:
     begun = len(bench.calls)
     bench.fail("b")
     assert (bench.status, bench.said) == (None, [])
+    for text in list(bench.calls)[2:]:
+        bench.end(text)
     bench.end("a")
     assert (bench.written(), bench.status) == (["a"], Status.FAILED)
     assert bench.said == ["input 2, 'b': ValueError: no b"]
     assert len(bench.calls) == begun
-    bench.end("0")
-    assert bench.written() == ["a"]
 
 
 def test_badInputIsAnotherStatus() -> None:
@@ -476,6 +502,42 @@ def test_badInputIsAnotherStatus() -> None:
     bench = Bench(["a"])
     bench.end("a", Failed("NoJSON", "no", badInput=True))
     assert bench.status is Status.WRONG
+
+
+def test_badInputIsNotCalledWith() -> None:
+    """
+    An input that is refused before there is a call fails in its place.
+    """
+
+    class Refusing(Bench):
+        def argument(self, text: str) -> str:
+            if text == "b":
+                raise NoJSON("no b")
+            return text
+
+    bench = Refusing(["b", "a", "c"], onError=OnError.SKIP, verbose=True)
+    assert list(bench.calls) == ["a", "c"]
+    bench.end("a")
+    bench.end("c")
+    assert (bench.written(), bench.status) == (["a", "c"], Status.FAILED)
+    assert bench.said[0] == "input 1, 'b': NoJSON: no b"
+
+
+def test_manyCharactersHoldInputsBack() -> None:
+    """
+    Inputs that are long are not taken by the thousand, however many processes there are; and
+    lines that wait for their turn are bounded by their bytes.
+    """
+    large = ["x" * 100_000 + str(n) for n in range(200)]
+    bench = Bench(large, room=3000)
+    few = len(bench.calls)
+    assert few < 100
+    bench.end(large[1], b"x" * (65 << 20))
+    for text in large[2:few]:
+        bench.end(text)
+    assert len(bench.calls) == few
+    bench.end(large[0])
+    assert len(bench.calls) > few
 
 
 def test_tracebackFollowsTheFailure() -> None:
@@ -519,7 +581,7 @@ def test_lostWorkersAreExplained() -> None:
     Of a worker that was lost, it is told how.
     """
     bench = Bench(["a"])
-    bench.calls["a"].errback(WorkerLost("len('a')", "it", reason="struck by lightning"))
+    bench.fail("a", WorkerLost("len('a')", "it", reason="struck by lightning"))
     assert bench.said == [
         "input 1, 'a': WorkerLost: the process that ran it died (struck by lightning)"
     ]
@@ -530,7 +592,7 @@ def test_failuresOfTheQueueAreFailures() -> None:
     What the queue fails with is told like what the function fails with.
     """
     bench = Bench(["a"])
-    bench.calls["a"].errback(TimeoutError("too long"))
+    bench.fail("a", TimeoutError("too long"))
     assert (bench.said, bench.status) == (
         ["input 1, 'a': TimeoutError: too long"],
         Status.FAILED,
@@ -614,104 +676,12 @@ def test_callsThatEndAtOnce() -> None:
     """
 
     class Prompt(Bench):
-        def callWith(self, options: Any, job: Job, text: str) -> Deferred[Any]:
-            return succeed(text.encode())
+        def call(self, text: str) -> bytes:
+            return text.encode()
 
     texts = [str(n) for n in range(10_000)]
     bench = Prompt(texts)
     assert (bench.written(), bench.status) == (texts, Status.WELL)
-
-
-# Calls in chunks -------------------------------------------------------------
-
-
-class ChunkBench:
-    """
-    Calls in chunks, whose tasks end as the test says.
-    """
-
-    def __init__(self, count: int, most: int = 2) -> None:
-        self.clock = Clock()
-        self.waiting: deque[tuple[Deferred[Any], Any, tuple[Any, ...]]] = deque()
-        self.single: list[tuple[str, Deferred[Any]]] = []
-        self.sizes: list[int] = []
-        self.told: dict[int, Any] = {}
-        queue: Any = self
-        self.calls = ChunkedCalls(
-            queue, DEFAULT, Job("builtins:len"), most, self._ended, self.clock
-        )
-        for n in range(count):
-            self.calls.begin("x" * n, n)
-        self.calls.flush()
-
-    def callWith(self, options: Any, chunk: Any, *what: Any) -> Deferred[Any]:
-        """
-        Stands in for the queue.
-        """
-        d: Deferred[Any] = Deferred()
-        if isinstance(chunk, Job):
-            self.single.append((what[0], d))
-        else:
-            self.sizes.append(len(pickle.loads(what[2])))
-            self.waiting.append((d, pickle.loads(pickle.dumps(chunk)), what))
-        return d
-
-    def _ended(self, outcome: Any, place: int) -> None:
-        assert place not in self.told
-        self.told[place] = outcome
-
-    def run(self, late: bool = False) -> None:
-        """
-        Run a task, and tell at once what came of it, or late.
-        """
-        d, chunk, what = self.waiting.popleft()
-        summary = chunk(*what)
-        if late:
-            for _ in range(3):
-                self.clock.advance(0.02)
-        d.callback(summary)
-
-
-@pytest.mark.parametrize("late", [False, True])
-def test_eachInputOfAChunkHasItsLine(late: bool) -> None:
-    """
-    Inputs travel together, and each has the line that it would have alone; also if
-    that is known before its task has ended.
-    """
-    bench = ChunkBench(300)
-    while bench.waiting:
-        bench.run(late)
-    assert bench.told == {n: str(n).encode() for n in range(300)}
-    assert max(bench.sizes) > 4 or late
-    bench.calls.stop()
-    assert bench.clock.getDelayedCalls() == []
-
-
-def test_lostChunkCostsOneInput() -> None:
-    """
-    Of a task whose process died nothing is called twice.
-    """
-    bench = ChunkBench(300)
-    while bench.sizes[-1] < 4:
-        bench.run()
-    bench.waiting.pop()[0].errback(WorkerLost("a chunk", "it", signal=9))
-    while bench.waiting:
-        bench.run()
-    lost = [place for place, outcome in bench.told.items() if not isinstance(outcome, bytes)]
-    assert (len(bench.told), len(lost)) == (300, 1)
-
-
-def test_inputsTravelAloneWhereChunksCannot() -> None:
-    """
-    Where chunks are refused, each input is a task.
-    """
-    bench = ChunkBench(20)
-    while bench.waiting:
-        bench.waiting.popleft()[0].callback(None)
-    for text, d in bench.single:
-        d.callback(str(len(text)).encode())
-    assert bench.told == {n: str(n).encode() for n in range(20)}
-    assert bench.calls.room > 0
 
 
 # Output ----------------------------------------------------------------------

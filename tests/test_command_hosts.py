@@ -19,15 +19,15 @@ import pytest
 from click.testing import CliRunner
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from asynqueue import TaskQueue, WorkerLost
 from asynqueue.cli import asynqueue as asynqueueCommand
 from asynqueue.command import hosts as hostsModule
-from asynqueue.command.hosts import HostCalls, HostCrew, Hosts, Shipped, toCall
-from asynqueue.command.job import Failed, NoSuchFunction, findFunction
+from asynqueue.command.hosts import HostCrew, Hosts, Shipped, toCall
+from asynqueue.command.job import NoJSON, NoSuchFunction, findFunction
 from asynqueue.command.status import Address, HostUnreachable, shown
 from asynqueue.errors import IdentityRefused
-from asynqueue.scheduling.options import DEFAULT
 from asynqueue.service.settings import OPTIONS
 from asynqueue.status import STATUS, statusOf
 from asynqueue.testing import MemoryQueue
@@ -114,51 +114,31 @@ def test_modulesWithoutFiles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 # What comes back ---------------------------------------------------------------
 
 
-class Bench:
+def lineOf(function: Any, text: str, parse: bool = False) -> Any:
     """
-    Calls that are made when the test says so.
+    The line of one input, if a host makes the call for it.
     """
-
-    def __init__(self, function: Any, parse: bool = False) -> None:
-        self.queue = MemoryQueue()
-        self.ended: list[tuple[Any, Any]] = []
-        self.calls = HostCalls(
-            self.queue,
-            DEFAULT,
-            function,
-            parse,
-            2,
-            lambda out, place: self.ended.append((out, place)),
-        )
-
-    def run(self, *texts: str) -> list[Any]:
-        """
-        The outcomes of some inputs.
-        """
-        for number, text in enumerate(texts):
-            self.calls.begin(text, number)
-        self.calls.flush()
-        while self.queue.step():
-            pass
-        assert sorted(place for _, place in self.ended) == list(range(len(texts)))
-        return [outcome for outcome, _ in sorted(self.ended, key=lambda each: each[1])]
+    hosts = Hosts([Address("unix:/a")], function, parse, None)
+    try:
+        return hosts.line(hosts.function(hosts.argument(text)))
+    except Exception:
+        return hosts.line(Failure())
 
 
 def test_resultsAreLines() -> None:
     """
     What a host returns becomes a line of JSON here.
     """
-    assert Bench(str.upper).run("a", "é") == [b'"A"', '"É"'.encode()]
+    assert [lineOf(str.upper, text) for text in ("a", "é")] == [b'"A"', '"É"'.encode()]
 
 
 def test_inputsAreParsedHere() -> None:
     """
     With JSON, the host gets the value; what is no JSON does not get to the host.
     """
-    assert Bench(len, parse=True).run("[1, 2]", '"abc"') == [b"2", b"3"]
-    (outcome,) = Bench(len, parse=True).run("{")
-    assert isinstance(outcome, Failed)
-    assert (outcome.kind, outcome.badInput) == ("NoJSON", True)
+    assert [lineOf(len, text, parse=True) for text in ("[1, 2]", '"abc"')] == [b"2", b"3"]
+    with pytest.raises(NoJSON):
+        Hosts([], len, True, None).argument("{")
 
 
 def test_failuresAreWords() -> None:
@@ -169,7 +149,7 @@ def test_failuresAreWords() -> None:
     def lost(text: str) -> None:
         raise WorkerLost("f('a')", "WireWorker 1 (host)", reason="it is gone")
 
-    kinds = [Bench(f).run("a")[0].kind for f in (int, lambda text: {text}, lost)]
+    kinds = [lineOf(f, "a").kind for f in (int, lambda text: {text}, lost)]
     assert kinds == ["ValueError", "MaybeEncodingError", "WorkerLost"]
 
 
@@ -178,12 +158,8 @@ def test_moreHostsTakeMore() -> None:
     How much is under way follows the number of hosts.
     """
     addresses = [Address("unix:/a"), Address("unix:/b")]
-    one, two = (Hosts(addresses[:n], len, None) for n in (1, 2))
-    rooms = [each.calls(MemoryQueue(), DEFAULT, False, print).room for each in (one, two)]
-    assert rooms[1] == 2 * rooms[0]
-    rest = Bench(len).calls
-    rest.stop()
-    assert rest.room == rooms[1]
+    one, two = (Hosts(addresses[:n], len, False, None) for n in (1, 2))
+    assert two.room == two.leastRoom == 2 * one.room
 
 
 # Who is there ------------------------------------------------------------------

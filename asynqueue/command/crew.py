@@ -1,5 +1,5 @@
 """
-Who makes the calls: threads, or processes that are replaced when they die.
+Where calls are made, and who makes them: threads, or processes that are replaced when they die.
 """
 
 from __future__ import annotations
@@ -11,14 +11,22 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.python.failure import Failure
 
 from asynqueue.command.child import prepare, ready
-from asynqueue.command.job import Failed, failed
+from asynqueue.command.job import Failed, Job, failed
 from asynqueue.errors import WorkerLost, signalName
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.workers.process import ProcessWorker
 from asynqueue.workers.thread import ThreadWorker
 
-# So many processes in a row may die before they are ready for their first input.
+# How many processes in a row may die before they are ready for their first input.
 _FALSE_STARTS = 3
+
+# How many inputs may be under way, and beyond that how many for each worker: enough to keep all
+# busy, few enough that an early end wastes little.
+_SPARE = 64
+_EACH = 4
+
+# For each process, where inputs are short: what travels together at the most, three times.
+_SHORT = 1500
 
 
 def failedWith(failure: Failure) -> Failed:
@@ -45,12 +53,12 @@ class Crew(Protocol):
 
     def need(self, calls: int) -> None:
         """
-        So many calls have no result yet: have workers for them, up to the limit.
+        Have workers, up to the limit, for as many calls as have no result yet.
         """
 
     def dismiss(self) -> Deferred[Any]:
         """
-        Nobody is needed any more, and nobody runs anything.
+        Let all workers go: nobody is needed any more, and nobody runs anything.
 
         @return: a Deferred that fires when all are gone.
         """
@@ -59,6 +67,90 @@ class Crew(Protocol):
         """
         End at once the workers that can be ended, and wait for that.
         """
+
+
+class Placement(Protocol):
+    """
+    What is called for each input, and where.
+
+    @ivar function: what the queue calls.
+    @ivar room: how many inputs may be under way.
+    @ivar leastRoom: how many of them, however long they are.
+    """
+
+    function: Any
+    room: int
+    leastRoom: int
+
+    def argument(self, text: str) -> Any:
+        """
+        Return what to call the function with.
+
+        @raise NoJSON: the input is none.
+        """
+
+    def line(self, result: Any) -> bytes | Failed:
+        """
+        Return the line of what a call gave, or why it has none.
+
+        @param result: a value, or the C{Failure} of the call.
+        """
+
+    def crew(
+        self,
+        queue: TaskQueue,
+        say: Callable[[str], None],
+        gaveUp: Callable[[str], None],
+        reactor: Any,
+    ) -> Crew:
+        """
+        Return the workers that make the calls.
+
+        @param say: tells people something, in one line.
+        @param gaveUp: is called when no worker can be had, with the reason.
+        """
+
+
+class Here:
+    """
+    Has calls made by this machine. Who makes them reads and writes JSON, too.
+    """
+
+    def __init__(self, job: Job, most: int, processes: bool) -> None:
+        """
+        @param most: how many calls run at once.
+        @param processes: whether they are made in processes, or in threads.
+        """
+        self.function = job
+        self.leastRoom = _SPARE + _EACH * most
+        self.room = _SHORT * most if processes else self.leastRoom
+        self._most = most
+        self._processes = processes
+
+    def argument(self, text: str) -> str:
+        return text
+
+    def line(self, result: bytes | Failed | Failure) -> bytes | Failed:
+        if not isinstance(result, Failure):
+            return result
+        error = result.value
+        if isinstance(error, WorkerLost):
+            how = howLost(error)
+            message = "the process that ran it died" + (f" ({how})" if how else "")
+            return Failed(type(error).__name__, message, f"{error}\n")
+        return failedWith(result)
+
+    def crew(
+        self,
+        queue: TaskQueue,
+        say: Callable[[str], None],
+        gaveUp: Callable[[str], None],
+        reactor: Any,
+    ) -> Crew:
+        if not self._processes:
+            return ThreadCrew(queue, self._most)
+        job = self.function
+        return ProcessCrew(queue, self._most, job.where, job.limit is not None, gaveUp, reactor)
 
 
 class ThreadCrew:

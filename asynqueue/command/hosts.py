@@ -16,21 +16,20 @@ import cloudpickle
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.python.failure import Failure
 
-from asynqueue.command.calls import Ended
 from asynqueue.command.crew import failedWith
-from asynqueue.command.job import Failed, NoJSON, failed, findFunction, parsed, toJSON
+from asynqueue.command.job import Failed, failed, findFunction, parsed, toJSON
 from asynqueue.command.status import Address, ask
 from asynqueue.errors import AsynQueueError, MaybeEncodingError
+from asynqueue.failures import isOf
 from asynqueue.scheduling.observers import QueueObserver
-from asynqueue.scheduling.options import CallOptions
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.timers import Timer, later
 from asynqueue.wire.client.worker import WireWorker
 
-# So many calls are under way for each host: enough for one that is fast, and far away.
+# How many calls are under way for each host: enough for one that is fast, and far away.
 _EACH = 2_000
 
-# Without any host for so many seconds, there is nothing to wait for.
+# The seconds after which, without any host, there is nothing to wait for.
 _ALONE = 30.0
 
 # Where calls are made that may block.
@@ -91,65 +90,6 @@ def _modulesIn(folder: Path) -> list[ModuleType]:
             if path.is_relative_to(folder) and "site-packages" not in path.parts:
                 found.append(module)
     return found
-
-
-class HostCalls:
-    """
-    Each input is a task. JSON is read and written here: a host need not know this command.
-    """
-
-    def __init__(
-        self,
-        queue: TaskQueue,
-        options: CallOptions,
-        function: Any,
-        parse: bool,
-        hosts: int,
-        ended: Ended,
-    ) -> None:
-        """
-        @param function: what L{toCall} gave.
-        @param parse: whether inputs are JSON.
-        @param hosts: how many there are.
-        @param ended: is called with each outcome, and the output slot of its input.
-        """
-        self.room = _EACH * hosts
-        self._queue = queue
-        self._options = options
-        self._function = function
-        self._parse = parse
-        self._ended = ended
-
-    def begin(self, text: str, slot: Any) -> None:
-        try:
-            argument = parsed(text) if self._parse else text
-        except NoJSON as error:
-            self._ended(failed(error), slot)
-            return
-        d: Deferred[Any] = self._queue.callWith(self._options, self._function, argument)
-        d.addCallbacks(_line, _why)
-        d.addBoth(self._ended, slot)
-
-    def flush(self) -> None:
-        """
-        Each has begun already.
-        """
-
-    def stop(self) -> None:
-        """
-        Their workers are ended, and what comes of them is ignored.
-        """
-
-
-def _line(value: Any) -> bytes | Failed:
-    try:
-        return toJSON(value)
-    except MaybeEncodingError as error:
-        return failed(error)
-
-
-def _why(failure: Failure) -> Failed:
-    return failedWith(failure)
 
 
 class HostCrew(QueueObserver):
@@ -270,24 +210,35 @@ class HostCrew(QueueObserver):
 
 class Hosts:
     """
-    Has calls made on other hosts: a L{Placement<asynqueue.command.runner.Placement>}.
+    Has calls made on other hosts: a L{Placement<asynqueue.command.crew.Placement>}. JSON is read
+    and written here: a host need not know this command.
     """
 
-    def __init__(self, addresses: Sequence[Address], function: Any, most: int | None) -> None:
+    def __init__(
+        self, addresses: Sequence[Address], function: Any, parse: bool, most: int | None
+    ) -> None:
         """
         @param addresses: where they are.
         @param function: what L{toCall} gave.
+        @param parse: whether inputs are JSON.
         @param most: how many calls run at once on each; C{None}: as many as it likes.
         """
+        self.function = function
+        self.room = self.leastRoom = _EACH * len(addresses)
         self._addresses = addresses
-        self._function = function
+        self._parse = parse
         self._most = most
 
-    def calls(self, queue: TaskQueue, options: CallOptions, parse: bool, ended: Ended) -> HostCalls:
-        """
-        Who has the calls made.
-        """
-        return HostCalls(queue, options, self._function, parse, len(self._addresses), ended)
+    def argument(self, text: str) -> Any:
+        return parsed(text) if self._parse else text
+
+    def line(self, result: Any) -> bytes | Failed:
+        if isOf(result, Failure):
+            return failedWith(result)
+        try:
+            return toJSON(result)
+        except MaybeEncodingError as error:
+            return failed(error)
 
     def crew(
         self,
@@ -296,7 +247,4 @@ class Hosts:
         gaveUp: Callable[[str], None],
         reactor: Any,
     ) -> HostCrew:
-        """
-        Who makes them.
-        """
         return HostCrew(queue, self._addresses, self._most, say, gaveUp, reactor)

@@ -3,37 +3,41 @@ One run of C{asynqueue map}: inputs go in as there is room, lines come out.
 
 ::
 
-    Inputs ─▶ thread ─▶ Deferator ─▶ feed ─▶ Calls ─▶ TaskQueue ─▶ crew
-                                      │                              │
-              Output ◀─ settle ◀── slots, in order ◀─────────────────┘
+    Inputs ─▶ thread ─▶ Deferator ─▶ arguments ─▶ TaskQueue.map ─▶ crew
+                                        │                            │
+              Output ◀─ settle ◀── slots, in order ◀── outcomes ◀────┘
+
+The map is unordered: the order of the lines is kept here, where a call that takes long keeps
+neither those behind it nor the news of a failure, and where it is known how long lines are.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from enum import Enum
 from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from asynqueue.command.calls import Calls, Ended
-from asynqueue.command.crew import Crew, failedWith, howLost
+from asynqueue.command.crew import Crew, Placement, failedWith
 from asynqueue.command.inputs import Inputs, UnreadableInput
-from asynqueue.command.job import Failed, Job
+from asynqueue.command.job import Failed, NoJSON, failed
 from asynqueue.command.output import Output
 from asynqueue.command.statuses import Status
-from asynqueue.errors import WorkerLost
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.outcome import shortRepr
 from asynqueue.scheduling.options import CallOptions
+from asynqueue.taskqueue import TaskQueue
 
-# Results that wait for one before them, so many or of so many bytes together,
-# keep further inputs from being begun.
+# As many results as wait for one before them, or as many bytes of these, keep further inputs
+# from being begun; and as many characters of inputs that have no result yet.
 _MOST_WAITING = 100_000
 _MOST_BYTES = 64 << 20
+_MOST_CHARACTERS = 4 << 20
 
 
 class _Life(Enum):
@@ -57,18 +61,14 @@ class MapOptions:
     """
     What a run does with its inputs, and how.
 
-    @ivar job: what is done with each input.
     @ivar callOptions: how the queue makes each call.
-    @ivar most: how many calls run at once.
     @ivar ordered: whether lines have the order of the inputs.
     @ivar onError: what becomes of a call that failed.
     @ivar tracebacks: whether tracebacks are shown.
     @ivar verbose: whether each failure is told.
     """
 
-    job: Job
     callOptions: CallOptions
-    most: int
     ordered: bool = True
     onError: OnError = OnError.FAIL
     tracebacks: bool = False
@@ -104,11 +104,12 @@ class MapRun:
         self,
         options: MapOptions,
         inputs: Inputs,
-        calls: Callable[[Ended], Calls],
+        placement: Placement,
         say: Callable[[str], None],
+        reactor: Any,
     ) -> None:
         """
-        @param calls: makes who has the calls made, of what is told their outcomes.
+        @param placement: what is called, and where.
         @param say: tells people something, in one line.
         """
         self.done = 0
@@ -118,24 +119,27 @@ class MapRun:
         self.ended: Deferred[Status] = Deferred()
         self._options = options
         self._inputs = inputs
-        self._calls = calls(self._outcome)
+        self._placement = placement
         self._say = say
-        self._crew: Crew | None = None
+        self._reactor = reactor
         self._output: Output | None = None
-        self._feed: Deferator | None = None
+        self._outcomes: Deferator | None = None
         self._slots: deque[OutputSlot] = deque()
         self._waitingBytes = 0
+        self._characters = 0
         self._room: Deferred[None] | None = None
         self._unreadable = False
         self._life = _Life.FEEDING
 
     def total(self) -> int | None:
         """
-        How many inputs there are, as far as that is known.
+        Return how many inputs there are, as far as that is known.
         """
         return self._inputs.total()
 
-    def start(self, feed: Deferator, crew: Crew, output: Output) -> Deferred[Status]:
+    def start(
+        self, queue: TaskQueue, feed: Deferator, crew: Crew, output: Output
+    ) -> Deferred[Status]:
         """
         Begin.
 
@@ -144,11 +148,17 @@ class MapRun:
         @param output: where lines go.
         @return: C{ended}.
         """
-        self._feed = feed
-        self._crew = crew
         self._output = output
-        fed = Deferred.fromCoroutine(self._take(feed, output))
-        fed.addErrback(self._cannotRead)
+        self._outcomes = queue.map(
+            self._placement.function,
+            self._arguments(feed, crew, output),
+            ordered=False,
+            keyed=True,
+            ahead=self._placement.room,
+            options=self._options.callOptions,
+        )
+        Deferred.fromCoroutine(self._collect(self._outcomes)).addErrback(self._cannotRead)
+        self.ended.addBoth(self._stopped, feed)
         return self.ended
 
     def interrupt(self, status: Status) -> None:
@@ -170,7 +180,7 @@ class MapRun:
 
     def giveUp(self, reason: str) -> None:
         """
-        It cannot go on.
+        End, because it cannot go on.
         """
         if self._life is not _Life.ENDED:
             self._say(reason)
@@ -178,50 +188,46 @@ class MapRun:
 
     # Inputs
 
-    async def _take(self, feed: Deferator, output: Output) -> None:
+    async def _arguments(
+        self, feed: Deferator, crew: Crew, output: Output
+    ) -> AsyncIterator[tuple[OutputSlot, Any]]:
         """
-        Make a call for each input, whenever there is room for one more.
+        Give what to call the function with, and whose it is, whenever there is room for one more.
         """
         number = 0
         async for batch in feed:
+            crew.need(min(self.underWay + len(batch), self._placement.room))
             for text in batch:
-                if self._life is _Life.FEEDING and (self._isFull() or output.full):
+                while self._life is _Life.FEEDING and (self._isFull() or output.full):
                     await self._waitForRoom(output)
                 if self._life is not _Life.FEEDING:
                     return
                 number += 1
-                self._begin(OutputSlot(number, text))
-            self._flush()
-        self._noMore()
+                slot = OutputSlot(number, text)
+                self.underWay += 1
+                self._characters += len(text)
+                if self._options.ordered:
+                    self._slots.append(slot)
+                try:
+                    argument = self._placement.argument(text)
+                except NoJSON as error:
+                    self._outcome(slot, failed(error))
+                else:
+                    yield slot, argument
 
     async def _waitForRoom(self, output: Output) -> None:
-        self._flush()
-        while self._life is _Life.FEEDING and self._isFull():
+        if output.full:
+            await output.drain()
+        else:
             self._room = Deferred()
             await self._room
-        while self._life is _Life.FEEDING and output.full:
-            await output.drain()
 
     def _isFull(self) -> bool:
         return (
-            self.underWay >= self._calls.room
+            (self._characters >= _MOST_CHARACTERS and self.underWay >= self._placement.leastRoom)
             or len(self._slots) >= _MOST_WAITING
             or self._waitingBytes >= _MOST_BYTES
         )
-
-    def _begin(self, slot: OutputSlot) -> None:
-        self.underWay += 1
-        if self._options.ordered:
-            self._slots.append(slot)
-        self._calls.begin(slot.text, slot)
-
-    def _flush(self) -> None:
-        """
-        Have all begun that was taken.
-        """
-        assert self._crew is not None
-        self._calls.flush()
-        self._crew.need(self.underWay)
 
     def _cannotRead(self, failure: Failure) -> None:
         """
@@ -234,27 +240,43 @@ class MapRun:
             return
         self._say(failure.getErrorMessage())
         self._unreadable = True
-        self._noMore()
-
-    def _noMore(self) -> None:
-        if self._life is _Life.FEEDING:
-            self._life = _Life.DRAINING
-        self._checkEnd()
 
     # Outcomes
 
-    def _outcome(self, result: Any, slot: OutputSlot) -> None:
+    async def _collect(self, outcomes: Deferator) -> None:
+        """
+        Take the outcomes as they come, and end with the last.
+        """
+        while outcomes.moreLeft:
+            await outcomes.deferUntilReady()
+            # Those that come in this turn of the reactor are taken together.
+            await deferLater(self._reactor, 0)
+            for each in outcomes.takeReady(self._placement.room):
+                if type(each) is Failure:
+                    self._cannotRead(each)
+                else:
+                    slot, result = each
+                    self._outcome(slot, self._placement.line(result))
+        if self._life is _Life.ENDED:
+            return
+        if self.failed:
+            left = " and were left out" if self._options.onError is OnError.SKIP else ""
+            self._say(f"{self.failed:,} of {self.done:,} inputs failed{left}")
+        self._end(Status.WRONG if self._unreadable else self._status())
+
+    def _outcome(self, slot: OutputSlot, line: bytes | Failed) -> None:
         """
         A call has ended.
         """
-        self.underWay -= 1
         if self._life is _Life.ENDED:
             return
+        self.underWay -= 1
+        self._characters -= len(slot.text)
         self.done += 1
-        if isinstance(result, bytes):
-            slot.line = result
+        if isinstance(line, bytes):
+            slot.line = line
         else:
-            self._failed(slot, self._why(result))
+            self._failed(slot, line)
         if self._options.ordered:
             self._waitingBytes += len(slot.line or b"")
             self._settle()
@@ -264,7 +286,6 @@ class MapRun:
         if room is not None and not self._isFull():
             self._room = None
             room.callback(None)
-        self._checkEnd()
 
     def _failed(self, slot: OutputSlot, why: Failed) -> None:
         self.failed += 1
@@ -278,19 +299,6 @@ class MapRun:
             self._tell(slot, why)
         if options.onError is OnError.REPORT:
             slot.line = why.asJSON(slot.text, options.tracebacks)
-
-    def _why(self, result: Failed | Failure) -> Failed:
-        """
-        What went wrong, also where the call itself could not say it.
-        """
-        if isinstance(result, Failed):
-            return result
-        error = result.value
-        if isinstance(error, WorkerLost):
-            how = howLost(error)
-            message = "the process that ran it died" + (f" ({how})" if how else "")
-            return Failed(type(error).__name__, message, f"{error}\n")
-        return failedWith(result)
 
     def _settle(self) -> None:
         """
@@ -321,21 +329,19 @@ class MapRun:
     def _status(self) -> Status:
         return Status.FAILED if self.failed else Status.WELL
 
-    def _checkEnd(self) -> None:
-        if self._life is _Life.DRAINING and not self.underWay and not self._slots:
-            if self.failed:
-                left = " and were left out" if self._options.onError is OnError.SKIP else ""
-                self._say(f"{self.failed:,} of {self.done:,} inputs failed{left}")
-            self._end(Status.WRONG if self._unreadable else self._status())
-
     def _end(self, status: Status) -> None:
-        if self._life is _Life.ENDED:
-            return
-        self._life = _Life.ENDED
-        self._calls.stop()
-        if self._feed is not None:
-            self._feed.stop()
+        if self._life is not _Life.ENDED:
+            self._life = _Life.ENDED
+            self.ended.callback(status)
+
+    def _stopped(self, status: Status, feed: Deferator) -> Status:
+        """
+        Nothing more is written: take no more inputs, and wait for no more calls.
+        """
+        assert self._outcomes is not None
+        feed.stop()
+        self._outcomes.stop()
         room, self._room = self._room, None
         if room is not None:
             room.callback(None)
-        self.ended.callback(status)
+        return status

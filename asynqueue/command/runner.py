@@ -8,19 +8,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
 from math import inf
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 import click
-from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogBeginner
 from twisted.python.failure import Failure
 
-from asynqueue.command.calls import Calls, ChunkedCalls, Ended, SingleCalls
-from asynqueue.command.crew import Crew, ProcessCrew, ThreadCrew, failedWith
+from asynqueue.command.crew import Placement, failedWith
 from asynqueue.command.inputs import Inputs
 from asynqueue.command.output import Output
 from asynqueue.command.progress import ERASE, ProgressLine
@@ -29,10 +26,9 @@ from asynqueue.command.signals import Signals
 from asynqueue.command.statuses import Status
 from asynqueue.queues import ThreadQueue
 from asynqueue.reactors import theReactor
-from asynqueue.scheduling.options import CallOptions
 from asynqueue.taskqueue import TaskQueue
 
-# After a signal, a reader that does not read has so many seconds.
+# The seconds that a reader that does not read has after a signal.
 _PATIENCE = 1.0
 
 _SIGNALS = {signal.SIGINT: Status.INTERRUPTED, signal.SIGTERM: Status.TERMINATED}
@@ -40,60 +36,27 @@ _SIGNALS = {signal.SIGINT: Status.INTERRUPTED, signal.SIGTERM: Status.TERMINATED
 _STDOUT = 1
 
 
-class Placement(Protocol):
-    """
-    Where calls are made, if that is not this machine.
-    """
-
-    def calls(self, queue: TaskQueue, options: CallOptions, parse: bool, ended: Ended) -> Calls:
-        """
-        Return what has the calls made.
-        """
-
-    def crew(
-        self,
-        queue: TaskQueue,
-        say: Callable[[str], None],
-        gaveUp: Callable[[str], None],
-        reactor: Any,
-    ) -> Crew:
-        """
-        Return the workers that make them.
-        """
-
-
-@frozen
-class Environment:
-    """
-    Where a run makes its calls, and whether it shows how far it is.
-
-    @ivar processes: whether calls are made in processes, or in threads.
-    @ivar progress: whether progress is shown.
-    @ivar placement: where calls are made, if not here.
-    """
-
-    processes: bool = True
-    progress: bool = False
-    placement: Placement | None = None
-
-
 class MapRunner:
     """
     Sets up a run, and takes it down.
     """
 
-    def __init__(self, options: MapOptions, inputs: Inputs, environment: Environment) -> None:
+    def __init__(
+        self, options: MapOptions, inputs: Inputs, placement: Placement, progress: bool = False
+    ) -> None:
+        """
+        @param placement: what is called, and where.
+        @param progress: whether progress is shown.
+        """
         self._options = options
         self._inputs = inputs
         self._reactor: Any = theReactor()
         self._queue = TaskQueue()
         # The thread in which inputs are read may hang: it is nobody else's.
         self._reader = ThreadQueue()
-        self._processes = environment.processes
-        self._placement = environment.placement
-        self._run = MapRun(options, inputs, self._callsOf, self.say)
-        self._crew: Crew = self._crewOf()
-        self._progress = ProgressLine(self._run, self._reactor) if environment.progress else None
+        self._run = MapRun(options, inputs, placement, self.say, self._reactor)
+        self._crew = placement.crew(self._queue, self.say, self._run.giveUp, self._reactor)
+        self._progress = ProgressLine(self._run, self._reactor) if progress else None
         self._drawn = False
         self._draining: Deferred[None] | None = None
         self._status = Status.WELL
@@ -127,27 +90,6 @@ class MapRunner:
         """
         room = ERASE.decode() if self._drawn else ""
         click.echo(f"{room}asynqueue: {line}", err=True)
-
-    def _callsOf(self, ended: Ended) -> Calls:
-        options = self._options
-        if self._placement is not None:
-            return self._placement.calls(self._queue, options.callOptions, options.job.parse, ended)
-        if not self._processes:
-            return SingleCalls(self._queue, options.callOptions, options.job, options.most, ended)
-        return ChunkedCalls(
-            self._queue, options.callOptions, options.job, options.most, ended, self._reactor
-        )
-
-    def _crewOf(self) -> Crew:
-        most = self._options.most
-        if self._placement is not None:
-            return self._placement.crew(self._queue, self.say, self._run.giveUp, self._reactor)
-        if not self._processes:
-            return ThreadCrew(self._queue, most)
-        job = self._options.job
-        return ProcessCrew(
-            self._queue, most, job.where, job.limit is not None, self._run.giveUp, self._reactor
-        )
 
     # Signals
 
@@ -184,7 +126,7 @@ class MapRunner:
             self._progress.start()
             self._drawn = sys.stderr.isatty()
         feed = await self._reader.call(self._inputs.batches)
-        self._status = await self._run.start(feed, self._crew, output)
+        self._status = await self._run.start(self._queue, feed, self._crew, output)
         if self._run.underWay or self._status in _SIGNALS.values():
             self._crew.end()
         gone = self._crew.dismiss()

@@ -10,7 +10,7 @@ Items of a map that travel in chunks, by what an item costs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, Protocol
 
@@ -64,7 +64,7 @@ class Batch:
     def __init__(self, items: list[Any], losses: int = 0) -> None:
         self.items = items
         self.losses = losses
-        self.keys: list[Any] = []
+        self.keys: Sequence[Any] = ()
         self.results: list[Any] = []
         self.d: Deferred[Any] | None = None
         self.slot = 0

@@ -14,7 +14,7 @@ come, and that no call was made with, wait in L{Arrivals}.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -47,7 +47,7 @@ class _SingleCall:
 
     __slots__ = ("d", "items", "keys", "results")
 
-    def __init__(self, items: list[Any], keys: list[Any]) -> None:
+    def __init__(self, items: list[Any], keys: Sequence[Any]) -> None:
         self.d: Deferred[Any] | None = None
         self.items = items
         self.keys = keys
@@ -156,7 +156,7 @@ class MapSource:
         rest = Batch(items, losses)
         if self._keyed:
             rest.keys = batch.keys[-len(items) :]
-            del batch.keys[-len(items) :]
+            batch.keys = batch.keys[: -len(items)]
         self._givenBack.append(rest)
         if self._ordered:
             self._order.insert(self._order.index(batch) + 1, rest)
@@ -228,12 +228,12 @@ class MapSource:
         # Taken away meanwhile: the iterable may stop this.
         iterator, self._iterator = self._iterator, None
         assert iterator is not None
-        keys = []
+        keys: Sequence[Any] = ()
         try:
             item = next(iterator)
             if self._keyed:
                 key, item = item
-                keys.append(key)
+                keys = (key,)
         except StopIteration:
             self._ranOut()
             return
@@ -259,7 +259,7 @@ class MapSource:
         The iterable has raised: that is the last item.
         """
         self._credit -= 1
-        last = _SingleCall([], [])
+        last = _SingleCall([], ())
         if self._ordered:
             self._order.append(last)
         self._filled(last, [failure])
@@ -302,7 +302,8 @@ class MapSource:
         iterator, self._iterator = self._iterator, None
         assert iterator is not None
         step = iterator.__next__
-        items, keys, keyed = batch.items, batch.keys, self._keyed
+        items, keyed = batch.items, self._keyed
+        batch.keys = keys = []
         most = min(count, self._credit)
         try:
             while len(items) < most and self._sink is not None:
@@ -383,7 +384,7 @@ class MapSource:
         if batch.keys:
             count = len(results)
             results = list(zip(batch.keys[:count], results, strict=True))
-            del batch.keys[:count]
+            batch.keys = batch.keys[count:]
         if self._ordered:
             batch.results += results
         else:
