@@ -37,6 +37,8 @@ from asynqueue.wire.protocol.commands import (
 from asynqueue.wire.protocol.session import Session
 from asynqueue.wire.protocol.states import Frames, Left, Opened, Peer
 from asynqueue.wire.transport.sockets import (
+    Heartbeat,
+    Writer,
     bindingOf,
     closeWriting,
     describe,
@@ -45,7 +47,6 @@ from asynqueue.wire.transport.sockets import (
     refusalOf,
     tune,
 )
-from asynqueue.wire.transport.writing import Heartbeat, Writer
 
 _log = Logger()
 
