@@ -445,13 +445,12 @@ def test_functionsWrittenInCAreFound() -> None:
     assert Catalog(None, ["math"], "modules").resolve("math:sqrt")(9) == 3
 
 
-def test_notEveryNameIsKept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notEveryNameIsKept() -> None:
     """
     What is found by ever longer names, as classes that hold each other have them, is found,
     and not kept without end.
     """
-    monkeypatch.setattr("asynqueue.wire.host.catalog._MOST_FOUND", 1)
-    catalog = Catalog(Universe())
+    catalog = Catalog(Universe(), mostKept=1)
     assert catalog.resolve("method") is catalog.resolve("method")
     assert catalog.resolve("double") is not catalog.resolve("double")
 
@@ -479,11 +478,11 @@ def test_whatHasNoSenseIsRefused(args: Any, error: type[Exception]) -> None:
 # Code -------------------------------------------------------------------------
 
 
-def definitions(trusted: bool = True) -> Definitions:
+def definitions(trusted: bool = True, **limits: int) -> Definitions:
     """
     Where what is defined is a number, and makes a function that gives it.
     """
-    return Definitions(trusted, lambda body, buffers: partial(int, body))
+    return Definitions(trusted, lambda body, buffers: partial(int, body), **limits)
 
 
 def test_definedFunctionsAreMadeOnce() -> None:
@@ -531,13 +530,11 @@ def test_codeIsTakenWithTrustOnly() -> None:
         definitions(trusted=False).define(1, b"1")
 
 
-def test_definitionsHaveALimit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_definitionsHaveALimit() -> None:
     """
     Too many callables, or too large ones, are an error; forgotten ones do not count.
     """
-    monkeypatch.setattr("asynqueue.wire.host.catalog._MOST_DEFINED", 2)
-    monkeypatch.setattr("asynqueue.wire.host.catalog._MOST_DEFINED_BYTES", 10)
-    ours = definitions()
+    ours = definitions(most=2, mostBytes=10)
     for number in range(20):
         ours.define(number, b"12")
         ours.forget(number - 1)
@@ -545,4 +542,4 @@ def test_definitionsHaveALimit(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RemoteProtocolError):
         ours.define(21, b"1")
     with pytest.raises(RemoteProtocolError):
-        definitions().define(1, b"1" * 11)
+        definitions(mostBytes=10).define(1, b"1" * 11)

@@ -261,13 +261,12 @@ def test_neverMoreThanGiven() -> None:
             RemoteWorker("a host", N_concurrent=number)  # type: ignore[arg-type]
 
 
-def test_largeCallsAreFewer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_largeCallsAreFewer() -> None:
     """
     Calls with very many bytes fill the window before there are many of them; one of them,
     whatever its size, does not keep small ones.
     """
-    monkeypatch.setattr("asynqueue.wire.client.sessions._MOST_BYTES", 1 << 20)
-    stage = Stage(slots=100)
+    stage = Stage(slots=100, mostBytes=1 << 20)
     large = bytearray(2 << 20)
     tasks = [stage.run("f", large), stage.run(), stage.run("f", large)]
     assert [task.ready.called for task in tasks] == [True, True, False]  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ from asynqueue.wire.protocol.codecs import codecNamed
 from asynqueue.wire.protocol.messages import Kind, packedCall
 from asynqueue.wire.protocol.session import Session
 from asynqueue.wire.transport.connection import Connection
-from asynqueue.wire.transport.endpoints import ENVIRONMENT
+from asynqueue.wire.transport.endpoints import ENVIRONMENT, forget, know
 from asynqueue.workers.asynchronous import AsyncWorker
 from asynqueue.workers.thread import ThreadWorker
 from tests.doubles import Heard, errorOf, readingLogs, resultOf
@@ -259,6 +260,15 @@ def _noKeyAround(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def hub() -> Iterator[Callable[[Any], None]]:
+    """
+    Takes the endpoint that is dialed here.
+    """
+    yield lambda endpoint: know(WHERE, KEY, endpoint)
+    forget(WHERE)
+
+
+@pytest.fixture
 def universe() -> Universe:
     """
     A universe.
@@ -450,7 +460,7 @@ def test_lateFailureIsLogged(reactor: Reactor, monkeypatch: pytest.MonkeyPatch) 
     assert [type(error) for error in logs.errors()] == [CannotListenError]
 
 
-def test_stopWhileItStarts(reactor: Reactor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopWhileItStarts(reactor: Reactor, hub: Callable[[Any], None]) -> None:
     """
     Who waits for the start is told that it will not come.
     """
@@ -460,7 +470,7 @@ def test_stopWhileItStarts(reactor: Reactor, monkeypatch: pytest.MonkeyPatch) ->
         def connect(self, factory: Any) -> Deferred[Any]:
             return Deferred(lambda _: stopped.append(True))
 
-    monkeypatch.setattr(servers, "clientEndpoint", lambda *args: Never())
+    hub(Never())
     server = WireServer(WHERE, Universe, dial=True, reactor=reactor)
     starting = Heard(server.start())
     settle(reactor, Heard(server.stop()))
@@ -737,12 +747,12 @@ class Endpoint:
 
 
 @pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Endpoint:
+def endpoint(hub: Callable[[Any], None]) -> Endpoint:
     """
     What servers dial here.
     """
     made = Endpoint()
-    monkeypatch.setattr(servers, "clientEndpoint", lambda *args: made)
+    hub(made)
     return made
 
 

@@ -347,13 +347,12 @@ async def test_doneDrains(tmp_path: Path) -> None:
 
 
 @ensureDeferred
-async def test_doneHasAnEnd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_doneHasAnEnd(tmp_path: Path) -> None:
     """
     One that cannot be told anything is killed a little after its grace, with what its calls
     have started.
     """
-    monkeypatch.setattr("asynqueue.wire.spawning.manager._LAST_SECONDS", 0.2)
-    async with managing(FQN, grace=0.2) as manager:
+    async with managing(FQN, grace=0.2, margin=0.2) as manager:
         where = manager.newSocket()
         pid = await manager.spawn(where)
         async with connected(where) as queue:

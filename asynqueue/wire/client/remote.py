@@ -111,6 +111,7 @@ class RemoteWorker(Prefetching[RoundTripWindow]):
         universe: object = None,
         names: Iterable[str] | None = None,
         codec: str = "pickle",
+        mostBytes: int = 256 << 20,
         reactor: Any = None,
     ) -> None:
         """
@@ -125,6 +126,8 @@ class RemoteWorker(Prefetching[RoundTripWindow]):
         @param names: what can be called by a plain name; C{None}: that is for the host to
             say.
         @param codec: how arguments and results are encoded.
+        @param mostBytes: how many bytes several large calls may have together before the host
+            is sent nothing more; one of them may have any number.
         @param reactor: the reactor; C{None} is the installed one.
         @raise ValueError: C{N_concurrent} is no whole number, or less than 1.
         @raise TypeError: C{series} is a string, or one of them is not hashable.
@@ -143,6 +146,7 @@ class RemoteWorker(Prefetching[RoundTripWindow]):
         self._universe = universe
         self._names = None if names is None else frozenset(names)
         self._codec = codecNamed(codec)
+        self._mostBytes = mostBytes
         self._reactor = checkedReactor(reactor)
         self._session: QueueSession | None = None
         self._connections = 0
@@ -279,6 +283,7 @@ class RemoteWorker(Prefetching[RoundTripWindow]):
             names=self._names,
             raw=self._raw,
             flags=self._flags,
+            mostBytes=self._mostBytes,
             reactor=self._theReactor(),
         )
         self._connections += 1

@@ -34,10 +34,8 @@ from asynqueue.workers.roundtrip import RoundTripWindow
 _CALL, _RETURNED = int(Kind.CALL), int(Kind.RETURNED)
 _RAW, _WATCHED, _URGENT = (int(flag) for flag in (Flag.RAW, Flag.WATCHED, Flag.URGENT))
 
-# Calls with arguments of more bytes than this are large, and several of them may have so
-# many bytes together before the host is sent nothing more; one of them any number.
+# Calls with arguments of more bytes than this are large.
 _LARGE = 1 << 16
-_MOST_BYTES = 256 << 20
 
 # A host that gave back all that it had is sent a call again after so many seconds.
 _RETRY_SECONDS = 0.02
@@ -69,6 +67,7 @@ class QueueSession:
         names: Collection[str] | None,
         raw: bool,
         flags: int,
+        mostBytes: int,
         reactor: Any,
     ) -> None:
         """
@@ -81,6 +80,8 @@ class QueueSession:
         @param names: what the host has by plain names; C{None} if that is for it to say.
         @param raw: whether iterators are wanted as they are, where the call does not say.
         @param flags: of each call.
+        @param mostBytes: how many bytes several large calls may have together before the host
+            is sent nothing more; one of them may have any number.
         """
         about = connection.peer.about
         slots, series = about.get("slots"), about.get("series")
@@ -95,6 +96,7 @@ class QueueSession:
         self._codec = codec
         self._raw = raw
         self._flags = flags
+        self._mostBytes = mostBytes
         self._reactor = reactor
         self._naming = Naming(
             str(about.get("trust")),
@@ -199,7 +201,7 @@ class QueueSession:
         held = self._tasks.held
         for number in [number for number in self._large if number not in held]:
             self._bytes -= self._large.pop(number)
-        return self._bytes >= _MOST_BYTES and len(self._large) > 1
+        return self._bytes >= self._mostBytes and len(self._large) > 1
 
     def cancel(self, task: ITask) -> None:
         """

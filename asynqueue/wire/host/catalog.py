@@ -30,13 +30,6 @@ _FUNCTIONS = (FunctionType, BuiltinFunctionType, _Cached)
 # So many names are told of in a message.
 _TOLD = 12
 
-# So many callables are kept by their names: classes that hold each other have no end of them.
-_MOST_FOUND = 10_000
-
-# A connection may have so many callables defined, of so many bytes together.
-_MOST_DEFINED = 10_000
-_MOST_DEFINED_BYTES = 256 << 20
-
 
 class WireWorkerUniverse:
     """
@@ -111,12 +104,16 @@ class Catalog:
         universe: WireWorkerUniverse | None = None,
         modules: Iterable[str] = (),
         trust: str = "universe",
+        *,
+        mostKept: int = 10_000,
     ) -> None:
         """
         @param universe: whose methods can be called.
         @param modules: which modules' own functions and classes can be called; those
             named C{package.*} with all that is below them. They are imported now, and
             the modules below them when they are asked for.
+        @param mostKept: how many callables are kept by their names: classes that hold each
+            other have no end of them.
         @raise TypeError: the universe is none, or C{modules} is a string.
         @raise ValueError: the words do not fit together.
         @raise ImportError: there is no such module.
@@ -131,6 +128,7 @@ class Catalog:
         if trust == "modules" and not patterns:
             raise ValueError("trust='modules' needs the names of the modules that are allowed")
         self.trust = trust
+        self._mostKept = mostKept
         self._universe = universe
         self._modules = frozenset(name for name in patterns if not name.endswith(".*"))
         self._packages = tuple(name[:-2] for name in patterns if name.endswith(".*"))
@@ -152,7 +150,7 @@ class Catalog:
                 found = self._ofModule(name)
             else:
                 found = self._ofUniverse(name)
-            if len(self._found) < _MOST_FOUND:
+            if len(self._found) < self._mostKept:
                 self._found[name] = found
         return found
 
@@ -223,13 +221,24 @@ class Definitions:
     The callables that one queue has defined for a host that trusts its code.
     """
 
-    def __init__(self, trusted: bool, decode: Callable[[Any, Any], Any]) -> None:
+    def __init__(
+        self,
+        trusted: bool,
+        decode: Callable[[Any, Any], Any],
+        *,
+        most: int = 10_000,
+        mostBytes: int = 256 << 20,
+    ) -> None:
         """
         @param trusted: whether there may be any.
         @param decode: makes a callable of what defines it.
+        @param most: how many there may be at once.
+        @param mostBytes: how many bytes they may have together.
         """
         self._trusted = trusted
         self._decode = decode
+        self._most = most
+        self._mostBytes = mostBytes
         self._bodies: dict[int, Any] = {}
         # Those that no call changes.
         self._made: dict[int, Callable[..., Any]] = {}
@@ -246,7 +255,7 @@ class Definitions:
         self.forget(number)
         self._bodies[number] = body
         self._bytes += len(body)
-        if len(self._bodies) > _MOST_DEFINED or self._bytes > _MOST_DEFINED_BYTES:
+        if len(self._bodies) > self._most or self._bytes > self._mostBytes:
             raise RemoteProtocolError(f"{len(self._bodies):,} callables are too many")
 
     def forget(self, number: int) -> None:

@@ -29,9 +29,6 @@ from asynqueue.wire.transport.endpoints import clientEndpoint, forget, know
 # The most characters that the path of a UNIX socket has, its lock file included.
 _LONGEST_PATH = 100
 
-# A server that was told to end has so many seconds beyond its grace.
-_LAST_SECONDS = 3.0
-
 # Waits until this process is gone, however that came, and removes what it has left.
 _JANITOR = 'read nothing; rm -rf -- "$1"'
 
@@ -110,6 +107,7 @@ class ServerManager:
         threads: int | None = None,
         grace: float = 10.0,
         patience: float = 60.0,
+        margin: float = 3.0,
         logLevel: str = "warn",
         reactor: Any = None,
     ) -> None:
@@ -124,6 +122,8 @@ class ServerManager:
         @param threads: how many threads each server has; C{None}: one for each core.
         @param grace: the seconds that calls have to end when a server is told to end.
         @param patience: the seconds that a server has to get ready.
+        @param margin: how many seconds after its grace a server is killed that was told to
+            end.
         @param logLevel: what servers log, on the standard error of this process.
         @param reactor: the reactor; C{None} is the installed one.
         @raise TypeError: C{allow} is a string.
@@ -139,6 +139,7 @@ class ServerManager:
         self._universe = wwuFQN
         self._grace = grace
         self._patience = patience
+        self._margin = margin
         self._reactor = checkedReactor(reactor)
         self._hub: LoopAdapter | None = None
         self._folder: _Folder | None = None
@@ -203,7 +204,7 @@ class ServerManager:
             servers = list(self._servers.values())
         else:
             servers = [self._servers[pid]] if pid in self._servers else []
-        ended = [server.end(self._grace + _LAST_SECONDS) for server in servers]
+        ended = [server.end(self._grace + self._margin) for server in servers]
         return bothWorlds(gatherResults(ended).addCallback(lambda _: None))
 
     def shutdown(self) -> AwaitableDeferred[None]:
