@@ -19,6 +19,7 @@ class Holder:
     """
     Holds tasks by numbers, and does what the test says.
 
+    @ivar slots: more tasks than this are lined up.
     @ivar begun: the numbers of the tasks that cannot be taken back.
     @ivar asked: how often it was asked to let go.
     @ivar areOpen: whether iterators keep it from stopping.
@@ -31,6 +32,7 @@ class Holder:
         @param options: those of L{Prefetch}.
         """
         self.ID: int | None = 3
+        self.slots = slots
         self.clock = Clock()
         self.tasks = Prefetch(
             self, Window(slots, most), self.clock.callLater, slots=slots, **options

@@ -17,225 +17,432 @@ from asynqueue.workers.stale import STALE_SECONDS
 from tests.doubles import Heard
 from tests.prefetching import Holder
 
+# After so many steps of so many seconds each look is over, however long it was put off.
+_LOOKS, _LONG = 12, 2**9 * STALE_SECONDS
+
 
 class Prefetching(RuleBasedStateMachine):
     """
-    No task is held twice or lost; the worker is ready exactly while its window has room, and
-    has stopped exactly when nothing is left.
+    No task is held twice or lost, and each is ended or handed back once. The worker is ready
+    exactly as its window has room, has stopped exactly when nothing is left, and hands back
+    what is lined up exactly if nothing moves.
+
+    @ivar tasks: all tasks that there were.
+    @ivar returned: those that the queue has, since they were handed back, taken back or left.
+    @ivar cancelled: those that the queue has ended.
+    @ivar unsendable: those that are about to end.
+    @ivar wrong: what was seen within a callback, where no error would be heard of.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.worker = Holder()
         self.tasks: list[MemoryTask] = []
-        # Those that the queue has, since they were handed back, taken back or left.
         self.returned: list[ITask] = []
+        self.cancelled: set[ITask] = set()
+        self.unsendable: set[ITask] = set()
+        self.wrong: list[str] = []
         self.ready: Deferred[None] | None = None
         self.stops: list[Heard] = []
         # How many tasks there were as the present life of the worker began.
         self.since = 0
+        self.hasQueue = self.isEager = self.recalls = self.isQuiet = False
+        self.recalled = self.lives = 0
 
-    @initialize(slots=st.integers(1, 3), most=st.sampled_from([0, 4, 20]), queue=st.booleans())
-    def hire(self, slots: int, most: int, queue: bool) -> None:
-        self.worker = Holder(slots, most)
+    @initialize(
+        slots=st.integers(1, 3),
+        most=st.sampled_from([0, 4, 8, 20]),
+        hasQueue=st.sampled_from([True, True, False]),
+        isEager=st.booleans(),
+        recalls=st.sampled_from([False, False, True]),
+    )
+    def hire(self, slots: int, most: int, hasQueue: bool, isEager: bool, recalls: bool) -> None:
+        """
+        @param isEager: whether the queue gives another task as soon as the worker is ready.
+        @param recalls: whether the worker can only ask for what is lined up.
+        """
+        options: dict[str, Any] = {"recall": self.noteRecall} if recalls else {}
+        self.worker = Holder(slots, most, **options)
         self.worker.isGone = True
-        if queue:
+        self.hasQueue, self.isEager, self.recalls = hasQueue, isEager, recalls
+        # Tasks were short before.
+        self.worker.tasks.window.measured(1, 0.0001)
+        if hasQueue:
             self.worker.tasks.returner = self.returned.extend
 
+    # What is seen from outside
+
     @property
-    def isServing(self) -> bool:
-        return self.worker.tasks.life is Life.SERVING
+    def life(self) -> Life:
+        return self.worker.tasks.life
+
+    @property
+    def count(self) -> int:
+        """
+        How many tasks count for the window.
+        """
+        return len(self.worker.tasks.held) + len(self.worker.tasks.waiting)
+
+    @property
+    def hasRoom(self) -> bool:
+        return self.count < self.worker.tasks.window.size
 
     @property
     def isReady(self) -> bool:
-        return self.isServing and (self.ready is None or self.ready.called)
+        return self.life is Life.SERVING and (self.ready is None or self.ready.called)
 
     @property
     def mayEnd(self) -> bool:
         """
         Whether this life was long enough for something to happen in it.
         """
-        return len(self.tasks) - self.since >= 10
+        return len(self.tasks) - self.since >= 6 and self.life is not Life.CRASHED
 
     @property
     def isLeft(self) -> bool:
         """
         Whether there is something that keeps the worker from stopping.
         """
+        return bool(self.count or self.unsendable or self.worker.areOpen)
+
+    @property
+    def unbegun(self) -> list[ITask]:
+        """
+        Those that no one has begun, and that are not about to end.
+        """
         tasks = self.worker.tasks
-        return bool(tasks.held or tasks.waiting or tasks._unsendable or self.worker.areOpen)
+        held = [task for number, task in tasks.held.items() if number not in self.worker.begun]
+        return [task for task in (*held, *tasks.waiting) if not task.ended]
+
+    @property
+    def isLinedUp(self) -> bool:
+        return self.count > self.worker.slots
+
+    def noteRecall(self) -> None:
+        self.recalled += 1
+
+    def expect(self, isTrue: bool, what: str) -> None:
+        if not isTrue:
+            self.wrong.append(what)
 
     # What the queue does
 
+    def newTask(self) -> MemoryTask:
+        task = MemoryTask(int)
+        task.d.addErrback(lambda failure: None)
+        self.tasks.append(task)
+        return task
+
+    def taken(self, ready: Deferred[None]) -> None:
+        """
+        Hear of what the worker returned as it took a task.
+        """
+        self.expect(ready.called is self.hasRoom, "it said wrongly that it was ready, or not")
+        self.ready = ready
+        self.isQuiet = False
+        if not ready.called:
+            ready.addCallback(lambda _: self.becameReady())
+
+    def becameReady(self) -> None:
+        self.expect(self.hasRoom, "it was ready without room")
+        if self.isEager and self.life is Life.SERVING:
+            self.run(self.newTask())
+
+    def run(self, task: ITask) -> None:
+        tasks = self.worker.tasks
+        window = tasks.window
+        isFull = len(tasks.held) >= window.size
+        isAway = self.hasQueue and isFull and (window.isClosed or not window.size)
+        before = len(self.returned)
+        ready = self.worker.run(task)
+        if isAway:
+            assert self.returned[before:] == [task]
+            assert not ready.called
+            self.ready = ready
+            ready.addCallback(lambda _: self.becameReady())
+        else:
+            assert len(self.returned) == before
+            assert task in tasks.held.values()
+            self.taken(ready)
+
     @precondition(lambda self: self.isReady)
-    @rule(again=st.booleans(), count=st.integers(1, 12))
+    @rule(again=st.booleans(), count=st.sampled_from([1, 2, 4, 25]))
     def give(self, again: bool, count: int) -> None:
         while count and self.isReady:
             count -= 1
-            if again and self.returned:
-                task: Any = self.returned.pop(0)
-            else:
-                task = MemoryTask(int)
-                self.tasks.append(task)
-            self.ready = self.worker.run(task)
+            back = [task for task in self.returned if not task.ended] if again else []
+            if back:
+                self.returned.remove(back[0])
+            self.run(back[0] if back else self.newTask())
 
-    @precondition(lambda self: self.isServing)
+    @precondition(lambda self: self.life is Life.SERVING and self.count)
     @rule()
     def takeBack(self) -> None:
-        self.returned += self.worker.tasks.takeBack()
+        expected = self.unbegun
+        back = list(self.worker.tasks.takeBack())
+        assert back == expected
+        assert not self.worker.tasks.waiting
+        self.returned += back
         self.worker.tasks.checkReady()
 
     @precondition(lambda self: self.tasks)
     @rule(data=st.data())
     def cancel(self, data: Any) -> None:
-        data.draw(st.sampled_from(self.tasks)).callback("cancelled")
+        task = data.draw(st.sampled_from(self.tasks))
+        if not task.ended:
+            self.cancelled.add(task)
+            task.callback("cancelled")
 
-    @precondition(lambda self: self.mayEnd and self.worker.tasks.life is not Life.CRASHED)
-    @rule()
-    def stop(self) -> None:
-        self.stops.append(Heard(self.worker.tasks.stop()))
+    @precondition(lambda self: self.mayEnd)
+    @rule(how=st.sampled_from(["stop", "stop", "crash", "break"]), isFirst=st.booleans())
+    def leave(self, how: str, isFirst: bool) -> None:
+        """
+        @param isFirst: whether it is given one before that cannot be sent.
+        """
+        if isFirst and self.isReady:
+            self.giveAnother(1, isSendable=False)
+        if how == "stop":
+            d = self.worker.tasks.stop()
+            d.addCallback(lambda _: self.hasStopped())
+            self.stops.append(Heard(d))
+        elif how == "crash":
+            self.crash()
+        elif self.life is Life.SERVING:
+            self.worker.tasks.life = Life.BROKEN
 
-    @precondition(lambda self: self.mayEnd and self.worker.tasks.life is not Life.CRASHED)
-    @rule()
+    def hasStopped(self) -> None:
+        isLeft = self.count or self.worker.areOpen or any(not t.ended for t in self.unsendable)
+        isOver = self.life is Life.CRASHED or (self.worker.isGone and not isLeft)
+        self.expect(isOver, "it has stopped with something left")
+
     def crash(self) -> None:
         tasks = self.worker.tasks
+        notBegun = {task for task in (*self.unbegun, *self.unsendable) if not task.ended}
+        expected = notBegun | {task for task in tasks.held.values() if not task.ended}
         left, keys = tasks.crash()
+        self.unsendable.clear()
+        self.worker.areOpen = False
         tasks.sayStopped()
         assert set(keys) <= self.worker.begun
-        assert set(tasks.takeBack()) <= set(left)
-        assert not any(task.ended for task in left)
+        assert len(left) == len(expected)
+        assert set(left) == expected
+        assert set(tasks.takeBack()) == notBegun
         self.returned += left
-        self.worker.areOpen = False
         self.ready = None
 
-    @precondition(lambda self: self.worker.tasks.life in (Life.CRASHED, Life.LEAVING))
+    @precondition(lambda self: self.life in (Life.CRASHED, Life.LEAVING) and self.worker.isGone)
     @rule()
     def revive(self) -> None:
-        if self.worker.isGone:
-            self.since = len(self.tasks)
-            self.worker.tasks.revive()
+        self.since = len(self.tasks)
+        assert self.worker.letGone - self.lives <= 1
+        self.lives = self.worker.letGone
+        self.worker.tasks.revive()
+        assert not self.worker.tasks.window.isClosed
+        assert not self.worker.tasks.takeBack()
 
     # What the worker does
 
     @precondition(lambda self: self.worker.tasks.held)
-    @rule(data=st.data())
-    def begin(self, data: Any) -> None:
-        self.worker.begun.add(data.draw(st.sampled_from(list(self.worker.tasks.held))))
+    @rule(count=st.integers(1, 4))
+    def begin(self, count: int) -> None:
+        self.worker.begun.update(list(self.worker.tasks.held)[:count])
 
     @precondition(lambda self: self.worker.tasks.held)
-    @rule(data=st.data(), seconds=st.sampled_from([0.0001, 0.002, 1.0]))
-    def end(self, data: Any, seconds: float) -> None:
+    @rule(
+        count=st.sampled_from([1, 1, 2, 25]),
+        last=st.booleans(),
+        seconds=st.sampled_from([0.0001, 0.0001, 0.002, 1.0]),
+    )
+    def end(self, count: int, last: bool, seconds: float) -> None:
         held = list(self.worker.tasks.held)
-        numbers = data.draw(st.lists(st.sampled_from(held), min_size=1, unique=True))
+        self.settle(held[-count:] if last else held[:count], seconds)
+
+    def settle(self, numbers: list[int], seconds: float) -> None:
+        self.worker.begun.update(numbers)
         self.worker.settle(numbers, lambda task: task.callback("done"), seconds)
 
     @precondition(lambda self: self.worker.tasks.held)
     @rule(data=st.data())
     def lose(self, data: Any) -> None:
         tasks = self.worker.tasks
-        number = data.draw(st.sampled_from(list(tasks.held)))
-        task: Any = tasks.held.pop(number)
-        isNew = not task.ended
+        task = tasks.held.pop(data.draw(st.sampled_from(list(tasks.held))))
         tasks.lose([task], "it is lost")
-        if isNew:
-            task.d.addErrback(lambda failure: None)
+        assert task.ended
         tasks.checkReady()
         tasks.checkStopped()
 
     @precondition(lambda self: self.isReady)
-    @rule()
-    def giveUnsendable(self) -> None:
-        task = MemoryTask(int)
-        task.d.addErrback(lambda failure: None)
-        self.tasks.append(task)
-        self.worker.tasks.cannotSend(task, LookupError("it stays here"))
-        self.ready = self.worker.tasks.taken()
+    @rule(count=st.sampled_from([1, 3, 25]), isSendable=st.booleans())
+    def giveAnother(self, count: int, isSendable: bool) -> None:
+        """
+        Some that wait for somebody who can run them, or one that cannot be sent.
+        """
+        while count and self.isReady:
+            task = self.newTask()
+            if isSendable:
+                count -= 1
+                self.worker.tasks.waiting[task] = None
+            else:
+                count = 0
+                self.unsendable.add(task)
+                self.worker.tasks.cannotSend(task, LookupError("it stays here"))
+                assert not task.ended
+            self.taken(self.worker.tasks.taken())
 
-    @precondition(lambda self: self.isReady)
-    @rule()
-    def giveWaiting(self) -> None:
-        task = MemoryTask(int)
-        self.tasks.append(task)
-        self.worker.tasks.waiting[task] = None
-        self.ready = self.worker.tasks.taken()
-
+    @precondition(lambda self: self.worker.tasks.waiting)
     @rule()
     def seat(self) -> None:
         tasks = self.worker.tasks
-        if tasks.life is not Life.CRASHED:
-            for task in tasks.takeWaiting():
-                self.worker.last += 1
-                tasks.held[self.worker.last] = task
+        for task in tasks.takeWaiting():
+            self.worker.last += 1
+            tasks.held[self.worker.last] = task
 
-    @precondition(lambda self: self.isServing)
-    @rule(areOpen=st.booleans())
-    def open(self, areOpen: bool) -> None:
-        self.worker.areOpen = areOpen
-
-    @rule(isGone=st.booleans())
-    def go(self, isGone: bool) -> None:
-        tasks = self.worker.tasks
-        if isGone or tasks.life is Life.SERVING:
-            self.worker.isGone = isGone
-            tasks.checkStopped()
-
-    @rule()
-    def close(self) -> None:
-        self.worker.areOpen = False
+    @rule(areOpen=st.booleans(), isGone=st.booleans())
+    def change(self, areOpen: bool, isGone: bool) -> None:
+        """
+        Iterators end, or what runs the tasks is gone. New ones come while it serves only.
+        """
+        serves = self.life in (Life.SERVING, Life.BROKEN)
+        self.worker.areOpen = areOpen and (serves or self.worker.areOpen)
+        self.worker.isGone = isGone or (not serves and self.worker.isGone)
         self.worker.tasks.checkStopped()
+
+    @precondition(lambda self: self.recalls and self.worker.tasks.held)
+    @rule(data=st.data())
+    def answer(self, data: Any) -> None:
+        """
+        Hand back some of what was asked for.
+        """
+        tasks = self.worker.tasks
+        numbers = [number for number in tasks.held if number not in self.worker.begun]
+        numbers = data.draw(st.lists(st.sampled_from(numbers), unique=True)) if numbers else []
+        back = [tasks.held.pop(number) for number in numbers]
+        unended = [task for task in back if not task.ended]
+        before = len(self.returned)
+        kept = tasks.handBack(back)
+        assert (self.returned[before:], kept) == ((unended, []) if self.hasQueue else ([], unended))
+        self.returned += kept
+        tasks.checkReady()
+        tasks.checkStopped()
+
+    # Time
+
+    def pass_(self, seconds: float) -> None:
+        self.worker.clock.advance(seconds)
+        # Whatever was about to end has ended, as the reactor had a turn.
+        unsendable, self.unsendable = self.unsendable, set()
+        assert all(task.ended for task in unsendable)
 
     @rule(times=st.sampled_from([0, 1, 3]))
     def advance(self, times: int) -> None:
-        self.worker.clock.advance(times * STALE_SECONDS)
+        self.pass_(times * STALE_SECONDS)
+
+    @precondition(lambda self: self.isLinedUp and self.life is not Life.CRASHED)
+    @rule()
+    def nothingMoves(self) -> None:
+        """
+        Others have what is lined up, after a while.
+        """
+        recalled, before = self.recalled, self.count
+        for _ in range(_LOOKS):
+            self.pass_(_LONG)
+        if self.hasQueue and self.recalls:
+            # It asks some times only, until it has taken another task.
+            assert self.isQuiet or self.recalled > recalled
+            self.isQuiet = True
+        elif self.hasQueue:
+            assert self.unbegun == [] or not self.isLinedUp
+            window = self.worker.tasks.window
+            assert (window.isClosed, window.size) == (True, self.worker.slots)
+        else:
+            assert (self.count, self.recalled) == (before, recalled)
+
+    @precondition(lambda self: self.isLinedUp and self.worker.tasks.held)
+    @rule()
+    def allMoves(self) -> None:
+        """
+        While tasks end, those behind them stay.
+        """
+        tasks = self.worker.tasks
+        self.settle([next(iter(tasks.held))], 0.001)
+        before = list(self.returned), self.recalled
+        for _ in range(5):
+            if not tasks.held:
+                break
+            self.pass_(0.9 * STALE_SECONDS)
+            assert (self.returned, self.recalled) == before
+            self.settle([next(iter(tasks.held))], 0.001)
 
     # What is always true
 
     @invariant()
+    def nothingWasWrong(self) -> None:
+        assert self.wrong == []
+
+    @invariant()
     def eachTaskIsInOnePlace(self) -> None:
         tasks = self.worker.tasks
-        places = [*tasks.held.values(), *tasks.waiting, *tasks._unsendable, *self.returned]
+        places = [*tasks.held.values(), *tasks.waiting, *self.unsendable, *self.returned]
         assert len(places) == len(set(places))
         assert {task for task in self.tasks if not task.ended} <= set(places)
 
     @invariant()
+    def eachTaskEndsOnce(self) -> None:
+        assert all(task.ends <= 1 + (task in self.cancelled) for task in self.tasks)
+        assert all(
+            task.ended is (task in self.cancelled)
+            for task in (*self.worker.tasks.held.values(), *self.worker.tasks.waiting)
+        )
+
+    @invariant()
     def isReadyWhileThereIsRoom(self) -> None:
-        tasks = self.worker.tasks
-        if self.ready is not None and not self.ready.called:
-            assert tasks.count >= tasks.window.size or tasks.life is not Life.SERVING
+        if self.ready is not None and not self.ready.called and self.life is Life.SERVING:
+            assert not self.hasRoom
+            assert self.worker.tasks.isWaiting
 
     @invariant()
     def hasStoppedWhenNothingIsLeft(self) -> None:
-        tasks = self.worker.tasks
         waits = any(not heard.results for heard in self.stops)
-        if tasks.life is Life.STOPPING:
+        if self.life in (Life.SERVING, Life.BROKEN):
+            assert self.worker.letGone == self.lives
+        if self.life is Life.STOPPING:
             assert self.isLeft
             assert waits
-        if tasks.life is Life.LEAVING:
+        if self.life is Life.LEAVING:
             assert not self.isLeft
             assert waits is not self.worker.isGone
-        if tasks.life is Life.CRASHED:
+            assert self.worker.letGone == self.lives + 1
+        if self.life is Life.CRASHED:
             assert not self.isLeft
             assert not waits
 
     @invariant()
     def looksWhileTasksAreLinedUpOnly(self) -> None:
-        tasks = self.worker.tasks
-        if tasks.life in (Life.LEAVING, Life.CRASHED):
-            assert not tasks._stale.isRunning
+        clock = self.worker.clock
+        if self.life in (Life.LEAVING, Life.CRASHED):
+            # What was about to end may have been left by a crash.
+            assert all(call.getTime() <= clock.seconds() for call in clock.getDelayedCalls())
+
+    @invariant()
+    def tellsItsState(self) -> None:
+        expected = self.life.value
+        if self.life in (Life.STOPPING, Life.LEAVING):
+            waits = any(not heard.results for heard in self.stops)
+            expected = "stopping" if waits else "stopped"
+        assert self.worker.tasks.state() == expected
 
     def teardown(self) -> None:
         """
         Everything comes to its end, and nothing is left.
         """
         worker, tasks = self.worker, self.worker.tasks
-        if tasks.life is not Life.CRASHED:
-            self.stop()
-        self.seat()
+        if self.life is not Life.CRASHED:
+            self.stops.append(Heard(tasks.stop()))
+            self.seat()
         if tasks.held:
-            worker.settle(list(tasks.held), lambda task: task.callback("done"), 0.001)
-        worker.clock.advance(0)
-        self.close()
-        self.go(True)
+            self.settle(list(tasks.held), 0.001)
+        self.pass_(0)
+        self.change(areOpen=False, isGone=True)
         assert all(heard.results == [None] for heard in self.stops)
         assert {task for task in self.tasks if not task.ended} <= set(self.returned)
         assert not worker.clock.getDelayedCalls()

@@ -414,7 +414,6 @@ class Prefetch(Generic[W]):
         """
         self.life = Life.SERVING
         self.window.isClosed = False
-        self._notBegun = []
 
 
 class Prefetching(Generic[W]):
