@@ -12,7 +12,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionLost
 from asynqueue.errors import FrameTooLarge, LocalProtocolError
 from asynqueue.outcome import raised
 from asynqueue.wire.protocol.codecs import PickleCodec
-from asynqueue.wire.protocol.messages import Kind, unpackedCall, unpackedCount
+from asynqueue.wire.protocol.messages import MessageKind, unpackedCall, unpackedCount
 from asynqueue.wire.protocol.states import Peer
 
 CODEC = PickleCodec()
@@ -34,7 +34,7 @@ class MemoryConnection:
         self.description = "host 10.0.0.2:4000"
         self.isOpen = False
         self.endsAtOnce = False
-        self.sent: list[tuple[Kind, int, Any, Sequence[Any]]] = []
+        self.sent: list[tuple[MessageKind, int, Any, Sequence[Any]]] = []
         self.acts: list[str] = []
         self.largest = 1 << 30
         self.peer = Peer(
@@ -63,7 +63,7 @@ class MemoryConnection:
             raise LocalProtocolError("not open")
         if len(body) > self.largest:
             raise FrameTooLarge(len(body), self.largest)
-        self.sent.append((Kind(kind), number, body, buffers))
+        self.sent.append((MessageKind(kind), number, body, buffers))
 
     def goodbye(self, reason: str = "") -> None:
         """
@@ -115,7 +115,7 @@ class MemoryConnection:
         """
         self.say(*[returned(number, value) for number in numbers])
 
-    def told(self, kind: Kind) -> list[int]:
+    def told(self, kind: MessageKind) -> list[int]:
         """
         The numbers of the messages of a kind that were sent.
         """
@@ -128,7 +128,7 @@ class MemoryConnection:
         return [
             (number, *unpackedCall(body)[:2], CODEC.decodeCall(unpackedCall(body)[2], buffers))
             for kind, number, body, buffers in self.sent
-            if kind is Kind.CALL
+            if kind is MessageKind.CALL
         ]
 
     def names(self) -> list[str]:
@@ -141,17 +141,17 @@ class MemoryConnection:
         """
         The credits that were granted.
         """
-        return [unpackedCount(body) for kind, _, body, _ in self.sent if kind is Kind.CREDIT]
+        return [unpackedCount(body) for kind, _, body, _ in self.sent if kind is MessageKind.CREDIT]
 
 
 def returned(number: int, value: Any = None) -> tuple[Any, ...]:
     """
     The message that a call returned.
     """
-    return Kind.RETURNED, number, *CODEC.encode(value)
+    return MessageKind.RETURNED, number, *CODEC.encode(value)
 
 
-def failed(kind: Kind, number: int, error: BaseException) -> tuple[Any, ...]:
+def failed(kind: MessageKind, number: int, error: BaseException) -> tuple[Any, ...]:
     """
     The message that something was raised.
     """
@@ -162,4 +162,4 @@ def items(number: int, *values: Any) -> tuple[Any, ...]:
     """
     The message with items of an iterator.
     """
-    return Kind.ITEMS, number, *CODEC.encode(list(values))
+    return MessageKind.ITEMS, number, *CODEC.encode(list(values))

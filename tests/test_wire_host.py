@@ -31,7 +31,7 @@ from asynqueue.testing import Gate, MemoryPrefetcher, MemoryWorker
 from asynqueue.testing.calls import AwkwardError, CheckedError, StuckError, Unsendable
 from asynqueue.wire.host.catalog import Catalog, WireWorkerUniverse
 from asynqueue.wire.host.sessions import HostSession
-from asynqueue.wire.protocol.messages import Kind, packedCall, packedCount
+from asynqueue.wire.protocol.messages import MessageKind, packedCall, packedCount
 from tests.doubles import Heard, readingLogs
 from tests.failing import Failing
 from tests.test_wire_codecs import Exiting, Sprung, nothingUnpickled
@@ -379,10 +379,10 @@ def test_argumentsThatAreNoneAreAnError(codec: Any, value: Any) -> None:
     A peer that sends something else for arguments hears what is wrong, or the method has it.
     """
     station = Station(Universe(), codec=codec)
-    station.hear(Kind.CALL, 1, packedCall(0, "echo", codec.encode(value)[0]))
+    station.hear(MessageKind.CALL, 1, packedCall(0, "echo", codec.encode(value)[0]))
     station.turn()
     ((kind, _),) = station.said(1)
-    assert kind in (Kind.RAISED, Kind.RETURNED)
+    assert kind in (MessageKind.RAISED, MessageKind.RETURNED)
 
 
 @pytest.mark.parametrize("body", [b"nonsense", b"\x80\x05", b"cos\nsystem\n.", b"\xff"])
@@ -392,9 +392,9 @@ def test_argumentsThatAreGarbageAreAnError(body: bytes) -> None:
     """
     for codec in (PICKLE, CBOR):
         station = Station(Universe(), codec=codec)
-        station.hear(Kind.CALL, 1, packedCall(0, "echo", body))
+        station.hear(MessageKind.CALL, 1, packedCall(0, "echo", body))
         station.turn()
-        assert station.kinds(1) == [Kind.RAISED]
+        assert station.kinds(1) == [MessageKind.RAISED]
 
 
 # What may be called ---------------------------------------------------------------
@@ -413,7 +413,7 @@ def test_onlyWhatIsAllowedIsCalled(name: str) -> None:
         station = Station(universe, codec=codec)
         number = 1
         Sprung.springs.clear()
-        station.hear(Kind.CALL, number, packedCall(0, name, pickle.dumps(((Sprung(),), {}))))
+        station.hear(MessageKind.CALL, number, packedCall(0, name, pickle.dumps(((Sprung(),), {}))))
         ((_, error),) = station.said(number)
         assert isinstance(error, NoSuchCallable)
         assert universe.events == []
@@ -436,10 +436,10 @@ def test_definedCodeIsCalled() -> None:
     forgotten.
     """
     station = Station(catalog=Catalog(trust="code"))
-    station.hear(Kind.DEFINE, 7, cloudpickle.dumps(lambda a, b: a * b))
+    station.hear(MessageKind.DEFINE, 7, cloudpickle.dumps(lambda a, b: a * b))
     assert station.outcome("7", 6, b=7, flags=DEFINED) == 42
     assert station.outcome("7", 6, b=8, flags=DEFINED) == 48
-    station.hear(Kind.FORGET, 7)
+    station.hear(MessageKind.FORGET, 7)
     assert isinstance(station.outcome("7", 6, b=7, flags=DEFINED), NoSuchCallable)
 
 
@@ -448,8 +448,8 @@ def test_definedCodeThatCannotBeReadIsAnError() -> None:
     A definition that raises as it is read fails the calls of it.
     """
     station = Station(catalog=Catalog(trust="code"))
-    station.hear(Kind.DEFINE, 7, pickle.dumps(ExitsAsItIsMade()))
-    station.hear(Kind.DEFINE, 8, pickle.dumps("no function"))
+    station.hear(MessageKind.DEFINE, 7, pickle.dumps(ExitsAsItIsMade()))
+    station.hear(MessageKind.DEFINE, 8, pickle.dumps("no function"))
     assert type(station.outcome("7", flags=DEFINED)) is SystemExit
     assert type(station.outcome("8", flags=DEFINED)) is TypeError
 
@@ -461,7 +461,7 @@ def test_codeIsNotTakenWithoutTrust() -> None:
     """
     station = Station(Universe())
     with nothingUnpickled(), pytest.raises(RemoteProtocolError, match="trust='code'"):
-        station.hear(Kind.DEFINE, 7, b"cos\nsystem\n.")
+        station.hear(MessageKind.DEFINE, 7, b"cos\nsystem\n.")
 
 
 def test_codeNeedsPickle() -> None:
@@ -482,7 +482,7 @@ def test_theStatusIsForEverybody() -> None:
         station.host.drain()
         number = station.call(STATUS)
         ((kind, status),) = station.said(number)
-        assert (kind, status["slots"], status["series"]) == (Kind.RETURNED, 1, ["gpu"])
+        assert (kind, status["slots"], status["series"]) == (MessageKind.RETURNED, 1, ["gpu"])
 
 
 # CBOR runs nothing ------------------------------------------------------------------
@@ -496,13 +496,13 @@ def test_nothingIsUnpickledInCbor() -> None:
     station = Station(Universe(), codec=CBOR)
     trap = pickle.dumps(Sprung())
     with nothingUnpickled():
-        station.hear(Kind.CALL, 100, packedCall(0, "echo", trap))
-        station.hear(Kind.CALL, 101, packedCall(0, "note", trap), [trap])
+        station.hear(MessageKind.CALL, 100, packedCall(0, "echo", trap))
+        station.hear(MessageKind.CALL, 101, packedCall(0, "note", trap), [trap])
         assert station.outcome("echo", trap) == [[trap], {}]
         assert isinstance(station.outcome("spring"), MaybeEncodingError)
         assert isinstance(station.outcome("springInError"), RemoteError)
         assert isinstance(station.outcome("failWith", "checked", "text"), RemoteError)
-    assert station.kinds(100) == station.kinds(101) == [Kind.RAISED]
+    assert station.kinds(100) == station.kinds(101) == [MessageKind.RAISED]
 
 
 @given(
@@ -518,7 +518,7 @@ def test_anyMessagesInCborAreHarmless(messages: Any, flags: int, name: str, pack
     Whatever a peer sends, it is served or it breaks the protocol; nothing is unpickled.
     """
     station = Station(Universe(), codec=CBOR)
-    messages.append((Kind.CALL, 9, packedCall(flags, name, packed)))
+    messages.append((MessageKind.CALL, 9, packedCall(flags, name, packed)))
     with nothingUnpickled():
         for kind, number, body in messages:
             try:
@@ -545,7 +545,7 @@ def test_urgentCallsGoFirst() -> None:
     station.call("note", "urgent", flags=URGENT)
     universe.waiting[0].callback(None)
     station.turn()
-    assert station.kinds(running) == [Kind.RETURNED]
+    assert station.kinds(running) == [MessageKind.RETURNED]
     assert universe.events == ["urgent", 1, 2]
 
 
@@ -559,15 +559,15 @@ def test_theBeginningIsToldOfWatchedCalls() -> None:
     second = station.call("wait", flags=WATCHED)
     third = station.call("wait")
     station.turn()
-    assert (station.kinds(first), station.kinds(second)) == ([Kind.BEGUN], [])
+    assert (station.kinds(first), station.kinds(second)) == ([MessageKind.BEGUN], [])
     universe.waiting[0].callback(None)
     station.turn()
-    assert station.kinds(first) == [Kind.BEGUN, Kind.RETURNED]
-    assert station.kinds(second) == [Kind.BEGUN]
+    assert station.kinds(first) == [MessageKind.BEGUN, MessageKind.RETURNED]
+    assert station.kinds(second) == [MessageKind.BEGUN]
     universe.waiting[1].callback(None)
     station.turn()
     universe.waiting[2].callback(None)
-    assert station.kinds(third) == [Kind.RETURNED]
+    assert station.kinds(third) == [MessageKind.RETURNED]
 
 
 def test_aWatchedCallThatIsNotMadeLeavesNoTrace() -> None:
@@ -592,8 +592,11 @@ def test_watchedCallsOfManyHostsAreToldApart() -> None:
     second.call("echo", flags=WATCHED)
     second.call("echo", flags=WATCHED)
     first.turn()
-    assert [kind for kind, _, _ in first.line.sent] == [Kind.BEGUN, Kind.RETURNED]
-    assert [kind for kind, _, _ in second.line.sent] == [Kind.BEGUN, Kind.RETURNED] * 2
+    assert [kind for kind, _, _ in first.line.sent] == [MessageKind.BEGUN, MessageKind.RETURNED]
+    assert [kind for kind, _, _ in second.line.sent] == [
+        MessageKind.BEGUN,
+        MessageKind.RETURNED,
+    ] * 2
 
 
 @ensureDeferred
@@ -610,9 +613,9 @@ async def test_callsMayWantAThread() -> None:
         coroutine = station.call("coroutine", 7, flags=THREAD)
         last = station.call("thread", flags=THREAD)
         await _saidOf(station, last)
-        assert station.said(number) == [(Kind.RETURNED, True)]
-        assert station.said(other) == [(Kind.RETURNED, False)]
-        assert station.said(coroutine) == [(Kind.RETURNED, 8)]
+        assert station.said(number) == [(MessageKind.RETURNED, True)]
+        assert station.said(other) == [(MessageKind.RETURNED, False)]
+        assert station.said(coroutine) == [(MessageKind.RETURNED, 8)]
     finally:
         await queue.shutdown()
 
@@ -654,7 +657,7 @@ def test_aQueueThatReturnsNoFailuresStillTellsThem() -> None:
     other = Station(Universe(), queue=queue, reactor=station.clock)
     number = other.call("exit")
     station.turn()
-    assert other.kinds(number) == [Kind.RAISED]
+    assert other.kinds(number) == [MessageKind.RAISED]
 
 
 # What breaks the protocol -----------------------------------------------------------
@@ -701,14 +704,14 @@ def test_aFloodIsRefused() -> None:
 @pytest.mark.parametrize(
     ("kind", "body"),
     [
-        (Kind.CALL, b""),
-        (Kind.CALL, b"\x00\xff\xff"),
-        (Kind.CALL, b"\x00\x01\x00\xff"),
-        (Kind.CALL, packedCall(32, "echo", None)),
-        (Kind.CREDIT, b""),
-        (Kind.CREDIT, b"123456789"),
-        (Kind.RETURNED, b""),
-        (Kind.CAPACITY, b""),
+        (MessageKind.CALL, b""),
+        (MessageKind.CALL, b"\x00\xff\xff"),
+        (MessageKind.CALL, b"\x00\x01\x00\xff"),
+        (MessageKind.CALL, packedCall(32, "echo", None)),
+        (MessageKind.CREDIT, b""),
+        (MessageKind.CREDIT, b"123456789"),
+        (MessageKind.RETURNED, b""),
+        (MessageKind.CAPACITY, b""),
         (0, b""),
         (255, b""),
     ],
@@ -722,16 +725,25 @@ def test_whatIsNoMessageBreaksTheProtocol(kind: int, body: bytes) -> None:
         station.hear(kind, 1, body)
 
 
-@pytest.mark.parametrize("kind", [Kind.CANCEL, Kind.CLOSE, Kind.FORGET, Kind.CREDIT, Kind.RECALL])
-def test_whatCrossesTheOutcomeIsIgnored(kind: Kind) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [
+        MessageKind.CANCEL,
+        MessageKind.CLOSE,
+        MessageKind.FORGET,
+        MessageKind.CREDIT,
+        MessageKind.RECALL,
+    ],
+)
+def test_whatCrossesTheOutcomeIsIgnored(kind: MessageKind) -> None:
     """
     What is said of a call that has ended, or never was, has no effect.
     """
     station = Station(Universe())
     station.outcome("echo")
     for number in (1, 77):
-        station.hear(kind, number, packedCount(5) if kind is Kind.CREDIT else b"")
-    assert station.line.sent == [(Kind.RETURNED, 1, [[], {}])]
+        station.hear(kind, number, packedCount(5) if kind is MessageKind.CREDIT else b"")
+    assert station.line.sent == [(MessageKind.RETURNED, 1, [[], {}])]
 
 
 def test_othersConnectionsAreNotHeard() -> None:
@@ -739,7 +751,7 @@ def test_othersConnectionsAreNotHeard() -> None:
     Only the connection that was opened is served.
     """
     station = Station(Universe())
-    station.host.received(Line(PICKLE), [(Kind.CALL, 1, packedCall(0, "echo", None), ())])
+    station.host.received(Line(PICKLE), [(MessageKind.CALL, 1, packedCall(0, "echo", None), ())])
     station.turn()
     assert station.line.sent == []
 
@@ -756,10 +768,10 @@ def test_aQueuedCallIsCancelled() -> None:
     station.call("wait")
     number = station.call("note", "never")
     station.turn()
-    station.hear(Kind.CANCEL, number)
+    station.hear(MessageKind.CANCEL, number)
     universe.waiting[0].callback(None)
     station.turn()
-    assert station.kinds(number) == [Kind.CANCELLED]
+    assert station.kinds(number) == [MessageKind.CANCELLED]
     assert universe.events == []
 
 
@@ -773,12 +785,12 @@ def test_aRunningCallIsCancelled(name: str) -> None:
     station = Station(universe)
     number = station.call(name)
     station.turn()
-    station.hear(Kind.CANCEL, number)
-    station.hear(Kind.CANCEL, number)
+    station.hear(MessageKind.CANCEL, number)
+    station.hear(MessageKind.CANCEL, number)
     assert universe.events == ["cancelled"] + ["cleaned"] * (name == "waitAndClean")
-    assert station.kinds(number) == [Kind.CANCELLED]
+    assert station.kinds(number) == [MessageKind.CANCELLED]
     assert station.outcome("echo") == [[], {}]
-    assert station.kinds(number) == [Kind.CANCELLED]
+    assert station.kinds(number) == [MessageKind.CANCELLED]
 
 
 @ensureDeferred
@@ -793,13 +805,13 @@ async def test_aCallInAThreadIsCancelledAtOnce() -> None:
         station = Station(Universe(), queue=queue, series="async")
         number = station.call("waitAt", gate.token, flags=THREAD)
         await gate.arrivals()
-        station.hear(Kind.CANCEL, number)
-        assert station.kinds(number) == [Kind.CANCELLED]
+        station.hear(MessageKind.CANCEL, number)
+        assert station.kinds(number) == [MessageKind.CANCELLED]
         gate.open()
         after = station.call("thread", flags=THREAD)
         await _saidOf(station, after)
-        assert station.said(after) == [(Kind.RETURNED, True)]
-        assert station.kinds(number) == [Kind.CANCELLED]
+        assert station.said(after) == [(MessageKind.RETURNED, True)]
+        assert station.kinds(number) == [MessageKind.CANCELLED]
     finally:
         await gate.close()
         await queue.shutdown()
@@ -822,7 +834,7 @@ def test_acancelledQueueIsAnOutcome() -> None:
     number = station.call("echo")
     station.queue.cancelAll()
     ((kind, error),) = station.said(number)
-    assert (kind, type(error)) == (Kind.RAISED, CancelledError)
+    assert (kind, type(error)) == (MessageKind.RAISED, CancelledError)
 
 
 # Recalling --------------------------------------------------------------------------
@@ -837,16 +849,16 @@ def test_whatHasNotBegunIsGivenBack() -> None:
     station = Station(universe)
     numbers = [station.call("wait") for _ in range(5)]
     station.turn()
-    station.hear(Kind.RECALL, numbers[3])
+    station.hear(MessageKind.RECALL, numbers[3])
     assert [station.kinds(number) for number in numbers] == [
         [],
-        [Kind.GIVEN_BACK],
-        [Kind.GIVEN_BACK],
-        [Kind.GIVEN_BACK],
+        [MessageKind.GIVEN_BACK],
+        [MessageKind.GIVEN_BACK],
+        [MessageKind.GIVEN_BACK],
         [],
     ]
     assert [number for _, number, _ in station.line.sent] == numbers[1:4]
-    station.hear(Kind.RECALL, numbers[3])
+    station.hear(MessageKind.RECALL, numbers[3])
     assert len(station.line.sent) == 3
     assert station.host.held == 2
 
@@ -857,11 +869,14 @@ def test_aCallThatWasOvertakenByItsRecallIsGivenBack() -> None:
     """
     universe = Universe()
     station = Station(universe)
-    station.hear(Kind.RECALL, 10)
+    station.hear(MessageKind.RECALL, 10)
     late = station.call("note", 1, number=9)
     later = station.call("note", 2, number=11)
     station.turn()
-    assert (station.kinds(late), station.kinds(later)) == ([Kind.GIVEN_BACK], [Kind.RETURNED])
+    assert (station.kinds(late), station.kinds(later)) == (
+        [MessageKind.GIVEN_BACK],
+        [MessageKind.RETURNED],
+    )
     assert universe.events == [2]
 
 
@@ -873,9 +888,9 @@ def test_aCancelledCallIsNotGivenBack() -> None:
     station.call("wait")
     number = station.call("wait")
     station.turn()
-    station.hear(Kind.CANCEL, number)
-    station.hear(Kind.RECALL, number)
-    assert station.kinds(number) == [Kind.CANCELLED]
+    station.hear(MessageKind.CANCEL, number)
+    station.hear(MessageKind.RECALL, number)
+    assert station.kinds(number) == [MessageKind.CANCELLED]
 
 
 # The end ----------------------------------------------------------------------------
@@ -948,11 +963,11 @@ def test_drainingGivesBackAndEndsTheRest() -> None:
     assert station.line.goodbyes == ["maintenance"]
     assert [station.kinds(n) for n in (running, queued, late)] == [
         [],
-        [Kind.GIVEN_BACK],
-        [Kind.GIVEN_BACK],
+        [MessageKind.GIVEN_BACK],
+        [MessageKind.GIVEN_BACK],
     ]
     universe.waiting[0].callback("done")
-    assert station.said(running) == [(Kind.RETURNED, "done")]
+    assert station.said(running) == [(MessageKind.RETURNED, "done")]
     assert (station.line.closed, drained.results) == (0, [])
     station.host.leaving(station.line, "")
     assert station.line.closed == 1
@@ -971,9 +986,9 @@ def test_drainingBeforeTheOpeningSaysGoodbyeThen() -> None:
     host.about()
     line = Line(PICKLE)
     host.opened(line)
-    host.received(line, [(Kind.CALL, 1, packedCall(0, "echo", None), ())])
+    host.received(line, [(MessageKind.CALL, 1, packedCall(0, "echo", None), ())])
     assert len(line.goodbyes) == 1
-    assert line.sent == [(Kind.GIVEN_BACK, 1, None)]
+    assert line.sent == [(MessageKind.GIVEN_BACK, 1, None)]
 
 
 @pytest.mark.parametrize("end", ["return", "raise", "cancel"])
@@ -989,7 +1004,7 @@ def test_aQueueThatLeavesIsServedToTheEnd(end: str) -> None:
     station.host.leaving(station.line, "enough")
     assert station.line.closed == 0
     if end == "cancel":
-        station.hear(Kind.CANCEL, number)
+        station.hear(MessageKind.CANCEL, number)
     elif end == "return":
         universe.waiting[0].callback(1)
     else:
@@ -1017,8 +1032,8 @@ def test_aQueueThatLeavesMayRecallTheLast() -> None:
     number = station.call("wait")
     station.turn()
     station.host.leaving(station.line, "enough")
-    station.hear(Kind.RECALL, number)
-    assert (station.kinds(number), station.line.closed) == ([Kind.GIVEN_BACK], 1)
+    station.hear(MessageKind.RECALL, number)
+    assert (station.kinds(number), station.line.closed) == ([MessageKind.GIVEN_BACK], 1)
 
 
 def test_aQueueThatIsShutDownGivesBack() -> None:
@@ -1028,7 +1043,7 @@ def test_aQueueThatIsShutDownGivesBack() -> None:
     station = Station(Universe())
     station.queue.shutdown()
     number = station.call("echo")
-    assert station.kinds(number) == [Kind.GIVEN_BACK]
+    assert station.kinds(number) == [MessageKind.GIVEN_BACK]
 
 
 def test_whatCleansUpMayRaise() -> None:
@@ -1076,7 +1091,7 @@ def test_capacityFollowsTheQueue() -> None:
     station.queue.attachWorker(worker)
     station.queue.attachWorker(MemoryWorker())
     station.host.capacityChanged()
-    assert station.line.sent == [(Kind.CAPACITY, 6, None)]
+    assert station.line.sent == [(MessageKind.CAPACITY, 6, None)]
     station.queue.detachWorker(worker)
     assert [number for _, number, _ in station.line.sent] == [6, 1]
     station.host.lost(station.line, ConnectionError())
@@ -1093,18 +1108,18 @@ def test_workersThatCanRunNothingAreTold() -> None:
     station = Station(Universe(), queue=TaskQueue(failing, reactor=Clock()), series="bulk")
     numbers = [station.call("echo") for _ in range(3)]
     failing.breakDown()
-    back = [(Kind.GIVEN_BACK, number, None) for number in numbers]
-    assert station.line.sent == [(Kind.CAPACITY, 0, ("no room", False)), *back]
-    assert station.said(station.call("echo")) == [(Kind.GIVEN_BACK, None)]
+    back = [(MessageKind.GIVEN_BACK, number, None) for number in numbers]
+    assert station.line.sent == [(MessageKind.CAPACITY, 0, ("no room", False)), *back]
+    assert station.said(station.call("echo")) == [(MessageKind.GIVEN_BACK, None)]
     station.line.sent.clear()
     failing.breakDown(isHopeless=True)
     failing.breakDown(isHopeless=True)
-    assert station.line.sent == 2 * [(Kind.CAPACITY, 0, ("no room", True))]
+    assert station.line.sent == 2 * [(MessageKind.CAPACITY, 0, ("no room", True))]
     failing.recover()
-    assert station.line.sent[2:] == [(Kind.CAPACITY, 1, None)]
+    assert station.line.sent[2:] == [(MessageKind.CAPACITY, 1, None)]
     last = station.call("echo", 5)
     failing.step()
-    assert station.said(last) == [(Kind.RETURNED, [[5], {}])]
+    assert station.said(last) == [(MessageKind.RETURNED, [[5], {}])]
 
 
 def test_failingWorkersBesideAWellOne() -> None:
@@ -1114,7 +1129,7 @@ def test_failingWorkersBesideAWellOne() -> None:
     failing, well = Failing(), MemoryPrefetcher()
     station = Station(Universe(), queue=TaskQueue(failing, well, reactor=Clock()))
     failing.breakDown(isHopeless=True)
-    assert station.line.sent == [(Kind.CAPACITY, 1, None)]
+    assert station.line.sent == [(MessageKind.CAPACITY, 1, None)]
 
 
 def test_threadsBesideFailingWorkers() -> None:
@@ -1126,7 +1141,7 @@ def test_threadsBesideFailingWorkers() -> None:
     failing.breakDown()
     number = station.call("echo", flags=THREAD)
     thread.step()
-    assert station.kinds(number) == [Kind.RETURNED]
+    assert station.kinds(number) == [MessageKind.RETURNED]
 
 
 def test_capacityThatChangedBeforeTheOpeningIsTold() -> None:
@@ -1140,7 +1155,7 @@ def test_capacityThatChangedBeforeTheOpeningIsTold() -> None:
     host.capacityChanged()
     line = Line(PICKLE)
     host.opened(line)
-    assert line.sent == [(Kind.CAPACITY, 2, None)]
+    assert line.sent == [(MessageKind.CAPACITY, 2, None)]
 
 
 def test_theQueueIsNotObservedForLong() -> None:
@@ -1196,7 +1211,7 @@ def test_resultsThatNobodyReadsHoldCallsBack() -> None:
         station.line.ease()
         rounds += 1
         assert rounds < 10
-    assert [station.kinds(number) for number in numbers] == [[Kind.RETURNED]] * 300
+    assert [station.kinds(number) for number in numbers] == [[MessageKind.RETURNED]] * 300
     assert rounds > 3
 
 
@@ -1212,14 +1227,15 @@ def test_callsBeginAgainInTheirOrder() -> None:
     station.line.ease()
     station.turn()
     assert universe.events == [0, 1, 2, "late"]
-    assert station.kinds(late) == [Kind.BEGUN, Kind.RETURNED]
-    assert station.kinds(3) == [Kind.BEGUN, Kind.RETURNED]
+    assert station.kinds(late) == [MessageKind.BEGUN, MessageKind.RETURNED]
+    assert station.kinds(3) == [MessageKind.BEGUN, MessageKind.RETURNED]
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [(Kind.CANCEL, Kind.CANCELLED), (Kind.RECALL, Kind.GIVEN_BACK)]
+    ("kind", "said"),
+    [(MessageKind.CANCEL, MessageKind.CANCELLED), (MessageKind.RECALL, MessageKind.GIVEN_BACK)],
 )
-def test_callsThatAreHeldBackCanBeTakenBack(kind: Kind, said: Kind) -> None:
+def test_callsThatAreHeldBackCanBeTakenBack(kind: MessageKind, said: MessageKind) -> None:
     """
     A call that is held back can be cancelled and recalled, and then is not made.
     """
@@ -1237,7 +1253,7 @@ def test_callsThatAreHeldBackAreGivenBackByWhoLeaves() -> None:
     """
     station, universe = pressed(calls=2)
     station.host.drain()
-    assert station.kinds(3) == station.kinds(4) == [Kind.GIVEN_BACK]
+    assert station.kinds(3) == station.kinds(4) == [MessageKind.GIVEN_BACK]
     assert universe.events == []
 
 
@@ -1269,14 +1285,15 @@ def test_aQueueThatIsShutDownGivesBackWhatIsHeld() -> None:
     station.queue.shutdown()
     station.line.ease()
     station.turn()
-    assert [station.kinds(n) for n in range(3, 8)] == [[Kind.GIVEN_BACK]] * 5
+    assert [station.kinds(n) for n in range(3, 8)] == [[MessageKind.GIVEN_BACK]] * 5
     assert universe.events == []
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [(Kind.RECALL, Kind.GIVEN_BACK), (Kind.CANCEL, Kind.CANCELLED)]
+    ("kind", "said"),
+    [(MessageKind.RECALL, MessageKind.GIVEN_BACK), (MessageKind.CANCEL, MessageKind.CANCELLED)],
 )
-def test_whatIsTakenBackMakesRoom(kind: Kind, said: Kind) -> None:
+def test_whatIsTakenBackMakesRoom(kind: MessageKind, said: MessageKind) -> None:
     """
     When a call that was let in is taken back or cancelled before it begins, another one is
     let in for it: none waits for ever.
@@ -1308,7 +1325,7 @@ def test_whatFailsMakesRoom() -> None:
     numbers = [station.call("exit") for _ in range(9)]
     station.line.ease()
     station.turn()
-    assert [station.kinds(number) for number in numbers] == [[Kind.RAISED]] * 9
+    assert [station.kinds(number) for number in numbers] == [[MessageKind.RAISED]] * 9
 
 
 def test_whoDoesNotReadIsWaitedForOnce() -> None:
@@ -1351,10 +1368,10 @@ ACTS: list[Callable[[Attended, int], Any]] = [
     lambda station, n: station.call("generator"),
     lambda station, n: station.call("unknown"),
     lambda station, n: station.call("unsendable"),
-    lambda station, n: station.hear(Kind.CANCEL, n),
-    lambda station, n: station.hear(Kind.RECALL, n),
+    lambda station, n: station.hear(MessageKind.CANCEL, n),
+    lambda station, n: station.hear(MessageKind.RECALL, n),
     lambda station, n: station.credit(n, n % 3),
-    lambda station, n: station.hear(Kind.CLOSE, n),
+    lambda station, n: station.hear(MessageKind.CLOSE, n),
     lambda station, n: station.turn(),
     lambda station, n: station.turn(),
     lambda station, n: setattr(station.line, "backlog", 1 << 30),
@@ -1378,15 +1395,15 @@ def test_eachCallHasOneEnd(acts: Any, concurrent: int) -> None:
         calls += isinstance(act(station, n), int)
     station.line.ease()
     for number in range(1, calls + 1):
-        station.hear(Kind.CLOSE, number)
-        station.hear(Kind.CANCEL, number)
+        station.hear(MessageKind.CLOSE, number)
+        station.hear(MessageKind.CANCEL, number)
     station.line.ease()
     station.turn()
     for number in range(1, calls + 1):
         kinds = station.kinds(number)
         assert kinds[-1] in LAST
         assert sum(kind in LAST for kind in kinds) == 1
-        assert kinds.count(Kind.ITERATOR) == kinds.count(Kind.END)
+        assert kinds.count(MessageKind.ITERATOR) == kinds.count(MessageKind.END)
     assert station.host.held == 0
     station.host.lost(station.line, OSError())
     assert station.ended == 1

@@ -20,7 +20,7 @@ from asynqueue.errors import MaybeEncodingError, NotReadyError, RemoteProtocolEr
 from asynqueue.iteration import deferToDelay
 from asynqueue.testing.calls import Unsendable
 from asynqueue.wire.host.catalog import WireWorkerUniverse
-from asynqueue.wire.protocol.messages import Kind
+from asynqueue.wire.protocol.messages import MessageKind
 from tests.doubles import Heard, readingLogs
 from tests.iterations import Oops, Scripted
 from tests.test_wire_codecs import Sprung, nothingUnpickled
@@ -143,7 +143,7 @@ def begun(name: str, *args: Any, codec: Any = PICKLE) -> tuple[Station, int, Uni
     station = Station(universe, codec=codec, concurrent=3)
     number = station.call(name, *args)
     station.turn()
-    assert station.kinds(number) == [Kind.ITERATOR]
+    assert station.kinds(number) == [MessageKind.ITERATOR]
     return station, number, universe
 
 
@@ -161,7 +161,7 @@ def test_allItemsCome(codec: Any, name: str, end: int) -> None:
     station.credit(number, end + 1)
     station.turn()
     assert station.items(number) == list(range(end))
-    assert station.kinds(number)[-1] is Kind.END
+    assert station.kinds(number)[-1] is MessageKind.END
     assert station.host.held == 0
 
 
@@ -185,7 +185,7 @@ def test_noMoreItemsComeThanWereGranted(name: str) -> None:
         station.credit(number, granted)
         station.turn()
         assert len(station.items(number)) == before + granted
-    assert Kind.END not in station.kinds(number)
+    assert MessageKind.END not in station.kinds(number)
 
 
 def test_aGeneratorIsNotFarAhead() -> None:
@@ -223,10 +223,10 @@ def test_creditOfOtherCallsIsForgotten(end: str) -> None:
     number = station.call({"return": "one", "raise": "angryCall"}.get(end, "pause"), number=2)
     station.credit(number, 5)
     if end == "cancel":
-        station.hear(Kind.CANCEL, number)
+        station.hear(MessageKind.CANCEL, number)
     elif end == "recall":
-        station.hear(Kind.RECALL, number)
-    station.hear(Kind.CANCEL, 1)
+        station.hear(MessageKind.RECALL, number)
+    station.hear(MessageKind.CANCEL, 1)
     station.turn()
     assert station.host.held == 0
     station.call("numbers", 5, number=3 if end == "recall" else number)
@@ -279,7 +279,7 @@ def test_eachItemComesOnce(end: int, grants: list[int], name: str) -> None:
         assert station.items(number) == list(range(min(end, granted)))
     if granted > end:
         station.turn()
-        assert station.kinds(number)[-1] is Kind.END
+        assert station.kinds(number)[-1] is MessageKind.END
 
 
 def test_itemsThatComeLaterAreSentThen() -> None:
@@ -297,7 +297,7 @@ def test_itemsThatComeLaterAreSentThen() -> None:
     source.end("c")
     station.turn()
     assert station.items(number) == ["a", "b", "c"]
-    assert station.kinds(number)[-1] is Kind.END
+    assert station.kinds(number)[-1] is MessageKind.END
 
 
 def test_anIteratorThatWaitsCostsNothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,7 +320,7 @@ def test_manyItemsTravelTogether() -> None:
     station, number, _ = begun("numbers", 5000)
     station.credit(number, 6000)
     station.turn()
-    assert station.kinds(number).count(Kind.ITEMS) < 200
+    assert station.kinds(number).count(MessageKind.ITEMS) < 200
 
 
 @pytest.mark.bulk
@@ -334,7 +334,7 @@ def test_iteratorsTakeTurns() -> None:
     station.credit(first, 1_000_000)
     station.credit(second, 10)
     station.turn()
-    ends = [number for kind, number, _ in station.line.sent if kind is Kind.END]
+    ends = [number for kind, number, _ in station.line.sent if kind is MessageKind.END]
     assert ends == [second, first]
     assert len(station.items(first)) == 200_000
 
@@ -351,7 +351,7 @@ def test_anIteratorThatFailsTellsIt() -> None:
     station.turn()
     assert station.items(number) == [1, 2]
     (_, error), (last, _) = station.said(number)[-2:]
-    assert (type(error), last) == (Oops, Kind.END)
+    assert (type(error), last) == (Oops, MessageKind.END)
 
 
 def test_anIteratorThatExitsTellsIt() -> None:
@@ -362,7 +362,7 @@ def test_anIteratorThatExitsTellsIt() -> None:
     station.credit(number, 10)
     station.turn()
     (_, error), (last, _) = station.said(number)[-2:]
-    assert (type(error), last) == (SystemExit, Kind.END)
+    assert (type(error), last) == (SystemExit, MessageKind.END)
 
 
 def test_anIteratorThatIsTakenFromElsewhereFails() -> None:
@@ -374,7 +374,7 @@ def test_anIteratorThatIsTakenFromElsewhereFails() -> None:
     station.credit(number, 10)
     station.turn()
     (_, error), (last, _) = station.said(number)[-2:]
-    assert (type(error), last) == (NotReadyError, Kind.END)
+    assert (type(error), last) == (NotReadyError, MessageKind.END)
     assert universe.sources[0].stops == 1
     assert isinstance(universe.events[0].error, CancelledError)
 
@@ -389,9 +389,9 @@ def test_itemsThatCannotBeSentFailInTheirPlaces(codec: Any) -> None:
     station.turn()
     said = []
     for kind, value in station.said(number)[1:]:
-        said += value if kind is Kind.ITEMS else [kind if value is None else type(value)]
+        said += value if kind is MessageKind.ITEMS else [kind if value is None else type(value)]
     error = MaybeEncodingError
-    assert said == [1, error, 3, error, error, 6, Kind.END]
+    assert said == [1, error, 3, error, error, 6, MessageKind.END]
 
 
 @both
@@ -402,7 +402,7 @@ def test_theErrorShowsTheItem(codec: Any) -> None:
     station, number, _ = begun("some", codec=codec)
     station.credit(number, 2)
     station.turn()
-    (error,) = [value for kind, value in station.said(number) if kind is Kind.ITEM_FAILED]
+    (error,) = [value for kind, value in station.said(number) if kind is MessageKind.ITEM_FAILED]
     assert error.value.startswith("<asynqueue")
 
 
@@ -413,7 +413,11 @@ def test_failedItemsUseCredit() -> None:
     station, number, _ = begun("some")
     station.credit(number, 2)
     station.turn()
-    assert station.kinds(number) == [Kind.ITERATOR, Kind.ITEMS, Kind.ITEM_FAILED]
+    assert station.kinds(number) == [
+        MessageKind.ITERATOR,
+        MessageKind.ITEMS,
+        MessageKind.ITEM_FAILED,
+    ]
 
 
 def test_itemsThatAreTooLargeFailInTheirPlaces() -> None:
@@ -425,7 +429,7 @@ def test_itemsThatAreTooLargeFailInTheirPlaces() -> None:
     station.credit(number, 10)
     station.turn()
     assert [len(item) for item in station.items(number)] == [10, 600_000, 600_000, 600_000, 7]
-    assert station.kinds(number).count(Kind.ITEM_FAILED) == 1
+    assert station.kinds(number).count(MessageKind.ITEM_FAILED) == 1
 
 
 def test_largeItemsTravelAlone() -> None:
@@ -435,7 +439,7 @@ def test_largeItemsTravelAlone() -> None:
     station, number, _ = begun("sized", *[200_000] * 3, *[1000] * 9, *[200_000] * 6)
     station.credit(number, 20)
     station.turn()
-    lists = [value for kind, value in station.said(number) if kind is Kind.ITEMS]
+    lists = [value for kind, value in station.said(number) if kind is MessageKind.ITEMS]
     assert [len(items) for items in lists[:3]] == [1, 1, 1]
     assert [len(items) for items in lists[-2:]] == [1, 1]
     assert max(map(len, lists)) > 1
@@ -450,7 +454,7 @@ def test_itemsAreNotPickledInCbor() -> None:
     with nothingUnpickled():
         station.credit(number, 10)
         station.turn()
-    assert station.kinds(number) == [Kind.ITERATOR, Kind.ITEM_FAILED, Kind.END]
+    assert station.kinds(number) == [MessageKind.ITERATOR, MessageKind.ITEM_FAILED, MessageKind.END]
 
 
 # Who does not read ------------------------------------------------------------------
@@ -465,7 +469,7 @@ def test_itemsThatNobodyReadsAreNotGiven() -> None:
     station.line.counting = True
     station.credit(number, 1000)
     rounds = 0
-    while Kind.END not in station.kinds(number):
+    while MessageKind.END not in station.kinds(number):
         station.turn()
         assert station.line.backlog < 6 << 20
         station.line.ease()
@@ -487,8 +491,8 @@ def test_heldIteratorsAreClosed() -> None:
     station.credit(other, 5)
     station.turn()
     assert station.items(number) == []
-    station.hear(Kind.CLOSE, number)
-    assert station.kinds(number)[-1] is Kind.END
+    station.hear(MessageKind.CLOSE, number)
+    assert station.kinds(number)[-1] is MessageKind.END
     station.host.lost(station.line, OSError())
     station.line.ease()
     station.turn()
@@ -499,9 +503,9 @@ def test_heldIteratorsAreClosed() -> None:
 # The end ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [Kind.CLOSE, Kind.CANCEL])
+@pytest.mark.parametrize("kind", [MessageKind.CLOSE, MessageKind.CANCEL])
 @pytest.mark.parametrize("granted", [0, 5])
-def test_aClosedIteratorEnds(kind: Kind, granted: int) -> None:
+def test_aClosedIteratorEnds(kind: MessageKind, granted: int) -> None:
     """
     When nobody takes more, a generator is closed, its end is told, and nothing more.
     """
@@ -514,8 +518,8 @@ def test_aClosedIteratorEnds(kind: Kind, granted: int) -> None:
     station.credit(number, 5)
     station.turn()
     assert universe.events[-1] == "closed"
-    assert station.kinds(number).count(Kind.END) == 1
-    assert station.kinds(number)[-1] is Kind.END
+    assert station.kinds(number).count(MessageKind.END) == 1
+    assert station.kinds(number)[-1] is MessageKind.END
     assert station.host.held == 0
 
 
@@ -546,11 +550,11 @@ def test_aWaitingIteratorIsClosed() -> None:
     station.turn()
     station.credit(number, 5)
     station.turn()
-    station.hear(Kind.CLOSE, number)
+    station.hear(MessageKind.CLOSE, number)
     station.host.lost(station.line, OSError())
     assert universe.sources[0].stops == 1
-    assert station.kinds(number)[-1] is Kind.END
-    assert Kind.END not in station.kinds(other)
+    assert station.kinds(number)[-1] is MessageKind.END
+    assert MessageKind.END not in station.kinds(other)
 
 
 def test_anAngryGeneratorHarmsNobody() -> None:
@@ -563,9 +567,9 @@ def test_anAngryGeneratorHarmsNobody() -> None:
         station.call("angry")
     station.turn()
     with readingLogs() as logs:
-        station.hear(Kind.CLOSE, number)
+        station.hear(MessageKind.CLOSE, number)
         station.host.lost(station.line, OSError())
-    assert station.kinds(number)[-1] is Kind.END
+    assert station.kinds(number)[-1] is MessageKind.END
     assert universe.events.count("closed") == 2
     assert logs.errors()
 
@@ -580,7 +584,7 @@ def test_whoLeavesTakesTheItemsFirst() -> None:
     assert station.line.closed == 0
     station.credit(number, 5)
     station.turn()
-    assert station.kinds(number)[-1] is Kind.END
+    assert station.kinds(number)[-1] is MessageKind.END
     assert station.line.closed == 1
 
 
@@ -603,7 +607,7 @@ def test_aClosedIteratorIsTheLast() -> None:
     """
     station, number, _ = begun("forever")
     station.host.leaving(station.line, "")
-    station.hear(Kind.CLOSE, number)
+    station.hear(MessageKind.CLOSE, number)
     assert station.line.closed == 1
 
 
@@ -617,7 +621,7 @@ async def test_iteratorsInThreadsGive() -> None:
         station = Station(Universe(), queue=queue, series="async")
         number = station.call("numbers", 5000, flags=THREAD)
         station.credit(number, 6000)
-        while Kind.END not in station.kinds(number):
+        while MessageKind.END not in station.kinds(number):
             await deferToDelay(0.01)
         assert station.items(number) == list(range(5000))
     finally:

@@ -15,7 +15,7 @@ import pytest
 from asynqueue.errors import NoSuchCallable
 from asynqueue.wire.client.naming import Naming
 from asynqueue.wire.host.catalog import WireWorkerUniverse, methodNames
-from asynqueue.wire.protocol.messages import Flag, unpackedCall
+from asynqueue.wire.protocol.messages import CallFlag, unpackedCall
 
 
 class Universe(WireWorkerUniverse):
@@ -103,7 +103,7 @@ def test_ofAnotherUniverseTheyAreFunctions() -> None:
     """
     names = Names("code", Universe())
     flags, _, definition = names.of(Universe().add)
-    assert (flags, definition) == (Flag.DEFINED, 1)
+    assert (flags, definition) == (CallFlag.DEFINED, 1)
 
 
 def test_functionsByTheirPlace() -> None:
@@ -177,9 +177,9 @@ def test_codeIsDefinedOnce() -> None:
     """
     names = Names("code")
     f = lambda: 0  # noqa: E731
-    assert names.of(f) == (Flag.DEFINED, "1", 1)
-    assert names.of(f, Flag.RAW) == (Flag.DEFINED | Flag.RAW, "1", 1)
-    assert names.of(math.floor) == (Flag.DEFINED, "2", 2)
+    assert names.of(f) == (CallFlag.DEFINED, "1", 1)
+    assert names.of(f, CallFlag.RAW) == (CallFlag.DEFINED | CallFlag.RAW, "1", 1)
+    assert names.of(math.floor) == (CallFlag.DEFINED, "2", 2)
     assert names.told == [("define", 1), ("define", 2)]
 
 
@@ -202,9 +202,12 @@ def test_threadIsAnOption() -> None:
     universe = Universe()
     naming = Names(universe=universe).naming
     kw = {"thread": True, "one": 1}
-    assert naming.options("add", 0, kw) == (Flag.THREAD, {"one": 1})
-    assert naming.options(universe.add, Flag.RAW, kw) == (Flag.THREAD | Flag.RAW, {"one": 1})
-    assert naming.options("add", Flag.THREAD, {"thread": False}) == (0, {})
+    assert naming.options("add", 0, kw) == (CallFlag.THREAD, {"one": 1})
+    assert naming.options(universe.add, CallFlag.RAW, kw) == (
+        CallFlag.THREAD | CallFlag.RAW,
+        {"one": 1},
+    )
+    assert naming.options("add", CallFlag.THREAD, {"thread": False}) == (0, {})
     assert kw == {"thread": True, "one": 1}
 
 

@@ -29,7 +29,7 @@ from asynqueue.testing import (
     RecordingObserver,
 )
 from asynqueue.wire.client.remote import RemoteWorker
-from asynqueue.wire.protocol.messages import Flag, Kind, packedFault
+from asynqueue.wire.protocol.messages import CallFlag, MessageKind, packedFault
 from asynqueue.workers.held import IDLE_SECONDS
 from tests.connections import MemoryConnection, failed, items, returned
 from tests.doubles import Heard, errorOf, resultOf
@@ -110,7 +110,7 @@ def test_numbersGoUp() -> None:
     stage.run("f", Stage)
     stage.run("f", lambda: 0, Clock().callLater(0, lambda: None))
     stage.run()
-    numbers = stage.connection.told(Kind.CALL)
+    numbers = stage.connection.told(MessageKind.CALL)
     assert numbers == sorted(set(numbers))
 
 
@@ -118,14 +118,14 @@ def test_numbersGoUp() -> None:
     ("worker", "task", "kw", "flags"),
     [
         ({}, {}, {}, 0),
-        ({"raw": True}, {}, {}, Flag.RAW),
+        ({"raw": True}, {}, {}, CallFlag.RAW),
         ({"raw": True}, {"raw": False}, {}, 0),
-        ({}, {"raw": True}, {}, Flag.RAW),
-        ({"thread": True}, {}, {}, Flag.THREAD),
-        ({}, {}, {"thread": True}, Flag.THREAD),
+        ({}, {"raw": True}, {}, CallFlag.RAW),
+        ({"thread": True}, {}, {}, CallFlag.THREAD),
+        ({}, {}, {"thread": True}, CallFlag.THREAD),
         ({"thread": True}, {}, {"thread": False}, 0),
-        ({}, {"doNext": True}, {}, Flag.URGENT),
-        ({}, {"timeout": 1}, {"watched": True}, Flag.WATCHED),
+        ({}, {"doNext": True}, {}, CallFlag.URGENT),
+        ({}, {"timeout": 1}, {"watched": True}, CallFlag.WATCHED),
     ],
 )
 def test_optionsAreFlags(
@@ -148,7 +148,7 @@ def test_failures() -> None:
     try:
         raise LookupError("over there")
     except LookupError as error:
-        stage.connection.say(failed(Kind.RAISED, 1, error))
+        stage.connection.say(failed(MessageKind.RAISED, 1, error))
     failure = Heard(task.d).result
     assert failure.check(LookupError)
     assert "test_failures" in failure.getTraceback()
@@ -161,7 +161,7 @@ def test_beginningsAreTold() -> None:
     stage = Stage()
     task = stage.run(watched=True)
     assert not task.begun
-    stage.connection.say((Kind.BEGUN, 1))
+    stage.connection.say((MessageKind.BEGUN, 1))
     assert task.begun
 
 
@@ -171,7 +171,7 @@ def test_aResultThatCannotBeMadeHere() -> None:
     """
     stage = Stage(slots=2)
     first, second = stage.several(2)
-    stage.connection.say((Kind.RETURNED, 1, b"no pickle"), returned(2, 5))
+    stage.connection.say((MessageKind.RETURNED, 1, b"no pickle"), returned(2, 5))
     assert isinstance(errorOf(first.d), MaybeEncodingError)
     assert resultOf(second.d) == 5
 
@@ -280,14 +280,14 @@ def test_capacityChanges() -> None:
     """
     stage = Stage(slots=1)
     (task,) = stage.fill()
-    stage.connection.say((Kind.CAPACITY, 3))
+    stage.connection.say((MessageKind.CAPACITY, 3))
     assert task.ready.called  # type: ignore[attr-defined]
     more = stage.fill()
     assert len(more) == 2
-    stage.connection.say((Kind.CAPACITY, 0))
+    stage.connection.say((MessageKind.CAPACITY, 0))
     stage.connection.end(1, 2, 3)
     assert not more[-1].ready.called  # type: ignore[attr-defined]
-    stage.connection.say((Kind.CAPACITY, 1))
+    stage.connection.say((MessageKind.CAPACITY, 1))
     assert more[-1].ready.called  # type: ignore[attr-defined]
 
 
@@ -306,7 +306,7 @@ def fault(reason: str = "no room", isHopeless: bool = False) -> tuple[Any, ...]:
     """
     The message that a host can run nothing.
     """
-    return Kind.CAPACITY, 0, packedFault(reason, isHopeless)
+    return MessageKind.CAPACITY, 0, packedFault(reason, isHopeless)
 
 
 def test_aHostThatCanRunNothing() -> None:
@@ -319,7 +319,7 @@ def test_aHostThatCanRunNothing() -> None:
     queue = MemoryQueue(stage.worker, other)
     d, disk = queue.call(abs, -1), queue.call(abs, -2, series="disk")
     queue.call(abs, -3)
-    stage.connection.say(fault("no\nroom"), (Kind.GIVEN_BACK, 1))
+    stage.connection.say(fault("no\nroom"), (MessageKind.GIVEN_BACK, 1))
     other.step()
     other.step()
     assert resultOf(d) == 1
@@ -328,9 +328,9 @@ def test_aHostThatCanRunNothing() -> None:
     )
     queue.clock.advance(1)
     stage.clock.advance(1)
-    assert len(stage.connection.told(Kind.CALL)) == 1
-    stage.connection.say((Kind.CAPACITY, 1))
-    assert stage.connection.told(Kind.CALL) == [1, 2]
+    assert len(stage.connection.told(MessageKind.CALL)) == 1
+    stage.connection.say((MessageKind.CAPACITY, 1))
+    assert stage.connection.told(MessageKind.CALL) == [1, 2]
     stage.connection.end(2, value=2)
     assert resultOf(disk) == 2
 
@@ -347,7 +347,7 @@ def test_aHostWithoutHope(hasQueue: bool) -> None:
         heard = [Heard(queue.call(abs, -1))]
     else:
         heard = [Heard(stage.run().d)]
-    stage.connection.say(fault(isHopeless=True), (Kind.GIVEN_BACK, 1))
+    stage.connection.say(fault(isHopeless=True), (MessageKind.GIVEN_BACK, 1))
     if hasQueue:
         heard.append(Heard(queue.call(abs, -2)))
         assert not heard[-1].results
@@ -365,15 +365,15 @@ def test_aFaultIsThatOfOneConnection() -> None:
     stage = Stage()
     stage.worker.setReporter(lambda *told: reported.append(told))
     reported: list[Any] = []
-    stage.connection.say((Kind.CAPACITY, 2))
+    stage.connection.say((MessageKind.CAPACITY, 2))
     assert reported == []
-    stage.connection.say((Kind.CAPACITY, 0, bytes([1])))
+    stage.connection.say((MessageKind.CAPACITY, 0, bytes([1])))
     assert reported == [("it does not say why", (), True)]
     stage.connection.lose()
     again = MemoryConnection(stage.worker)
     stage.worker._tasks.revive()
     again.open()
-    again.say((Kind.CAPACITY, 2))
+    again.say((MessageKind.CAPACITY, 2))
     assert len(reported) == 1
 
 
@@ -389,9 +389,9 @@ def test_whatDoesNotMoveIsRecalled() -> None:
     first, second, third = stage.fill()
     stage.clock.pump([0.011, 0.001])
     assert [(kind, number) for kind, number, _, _ in stage.connection.sent[3:]] == [
-        (Kind.RECALL, 3)
+        (MessageKind.RECALL, 3)
     ]
-    stage.connection.say((Kind.GIVEN_BACK, 2), (Kind.GIVEN_BACK, 3))
+    stage.connection.say((MessageKind.GIVEN_BACK, 2), (MessageKind.GIVEN_BACK, 3))
     assert stage.back == [second, third]
     assert not third.ready.called  # type: ignore[attr-defined]
     stage.connection.end(1)
@@ -408,15 +408,15 @@ def test_callsDoNotGoToAndFro(queue: bool) -> None:
     task = stage.run()
     ready = task.ready  # type: ignore[attr-defined]
     for number in range(1, 11):
-        stage.connection.say((Kind.GIVEN_BACK, number))
-        assert len(stage.connection.told(Kind.CALL)) == number
+        stage.connection.say((MessageKind.GIVEN_BACK, number))
+        assert len(stage.connection.told(MessageKind.CALL)) == number
         if queue:
             stage.run()
-            assert len(stage.connection.told(Kind.CALL)) == number
+            assert len(stage.connection.told(MessageKind.CALL)) == number
         stage.clock.advance(0.021)
         if queue:
             stage.run()
-    assert len(stage.connection.told(Kind.CALL)) == 11
+    assert len(stage.connection.told(MessageKind.CALL)) == 11
     assert ready.called
     assert not task.ended
 
@@ -431,7 +431,7 @@ def test_aBusyHostIsLeftAlone() -> None:
         stage.clock.advance(0.006)
         stage.connection.end(number)
         stage.run()
-    assert stage.connection.told(Kind.RECALL) == []
+    assert stage.connection.told(MessageKind.RECALL) == []
 
 
 def test_whatHasComeIsReadBeforeARecall() -> None:
@@ -443,7 +443,7 @@ def test_whatHasComeIsReadBeforeARecall() -> None:
     stage.clock.advance(0.011)
     stage.connection.end(1)
     stage.clock.advance(0.001)
-    assert stage.connection.told(Kind.RECALL) == []
+    assert stage.connection.told(MessageKind.RECALL) == []
 
 
 def test_whileNothingMovesNothingIsSent() -> None:
@@ -453,10 +453,10 @@ def test_whileNothingMovesNothingIsSent() -> None:
     stage = Stage(slots=4)
     stage.several(3)
     stage.clock.pump([0.011, 0.001])
-    stage.connection.say((Kind.GIVEN_BACK, 3), (Kind.GIVEN_BACK, 2))
+    stage.connection.say((MessageKind.GIVEN_BACK, 3), (MessageKind.GIVEN_BACK, 2))
     late = stage.run()
     assert stage.back[-1] is late
-    assert len(stage.connection.told(Kind.CALL)) == 3
+    assert len(stage.connection.told(MessageKind.CALL)) == 3
 
 
 def test_aLongWayNeedsPatience() -> None:
@@ -466,9 +466,9 @@ def test_aLongWayNeedsPatience() -> None:
     stage = Stage(slots=3, rtt=0.06)
     stage.fill()
     stage.clock.pump([0.2, 0.001])
-    assert stage.connection.told(Kind.RECALL) == []
+    assert stage.connection.told(MessageKind.RECALL) == []
     stage.clock.pump([0.05, 0.001])
-    assert stage.connection.told(Kind.RECALL) == [3]
+    assert stage.connection.told(MessageKind.RECALL) == [3]
 
 
 def test_theHostIsAskedAgain() -> None:
@@ -480,9 +480,9 @@ def test_theHostIsAskedAgain() -> None:
     stage.fill()
     times = []
     for _ in range(5000):
-        before = len(stage.connection.told(Kind.RECALL))
+        before = len(stage.connection.told(MessageKind.RECALL))
         stage.clock.advance(0.001)
-        if len(stage.connection.told(Kind.RECALL)) > before:
+        if len(stage.connection.told(MessageKind.RECALL)) > before:
             times.append(stage.clock.seconds())
     assert len(times) == 8
     pauses = [after - before for before, after in pairwise(times)]
@@ -522,12 +522,12 @@ def test_cancelling() -> None:
     The host is told to end a call that nobody wants; its place is free when the host says
     that it is over, by whatever message.
     """
-    for end in ((Kind.CANCELLED, 1), returned(1, 5), (Kind.GIVEN_BACK, 1)):
+    for end in ((MessageKind.CANCELLED, 1), returned(1, 5), (MessageKind.GIVEN_BACK, 1)):
         stage = Stage()
         task = stage.run()
         task.errback(Failure(CancelledError()))
         stage.worker.cancel(task)
-        assert stage.connection.told(Kind.CANCEL) == [1]
+        assert stage.connection.told(MessageKind.CANCEL) == [1]
         assert not task.ready.called  # type: ignore[attr-defined]
         stage.connection.say(end)
         assert task.ready.called  # type: ignore[attr-defined]
@@ -548,7 +548,7 @@ def test_cancellingWhatIsSentMeanwhile() -> None:
         stage.worker.cancel(task)
     tasks.append(stage.run())
     stage.worker.cancel(tasks[-1])
-    assert stage.connection.told(Kind.CANCEL) == [2, 2, 3, 4, 5, 6]
+    assert stage.connection.told(MessageKind.CANCEL) == [2, 2, 3, 4, 5, 6]
 
 
 def test_cancellingTheUnknown() -> None:
@@ -566,7 +566,7 @@ def test_theHostMayEndACall() -> None:
     """
     stage = Stage()
     task = stage.run()
-    stage.connection.say((Kind.CANCELLED, 1))
+    stage.connection.say((MessageKind.CANCELLED, 1))
     assert isinstance(errorOf(task.d), CancelledError)
 
 
@@ -578,8 +578,8 @@ def started(stage: Stage, *first: Any, **options: Any) -> Deferred[Any]:
     A call that returns an iterator, of which some items have come.
     """
     task = stage.run(options=CallOptions(**options))
-    number = stage.connection.told(Kind.CALL)[-1]
-    stage.connection.say((Kind.ITERATOR, number, b"numbers"))
+    number = stage.connection.told(MessageKind.CALL)[-1]
+    stage.connection.say((MessageKind.ITERATOR, number, b"numbers"))
     if first:
         stage.connection.say(items(number, *first))
     return task.d
@@ -593,7 +593,7 @@ def test_iterators() -> None:
     d = started(stage)
     assert stage.connection.credits() == [2]
     assert not d.called
-    stage.connection.say(items(1, 0, 1), (Kind.END, 1))
+    stage.connection.say(items(1, 0, 1), (MessageKind.END, 1))
     deferator = resultOf(d)
     assert "numbers" in repr(deferator)
     assert [resultOf(each) for each in deferator] == [0, 1]
@@ -605,7 +605,7 @@ def test_iteratorsLeaveTheirPlace() -> None:
     """
     stage = Stage()
     task = stage.run()
-    stage.connection.say((Kind.ITERATOR, 1, b"numbers"), items(1, 0))
+    stage.connection.say((MessageKind.ITERATOR, 1, b"numbers"), items(1, 0))
     assert task.ready.called  # type: ignore[attr-defined]
 
 
@@ -615,7 +615,7 @@ def test_emptyIterators() -> None:
     """
     stage = Stage()
     d = started(stage)
-    stage.connection.say((Kind.END, 1))
+    stage.connection.say((MessageKind.END, 1))
     assert list(resultOf(d)) == []
 
 
@@ -625,7 +625,9 @@ def test_iteratorsThatFail() -> None:
     """
     stage = Stage()
     d = started(stage, 0)
-    stage.connection.say(failed(Kind.ITEM_FAILED, 1, LookupError("bad")), (Kind.END, 1))
+    stage.connection.say(
+        failed(MessageKind.ITEM_FAILED, 1, LookupError("bad")), (MessageKind.END, 1)
+    )
     deferator = resultOf(d)
     assert resultOf(next(deferator)) == 0
     assert isinstance(errorOf(next(deferator)), LookupError)
@@ -639,11 +641,11 @@ def test_itemsThatCannotBeMadeHere() -> None:
     stage = Stage()
     d = started(stage, 0)
     deferator = resultOf(d)
-    stage.connection.say((Kind.ITEMS, 1, b"no pickle"))
-    assert stage.connection.told(Kind.CLOSE) == [1]
+    stage.connection.say((MessageKind.ITEMS, 1, b"no pickle"))
+    assert stage.connection.told(MessageKind.CLOSE) == [1]
     assert resultOf(next(deferator)) == 0
     assert isinstance(errorOf(next(deferator)), MaybeEncodingError)
-    stage.connection.say(items(1, 1), (Kind.END, 1))
+    stage.connection.say(items(1, 1), (MessageKind.END, 1))
     assert list(deferator) == []
 
 
@@ -655,7 +657,7 @@ def test_consumers() -> None:
     consumer = RecordingConsumer()
     d = started(stage, 0, 1, consumer=consumer)
     assert not d.called
-    stage.connection.say(items(1, 2), (Kind.END, 1))
+    stage.connection.say(items(1, 2), (MessageKind.END, 1))
     assert resultOf(d) is consumer
     assert consumer.items == [0, 1, 2]
 
@@ -667,8 +669,8 @@ def test_stoppedIteratorsAreClosed() -> None:
     """
     stage = Stage()
     resultOf(started(stage, 0)).stop()
-    assert stage.connection.told(Kind.CLOSE) == [1]
-    stage.connection.say(items(1, 1), (Kind.END, 1))
+    assert stage.connection.told(MessageKind.CLOSE) == [1]
+    stage.connection.say(items(1, 1), (MessageKind.END, 1))
 
 
 @pytest.mark.parametrize("when", ["before it is one", "before an item", "later"])
@@ -686,7 +688,7 @@ def test_cancelledIteratorsAreClosed(when: str) -> None:
         stage.worker.cancel(task)
 
     acts: dict[str, Callable[[], Any]] = {
-        "before it is one": lambda: stage.connection.say((Kind.ITERATOR, 1, b"numbers")),
+        "before it is one": lambda: stage.connection.say((MessageKind.ITERATOR, 1, b"numbers")),
         "before an item": lambda: stage.connection.say(items(1, 0)),
         "later": lambda: None,
     }
@@ -694,8 +696,8 @@ def test_cancelledIteratorsAreClosed(when: str) -> None:
         if name == when:
             cancel()
         act()
-    assert stage.connection.told(Kind.CLOSE) == [1]
-    stage.connection.say((Kind.END, 1))
+    assert stage.connection.told(MessageKind.CLOSE) == [1]
+    stage.connection.say((MessageKind.END, 1))
     assert isinstance(ends.error, CancelledError)
     assert stage.worker.statistics().held == 0
 
@@ -706,16 +708,16 @@ def test_cancelledIteratorsAreClosed(when: str) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        (Kind.RETURNED, 7, b"\x80\x05N."),
-        (Kind.RAISED, 7),
-        (Kind.GIVEN_BACK, 7),
-        (Kind.CANCELLED, 7),
-        (Kind.BEGUN, 7),
-        (Kind.ITERATOR, 7),
-        (Kind.ITEMS, 7, b"\x80\x05]."),
-        (Kind.ITEM_FAILED, 1),
-        (Kind.END, 1),
-        (Kind.CALL, 1),
+        (MessageKind.RETURNED, 7, b"\x80\x05N."),
+        (MessageKind.RAISED, 7),
+        (MessageKind.GIVEN_BACK, 7),
+        (MessageKind.CANCELLED, 7),
+        (MessageKind.BEGUN, 7),
+        (MessageKind.ITERATOR, 7),
+        (MessageKind.ITEMS, 7, b"\x80\x05]."),
+        (MessageKind.ITEM_FAILED, 1),
+        (MessageKind.END, 1),
+        (MessageKind.CALL, 1),
         (99, 1),
     ],
 )
@@ -737,7 +739,7 @@ def test_nonsenseOfIteratorsIsRefused(body: bytes) -> None:
     stage = Stage()
     started(stage)
     with pytest.raises(RemoteProtocolError):
-        stage.connection.say((Kind.ITEMS, 1, body))
+        stage.connection.say((MessageKind.ITEMS, 1, body))
 
 
 def test_anOutcomeOfAnIteratorIsRefused() -> None:
@@ -840,7 +842,7 @@ def test_nonsenseAfterGivingBack() -> None:
     stage = Stage(slots=3, queue=False)
     tasks = stage.several(2)
     with pytest.raises(RemoteProtocolError):
-        stage.connection.say((Kind.GIVEN_BACK, 1), (Kind.END, 7))
+        stage.connection.say((MessageKind.GIVEN_BACK, 1), (MessageKind.END, 7))
     stage.connection.lose()
     assert all(isinstance(errorOf(task.d), WorkerLost) for task in tasks)
 
@@ -852,7 +854,7 @@ def test_givenBackTwice() -> None:
     stage = Stage(slots=3)
     tasks = stage.several(2)
     with pytest.raises(RemoteProtocolError):
-        stage.connection.say((Kind.GIVEN_BACK, 1), (Kind.GIVEN_BACK, 1))
+        stage.connection.say((MessageKind.GIVEN_BACK, 1), (MessageKind.GIVEN_BACK, 1))
     assert stage.worker.crash() == tasks
 
 
@@ -909,11 +911,11 @@ def test_stoppingWaitsForIterators() -> None:
     assert resultOf(next(deferator)) == 0
     assert stage.connection.acts == []
     stage.clock.advance(IDLE_SECONDS)
-    assert stage.connection.told(Kind.CLOSE) == []
+    assert stage.connection.told(MessageKind.CLOSE) == []
     stage.worker.stop()
     stage.clock.advance(IDLE_SECONDS)
-    assert stage.connection.told(Kind.CLOSE) == [1]
-    stage.connection.say((Kind.END, 1))
+    assert stage.connection.told(MessageKind.CLOSE) == [1]
+    stage.connection.say((MessageKind.END, 1))
     assert stage.connection.acts == ["goodbye", "close"]
     assert resultOf(next(deferator)) == 1
     assert isinstance(errorOf(next(deferator)), WorkerLost)
@@ -979,10 +981,10 @@ def test_aHostThatLeavesClosesWhatNobodyReads() -> None:
     reading = [next(read), next(read)]
     stage.worker.leaving(stage.connection, "to be updated")
     stage.clock.advance(IDLE_SECONDS)
-    assert stage.connection.told(Kind.CLOSE) == [1]
-    stage.connection.say((Kind.END, 1))
+    assert stage.connection.told(MessageKind.CLOSE) == [1]
+    stage.connection.say((MessageKind.END, 1))
     assert stage.connection.acts == []
-    stage.connection.say(items(2, 2), (Kind.END, 2))
+    stage.connection.say(items(2, 2), (MessageKind.END, 2))
     assert stage.connection.acts == ["close"]
     assert [resultOf(d) for d in [*reading, next(read)]] == [0, 1, 2]
     assert [resultOf(next(held)) for _ in range(2)] == [0, 1]
@@ -1000,7 +1002,7 @@ def test_aHostThatLeaves() -> None:
     late = stage.run()
     assert stage.back == [late]
     assert not late.ready.called  # type: ignore[attr-defined]
-    stage.connection.say((Kind.GIVEN_BACK, 2), (Kind.GIVEN_BACK, 3))
+    stage.connection.say((MessageKind.GIVEN_BACK, 2), (MessageKind.GIVEN_BACK, 3))
     assert stage.back == [late, *tasks[1:]]
     assert stage.connection.acts == []
     stage.connection.end(1)
@@ -1008,7 +1010,7 @@ def test_aHostThatLeaves() -> None:
     stage.connection.lose()
     assert (stage.resigned, stage.left) == (1, [])
     assert stage.worker.loss == "the host left"
-    assert len(stage.connection.told(Kind.CALL)) == 3
+    assert len(stage.connection.told(MessageKind.CALL)) == 3
 
 
 def test_anIdleHostThatLeaves() -> None:
@@ -1093,8 +1095,8 @@ def test_recalledCallsGoElsewhere() -> None:
     stuck = play.call("short")
     other = play.substitute()
     play.queue.clock.pump([0.011, 0.001])
-    assert play.connection.told(Kind.RECALL) == [2]
-    play.connection.say((Kind.GIVEN_BACK, 2))
+    assert play.connection.told(MessageKind.RECALL) == [2]
+    play.connection.say((MessageKind.GIVEN_BACK, 2))
     (task,) = other.tasks
     assert task.callTuple[0] == "short"
     other.end(task, 7)
@@ -1110,11 +1112,11 @@ def test_whatIsStuckIsNotSentAgain() -> None:
     for _ in range(5):
         play.call()
     play.queue.clock.pump([0.011, 0.001])
-    play.connection.say(*[(Kind.GIVEN_BACK, number) for number in range(2, 6)])
+    play.connection.say(*[(MessageKind.GIVEN_BACK, number) for number in range(2, 6)])
     play.queue.clock.pump([0.011, 0.001] * 10)
-    assert len(play.connection.told(Kind.CALL)) == 5
+    assert len(play.connection.told(MessageKind.CALL)) == 5
     play.connection.end(1)
-    assert len(play.connection.told(Kind.CALL)) == 7
+    assert len(play.connection.told(MessageKind.CALL)) == 7
 
 
 def test_timeoutsBeginWithTheRun() -> None:
@@ -1125,9 +1127,9 @@ def test_timeoutsBeginWithTheRun() -> None:
     heard = play.call(timeout=1.0)
     play.queue.clock.advance(5)
     assert heard.results == []
-    play.connection.say((Kind.BEGUN, 1))
+    play.connection.say((MessageKind.BEGUN, 1))
     play.queue.clock.advance(1.5)
-    assert play.connection.told(Kind.CANCEL) == [1]
+    assert play.connection.told(MessageKind.CANCEL) == [1]
     assert "1" in str(heard.error)
 
 
@@ -1140,7 +1142,7 @@ def test_eventsOfALife() -> None:
     observer = RecordingObserver()
     play.queue.addObserver(observer)
     play.call()
-    play.connection.say((Kind.BEGUN, 1))
+    play.connection.say((MessageKind.BEGUN, 1))
     play.connection.end(1)
     play.connection.lose()
     assert observer.names() == ["queued", "begun", "done", "left"]

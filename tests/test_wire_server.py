@@ -31,7 +31,7 @@ from asynqueue.wire.host.server import WireServer
 from asynqueue.wire.host.universes import Blueprint, ChildCatalog, introduce, universeOf
 from asynqueue.wire.host.workers import HostWorkers, buildHostQueue
 from asynqueue.wire.protocol.codecs import codecNamed
-from asynqueue.wire.protocol.messages import Kind, packedCall
+from asynqueue.wire.protocol.messages import MessageKind, packedCall
 from asynqueue.wire.protocol.session import Session
 from asynqueue.wire.transport.connection import Connection
 from asynqueue.wire.transport.endpoints import ENVIRONMENT, forget, know
@@ -204,21 +204,25 @@ class Caller:
         Have something called.
         """
         arguments = pickle.dumps((args, {}))
-        self.connection.send(Kind.CALL, number, packedCall(0, name, arguments))
+        self.connection.send(MessageKind.CALL, number, packedCall(0, name, arguments))
         self.run()
 
-    def outcomes(self) -> list[tuple[int, Kind]]:
+    def outcomes(self) -> list[tuple[int, MessageKind]]:
         """
         What came of which calls.
         """
-        return [(frame[1], Kind(frame[0])) for frame in self.frames if frame[0] != Kind.CAPACITY]
+        return [
+            (frame[1], MessageKind(frame[0]))
+            for frame in self.frames
+            if frame[0] != MessageKind.CAPACITY
+        ]
 
     def value(self) -> Any:
         """
         What the last call returned.
         """
         kind, _, body, buffers = self.frames[-1]
-        assert kind == Kind.RETURNED
+        assert kind == MessageKind.RETURNED
         return decode(body, buffers)
 
 
@@ -491,7 +495,7 @@ def test_callsAreMade(server: WireServer, reactor: Reactor) -> None:
     caller.call(1, "add", 3, 4)
     assert caller.value() == 7
     caller.call(2, "wireServer")
-    assert caller.outcomes()[-1] == (2, Kind.RAISED)
+    assert caller.outcomes()[-1] == (2, MessageKind.RAISED)
     assert isinstance(codecNamed("pickle").decodeRaised(caller.frames[-1][2]).error, NoSuchCallable)
 
 
@@ -545,7 +549,7 @@ def test_queueThatBreaksTheRules(server: WireServer, reactor: Reactor) -> None:
     """
     caller = Caller(reactor)
     with readingLogs() as logs:
-        caller.connection.send(Kind.RETURNED, 1, b"")
+        caller.connection.send(MessageKind.RETURNED, 1, b"")
         caller.run()
         reactor.advance(10)
         caller.run()
@@ -601,7 +605,7 @@ def test_stopWaitsForCalls(server: WireServer, reactor: Reactor, universe: Unive
     universe.gates[0].callback("done")
     caller.run()
     settle(reactor, heard)
-    assert caller.outcomes() == [(2, Kind.GIVEN_BACK), (1, Kind.RETURNED)]
+    assert caller.outcomes() == [(2, MessageKind.GIVEN_BACK), (1, MessageKind.RETURNED)]
 
 
 def test_statistics(server: WireServer, reactor: Reactor, universe: Universe) -> None:

@@ -34,7 +34,7 @@ from asynqueue.wire.protocol.commands import (
     Welcome,
 )
 from asynqueue.wire.protocol.session import Session
-from asynqueue.wire.protocol.states import Beaten, Left, Opened, State
+from asynqueue.wire.protocol.states import Beaten, Left, Opened, SessionState
 from tests.wires import KEY, Pair, Side, parsed
 
 KEYED = {"key": KEY}
@@ -146,7 +146,7 @@ def test_withoutTheKeyNobodyComesIn(queue: dict[str, Any], host: dict[str, Any],
         assert isinstance(side.error, IdentityRefused)
         assert text in str(side.error)
         assert not isOpen(side)
-        assert side.session.state == State.CLOSED
+        assert side.session.state == SessionState.CLOSED
 
 
 def test_anotherChannelIsRefused() -> None:
@@ -277,7 +277,7 @@ def test_aRefusalIsAnErrorHere(code: str, kind: type[WireError]) -> None:
     side = hostThatHeard(refusal)
     assert type(side.error) is kind
     assert "because of [2J that" in str(side.error)
-    assert side.session.state == State.CLOSED
+    assert side.session.state == SessionState.CLOSED
     assert [box[COMMAND] for box in parsed(b"".join(side.say()))] in ([], [b"Greet"])
 
 
@@ -461,7 +461,7 @@ def test_afterAGoodbyeMessagesPass() -> None:
     pair.talk()
     assert [number for _, number, *_ in pair.queue.messages] == [1, 2]
     assert [event for event in pair.host.events if isinstance(event, Left)] == [Left("so be it")]
-    assert (pair.queue.session.state, pair.host.session.state) == (State.PARTING,) * 2
+    assert (pair.queue.session.state, pair.host.session.state) == (SessionState.PARTING,) * 2
 
 
 def test_aSecondGoodbyeIsRefused() -> None:
@@ -575,7 +575,7 @@ def test_noBoxRaisesAnythingElse(isItOpen: bool, some: list[Box]) -> None:
         pair.talk()
     pair.host.hear(some)
     if pair.host.error is not None:
-        assert pair.host.session.state == State.CLOSED
+        assert pair.host.session.state == SessionState.CLOSED
         assert isinstance(
             pair.host.error, (RemoteProtocolError, IdentityRefused, VersionRefused, WireError)
         )
@@ -625,7 +625,7 @@ class Conversation(RuleBasedStateMachine):
     )
     def send(self, which: int, number: int, size: int, hasBuffer: bool) -> None:
         side = self.sides[which]
-        if State.OPEN <= side.session.state <= State.PARTING:
+        if SessionState.OPEN <= side.session.state <= SessionState.PARTING:
             buffers = [bytes(size)] if hasBuffer else []
             body = len(self.sent[side]).to_bytes(4, "big")
             side.session.send(1, number, body, buffers)
@@ -634,7 +634,7 @@ class Conversation(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1))
     def beat(self, which: int) -> None:
         side = self.sides[which]
-        if State.OPEN <= side.session.state <= State.PARTING:
+        if SessionState.OPEN <= side.session.state <= SessionState.PARTING:
             side.session.beat(self.now)
 
     @rule(which=st.integers(0, 1))

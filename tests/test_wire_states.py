@@ -8,12 +8,14 @@ from collections import deque
 from pathlib import Path
 
 from asynqueue.wire.protocol import states
-from asynqueue.wire.protocol.states import TRANSITIONS, Ours, State
+from asynqueue.wire.protocol.states import TRANSITIONS, Ours, SessionState
 
 PAGE = Path(__file__).parent.parent / "docs" / "protocol.rst"
 
 # Those in which the other side may say something.
-HEARING = [state for state in State if any(isinstance(said, bytes) for said in TRANSITIONS[state])]
+HEARING = [
+    state for state in SessionState if any(isinstance(said, bytes) for said in TRANSITIONS[state])
+]
 
 
 def named(said: bytes | Ours) -> str:
@@ -23,12 +25,12 @@ def named(said: bytes | Ours) -> str:
     return said.value if isinstance(said, Ours) else said.decode()
 
 
-def moves(state: State) -> list[tuple[bytes | Ours, State]]:
+def moves(state: SessionState) -> list[tuple[bytes | Ours, SessionState]]:
     """
     The ways from a state to others that are not the end.
     """
     ways = TRANSITIONS[state].items()
-    return [(said, after) for said, after in ways if after not in (state, State.CLOSED)]
+    return [(said, after) for said, after in ways if after not in (state, SessionState.CLOSED)]
 
 
 def drawing() -> list[str]:
@@ -37,9 +39,9 @@ def drawing() -> list[str]:
     place where they do.
     """
     lines = []
-    for state in State:
+    for state in SessionState:
         ways = deque(moves(state))
-        isBeginning = state is State.NEW or len(ways) > 1
+        isBeginning = state is SessionState.NEW or len(ways) > 1
         while isBeginning and ways:
             said, after = ways.popleft()
             line = f"{state.name} ── {named(said)} ─▶ {after.name}"
@@ -47,9 +49,13 @@ def drawing() -> list[str]:
                 ((said, after),) = moves(after)
                 line += f" ── {named(said)} ─▶ {after.name}"
             lines.append(line)
-    ends: dict[str, list[State]] = {}
-    for state in State:
-        last = [named(said) for said, after in TRANSITIONS[state].items() if after is State.CLOSED]
+    ends: dict[str, list[SessionState]] = {}
+    for state in SessionState:
+        last = [
+            named(said)
+            for said, after in TRANSITIONS[state].items()
+            if after is SessionState.CLOSED
+        ]
         if last:
             ends.setdefault(", ".join(last), []).append(state)
     for said, some in ends.items():
@@ -99,13 +105,15 @@ def test_everyStateCanBeReached() -> None:
     """
     There is a way from the beginning to each state, and from each to the end.
     """
-    reached = {State.NEW}
-    for _ in State:
+    reached = {SessionState.NEW}
+    for _ in SessionState:
         reached |= {after for state in reached for after in TRANSITIONS[state].values()}
-    assert reached == set(State)
-    for state in State:
-        assert state is State.CLOSED or TRANSITIONS[state][Ours.REFUSE] is State.CLOSED
-    assert not TRANSITIONS[State.CLOSED]
+    assert reached == set(SessionState)
+    for state in SessionState:
+        assert (
+            state is SessionState.CLOSED or TRANSITIONS[state][Ours.REFUSE] is SessionState.CLOSED
+        )
+    assert not TRANSITIONS[SessionState.CLOSED]
 
 
 if __name__ == "__main__":

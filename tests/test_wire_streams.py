@@ -33,7 +33,7 @@ from asynqueue.wire.protocol.commands import (
     Goodbye,
     Refuse,
 )
-from asynqueue.wire.protocol.messages import Kind
+from asynqueue.wire.protocol.messages import MessageKind
 from asynqueue.wire.protocol.streams import Outgoing, Reassembler, ReceiveWindow
 from tests.wires import LongWay, Pair, parsed, plainFrames
 
@@ -294,16 +294,16 @@ def test_messagesOfANumberKeepTheirOrder() -> None:
     The end of an iterator does not come before its items, nor a cancel before its call.
     """
     outgoing = Outgoing()
-    outgoing.send(Kind.ITEMS, 1, b"L" * 100_000)
-    outgoing.send(Kind.ITEMS, 1, b"small")
-    outgoing.send(Kind.RETURNED, 2, b"other")
-    outgoing.send(Kind.END, 1)
+    outgoing.send(MessageKind.ITEMS, 1, b"L" * 100_000)
+    outgoing.send(MessageKind.ITEMS, 1, b"small")
+    outgoing.send(MessageKind.RETURNED, 2, b"other")
+    outgoing.send(MessageKind.END, 1)
     got = received(Reassembler(LARGEST), everything(outgoing))
     assert [(kind, number) for kind, number, *_ in got] == [
-        (Kind.RETURNED, 2),
-        (Kind.ITEMS, 1),
-        (Kind.ITEMS, 1),
-        (Kind.END, 1),
+        (MessageKind.RETURNED, 2),
+        (MessageKind.ITEMS, 1),
+        (MessageKind.ITEMS, 1),
+        (MessageKind.END, 1),
     ]
 
 
@@ -312,10 +312,10 @@ def test_aMessageCanStandBehindAnother() -> None:
     A call waits for what it names, and its cancel for the call.
     """
     outgoing = Outgoing()
-    outgoing.send(Kind.DEFINE, 7, b"L" * 100_000)
-    outgoing.send(Kind.CALL, 8, b"a call of 7", behind=7)
-    outgoing.send(Kind.CANCEL, 8)
-    outgoing.send(Kind.CALL, 9, b"an other call", behind=6)
+    outgoing.send(MessageKind.DEFINE, 7, b"L" * 100_000)
+    outgoing.send(MessageKind.CALL, 8, b"a call of 7", behind=7)
+    outgoing.send(MessageKind.CANCEL, 8)
+    outgoing.send(MessageKind.CALL, 9, b"an other call", behind=6)
     got = received(Reassembler(LARGEST), everything(outgoing))
     assert [number for _, number, *_ in got] == [9, 7, 8, 8]
 
@@ -325,10 +325,10 @@ def test_whatIsNoCallHasNoOrder() -> None:
     The number of a capacity is none of a call: it waits for nothing.
     """
     outgoing = Outgoing()
-    outgoing.send(Kind.RETURNED, 4, b"L" * 100_000)
-    outgoing.send(Kind.CAPACITY, 4)
+    outgoing.send(MessageKind.RETURNED, 4, b"L" * 100_000)
+    outgoing.send(MessageKind.CAPACITY, 4)
     got = received(Reassembler(LARGEST), everything(outgoing))
-    assert [kind for kind, *_ in got] == [Kind.CAPACITY, Kind.RETURNED]
+    assert [kind for kind, *_ in got] == [MessageKind.CAPACITY, MessageKind.RETURNED]
 
 
 def test_largeMessagesTakeTurns() -> None:

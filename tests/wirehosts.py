@@ -15,12 +15,24 @@ from asynqueue.processes.streaming import sizeOf
 from asynqueue.wire.host.catalog import Catalog, WireWorkerUniverse
 from asynqueue.wire.host.sessions import HostSession
 from asynqueue.wire.protocol.codecs import Codec, codecNamed
-from asynqueue.wire.protocol.messages import Flag, Kind, packedCall, packedCount, unpackedFault
+from asynqueue.wire.protocol.messages import (
+    CallFlag,
+    MessageKind,
+    packedCall,
+    packedCount,
+    unpackedFault,
+)
 
 PICKLE, CBOR = codecNamed("pickle"), codecNamed("cbor")
 
 # What is the last that is said of a call.
-LAST = {Kind.RETURNED, Kind.RAISED, Kind.GIVEN_BACK, Kind.CANCELLED, Kind.END}
+LAST = {
+    MessageKind.RETURNED,
+    MessageKind.RAISED,
+    MessageKind.GIVEN_BACK,
+    MessageKind.CANCELLED,
+    MessageKind.END,
+}
 
 
 class Line:
@@ -35,7 +47,7 @@ class Line:
     """
 
     def __init__(self, codec: Codec) -> None:
-        self.sent: list[tuple[Kind, int, Any]] = []
+        self.sent: list[tuple[MessageKind, int, Any]] = []
         self.goodbyes: list[str] = []
         self.closed = 0
         self.isOpen = True
@@ -54,15 +66,15 @@ class Line:
         if self.counting:
             self.backlog += size
         value: Any = None
-        if kind in (Kind.RETURNED, Kind.ITEMS):
+        if kind in (MessageKind.RETURNED, MessageKind.ITEMS):
             value = self._codec.decode(body, [buffer.raw() for buffer in buffers])
-        elif kind in (Kind.RAISED, Kind.ITEM_FAILED):
+        elif kind in (MessageKind.RAISED, MessageKind.ITEM_FAILED):
             value = self._codec.decodeRaised(body).error
-        elif kind == Kind.ITERATOR:
+        elif kind == MessageKind.ITERATOR:
             value = body.decode()
-        elif kind == Kind.CAPACITY and body:
+        elif kind == MessageKind.CAPACITY and body:
             value = unpackedFault(body)
-        self.sent.append((Kind(kind), number, value))
+        self.sent.append((MessageKind(kind), number, value))
 
     def whenEased(self, below: int, f: Callable[[], None]) -> None:
         self.waiting.append((below, f))
@@ -164,14 +176,14 @@ class Station:
         self._last = number or self._last + 1
         packed, buffers = self.codec.encodeCall(args, kw)
         body = packedCall(flags, name, packed)
-        self.hear(Kind.CALL, self._last, body, [buffer.raw() for buffer in buffers])
+        self.hear(MessageKind.CALL, self._last, body, [buffer.raw() for buffer in buffers])
         return self._last
 
     def credit(self, number: int, count: int) -> None:
         """
         The queue grants items.
         """
-        self.hear(Kind.CREDIT, number, packedCount(count))
+        self.hear(MessageKind.CREDIT, number, packedCount(count))
 
     def turn(self) -> None:
         """
@@ -179,17 +191,17 @@ class Station:
         """
         self.clock.advance(0)
 
-    def said(self, number: int) -> list[tuple[Kind, Any]]:
+    def said(self, number: int) -> list[tuple[MessageKind, Any]]:
         """
         What the host has said of a call.
         """
         return [
             (kind, value)
             for kind, about, value in self.line.sent
-            if about == number and kind is not Kind.CAPACITY
+            if about == number and kind is not MessageKind.CAPACITY
         ]
 
-    def kinds(self, number: int) -> list[Kind]:
+    def kinds(self, number: int) -> list[MessageKind]:
         """
         Of which kinds that was.
         """
@@ -199,7 +211,7 @@ class Station:
         """
         The items of an iterator, so far.
         """
-        lists = [value for kind, value in self.said(number) if kind is Kind.ITEMS]
+        lists = [value for kind, value in self.said(number) if kind is MessageKind.ITEMS]
         return [item for items in lists for item in items]
 
     def outcome(self, name: str, *args: Any, flags: int = 0, **kw: Any) -> Any:
@@ -209,8 +221,8 @@ class Station:
         number = self.call(name, *args, flags=flags, **kw)
         self.turn()
         ((kind, value),) = self.said(number)
-        assert kind in (Kind.RETURNED, Kind.RAISED)
+        assert kind in (MessageKind.RETURNED, MessageKind.RAISED)
         return value
 
 
-RAW, THREAD, WATCHED, URGENT, DEFINED = Flag
+RAW, THREAD, WATCHED, URGENT, DEFINED = CallFlag

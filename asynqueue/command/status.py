@@ -16,7 +16,7 @@ from asynqueue.errors import WireError
 from asynqueue.outcome import Raised
 from asynqueue.status import STATUS
 from asynqueue.wire.protocol.codecs import codecNamed
-from asynqueue.wire.protocol.messages import Kind, packedCall
+from asynqueue.wire.protocol.messages import MessageKind, packedCall
 from asynqueue.wire.protocol.session import Session
 from asynqueue.wire.transport.connection import Connection
 from asynqueue.wire.transport.dialing import reasonOf
@@ -77,7 +77,7 @@ class _Inquiry:
         assert self.connection is not None
         self._last += 1
         d = self._answers[self._last] = Deferred()
-        self.connection.send(Kind.CALL, self._last, packedCall(0, STATUS, None))
+        self.connection.send(MessageKind.CALL, self._last, packedCall(0, STATUS, None))
         return d
 
     def opened(self, connection: Connection) -> None:
@@ -94,9 +94,9 @@ class _Inquiry:
             answer = self._answers.pop(number, None)
             if answer is None:
                 continue
-            if kind == Kind.RETURNED:
+            if kind == MessageKind.RETURNED:
                 answer.callback(self._codec.decode(body, buffers))
-            elif kind == Kind.RAISED:
+            elif kind == MessageKind.RAISED:
                 raised: Raised = self._codec.decodeRaised(body)
                 answer.errback(raised.localError())
 

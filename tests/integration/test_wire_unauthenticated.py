@@ -33,7 +33,7 @@ from asynqueue.wire.protocol.boxes import (
     packedChunk,
 )
 from asynqueue.wire.protocol.commands import LEAST_LARGEST, Goodbye, Greet, Prove, Refuse, Welcome
-from asynqueue.wire.protocol.messages import Kind, packedCall
+from asynqueue.wire.protocol.messages import MessageKind, packedCall
 from asynqueue.wire.protocol.session import Session
 from tests.integration.process_checks import PATIENCE
 from tests.wires import Side
@@ -115,7 +115,7 @@ class Host:
                 assert side.error is None
                 if side.session.peer is not None and not isSent:
                     isSent = True
-                    side.session.send(Kind.CALL, 1, packedCall(0, "add", arguments))
+                    side.session.send(MessageKind.CALL, 1, packedCall(0, "add", arguments))
         [(kind, _, body, _)] = side.messages
         return kind, body
 
@@ -124,7 +124,7 @@ class Host:
         Whether somebody who has the key can make a call there.
         """
         kind, body = self.call(encodeCall((2, 3), {})[0])
-        return kind == Kind.RETURNED and bool(decode(body) == 5)
+        return kind == MessageKind.RETURNED and bool(decode(body) == 5)
 
     @property
     def memory(self) -> int:
@@ -179,9 +179,9 @@ def pickles(path: str) -> list[bytes]:
     pickled = pickle.dumps(Canary(path), 5)
     call = packedCall(0, "add", pickled)
     return [
-        packed(Kind.CALL, 1, call),
-        packed(Kind.DEFINE, 1, pickled),
-        packed(Kind.RETURNED, 1, pickled),
+        packed(MessageKind.CALL, 1, call),
+        packed(MessageKind.DEFINE, 1, pickled),
+        packed(MessageKind.RETURNED, 1, pickled),
         pickled,
     ]
 

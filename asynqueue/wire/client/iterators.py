@@ -14,7 +14,7 @@ from asynqueue.outcome import cannotDecode
 from asynqueue.salvage import Lost
 from asynqueue.wire.client.sources import FarSource
 from asynqueue.wire.protocol.codecs import Codec
-from asynqueue.wire.protocol.messages import Kind, packedCount
+from asynqueue.wire.protocol.messages import MessageKind, packedCount
 from asynqueue.workers.held import HeldIterators
 
 
@@ -86,8 +86,8 @@ class OpenIterators(HeldIterators):
         @param rtt: tells the least round trip to the host, in seconds.
         """
         source = self.sources[number] = FarSource(
-            lambda count: tell(Kind.CREDIT, number, packedCount(count)),
-            lambda: tell(Kind.CLOSE, number, b""),
+            lambda count: tell(MessageKind.CREDIT, number, packedCount(count)),
+            lambda: tell(MessageKind.CLOSE, number, b""),
             rtt,
         )
         self._openings[number] = task, text
@@ -115,10 +115,12 @@ class OpenIterators(HeldIterators):
         """
         source = self.sources.get(number)
         if source is None:
-            raise RemoteProtocolError(f"{Kind(kind).name} came for {number}, which is no iterator")
-        if kind == Kind.ITEMS:
+            raise RemoteProtocolError(
+                f"{MessageKind(kind).name} came for {number}, which is no iterator"
+            )
+        if kind == MessageKind.ITEMS:
             self._items(source, body, buffers)
-        elif kind == Kind.ITEM_FAILED:
+        elif kind == MessageKind.ITEM_FAILED:
             source.failed(failureOf(self._codec.decodeRaised(body)))
         else:
             del self.sources[number]

@@ -14,11 +14,11 @@ from asynqueue.errors import NoSuchCallable
 from asynqueue.methods import isFoundIn
 from asynqueue.outcome import shortRepr
 from asynqueue.processes.callables import Callables
-from asynqueue.wire.protocol.messages import Flag, packedCall
+from asynqueue.wire.protocol.messages import CallFlag, packedCall
 
 # Plain numbers: members of an enumeration are slow to combine.
-_THREAD = int(Flag.THREAD)
-_DEFINED = int(Flag.DEFINED)
+_THREAD = int(CallFlag.THREAD)
+_DEFINED = int(CallFlag.DEFINED)
 
 # What stays what it is, and so has its name once and for all.
 _CONSTANT = frozenset({str, FunctionType, BuiltinFunctionType, type})

@@ -41,7 +41,7 @@ from asynqueue.timers import later
 from asynqueue.wire.client.iterators import OpenIterators
 from asynqueue.wire.client.sessions import QueueSession
 from asynqueue.wire.protocol.codecs import codecNamed
-from asynqueue.wire.protocol.messages import Flag
+from asynqueue.wire.protocol.messages import CallFlag
 from asynqueue.wire.protocol.states import Peer
 from asynqueue.wire.transport.connection import Connection
 from asynqueue.workers.failing import Fault
@@ -141,7 +141,7 @@ class RemoteWorker(Prefetching[RoundTripWindow]):
         self.host = host
         self.loss = ""
         self._raw = raw
-        self._flags = int(Flag.THREAD) if thread else 0
+        self._flags = int(CallFlag.THREAD) if thread else 0
         self._most = MOST if N_concurrent is None else N_concurrent
         self._universe = universe
         self._names = None if names is None else frozenset(names)

@@ -24,15 +24,15 @@ from asynqueue.wire.client.iterators import OpenIterators
 from asynqueue.wire.client.naming import Naming
 from asynqueue.wire.protocol.codecs import Codec
 from asynqueue.wire.protocol.handshake import plain
-from asynqueue.wire.protocol.messages import Flag, Kind, unpackedFault
+from asynqueue.wire.protocol.messages import CallFlag, MessageKind, unpackedFault
 from asynqueue.wire.transport.connection import Connection
 from asynqueue.workers.failing import Fault
 from asynqueue.workers.prefetch import Prefetch
 from asynqueue.workers.roundtrip import RoundTripWindow
 
 # For hot paths: members of an enumeration are slow to look up, to compare, to combine.
-_CALL, _RETURNED = int(Kind.CALL), int(Kind.RETURNED)
-_RAW, _WATCHED, _URGENT = (int(flag) for flag in (Flag.RAW, Flag.WATCHED, Flag.URGENT))
+_CALL, _RETURNED = int(MessageKind.CALL), int(MessageKind.RETURNED)
+_RAW, _WATCHED, _URGENT = (int(flag) for flag in (CallFlag.RAW, CallFlag.WATCHED, CallFlag.URGENT))
 
 # Calls with arguments of more bytes than this are large.
 _LARGE = 1 << 16
@@ -102,8 +102,8 @@ class QueueSession:
             str(about.get("trust")),
             names,
             universe,
-            lambda number, pickled: connection.send(Kind.DEFINE, number, pickled),
-            lambda number: connection.send(Kind.FORGET, number),
+            lambda number, pickled: connection.send(MessageKind.DEFINE, number, pickled),
+            lambda number: connection.send(MessageKind.FORGET, number),
         )
         # The number of the last call that was sent.
         self._last = 0
@@ -213,14 +213,14 @@ class QueueSession:
             self._numbers = {task: number for number, task in self._tasks.held.items()}
             number = self._numbers.get(task)
         if number is not None:
-            self.tell(Kind.CANCEL, number)
+            self.tell(MessageKind.CANCEL, number)
 
     def recall(self) -> None:
         """
         Have the host give back what it has not begun (G6). Its own workers may have some of
         that ahead: it is asked again some times.
         """
-        self.tell(Kind.RECALL, self._last)
+        self.tell(MessageKind.RECALL, self._last)
 
     def tell(self, kind: int, number: int, body: bytes = b"") -> None:
         """
@@ -260,7 +260,7 @@ class QueueSession:
                     task.errback(failureOf(cannotDecode(error)))
                 else:
                     task.callback(value)
-            elif kind == Kind.GIVEN_BACK:
+            elif kind == MessageKind.GIVEN_BACK:
                 self._task(kind, number)
                 if number in back:
                     raise RemoteProtocolError(f"the host gave back the call {number} twice")
@@ -283,27 +283,27 @@ class QueueSession:
         @raise RemoteProtocolError: the host must not say that.
         """
         match kind:
-            case Kind.RAISED:
+            case MessageKind.RAISED:
                 task = self._settled(kind, number)
                 self._tasks.ended += 1
                 task.errback(failureOf(self._codec.decodeRaised(body)))
-            case Kind.BEGUN:
+            case MessageKind.BEGUN:
                 task = self._task(kind, number)
                 if task.watched:
                     task.begin()
-            case Kind.CANCELLED:
+            case MessageKind.CANCELLED:
                 task = self._settled(kind, number)
                 self._tasks.ended += 1
                 if not task.ended:
                     task.errback(Failure(CancelledError("the host ended the call")))
-            case Kind.ITERATOR:
+            case MessageKind.ITERATOR:
                 text = bytes(body).decode(errors="replace")
                 task = self._settled(kind, number)
                 self._iterators.open(task, number, text, self.tell, lambda: self.rtt)
-            case Kind.ITEMS | Kind.ITEM_FAILED | Kind.END:
+            case MessageKind.ITEMS | MessageKind.ITEM_FAILED | MessageKind.END:
                 if self._iterators.heard(kind, number, body, buffers) is not None:
                     self._tasks.ended += 1
-            case Kind.CAPACITY:
+            case MessageKind.CAPACITY:
                 self._tasks.window.resize(number)
                 reason, isHopeless = unpackedFault(body)
                 if reason:
@@ -322,7 +322,9 @@ class QueueSession:
         """
         task = self._tasks.held.get(number)
         if task is None:
-            raise RemoteProtocolError(f"{Kind(kind).name} came for {number}, which is no call")
+            raise RemoteProtocolError(
+                f"{MessageKind(kind).name} came for {number}, which is no call"
+            )
         return task
 
     def _settled(self, kind: int, number: int) -> ITask:

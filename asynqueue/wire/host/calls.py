@@ -32,13 +32,16 @@ from asynqueue.taskqueue import TaskQueue
 from asynqueue.wire.host.catalog import Catalog, Definitions
 from asynqueue.wire.host.iterations import Iterations, checkedCredit, sendRaised
 from asynqueue.wire.protocol.codecs import Codec
-from asynqueue.wire.protocol.messages import Flag, Kind, unpackedCall, unpackedCount
+from asynqueue.wire.protocol.messages import CallFlag, MessageKind, unpackedCall, unpackedCount
 from asynqueue.wire.transport.connection import Connection
 
 # For hot paths: members of an enumeration are slow to look up.
-CALL, RETURNED, RAISED = (int(kind) for kind in (Kind.CALL, Kind.RETURNED, Kind.RAISED))
+CALL, RETURNED, RAISED = (
+    int(kind) for kind in (MessageKind.CALL, MessageKind.RETURNED, MessageKind.RAISED)
+)
 _RAW, _THREAD, _WATCHED, _URGENT, _DEFINED = (
-    int(flag) for flag in (Flag.RAW, Flag.THREAD, Flag.WATCHED, Flag.URGENT, Flag.DEFINED)
+    int(flag)
+    for flag in (CallFlag.RAW, CallFlag.THREAD, CallFlag.WATCHED, CallFlag.URGENT, CallFlag.DEFINED)
 )
 _FLAGS = _RAW | _THREAD | _WATCHED | _URGENT | _DEFINED
 
@@ -155,7 +158,7 @@ class HostCalls:
         for number in sorted(number for number in self._calls.keys if number <= last):
             if self._calls.takeBack(number):
                 self._credits.pop(number, None)
-                self.say(Kind.GIVEN_BACK, number)
+                self.say(MessageKind.GIVEN_BACK, number)
         self._ended()
 
     def stop(self) -> None:
@@ -190,7 +193,7 @@ class HostCalls:
             self._tellStatus(number)
             return
         if self.isClosed or number <= self._recalled or (self.isFaulty and not flags & _THREAD):
-            self.say(Kind.GIVEN_BACK, number)
+            self.say(MessageKind.GIVEN_BACK, number)
             return
         if len(self._calls) + len(self._iterations) >= self._most:
             raise RemoteProtocolError(
@@ -269,7 +272,7 @@ class HostCalls:
         A call cannot be made: give it back if the queue takes none, and else say why.
         """
         if isinstance(error, QueueRunError) and not self._queue.isRunning():
-            self.say(Kind.GIVEN_BACK, number)
+            self.say(MessageKind.GIVEN_BACK, number)
         else:
             sendRaised(self.say, self._codec, RAISED, number, caught(error))
 
@@ -277,24 +280,24 @@ class HostCalls:
         """
         A call begins whose beginning the other side wants to know.
         """
-        self.say(Kind.BEGUN, number)
+        self.say(MessageKind.BEGUN, number)
 
     # What else the other side says
 
     def _control(self, kind: int, number: int, body: Any, buffers: Sequence[Any]) -> None:
         match kind:
-            case Kind.CREDIT:
+            case MessageKind.CREDIT:
                 self._grant(number, unpackedCount(body))
-            case Kind.CLOSE:
+            case MessageKind.CLOSE:
                 self._close(number)
-            case Kind.CANCEL:
+            case MessageKind.CANCEL:
                 self._cancel(number)
-            case Kind.RECALL:
+            case MessageKind.RECALL:
                 self._recalled = max(self._recalled, number)
                 self.giveBack(number)
-            case Kind.DEFINE:
+            case MessageKind.DEFINE:
                 self._definitions.define(number, bytes(body))
-            case Kind.FORGET:
+            case MessageKind.FORGET:
                 self._definitions.forget(number)
             case _:
                 raise RemoteProtocolError(f"a queue does not send messages of kind {kind}")
@@ -310,7 +313,7 @@ class HostCalls:
     def _cancel(self, number: int) -> None:
         if self._calls.cancel(number):
             self._credits.pop(number, None)
-            self.say(Kind.CANCELLED, number)
+            self.say(MessageKind.CANCELLED, number)
             self._ended()
         else:
             self._close(number)

@@ -22,7 +22,7 @@ from asynqueue.processes.streaming import sizeOf
 from asynqueue.reactors import theReactor
 from asynqueue.timers import Timer, later
 from asynqueue.wire.protocol.codecs import Codec
-from asynqueue.wire.protocol.messages import Kind
+from asynqueue.wire.protocol.messages import MessageKind
 
 _log = Logger()
 
@@ -41,7 +41,9 @@ _WINDOW = 64
 _MOST_CREDIT = 1 << 21
 
 # For hot paths: members of an enumeration are slow to look up.
-ITEMS, ITEM_FAILED, END = (int(kind) for kind in (Kind.ITEMS, Kind.ITEM_FAILED, Kind.END))
+ITEMS, ITEM_FAILED, END = (
+    int(kind) for kind in (MessageKind.ITEMS, MessageKind.ITEM_FAILED, MessageKind.END)
+)
 
 Send = Callable[..., None]
 
@@ -298,7 +300,7 @@ class Iterations:
             return False
         iteration = Iteration(number, deferator, self._codec, self._send, self._wantsTurn)
         self._iterations[number] = iteration
-        self._send(Kind.ITERATOR, number, text.encode("utf-8", "backslashreplace"))
+        self._send(MessageKind.ITERATOR, number, text.encode("utf-8", "backslashreplace"))
         iteration.grant(credit)
         return True
 

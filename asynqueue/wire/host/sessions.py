@@ -23,7 +23,7 @@ from asynqueue.taskqueue import TaskQueue
 from asynqueue.wire.host.calls import HostCalls
 from asynqueue.wire.host.catalog import Catalog
 from asynqueue.wire.protocol.codecs import Codec
-from asynqueue.wire.protocol.messages import Kind, packedFault
+from asynqueue.wire.protocol.messages import MessageKind, packedFault
 from asynqueue.wire.transport.connection import Connection
 from asynqueue.workers.waiters import Waiters
 
@@ -184,7 +184,7 @@ class HostSession:
             self._slots = slots
             self._fault = fault
             self._calls.isFaulty = bool(fault[0])
-            self._calls.say(Kind.CAPACITY, slots, packedFault(*fault))
+            self._calls.say(MessageKind.CAPACITY, slots, packedFault(*fault))
             if fault[0]:
                 # Others may run them meanwhile.
                 self._calls.giveBack()

@@ -27,7 +27,7 @@ _COUNT = Struct("<Q")
 LONGEST_NAME = 0xFFFF
 
 
-class Kind(IntEnum):
+class MessageKind(IntEnum):
     """
     What a message says.
     """
@@ -73,7 +73,7 @@ class Kind(IntEnum):
     if its workers can run nothing: see L{packedFault}."""
 
 
-class Flag(IntFlag):
+class CallFlag(IntFlag):
     """
     How a call is to be made.
     """

@@ -65,7 +65,7 @@ from asynqueue.wire.protocol.states import (
     Opened,
     Ours,
     Peer,
-    State,
+    SessionState,
 )
 from asynqueue.wire.protocol.streams import Outgoing, Reassembler
 
@@ -79,8 +79,8 @@ _REPLIES = frozenset({ASK, ANSWER, ERROR})
 
 
 # For hot paths: members of an enumeration are slow to look up.
-_OPEN = State.OPEN
-_PARTING = State.PARTING
+_OPEN = SessionState.OPEN
+_PARTING = SessionState.PARTING
 
 
 class Session:
@@ -122,7 +122,7 @@ class Session:
         self._about = json.dumps(dict(about))
         if len(self._about.encode()) > MOST_VALUE:
             raise ValueError(f"what is told about this {role} has more than {MOST_VALUE:,} bytes")
-        self.state = State.NEW
+        self.state = SessionState.NEW
         self.rtt: float | None = None
         self.peer: Peer | None = None
         self.peerName = "the other side"
@@ -184,7 +184,7 @@ class Session:
 
         Messages of the same number keep their order; others may overtake large ones.
 
-        @param kind: a L{Kind<asynqueue.wire.protocol.messages.Kind>}.
+        @param kind: a L{MessageKind<asynqueue.wire.protocol.messages.MessageKind>}.
         @param buffers: objects with the buffer protocol; they must not change until
             they are sent.
         @param behind: it must not overtake messages of this number either.
@@ -224,7 +224,7 @@ class Session:
         @param code: "version", "identity", "role", "codec", "broken" or "busy".
         @param text: what is wrong, and what to do.
         """
-        hasGreeted = self.state != State.NEW
+        hasGreeted = self.state != SessionState.NEW
         if self._moves(Ours.REFUSE) and hasGreeted:
             self._out.append(packedBox(Refuse, code=code, text=plain(text)))
 
@@ -238,7 +238,7 @@ class Session:
         @param bulk: whether the transport can take more than small messages.
         """
         boxes, self._out = self._out, []
-        if self.state == State.CLOSED:
+        if self.state == SessionState.CLOSED:
             return boxes
         if bulk and self._echoes:
             boxes += self._echoes
@@ -278,7 +278,7 @@ class Session:
         """
         Whether the other side is who it has to be.
         """
-        return State.WELCOMING <= self.state < State.CLOSED
+        return SessionState.WELCOMING <= self.state < SessionState.CLOSED
 
     def receive(self, box: Box, now: float) -> Sequence[Event]:
         """
@@ -289,7 +289,7 @@ class Session:
         @raise WireError: the session is closed by it. What is to be written then says so
             to the other side.
         """
-        if self.state == State.CLOSED:
+        if self.state == SessionState.CLOSED:
             return ()
         command = box.get(COMMAND, b"")
         try:

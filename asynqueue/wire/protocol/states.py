@@ -21,7 +21,7 @@ from attrs import frozen
 from asynqueue.framing import Frame
 
 
-class State(IntEnum):
+class SessionState(IntEnum):
     """
     What a session waits for. From OPEN to PARTING, messages may be sent.
     """
@@ -48,28 +48,35 @@ class Ours(Enum):
     REFUSE = "we Refuse"
 
 
-_END: dict[bytes | Ours, State] = {b"Refuse": State.CLOSED, Ours.REFUSE: State.CLOSED}
+_END: dict[bytes | Ours, SessionState] = {
+    b"Refuse": SessionState.CLOSED,
+    Ours.REFUSE: SessionState.CLOSED,
+}
 
 
-def _talking(state: State) -> dict[bytes | Ours, State]:
+def _talking(state: SessionState) -> dict[bytes | Ours, SessionState]:
     talk = (b"Batch", b"Chunk", b"Grant", b"Beat", b"Echo")
     return {**dict.fromkeys(talk, state), **_END}
 
 
-TRANSITIONS: Mapping[State, Mapping[bytes | Ours, State]] = {
-    State.NEW: {Ours.GREET: State.GREETING, Ours.REFUSE: State.CLOSED},
-    State.GREETING: {b"Greet": State.PROVING, **_END},
-    State.PROVING: {b"Prove": State.PROVING, Ours.WELCOME: State.WELCOMING, **_END},
-    State.WELCOMING: {b"Welcome": State.OPEN, **_END},
-    State.OPEN: {
-        **_talking(State.OPEN),
-        Ours.GOODBYE: State.LEAVING,
-        b"Goodbye": State.LEFT,
+TRANSITIONS: Mapping[SessionState, Mapping[bytes | Ours, SessionState]] = {
+    SessionState.NEW: {Ours.GREET: SessionState.GREETING, Ours.REFUSE: SessionState.CLOSED},
+    SessionState.GREETING: {b"Greet": SessionState.PROVING, **_END},
+    SessionState.PROVING: {
+        b"Prove": SessionState.PROVING,
+        Ours.WELCOME: SessionState.WELCOMING,
+        **_END,
     },
-    State.LEAVING: {**_talking(State.LEAVING), b"Goodbye": State.PARTING},
-    State.LEFT: {**_talking(State.LEFT), Ours.GOODBYE: State.PARTING},
-    State.PARTING: _talking(State.PARTING),
-    State.CLOSED: {},
+    SessionState.WELCOMING: {b"Welcome": SessionState.OPEN, **_END},
+    SessionState.OPEN: {
+        **_talking(SessionState.OPEN),
+        Ours.GOODBYE: SessionState.LEAVING,
+        b"Goodbye": SessionState.LEFT,
+    },
+    SessionState.LEAVING: {**_talking(SessionState.LEAVING), b"Goodbye": SessionState.PARTING},
+    SessionState.LEFT: {**_talking(SessionState.LEFT), Ours.GOODBYE: SessionState.PARTING},
+    SessionState.PARTING: _talking(SessionState.PARTING),
+    SessionState.CLOSED: {},
 }
 """
 By state, what may be said by the other side (the names of commands) and by this one, and the

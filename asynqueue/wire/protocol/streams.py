@@ -28,10 +28,10 @@ from asynqueue.wire.protocol.commands import (
     MOST_VALUE,
     MOST_WINDOW,
 )
-from asynqueue.wire.protocol.messages import Kind
+from asynqueue.wire.protocol.messages import MessageKind
 
 # The number of these is not that of a call, so it gives them no order.
-_CAPACITY = int(Kind.CAPACITY)
+_CAPACITY = int(MessageKind.CAPACITY)
 
 
 # A window holds the bytes of so many round trips ...

@@ -38,7 +38,7 @@ _log = Logger()
 _PIECE = 1 << 16
 
 
-class _Life(Enum):
+class _State(Enum):
     STARTING = "starts"
     READY = "serves"
     ENDING = "is told to end"
@@ -78,7 +78,7 @@ class SpawnedServer:
         self.ready: Deferred[SpawnedServer] = Deferred(lambda _: self.kill("nobody waits for it"))
         self._hub = hub
         self._ended = ended
-        self._life = _Life.STARTING
+        self._state = _State.STARTING
         self._line = b""
         self._errors = Errors()
         self._reason = ""
@@ -118,7 +118,7 @@ class SpawnedServer:
         """
         Whether it serves.
         """
-        return self._life is _Life.READY
+        return self._state is _State.READY
 
     def end(self, grace: float) -> Deferred[None]:
         """
@@ -127,12 +127,12 @@ class SpawnedServer:
         @return: a Deferred that fires when it is gone.
         """
         gone = self._gone.wait()
-        if self._life in (_Life.STARTING, _Life.READY):
-            self._life = _Life.ENDING
+        if self._state in (_State.STARTING, _State.READY):
+            self._state = _State.ENDING
             self._watch()
             self._process.send_signal(signal.SIGTERM)
             self.limit(grace, "it did not end when it was told to")
-        elif self._life is _Life.ENDED:
+        elif self._state is _State.ENDED:
             self._gone.fire()
         return gone
 
@@ -148,9 +148,9 @@ class SpawnedServer:
         """
         End it at once.
         """
-        if self._life is not _Life.ENDED:
+        if self._state is not _State.ENDED:
             self._reason = self._reason or reason
-            self._life = _Life.ENDING
+            self._state = _State.ENDING
             self._watch()
             killGroup(self.pid)
 
@@ -159,7 +159,7 @@ class SpawnedServer:
         This is a fork of the process that has spawned it: it must not keep it alive, nor
         read what it says.
         """
-        self._life = _Life.ENDED
+        self._state = _State.ENDED
         self._timer.stop()
         for descriptor in (self._report, self._stderr):
             self._hub.letGo(descriptor)
@@ -197,8 +197,8 @@ class SpawnedServer:
             self._isGone()
             return
         self._line += data
-        if self._life is _Life.STARTING and self._line.endswith(b"\n"):
-            self._life = _Life.READY
+        if self._state is _State.STARTING and self._line.endswith(b"\n"):
+            self._state = _State.READY
             self._timer.stop()
             self.where = self._line.decode().removeprefix("ready ").strip()
             self.ready.callback(self)
@@ -231,8 +231,8 @@ class SpawnedServer:
         self._hub.unwatch(self._stderr)
         self._timer.stop()
         self._close()
-        wasToEnd = self._life is _Life.ENDING and not self._reason
-        self._life = _Life.ENDED
+        wasToEnd = self._state is _State.ENDING and not self._reason
+        self._state = _State.ENDED
         error = self._error(status)
         self._ended(self)
         if not self.ready.called:

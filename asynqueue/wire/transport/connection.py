@@ -201,7 +201,7 @@ class Connection(Protocol):
         Messages of the same number keep their order; others may overtake those of more
         than 16 KiB.
 
-        @param kind: a L{Kind<asynqueue.wire.protocol.messages.Kind>}.
+        @param kind: a L{MessageKind<asynqueue.wire.protocol.messages.MessageKind>}.
         @param buffers: objects with the buffer protocol; they must not change until
             they are sent.
         @param behind: it must not overtake messages of this number either.
