@@ -300,11 +300,13 @@ class Prefetching(RuleBasedStateMachine):
     @rule(areOpen=st.booleans(), isGone=st.booleans())
     def change(self, areOpen: bool, isGone: bool) -> None:
         """
-        Iterators end, or what runs the tasks is gone. New ones come while it serves only.
+        Iterators end, or what runs the tasks is gone. New ones come while it serves only. The
+        worker looks at all of it, as it may at any time.
         """
         serves = self.life in (Life.SERVING, Life.BROKEN)
         self.worker.areOpen = areOpen and (serves or self.worker.areOpen)
         self.worker.isGone = isGone or (not serves and self.worker.isGone)
+        self.worker.tasks.checkReady()
         self.worker.tasks.checkStopped()
 
     @precondition(lambda self: self.recalls and self.worker.tasks.held)

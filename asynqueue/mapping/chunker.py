@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
+from asynqueue.durations import Durations
 from asynqueue.errors import QueueRunError, WorkerLost
 from asynqueue.failures import caught, failureOf
 from asynqueue.iteration.deferator import Deferator
@@ -30,9 +31,6 @@ _MOST = 500
 
 # It grows to so many times what the last one was, and no faster.
 _GROWTH = 8
-
-# A new measurement counts for so much of the mean.
-_WEIGHT = 0.25
 
 # An item that runs for longer than this, and at most twice that, keeps none of those
 # before it or after it.
@@ -137,7 +135,7 @@ class Chunker:
         self._constant = (
             type(function) in _CONSTANT and arePlain(args) and arePlain(self._kw.values())
         )
-        self._mean = 0.0
+        self._durations = Durations()
         self._alone = False
         self._timer: Any = None
         self._over = False
@@ -370,10 +368,9 @@ class Chunker:
         self._delegate.onResults(batch, outcomes)
 
     def _measured(self, seconds: float, items: int) -> None:
-        mean = seconds / items
-        self._mean = mean if not self._mean else self._mean + _WEIGHT * (mean - self._mean)
+        self._durations.add(items, seconds)
         most = 1 if self._alone else min(_MOST, self.size * _GROWTH)
-        self.size = max(1, min(most, int(self._seconds / self._mean) if self._mean else most))
+        self.size = max(1, int(min(most, self._durations.within(self._seconds))))
 
     def _look(self) -> None:
         """
