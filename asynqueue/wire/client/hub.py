@@ -36,13 +36,13 @@ _log = Logger()
 @frozen
 class HubStatistics(Snapshot):
     """
-    How a hub stands.
+    The state of a hub.
 
     @ivar state: "idle", "starting" or "listening".
     @ivar description: where it is to listen.
     @ivar address: what hosts dial to reach it; empty while it does not listen.
     @ivar unproven: how many connections have not proved themselves by now.
-    @ivar workers: how the workers stand whose hosts have dialed in.
+    @ivar workers: the states of the workers whose hosts have dialed in.
     """
 
     state: str
@@ -149,7 +149,7 @@ class WireHub:
         # Who waits until it listens.
         self._waiting: list[Deferred[Any]] = []
         self._process = os.getpid()
-        # Made once to see that the options have sense.
+        # Made once to check the options.
         RemoteWorker("a host", **self._options)
         tellForks(self)
 
@@ -217,8 +217,8 @@ class WireHub:
 
     def forked(self) -> None:
         """
-        This is a fork of the process that listens, and goes on with it: here nobody does,
-        until the hub is started here.
+        Listen no more in a fork of the process that listens, and goes on with it, until the
+        hub is started here.
         """
         listener, self._listener = self._listener, None
         self.address = None
@@ -228,7 +228,7 @@ class WireHub:
 
     def statistics(self) -> HubStatistics:
         """
-        Return how it stands, with its workers.
+        Return the state of the hub, with its workers.
         """
         listener, address = self._listener, self.address
         state = "idle" if listener is None else "starting" if address is None else "listening"

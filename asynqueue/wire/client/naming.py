@@ -26,7 +26,7 @@ _CONSTANT = frozenset({str, FunctionType, BuiltinFunctionType, type})
 # The main module of a host is another one, which it says itself.
 _MAIN = frozenset({"__main__", "__mp_main__"})
 
-# So many heads of calls are kept.
+# The most heads of calls that are kept.
 _MOST_HEADS = 4096
 
 # The word by which a host says that it takes callables from here.
@@ -65,7 +65,7 @@ class Naming:
 
     def options(self, f: Any, flags: int, kw: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """
-        The flags and the keywords of a call whose keywords have C{thread}: with what is
+        Return flags and keywords of a call whose keywords have C{thread}: with what is
         called by its name here, that is an option and no keyword.
         """
         if not isinstance(f, str) and not self._isOurs(f):
@@ -75,7 +75,7 @@ class Naming:
 
     def head(self, f: Any, flags: int, number: int, oldest: int) -> tuple[bytes, int]:
         """
-        The beginning of a CALL, before its arguments. A hot path.
+        Return the beginning of a CALL, before its arguments. A hot path.
 
         @param number: the number of the call.
         @param oldest: that of the oldest call without outcome.
@@ -117,7 +117,7 @@ class Naming:
 
 def _globalName(f: Any) -> str:
     """
-    Where another process finds a callable.
+    Say where another process finds a callable.
 
     @raise NoSuchCallable: nowhere, or there is something else by that name.
     """

@@ -50,12 +50,11 @@ from asynqueue.workers.roundtrip import MOST, RoundTripWindow
 
 _log = Logger()
 
-# Where nothing has ended for so many seconds, or round trips, what has not begun is called
-# back.
+# The seconds, or round trips, without any end after which what has not begun is called back.
 _STALE_SECONDS = 0.01
 _STALE_TRIPS = 4
 
-# Before that, what has come is read: for so many seconds.
+# Before that, what has come is read: for this time.
 _READING_SECONDS = 0.001
 
 
@@ -200,7 +199,7 @@ class RemoteWorker(Prefetching[RoundTripWindow]):
 
     def crash(self) -> list[ITask]:
         """
-        The connection is closed at once; so the host ends what it runs.
+        Close the connection at once; so the host ends what it runs.
         """
         if self._tasks.life is Life.CRASHED:
             return []
@@ -217,7 +216,7 @@ class RemoteWorker(Prefetching[RoundTripWindow]):
 
     def cancel(self, task: ITask) -> None:
         """
-        The host ends the run as it can.
+        Have the host end the run, as it can.
         """
         tasks = self._tasks
         if task in tasks.waiting:
@@ -271,7 +270,7 @@ class RemoteWorker(Prefetching[RoundTripWindow]):
 
     def opened(self, connection: Connection) -> None:
         """
-        There is a connection: serve over it.
+        Serve over a connection.
         """
         self._session = session = QueueSession(
             connection,
@@ -311,7 +310,7 @@ class RemoteWorker(Prefetching[RoundTripWindow]):
 
     def leaving(self, connection: Connection, reason: str) -> None:
         """
-        The host takes no more calls: close the connection when the last has ended.
+        Give the host no more calls, and close the connection when the last has ended.
         """
         if self._session is not None and self._session.connection is connection:
             self._session.isLeaving = True
@@ -319,7 +318,7 @@ class RemoteWorker(Prefetching[RoundTripWindow]):
 
     def lost(self, connection: Connection, error: Exception) -> None:
         """
-        The connection is gone: resign.
+        Resign: the connection is gone.
         """
         session = self._session
         if session is None or session.connection is not connection:
@@ -383,7 +382,7 @@ class RemoteWorker(Prefetching[RoundTripWindow]):
 
     def takeUnbegun(self) -> list[ITask]:
         """
-        Only the host knows what has not begun, of that which was sent.
+        Take nothing: only the host knows what has not begun, of that which was sent.
         """
         return []
 

@@ -37,10 +37,10 @@ _RAW, _WATCHED, _URGENT = (int(flag) for flag in (CallFlag.RAW, CallFlag.WATCHED
 # Calls with arguments of more bytes than this are large.
 _LARGE = 1 << 16
 
-# A host that gave back all that it had is sent a call again after so many seconds.
+# The seconds after which a host that gave back all that it had is sent a call again.
 _RETRY_SECONDS = 0.02
 
-# The host has so many seconds to close the connection.
+# The seconds that the host has to close the connection.
 _PATIENCE = 5.0
 
 

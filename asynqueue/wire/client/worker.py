@@ -79,7 +79,7 @@ class WireWorker(RemoteWorker):
         @param reactor: the reactor; C{None} is the installed one.
         @raise TypeError: C{wwu} is no universe; or C{series} is a string, or one of them is
             not hashable.
-        @raise ValueError: something has no sense.
+        @raise ValueError: C{N_concurrent} is no number of calls, or there is no such codec.
         """
         if wwu is not None:
             WireWorkerUniverse.check(wwu)
@@ -122,7 +122,7 @@ class WireWorker(RemoteWorker):
 
     def whenConnected(self) -> Deferred[None]:
         """
-        A worker that has crashed or stopped begins a new life.
+        Get a connection. A worker that has crashed or stopped begins a new life.
 
         @return: it fails with L{IdentityRefused<asynqueue.errors.IdentityRefused>} or
             L{VersionRefused<asynqueue.errors.VersionRefused>} if the host refuses, with
@@ -202,8 +202,8 @@ class WireWorker(RemoteWorker):
 
     def forked(self) -> None:
         """
-        This is a fork of the process that dials: leave what is under way to that, and dial
-        anew. A connection that can be used is told of that itself.
+        In a fork of the process that dials, leave what is under way to that, and dial anew. A
+        connection that can be used is told of that itself.
         """
         if self._dialer is not None and self._session is None:
             self._dialer.forked()
@@ -216,7 +216,7 @@ class WireWorker(RemoteWorker):
 
     def _unwanted(self, d: Deferred[None]) -> None:
         """
-        Nobody waits for a connection with this Deferred any more.
+        Dial no more if nobody else waits for a connection.
         """
         if d in self._wanted:
             self._wanted.remove(d)
@@ -225,7 +225,7 @@ class WireWorker(RemoteWorker):
 
     def _giveUp(self, failure: Failure) -> None:
         """
-        There will be no connection.
+        Tell those who wait that there will be no connection.
         """
         self._stopDialing()
         wanted, self._wanted = self._wanted, []

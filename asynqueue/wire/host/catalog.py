@@ -27,7 +27,7 @@ _METHODS = (FunctionType, staticmethod, classmethod, partialmethod, singledispat
 # What may be called in a module, besides classes.
 _FUNCTIONS = (FunctionType, BuiltinFunctionType, _Cached)
 
-# So many names are told of in a message.
+# The most names that are told of in a message.
 _TOLD = 12
 
 
@@ -63,21 +63,21 @@ class WireWorkerUniverse:
 
 def methodNames(universe: type[WireWorkerUniverse]) -> list[str]:
     """
-    The names of the methods of a universe that can be called, sorted.
+    Return the names of the methods of a universe that can be called, sorted.
     """
     return [name for name in sorted(dir(universe)) if isMethod(universe, name)]
 
 
 def isMethod(universe: type[WireWorkerUniverse], name: str) -> bool:
     """
-    Whether a name is that of a method that can be called.
+    Return whether a name is that of a method that can be called.
     """
     return _method(universe, name) is not None
 
 
 def _method(universe: type[WireWorkerUniverse], name: str) -> Any:
     """
-    A method as it stands in the class, if it can be called.
+    Find a method as it stands in the class, if it can be called.
     """
     if not name.startswith("_"):
         for each in universe.__mro__:
@@ -140,7 +140,7 @@ class Catalog:
 
     def resolve(self, name: str) -> Callable[..., Any]:
         """
-        What is to be called by a name. A hot path.
+        Find what is to be called by a name. A hot path.
 
         @raise NoSuchCallable: nothing is.
         """
@@ -199,7 +199,7 @@ class Catalog:
 
     def _walked(self, module: ModuleType, parts: list[str]) -> Callable[..., Any] | None:
         """
-        From a module through its own classes. What it has imported is not its own.
+        Go from a module through its own classes. What it has imported is not its own.
         """
         found: Any = vars(module).get(parts[0])
         for part in parts[1:]:
@@ -246,7 +246,7 @@ class Definitions:
 
     def define(self, number: int, body: Any) -> None:
         """
-        From now on this number is a callable. It is made when it is called.
+        Have this number be a callable from now on. It is made when it is called.
 
         @raise RemoteProtocolError: that is not allowed.
         """
@@ -260,7 +260,7 @@ class Definitions:
 
     def forget(self, number: int) -> None:
         """
-        This number is no callable any more.
+        Have this number be no callable any more.
         """
         body = self._bodies.pop(number, None)
         if body is not None:
@@ -269,8 +269,8 @@ class Definitions:
 
     def defined(self, name: str) -> Callable[..., Any]:
         """
-        The callable of a number, in digits, as it was defined, whatever earlier calls have
-        done. A hot path.
+        Return the callable of a number, in digits, as it was defined, whatever earlier calls
+        have done. A hot path.
 
         @raise NoSuchCallable: there is none.
         @raise TypeError: what was defined cannot be called.

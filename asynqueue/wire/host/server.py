@@ -107,6 +107,8 @@ class _ServerService(Service):
 
     def startService(self) -> None:
         """
+        Serve.
+
         @raise Exception: whatever makes it impossible to serve.
         """
         Service.startService(self)
@@ -114,6 +116,8 @@ class _ServerService(Service):
 
     def stopService(self) -> Deferred[None]:
         """
+        Serve no more.
+
         @return: a Deferred that fires when nothing is left.
         """
         Service.stopService(self)
@@ -183,7 +187,7 @@ class WireServer:
         @param largest: how many bytes a message may have.
         @param grace: the seconds that calls have to end when the server stops.
         @param reactor: the reactor; C{None} is the installed one.
-        @raise ValueError: the arguments have no sense together.
+        @raise ValueError: two of the arguments exclude each other, or one is out of its range.
         @raise TypeError: the universe is none; or C{allow} or C{series} is a string.
         @raise Exception: whatever the import or the making of the universe raises.
         """
@@ -228,7 +232,7 @@ class WireServer:
 
     def statistics(self) -> ServerStatistics:
         """
-        Return how it stands. Costs a look at each flow and each worker of its queue.
+        Return the state of the server. Costs a look at each flow and each worker of its queue.
         """
         seconds = 0.0
         if self._state is _State.SERVING:
@@ -270,7 +274,7 @@ class WireServer:
 
     def _begin(self) -> None:
         """
-        The service starts.
+        Begin to serve, if the server is idle.
         """
         if self._state is not _State.IDLE:
             return
@@ -320,7 +324,7 @@ class WireServer:
 
     def _cannot(self, failure: Failure) -> Failure | None:
         """
-        It is impossible to serve: tell those who wait for it, or else the one that has started
+        Tell those who wait for the start that it is impossible, or else the one that has started
         the service.
         """
         if self._state is not _State.STARTING:
@@ -404,8 +408,10 @@ class WireServer:
 
     def whenStopped(self) -> AwaitableDeferred[None]:
         """
-        @return: a Deferred that fires when the server has stopped, also if it did that by
-            itself: C{stdio:} ends with its only connection. At once, if it does not serve.
+        Wait until the server has stopped, also if it did that by itself: C{stdio:} ends with
+        its only connection.
+
+        @return: a Deferred that fires then, or at once if it does not serve.
         """
         if self._state is _State.IDLE:
             return bothWorlds(succeed(None))
@@ -436,8 +442,8 @@ class WireServer:
 
     def forked(self) -> None:
         """
-        This is a fork of the process that serves, and goes on to serve: here nobody does,
-        until the server is started here.
+        Serve no more in a fork of the process that serves, and goes on to serve, until the
+        server is started here.
         """
         if self._state in (_State.STARTING, _State.SERVING, _State.LEAVING):
             self._state = _State.LEAVING
@@ -460,7 +466,7 @@ class WireServer:
 
     def _hurry(self, grace: float) -> None:
         """
-        Have it end within so many seconds, or within those that were granted before.
+        Have the server end within C{grace} seconds, or within those that were granted before.
         """
         deadline = theReactor(self._reactor).seconds() + grace
         if self._timer.isRunning and deadline >= self._deadline:
@@ -478,7 +484,7 @@ class WireServer:
 
     def _cut(self) -> None:
         """
-        Nothing is waited for any more.
+        Wait for nothing any more.
         """
         for session in list(self._sessions):
             session.cut()
@@ -510,7 +516,7 @@ class WireServer:
 
 def _logLate(result: Any, failures: Iterable[Failure]) -> None:
     """
-    It was found out late that it is impossible to serve.
+    Log that it is impossible to serve, as was found out late.
     """
     for failure in failures:
         _log.failure("there is no server", failure)

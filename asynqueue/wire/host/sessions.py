@@ -59,12 +59,12 @@ class SessionDelegate(Protocol):
 
     def sessionOpened(self, session: HostSession) -> None:
         """
-        The other side has proved itself, and may call.
+        Hear that the other side has proved itself, and may call.
         """
 
     def sessionLost(self, session: HostSession, error: Exception) -> None:
         """
-        The connection is lost, and nothing is left of the session. Called once.
+        Hear that the connection is lost, and nothing is left of the session. Called once.
         """
 
 
@@ -254,7 +254,7 @@ class HostSession:
 
     def lost(self, connection: Connection, error: Exception) -> None:
         """
-        Nobody will hear of what is done here: end it.
+        End all calls: nobody will hear of them.
         """
         if self._state is _State.GONE:
             return
@@ -269,7 +269,7 @@ class HostSession:
 
     def _workersChanged(self) -> None:
         """
-        Workers of the queue came or went, or can run nothing for now, or can again. That
+        Say what workers of the queue can run, as they came or went, failed or recovered. That
         there is no hope is said each time: for calls that the other side has queued since.
         """
         if self._fault[1]:
@@ -288,7 +288,7 @@ class HostSession:
 
     def _checkLeft(self) -> None:
         """
-        The other side sends no more calls: close the connection when all have ended.
+        Close the connection when the other side sends no more calls, and all have ended.
         """
         connection = self._calls.connection
         if self._state is _State.PARTED and connection is not None and not self.held:

@@ -77,7 +77,7 @@ def packedBox(command: type[Command], **arguments: object) -> bytes:
 
 def packedBatch(frames: list[bytes], size: int) -> bytes:
     """
-    The box of a batch of frames, which have so many bytes together. A hot path.
+    Return the box of a batch of frames, which have C{size} bytes together. A hot path.
     """
     return b"".join((BATCH_HEAD, _LENGTH.pack(size), *frames, _END))
 
@@ -91,7 +91,7 @@ def chunkTail(stream: int) -> bytes:
 
 def packedChunk(pieces: list[Any], size: int, tail: bytes) -> bytes:
     """
-    The box of a chunk, whose pieces have so many bytes together. A hot path.
+    Return the box of a chunk, whose pieces have C{size} bytes together. A hot path.
     """
     return b"".join((CHUNK_HEAD, _LENGTH.pack(size), *pieces, tail))
 
@@ -291,7 +291,7 @@ class BoxParser:
 
     def _awaited(self, wanted: int) -> Box | None:
         """
-        Of the next box, so many bytes have to come before it is worth another look.
+        Return how many bytes of the next box have to come before it is worth another look.
 
         @return: no box.
         """

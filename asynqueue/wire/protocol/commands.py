@@ -17,14 +17,13 @@ MOST_VALUE = 0xFFFF
 """The most bytes that a value in a box has (AMP)."""
 
 MOST_SMALL = 1 << 14
-"""A message of so many bytes is sent in a batch, a larger one in chunks."""
+"""The most bytes of a message that is sent in a batch; a larger one is sent in chunks."""
 
 MOST_STREAMS = 64
-"""So many messages may be under way in chunks, in one direction at once."""
+"""The most messages that may be under way in chunks, in one direction at once."""
 
 LEAST_LARGEST = 1 << 17
-"""A side takes messages of so many bytes at the least: what is wrong with a larger one
-must fit."""
+"""The least bytes of a message that each side takes: what is wrong with a larger one must fit."""
 
 LEAST_WINDOW = 1 << 17
 """The bytes of chunks that each side grants to begin with, and always."""
@@ -39,10 +38,10 @@ MOST_UNPROVEN_BOXES = 4
 """... and the most boxes ..."""
 
 OPENING_SECONDS = 10.0
-"""... and a connection is open after so many seconds, or not at all."""
+"""... and the seconds after which a connection is open, or lost."""
 
 MOST_BEATS = 64
-"""So many beats of a side may be without echo."""
+"""The most beats of a side that may be without echo."""
 
 
 class Versions(Command):
@@ -125,7 +124,7 @@ class Chunk(Command):
 
 class Grant(Command):
     """
-    You may send so many more bytes of chunks.
+    You may send more bytes of chunks.
     """
 
     commandName = b"Grant"
@@ -155,7 +154,7 @@ class Echo(Command):
 
 class Goodbye(Command):
     """
-    I shall not begin anything new.
+    I begin nothing new.
     """
 
     commandName = b"Goodbye"

@@ -67,14 +67,14 @@ class Refusal(Exception):
 
 def plain(text: str) -> str:
     """
-    Somebody's text, fit for a log.
+    Return somebody's text, fit for a log.
     """
     return "".join(c if c.isprintable() else " " for c in text[:_MOST_TEXT])
 
 
 def checkGreeting(box: Box, role: str, codec: str, keyed: bool, nonce: bytes) -> dict[str, Any]:
     """
-    What the other side says in its greeting.
+    Return what the other side says in its greeting.
 
     @param role: of this side, as all that follows.
     @raise Refusal: both sides cannot work together.
@@ -106,7 +106,7 @@ def checkGreeting(box: Box, role: str, codec: str, keyed: bool, nonce: bytes) ->
 
 def refusing(peerName: str, refusal: Refusal) -> WireError:
     """
-    The error of the side that refuses.
+    Return the error of the side that refuses.
     """
     if refusal.code == "identity":
         return IdentityRefused(peerName, refusal.text)
@@ -115,7 +115,7 @@ def refusing(peerName: str, refusal: Refusal) -> WireError:
 
 def refusedBy(peerName: str, code: str, text: str) -> WireError:
     """
-    The error of the side that was refused.
+    Return the error of the side that was refused.
 
     @param code: "version", "role" and "codec": both sides cannot work together;
         "identity": one did not prove itself; "broken": this side broke the protocol;
@@ -141,14 +141,16 @@ def _differentVersions(role: str, theirs: Sequence[int]) -> str:
 
 def newNonce() -> bytes:
     """
-    Bytes that were never used before.
+    Return bytes that were never used before.
     """
     return os.urandom(NONCE_BYTES)
 
 
 def checkKey(key: bytes | None) -> None:
     """
-    @raise ValueError: this is no good key.
+    Check a key.
+
+    @raise ValueError: it is too short.
     """
     if key is not None and len(key) < LEAST_KEY_BYTES:
         raise ValueError(
@@ -172,7 +174,7 @@ class Transcript(NamedTuple):
 
     def proof(self, key: bytes, dialed: bool) -> bytes:
         """
-        The proof that one side gives.
+        Return the proof that one side gives.
 
         @param dialed: whether it is the side that has dialed.
         """
@@ -187,7 +189,7 @@ class Transcript(NamedTuple):
 
     def isProof(self, key: bytes, dialed: bool, proof: bytes) -> bool:
         """
-        Whether this is the proof of that side. It takes the same time for each one that
+        Return whether this is the proof of that side. It takes the same time for each one that
         is not.
         """
         return hmac.compare_digest(self.proof(key, dialed), proof)

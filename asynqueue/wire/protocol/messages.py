@@ -44,7 +44,7 @@ class MessageKind(IntEnum):
     RECALL = 5
     """Give back the calls up to this number that have not begun."""
     CREDIT = 6
-    """The iterator of this call may give so many items more: see L{packedCount}."""
+    """The iterator of this call may give more items: see L{packedCount}."""
     CLOSE = 7
     """Nobody takes more items of the iterator of this call."""
 
@@ -69,7 +69,7 @@ class MessageKind(IntEnum):
     END = 24
     """The iterator has no more items, or was closed."""
     CAPACITY = 25
-    """So many calls, as the number says, the host can run at once from now on; and why none,
+    """The number is how many calls the host can run at once from now on; and the body why none,
     if its workers can run nothing: see L{packedFault}."""
 
 
@@ -92,7 +92,7 @@ class CallFlag(IntFlag):
 
 def packedCall(flags: int, name: str, arguments: bytes | None) -> bytes:
     """
-    The body of a CALL: a byte of flags, two bytes of length (little-endian), the name in
+    Return the body of a CALL: a byte of flags, two bytes of length (little-endian), the name in
     UTF-8, and the encoded arguments: nothing for none.
 
     @raise FrameInvalid: the name is too long.
@@ -105,7 +105,7 @@ def packedCall(flags: int, name: str, arguments: bytes | None) -> bytes:
 
 def unpackedCall(body: Any) -> tuple[int, str, Any]:
     """
-    Flags, name and encoded arguments of a CALL.
+    Return flags, name and encoded arguments of a CALL.
 
     @raise FrameInvalid: this is none.
     """
@@ -124,14 +124,14 @@ def unpackedCall(body: Any) -> tuple[int, str, Any]:
 
 def packedCount(count: int) -> bytes:
     """
-    The body of a CREDIT.
+    Return the body of a CREDIT.
     """
     return _COUNT.pack(count)
 
 
 def unpackedCount(body: Any) -> int:
     """
-    How many items a CREDIT grants.
+    Return how many items a CREDIT grants.
 
     @raise FrameInvalid: this is none.
     """
@@ -143,7 +143,7 @@ def unpackedCount(body: Any) -> int:
 
 def packedFault(reason: str, isHopeless: bool) -> bytes:
     """
-    The body of a CAPACITY: nothing, while calls can be run; else a byte, which is 1 if there
+    Return the body of a CAPACITY: nothing, while calls can be run; else a byte, which is 1 if there
     is no hope and 0 if there is, and why, in UTF-8.
     """
     if not reason:
@@ -153,7 +153,7 @@ def packedFault(reason: str, isHopeless: bool) -> bytes:
 
 def unpackedFault(body: Any) -> tuple[str, bool]:
     """
-    Why a host can run nothing, empty if it can, and whether there is no hope.
+    Return why a host can run nothing, empty if it can, and whether there is no hope.
     """
     if not body:
         return "", False

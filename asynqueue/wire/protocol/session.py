@@ -69,10 +69,10 @@ from asynqueue.wire.protocol.states import (
 )
 from asynqueue.wire.protocol.streams import Outgoing, Reassembler
 
-# So many chunks are made at once: then the transport may say that it has enough.
+# How many chunks are made at once: then the transport may say that it has enough.
 _CHUNKS = 2
 
-# A round trip takes so long at the least, whatever the clock says.
+# The least that a round trip takes, in seconds, whatever the clock says.
 _LEAST_SECONDS = 1e-6
 
 _REPLIES = frozenset({ASK, ANSWER, ERROR})
@@ -110,9 +110,10 @@ class Session:
         @param key: what both sides have; C{None}: neither proves itself with a key.
         @param codec: how arguments and results are encoded.
         @param largest: how many bytes a message to this side may have.
-        @param about: what the other side shall know of this one; JSON.
+        @param about: what the other side is told of this one; JSON.
         @param nonce: 32 bytes that were never used before, if not random ones.
-        @raise ValueError: one of these has no sense.
+        @raise ValueError: the role is unknown, the key too short, C{largest} too small or C{about}
+            too large.
         """
         if role not in ROLES:
             raise ValueError(f"the role {role!r} is neither of {', '.join(ROLES)}")
@@ -232,8 +233,8 @@ class Session:
 
     def boxes(self, now: float, bulk: bool = True) -> list[bytes]:
         """
-        What is to be written now. Chunks come a few at a time: call it again until there
-        is nothing, or the transport has enough. A hot path.
+        Return what is to be written now. Chunks come a few at a time: call it again until
+        there is nothing, or the transport has enough. A hot path.
 
         @param bulk: whether the transport can take more than small messages.
         """
@@ -282,7 +283,7 @@ class Session:
 
     def receive(self, box: Box, now: float) -> Sequence[Event]:
         """
-        The other side says something. A hot path.
+        Take a box of the other side. A hot path.
 
         @param now: the time in seconds, of any clock.
         @return: what has happened by it.

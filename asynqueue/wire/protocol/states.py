@@ -123,7 +123,7 @@ class Frames(NamedTuple):
 
 class Beaten(NamedTuple):
     """
-    A beat came back after so many seconds.
+    A beat came back after C{rtt} seconds.
     """
 
     rtt: float

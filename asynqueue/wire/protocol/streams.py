@@ -34,17 +34,16 @@ from asynqueue.wire.protocol.messages import MessageKind
 _CAPACITY = int(MessageKind.CAPACITY)
 
 
-# A window holds the bytes of so many round trips ...
+# A window holds the bytes of this many round trips, and grows when a stream has become faster
+# by this factor.
 _ROUND_TRIPS = 4
-
-# ... and grows when a stream has become so many times faster.
 _FASTER = 1.1
 
-# No stream is faster than about so many bytes in a second: it needs no window for more.
+# No stream has more bytes in a second: it needs no window for more.
 _MOST_SPEED = 1e9
 
-# A round trip that is so many times longer than the shortest has waited on the way. (On
-# a local network the chunk before it takes as long as the way does.)
+# A round trip that is longer than the shortest by this factor has waited on the way. (On a
+# local network the chunk before it takes as long as the way does.)
 _QUEUED = 2
 
 
@@ -63,7 +62,7 @@ class _Message:
 
     def chunk(self, size: int) -> bytes:
         """
-        The box of the next so many bytes.
+        Return the box of the next C{size} bytes.
         """
         self.left -= size
         wanted = size
@@ -149,7 +148,7 @@ class Outgoing:
 
     def batches(self) -> list[bytes]:
         """
-        The boxes of all small messages that wait.
+        Return the boxes of all small messages that wait.
         """
         frames = self._frames
         if not frames:
@@ -171,7 +170,7 @@ class Outgoing:
 
     def chunks(self, most: int) -> list[bytes]:
         """
-        The boxes of the next chunks, as far as the window goes.
+        Return the boxes of the next chunks, as far as the window goes.
 
         @param most: the largest number of them.
         """
@@ -225,7 +224,7 @@ class Outgoing:
 
     def _remove(self, line: _Line) -> None:
         """
-        All of a line, which has the last turn, was sent.
+        Forget a line of which all was sent. It has the last turn.
         """
         self._turns.pop()
         for number in line.numbers:
@@ -259,10 +258,10 @@ class ReceiveWindow:
 
     def take(self, size: int) -> int:
         """
-        A chunk of so many bytes came.
+        Take notice of a chunk that came.
 
         @return: how many more bytes are to be granted now; 0 for none.
-        @raise RemoteProtocolError: so many were not granted.
+        @raise RemoteProtocolError: it has more bytes than were granted.
         """
         self._came += size
         self._granted -= size
@@ -278,15 +277,15 @@ class ReceiveWindow:
 
     def mark(self) -> None:
         """
-        A round trip begins.
+        Take notice that a round trip begins.
         """
         self._cameBefore = self._came
 
     def measure(self, seconds: float, least: float) -> None:
         """
-        The round trip has ended.
+        Size the window after the round trip.
 
-        @param seconds: it took so long.
+        @param seconds: how long it took.
         @param least: the shortest yet.
         """
         came = self._came - self._cameBefore
@@ -314,7 +313,7 @@ class Reassembler:
 
     def batch(self, frames: bytes) -> list[Frame]:
         """
-        The messages of a batch. A hot path.
+        Return the messages of a batch. A hot path.
 
         @raise FrameError: it holds something else.
         """
@@ -324,7 +323,7 @@ class Reassembler:
 
     def chunk(self, stream: int, data: Any) -> list[Frame]:
         """
-        The message that is complete with this chunk, if one is.
+        Return the message that is complete with this chunk, if one is.
 
         @raise FrameError: it is none.
         @raise RemoteProtocolError: there is no such stream.

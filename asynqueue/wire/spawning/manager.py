@@ -76,7 +76,7 @@ class _Folder:
 
     def forked(self) -> None:
         """
-        This is a fork, which must not keep it.
+        Keep it no more, in a fork.
         """
         os.close(self._lifeline)
         self._janitor.returncode = 0
@@ -161,8 +161,8 @@ class ServerManager:
 
     def newSocket(self) -> str:
         """
-        The description of a UNIX socket that is not used yet, in a private folder: to spawn
-        a server, and to dial it.
+        Return the description of a UNIX socket that is not used yet, in a private folder: to
+        spawn a server, and to dial it.
 
         @raise OSError: there is no room for the folder.
         @raise WireError: the manager is shut down.
@@ -195,7 +195,7 @@ class ServerManager:
 
     def done(self, pid: int | None = None) -> AwaitableDeferred[None]:
         """
-        A server is not needed any more: it ends what it runs, within its grace.
+        End a server that is not needed any more: it ends what it runs, within its grace.
 
         @param pid: its process ID; C{None}: that of all servers.
         @return: a Deferred that fires when it is gone. It is gone if it is not known.
@@ -264,8 +264,8 @@ class ServerManager:
 
     def _ended(self, server: SpawnedServer) -> None:
         """
-        A server is gone. Its description has a meaning all the same: workers may dial it
-        until another server has taken its place.
+        Forget a server that is gone. Its description has a meaning all the same: workers may
+        dial it until another server has taken its place.
         """
         del self._servers[server.pid]
 
@@ -291,7 +291,7 @@ class ServerManager:
 
     def forked(self) -> None:
         """
-        This is a fork of the process that has the servers: they are not its own.
+        Forget the servers in a fork of the process that has them.
         """
         for server in self._servers.values():
             server.forked()

@@ -156,8 +156,8 @@ class SpawnedServer:
 
     def forked(self) -> None:
         """
-        This is a fork of the process that has spawned it: it must not keep it alive, nor
-        read what it says.
+        In a fork of the process that has spawned it, neither keep it alive nor read what it
+        says.
         """
         self._state = _State.ENDED
         self._timer.stop()
@@ -165,12 +165,12 @@ class SpawnedServer:
             self._hub.letGo(descriptor)
         self._close()
         self._hub.callLater(0, self._saysNothing)
-        # It cannot be waited for here, and nobody shall complain.
+        # It cannot be waited for here, and nobody is to complain.
         self._process.returncode = 0
 
     def _saysNothing(self) -> None:
         """
-        Who waits for it in a fork waits for nothing.
+        End the waiting of those who wait for it in a fork.
         """
         if not self.ready.called:
             self.ready.errback(ForkError(f"spawning {self.description}", "server"))
@@ -187,7 +187,7 @@ class SpawnedServer:
 
     def _readReport(self) -> None:
         """
-        It is ready, or gone.
+        Read that it is ready, or gone.
         """
         try:
             data = os.read(self._report, _PIECE)
@@ -205,7 +205,7 @@ class SpawnedServer:
 
     def _readStderr(self) -> None:
         """
-        There is something, or an end, for which nobody has to wait.
+        Pass on what is there.
         """
         if not self._errors.passOn(self._stderr):
             self._hub.unwatch(self._stderr)
@@ -214,7 +214,7 @@ class SpawnedServer:
 
     def _isGone(self) -> None:
         """
-        The process has closed its end: it has ended, or is about to.
+        End what the process has left: it has closed its end, and has ended or is about to.
         """
         self._hub.unwatch(self._report)
         with suppress(ProcessLookupError):

@@ -33,10 +33,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from asynqueue.checks import listOf
 
-# So many random bytes are in a key.
+# The random bytes in a key.
 _KEY_BYTES = 32
 
-# Clocks of hosts differ: a certificate holds since so long ago.
+# Clocks of hosts differ: a certificate holds since this time ago.
 _SLACK = timedelta(hours=1)
 
 # The names of every machine for itself.
@@ -71,7 +71,7 @@ class _Pair:
 
 def newKey() -> bytes:
     """
-    A random key, as a line of text.
+    Return a random key, as a line of text.
     """
     return urlsafe_b64encode(secrets.token_bytes(_KEY_BYTES)) + b"\n"
 
@@ -121,7 +121,7 @@ def makeKeys(
 
 def _made(names: Sequence[x509.GeneralName], life: _Life) -> dict[str, tuple[bytes, int]]:
     """
-    The names of the files, their contents and modes.
+    Return the names of the files, their contents and modes.
     """
     authority = _authority(life)
     first = names[0].value
@@ -142,7 +142,7 @@ def _made(names: Sequence[x509.GeneralName], life: _Life) -> dict[str, tuple[byt
 
 def _alternatives(hosts: Iterable[str]) -> list[x509.GeneralName]:
     """
-    What a certificate says of the hosts that may show it.
+    Return what a certificate says of the hosts that may show it.
     """
     names: dict[x509.GeneralName, None] = {}
     for host in hosts:
@@ -155,7 +155,7 @@ def _alternatives(hosts: Iterable[str]) -> list[x509.GeneralName]:
 
 def _dnsName(host: str) -> str:
     """
-    A name as it stands in certificates.
+    Return a name as it stands in certificates.
 
     @raise ValueError: it is none.
     """
@@ -174,7 +174,7 @@ def _dnsName(host: str) -> str:
 
 def _authority(life: _Life) -> _Pair:
     """
-    Who signs the certificates: nobody but these two are signed by it.
+    Make who signs the certificates: nobody but these two are signed by it.
     """
     privateKey = _newPrivateKey()
     # Authorities of different directories have different names: that tells them apart.
@@ -206,7 +206,7 @@ def _signed(
     life: _Life,
 ) -> _Pair:
     """
-    A certificate for one purpose.
+    Make a certificate for one purpose.
     """
     privateKey = _newPrivateKey()
     issuer = authority.certificate

@@ -50,8 +50,8 @@ from asynqueue.wire.transport.sockets import (
 
 _log = Logger()
 
-# What the other side still sends, or does not read, when all is said: so many bytes are
-# thrown away, for so many seconds.
+# When all is said, the bytes that the other side may still send, which are thrown away, and
+# the seconds that it has to read and to close.
 _MOST_DISCARDED = 1 << 16
 _DISCARDING_SECONDS = 2.0
 _CLOSING_SECONDS = 10.0
@@ -81,13 +81,13 @@ class ConnectionDelegate(HasMethods):
 
     def opened(self, connection: Connection) -> None:
         """
-        Both sides are ready: messages can be sent. At most once, and before all below
-        but L{lost}.
+        Hear that both sides are ready: messages can be sent. At most once, and before all
+        below but L{lost}.
         """
 
     def received(self, connection: Connection, frames: list[Frame]) -> None:
         """
-        Messages came. What this raises ends the connection.
+        Take messages. What this raises ends the connection.
 
         @param frames: kind, number, body and buffers of each.
         @raise WireError: the other side must not say this. It is told so.
@@ -95,12 +95,12 @@ class ConnectionDelegate(HasMethods):
 
     def leaving(self, connection: Connection, reason: str) -> None:
         """
-        The other side begins nothing new.
+        Hear that the other side begins nothing new.
         """
 
     def lost(self, connection: Connection, error: Exception) -> None:
         """
-        The connection is over. Exactly once, and the last.
+        Hear that the connection is over. Exactly once, and the last.
 
         @param error: why: an error of the wire, or of the transport. If one side just
             closed it, C{ConnectionDone}, or C{ConnectionLost} where something was still
@@ -128,8 +128,8 @@ class Connection(Protocol):
         """
         @param session: a new one.
         @param delegate: is told what happens.
-        @param heartbeat: after so many seconds of silence the other side is asked whether
-            it is there, and taken for gone after three times as many. C{None}: never.
+        @param heartbeat: the seconds of silence after which the other side is asked whether
+            it is there; after three times that it is taken for gone. C{None}: never.
         @param onRefused: is called with where the other side is, and why, if the connection
             could not be opened.
         @param reactor: the reactor; C{None} is the installed one.
@@ -264,8 +264,8 @@ class Connection(Protocol):
 
     def forked(self) -> None:
         """
-        This is a fork of the process that has the connection, and goes on with it: here it is
-        lost, and the other side sees nothing of that.
+        Lose the connection in a fork of the process that has it, and goes on with it: the
+        other side sees nothing of that.
         """
         if self._state is not _State.LOST:
             letGo(self._transport)
@@ -275,7 +275,7 @@ class Connection(Protocol):
 
     def connectionMade(self) -> None:
         """
-        There is a transport: greet, or wait for the channel.
+        Greet over the transport, or wait for its TLS channel.
         """
         transport: Any = self.transport
         self._transport = transport
@@ -296,14 +296,14 @@ class Connection(Protocol):
 
     def handshakeCompleted(self) -> None:
         """
-        The TLS channel stands.
+        Greet: the TLS channel stands.
         """
         if self._state is _State.OPENING:
             self._greet(bindingOf(self._transport))
 
     def dataReceived(self, data: bytes) -> None:
         """
-        Bytes came. A hot path.
+        Take bytes. A hot path.
         """
         if self._state >= _State.ENDING:
             self._discarded += len(data)
@@ -337,7 +337,7 @@ class Connection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
-        It is over.
+        Tell the delegate that it is over.
         """
         if self._state is _State.LOST:
             return
@@ -394,7 +394,7 @@ class Connection(Protocol):
 
     def _refuse(self, error: WireError) -> None:
         """
-        The other side must not go on: say so, and wait until it has heard that.
+        Tell the other side that it must not go on, and wait until it has heard that.
         """
         self._error = error
         session = self._session

@@ -43,7 +43,7 @@ _SUCCESS = 5.0
 
 def reasonOf(error: BaseException) -> str:
     """
-    Why there is no connection, in words.
+    Say why there is no connection.
     """
     if isinstance(error, ConnectError) and error.osError:
         return os.strerror(error.osError)
@@ -250,9 +250,7 @@ class Dialer:
         connecting.addCallbacks(self._connected, self._failed)
 
     def _connected(self, protocol: Any) -> None:
-        """
-        There is a connection; whether it is of any use will be seen.
-        """
+        # Whether it is of any use will be seen.
         self._connecting = None
 
     def _failed(self, failure: Failure) -> None:

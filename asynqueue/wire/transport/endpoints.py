@@ -6,7 +6,7 @@ The strings are Twisted's, with these differences:
 
   - C{tls:PORT:certificate=FILE:privateKey=FILE[:trustRoots=FILE_OR_DIRECTORY]
     [:interface=ADDRESS][:backlog=N]} listens, too: the counterpart of the C{tls:} that
-    dials. With C{trustRoots} whoever connects must show a certificate of these.
+    dials. With C{trustRoots} those who connect must show a certificate of these.
   - C{unix:} listens with C{mode=600}, if it does not say another: the user's own
     programs connect.
   - What a L{ServerManager<asynqueue.wire.spawning.manager.ServerManager>} of this process has
@@ -47,7 +47,7 @@ ENVIRONMENT = "ASYNQUEUE_KEY_FILE"
 """The environment variable that names a file with a key, where nothing else is said."""
 
 SMALLEST_KEY = 16
-"""A key has so many bytes at the least."""
+"""The least bytes of a key."""
 
 # A key file has one line: a larger file is something else.
 _LARGEST_KEY_FILE = 4096
@@ -101,8 +101,8 @@ class Description:
 
     def argument(self, name: str, position: int, default: str = "") -> str:
         """
-        The value of an argument that may be given by name or by position, which counts
-        from 0.
+        Return the value of an argument that may be given by name or by position, which
+        counts from 0.
         """
         if name in self.named:
             return self.named[name]
@@ -111,7 +111,7 @@ class Description:
 
 def _words(text: str) -> list[tuple[str | None, str]]:
     """
-    The parts between the colons: names, where there are any, and values.
+    Return the parts between the colons: names, where there are any, and values.
     """
     words: list[tuple[str | None, str]] = []
     name: str | None = None
@@ -159,7 +159,7 @@ def requireIdentity(description: str, key: bytes | None, dials: bool = False) ->
 
 def _listensHere(parsed: Description) -> bool:
     """
-    Whether only programs of this machine can connect there.
+    Return whether only programs of this machine can connect there.
     """
     match parsed.kind:
         case "unix" | "stdio":
@@ -176,7 +176,7 @@ def _listensHere(parsed: Description) -> bool:
 
 def _dialsHere(parsed: Description) -> bool:
     """
-    Whether it leads to a program of this machine.
+    Return whether it leads to a program of this machine.
     """
     if parsed.kind == "unix":
         return True
@@ -185,14 +185,14 @@ def _dialsHere(parsed: Description) -> bool:
 
 def _verifiesDialers(parsed: Description) -> bool:
     """
-    Whether a dialer must show a certificate there.
+    Return whether a dialer must show a certificate there.
     """
     return parsed.kind == "tls" and "trustRoots" in parsed.named
 
 
 def _verifiesListener(parsed: Description) -> bool:
     """
-    Whether the certificate of the listener is looked at. The C{ssl:} of Twisted does so
+    Return whether the certificate of the listener is looked at. The C{ssl:} of Twisted does so
     only if it is told a name or an authority.
     """
     if parsed.kind == "ssl":
@@ -202,8 +202,8 @@ def _verifiesListener(parsed: Description) -> bool:
 
 def isLoopback(host: str) -> bool:
     """
-    Whether an address, or the name of one, is that of this machine for itself. Names are
-    not looked up: who knows what they will mean next time.
+    Return whether an address, or the name of one, is that of this machine for itself. Names
+    are not looked up: they may mean something else next time.
     """
     if host == "localhost":
         return True
@@ -217,7 +217,7 @@ def isLoopback(host: str) -> bool:
 
 def _isPassedHere(parsed: Description) -> bool:
     """
-    Whether a socket that was passed to this process by systemd is reached from this
+    Return whether a socket that systemd has passed to this process is reached from this
     machine only.
     """
     if parsed.named.get("domain", parsed.args[0] if parsed.args else "") == "UNIX":
@@ -237,9 +237,8 @@ def _isPassedHere(parsed: Description) -> bool:
 
 def serverEndpoint(reactor: Any, description: str) -> Any:
     """
-    Where to listen.
+    Return where to listen: an C{IStreamServerEndpoint}.
 
-    @return: an C{IStreamServerEndpoint}.
     @raise ValueError: it is no description, or a file that it names has not what it
         should have.
     @raise OSError: a file that it names cannot be read.
@@ -256,9 +255,8 @@ def serverEndpoint(reactor: Any, description: str) -> Any:
 
 def clientEndpoint(reactor: Any, description: str) -> Any:
     """
-    What to dial.
+    Return what to dial: an C{IStreamClientEndpoint}.
 
-    @return: an C{IStreamClientEndpoint}.
     @raise ValueError: it is no description.
     @raise OSError: a file that it names cannot be read.
     """
@@ -273,7 +271,7 @@ def clientEndpoint(reactor: Any, description: str) -> Any:
 
 def dialedAs(description: str, address: Any) -> str:
     """
-    How to dial, from this machine, what listens there.
+    Return how to dial, from this machine, what listens there.
 
     @param description: where it was to listen.
     @param address: where it listens: an C{IAddress}.
@@ -312,7 +310,7 @@ def _tlsEndpoint(reactor: Any, parsed: Description) -> SSL4ServerEndpoint:
 
 def _tlsOptions(certificate: str, privateKey: str, trusted: str | None) -> CertificateOptions:
     """
-    What a listener shows, and what it wants to see.
+    Return what a listener shows, and what it wants to see.
     """
     shown, *chain = _certificates(Path(certificate))
     pair = PrivateCertificate.loadPEM(shown + b"\n" + Path(privateKey).read_bytes())
@@ -334,7 +332,7 @@ def _tlsOptions(certificate: str, privateKey: str, trusted: str | None) -> Certi
 
 def _certificates(path: Path) -> list[bytes]:
     """
-    The certificates of a file in PEM, one at the least.
+    Return the certificates of a file in PEM, one at the least.
     """
     found = _PEM.findall(path.read_bytes())
     if not found:
@@ -383,7 +381,7 @@ def keyFor(
     keyFile: str | os.PathLike[str] | None = None,
 ) -> bytes | None:
     """
-    The key for what is listened on or dialed: the one that is given, that of a server
+    Find the key for what is listened on or dialed: the one that is given, that of a server
     which this process has spawned, or that of the file which the environment names.
 
     @return: C{None} if there is none of them.
@@ -414,7 +412,7 @@ _spawned: dict[str, Any] = {}
 
 def know(description: str, key: bytes, endpoint: Any = None) -> None:
     """
-    From now on this description has this key.
+    Use this key for this description from now on.
 
     @param endpoint: an C{IStreamClientEndpoint} that is dialed in its place.
     """
@@ -426,7 +424,7 @@ def know(description: str, key: bytes, endpoint: Any = None) -> None:
 
 def forget(description: str) -> None:
     """
-    The description means nothing special any more.
+    Have the description mean nothing special any more.
     """
     _keys.pop(description, None)
     _spawned.pop(description, None)

@@ -20,7 +20,7 @@ from asynqueue.wire.transport.sockets import letGo
 
 _log = Logger()
 
-# Of those who connect, so many may be there who have not proved themselves.
+# The most connections that have not proved themselves.
 _MOST_UNPROVEN = 256
 
 
@@ -34,7 +34,7 @@ class ConnectionFactory(Factory):
     def __init__(self, make: Callable[[Any], Any]) -> None:
         """
         @param make: is called with the address of the other side; what it returns is its
-            protocol, or C{None} if there shall be none.
+            protocol, or C{None} to have none.
         """
         self._make = make
 
@@ -73,7 +73,7 @@ class ConnectionSource(Protocol):
 
     def forked(self) -> None:
         """
-        This is a fork: have no new connections, and leave those that come to the parent.
+        In a fork, have no new connections, and leave those that come to the parent.
         """
 
 
@@ -88,7 +88,7 @@ class RefusalLog:
         """
         @param reactor: the reactor; C{None} is the installed one.
         @param most: how many are logged ...
-        @param seconds: ... in so many seconds.
+        @param seconds: ... within this time.
         """
         self._most = most
         self._seconds = seconds
@@ -98,7 +98,7 @@ class RefusalLog:
 
     def add(self, description: str, error: Exception) -> None:
         """
-        Somebody could not open a connection.
+        Log that somebody could not open a connection.
 
         @param description: where from.
         @param error: why.

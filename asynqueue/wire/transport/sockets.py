@@ -22,11 +22,10 @@ from asynqueue.errors import IdentityRefused
 from asynqueue.timers import Timer, later
 from asynqueue.wire.protocol.session import Session
 
-# The kernel may hold so many bytes that were not sent yet: what comes later waits
-# behind them.
+# The bytes not sent yet that the kernel may hold: what comes later waits behind them.
 _NOT_SENT = 1 << 17
 
-# After so many beats without any answer the other side is taken for gone.
+# The beats without any answer after which the other side is taken for gone.
 _MOST_MISSED = 3
 
 # RFC 9266.
@@ -36,14 +35,14 @@ _BINDING_BYTES = 32
 
 def isSecure(transport: Any) -> bool:
     """
-    Whether it is a TLS channel.
+    Return whether it is a TLS channel.
     """
     return ISSLTransport.providedBy(transport)
 
 
 def bindingOf(transport: Any) -> bytes:
     """
-    What only the two ends of a TLS channel know. The channel must stand.
+    Return what only the two ends of a TLS channel know. The channel must stand.
     """
     handle = transport.getHandle()
     return bytes(handle.export_keying_material(_BINDING_LABEL, _BINDING_BYTES, b""))
@@ -51,7 +50,7 @@ def bindingOf(transport: Any) -> bytes:
 
 def refusalOf(error: BaseException, description: str) -> IdentityRefused | None:
     """
-    The error in our words, if it says that TLS believes one side not.
+    Return the error in our words, if it says that TLS believes one side not.
     """
     if isinstance(error, TLSError):
         reasons = [words[-1] for words in error.args[0]] if error.args else []
@@ -67,7 +66,7 @@ def refusalOf(error: BaseException, description: str) -> IdentityRefused | None:
 
 def describe(transport: Any) -> str:
     """
-    Where the other side of a transport is.
+    Say where the other side of a transport is.
     """
     peer = transport.getPeer()
     if isinstance(peer, UNIXAddress):
@@ -104,8 +103,8 @@ def tune(transport: Any) -> None:
 
 def letGo(transport: Any) -> None:
     """
-    This is a fork: have a transport, or what listens for them, stand for a connection that
-    has ended. What it stands for is the parent's, which goes on with it.
+    In a fork, have a transport, or what listens for them, stand for a connection that has
+    ended. The one that it stands for is the parent's, which goes on with it.
     """
     below = _below(transport)
     if isinstance(below, FileDescriptor):
@@ -115,9 +114,7 @@ def letGo(transport: Any) -> None:
 
 
 def _below(transport: Any) -> Any:
-    """
-    The transport that has the socket.
-    """
+    # What has the socket.
     return transport.transport if isSecure(transport) else transport
 
 
@@ -241,13 +238,13 @@ class Writer:
 
     def pauseProducing(self) -> None:
         """
-        The transport has enough: only small messages are written until it resumes.
+        Write only small messages until the transport resumes.
         """
         self._isPaused = True
 
     def resumeProducing(self) -> None:
         """
-        The transport takes more.
+        Write: the transport takes more.
         """
         self._isPaused = False
         # It does so when it has sent all.
@@ -256,7 +253,7 @@ class Writer:
 
     def stopProducing(self) -> None:
         """
-        The transport takes no more: the connection is about to be lost.
+        Pause: the connection is about to be lost.
         """
         self._isPaused = True
 
@@ -290,20 +287,20 @@ class Heartbeat:
 
     def start(self) -> None:
         """
-        Look from now on.
+        Listen for the other side from now on.
         """
         if self._seconds is not None:
             self._timer.start(self._seconds, partial(self._tick, self._seconds))
 
     def stop(self) -> None:
         """
-        Look no more.
+        Listen no more.
         """
         self._timer.stop()
 
     def heard(self, now: float) -> None:
         """
-        The other side has said something. A hot path.
+        Take notice that the other side has said something. A hot path.
         """
         self._heard = now
         self._missed = 0

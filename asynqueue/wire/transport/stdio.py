@@ -27,7 +27,7 @@ _STDIN, _STDOUT, _STDERR = range(3)
 
 def isOneConnection() -> bool:
     """
-    Whether the standard input of this process is a socket.
+    Return whether the standard input of this process is a socket.
     """
     try:
         return stat.S_ISSOCK(os.fstat(_STDIN).st_mode)
@@ -46,8 +46,8 @@ class StdioEndpoint:
 
     def listen(self, protocolFactory: Any) -> Deferred[Any]:
         """
-        Nothing but the connection uses it from now on: what is printed goes to standard
-        error.
+        Use standard input and output for nothing but the connection from now on: what is
+        printed goes to standard error.
         """
         with socket.socket(fileno=os.dup(_STDIN)) as connection:
             connection.setblocking(False)
@@ -70,17 +70,17 @@ class _StdioPort:
 
     def startListening(self) -> None:
         """
-        It has come already.
+        Do nothing: it has come already.
         """
 
     def stopListening(self) -> None:
         """
-        No other will come.
+        Do nothing: no other will come.
         """
 
     def getHost(self) -> UNIXAddress:
         """
-        A socket without a name.
+        Return a socket without a name.
         """
         return UNIXAddress(None)
 
@@ -125,7 +125,7 @@ class StdioServer:
 
     def close(self) -> None:
         """
-        There will be no connection, if there was none.
+        Have no connection, if there was none.
         """
         if self._end is not None:
             self._end.close()

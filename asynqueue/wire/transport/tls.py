@@ -53,6 +53,8 @@ class TLSClientEndpoint:
     @classmethod
     def made(cls, reactor: Any, args: tuple[str, ...], named: dict[str, str]) -> TLSClientEndpoint:
         """
+        Make the endpoint of a string.
+
         @param args: the arguments without names.
         @raise ValueError: they are not those of C{tls:}.
         @raise OSError: a file that they name cannot be read.
@@ -89,7 +91,7 @@ class TLSClientEndpoint:
 
 def _trustRoot(directory: str | None) -> Any:
     """
-    The certificates of a directory, or C{None} for those of the system.
+    Return the certificates of a directory, or C{None} for those of the system.
     """
     if directory is None:
         return None
@@ -100,7 +102,7 @@ def _trustRoot(directory: str | None) -> Any:
 
 def _pair(certificate: str | None, privateKey: str | None) -> Any:
     """
-    What is shown to a host that wants to see a certificate, or C{None}.
+    Return what is shown to a host that wants to see a certificate, or C{None}.
     """
     if certificate is None:
         return None
