@@ -31,7 +31,7 @@ from asynqueue.outcome import inWords
 from asynqueue.reactors import theReactor
 from asynqueue.scheduling.backlog import FairBacklog
 from asynqueue.scheduling.lanes import Lane, Lanes
-from asynqueue.scheduling.observers import Observers
+from asynqueue.scheduling.observers import Hook, Observers
 from asynqueue.scheduling.records import CHOOSING, WorkerRecord, WorkerState
 from asynqueue.scheduling.task import ASSIGNED, ENDED, QUEUED, Task
 from asynqueue.scheduling.timetable import Timetable
@@ -69,7 +69,6 @@ class Dispatcher:
     Tasks on their way to the workers of a queue, and back.
 
     @ivar reactor: the reactor; C{None} while it is not known.
-    @ivar backlog: the tasks that wait for a worker.
     @ivar lanes: the workers by what they choose from.
     @ivar later: those that wait for their time.
     @ivar expiring: those that must begin within a time.
@@ -85,14 +84,16 @@ class Dispatcher:
         if backlog is not None and not IBacklog.providedBy(backlog):
             raise ImplementationError(f"{backlog!r} is no IBacklog")
         self.reactor = reactor
-        self.backlog: IBacklog = FairBacklog() if backlog is None else backlog
-        self.lanes = Lanes(self.backlog)
+        self._backlog: IBacklog = FairBacklog() if backlog is None else backlog
+        self.lanes = Lanes(self._backlog)
         self.later = Timetable(lambda: theReactor(self.reactor), self.submitAgain)
         self.expiring = Timetable(lambda: theReactor(self.reactor), self._expires)
         self.observers = Observers()
         self.open = True
         self._ready: deque[WorkerRecord] = deque()
         self._loop = RESTING
+        # A task whose observers are being told, and which no one has looked at.
+        self._announced: Task | None = None
 
     # Tasks
 
@@ -103,18 +104,48 @@ class Dispatcher:
         if task.options.isTimed and self._isPostponed(task):
             return
         hook = self.observers.taskQueued
-        if not hook and self._loop is RESTING and not self.backlog.queued:
+        if hook and self._isOver(hook, task):
+            return
+        if self._loop is RESTING and not self._backlog.queued:
             # Where nothing waits there is no order to be kept, nor a share.
             record = self.lanes.takeIdle(task.options.series)
-            if record is None:
-                self.backlog.push(task)
-            else:
+            if record is not None:
                 self._giveAtOnce(record, task)
-            return
-        self.backlog.push(task)
-        if hook:
-            # It is queued before it is told of: an observer may end it.
-            self.observers.tell(hook, task)
+                return
+        self._backlog.push(task)
+        self._wake(task)
+
+    def _isOver(self, hook: Hook, task: Task) -> bool:
+        """
+        Tell observers of a task as if it waited with the others. It is put there only if they
+        look: most do not, and it can still be given to a worker that waits.
+
+        @return: whether nothing is left to be done for it.
+        """
+        if self._announced is not None:
+            # By one of those who are told of the first: that goes before.
+            self._enterAnnounced()
+        self._announced = task
+        self.observers.tell(hook, task)
+        if self._announced is task:
+            self._announced = None
+            return False
+        if task.state is QUEUED and task.holder is None:
+            self._wake(task)
+        return True
+
+    def _enterAnnounced(self) -> None:
+        """
+        Have the task wait with the others whose observers are being told.
+        """
+        task, self._announced = self._announced, None
+        if task is not None:
+            self._backlog.push(task)
+
+    def _wake(self, task: Task) -> None:
+        """
+        Have a worker look that waits, if one does that may run a task.
+        """
         record = self.lanes.takeIdle(task.options.series)
         if record is not None:
             self.attend(record)
@@ -130,7 +161,7 @@ class Dispatcher:
         finally:
             self._loop = RESTING
         # The worker may have handed it back at once, which wakes nobody.
-        if self._ready or self.backlog.queued:
+        if self._ready or self._backlog.queued:
             self._serve()
 
     def _isPostponed(self, task: Task) -> bool:
@@ -153,10 +184,8 @@ class Dispatcher:
         Queue a task before those of its kind that were made after it: its time has come, or
         it is another attempt.
         """
-        self.backlog.putBack(task)
-        record = self.lanes.takeIdle(task.options.series)
-        if record is not None:
-            self.attend(record)
+        self._backlog.putBack(task)
+        self._wake(task)
 
     def _expires(self, task: Task) -> None:
         """
@@ -185,6 +214,14 @@ class Dispatcher:
             self.attend(record)
 
     @property
+    def backlog(self) -> IBacklog:
+        """
+        The tasks that wait for a worker.
+        """
+        self._enterAnnounced()
+        return self._backlog
+
+    @property
     def queued(self) -> int:
         """
         How many tasks wait for a worker, or for their time.
@@ -209,10 +246,12 @@ class Dispatcher:
         """
         Take out a task that waits, and is ending.
         """
-        if task in self.later:
+        if task is self._announced:
+            self._announced = None
+        elif task in self.later:
             self.later.discard(task)
         else:
-            self.backlog.discard(task)
+            self._backlog.discard(task)
 
     def close(self) -> None:
         """
@@ -259,7 +298,7 @@ class Dispatcher:
             task, lane = task.nextAttempt(), None
         else:
             task.putBack()
-        self.backlog.putBack(task, lane)
+        self._backlog.putBack(task, lane)
 
     def giveAgain(self, record: WorkerRecord, update: Task) -> None:
         """
@@ -315,7 +354,7 @@ class Dispatcher:
         given = 0
         started = perf_counter()
         try:
-            while ready or (self.backlog.queued and self._wakeAnother()):
+            while ready or (self._backlog.queued and self._wakeAnother()):
                 record = ready.popleft()
                 task = self._next(record)
                 if task is None:
@@ -338,7 +377,7 @@ class Dispatcher:
         if state is _SERVES:
             if record.updates:
                 return record.updates.popleft()
-            task: Task | None = self.backlog.pick(record.lane)
+            task: Task | None = self._backlog.pick(record.lane)
             if task is None:
                 record.ready = True
                 record.lane.idle[record] = None
