@@ -325,6 +325,61 @@ def test_observerIsToldOnce() -> None:
     assert observer.events == [("queued", 1)]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_whatIsAnnouncedWaits(workers: int) -> None:
+    """
+    An observer that hears of a task finds it among those that wait, with and without a worker
+    that is free.
+    """
+    queue: Any = MemoryQueue(*[MemoryWorker() for _ in range(workers)])
+    seen: list[Any] = []
+
+    class Looker(QueueObserver):
+        def taskQueued(self, task: Any) -> None:
+            statistics = queue.statistics()
+            seen.append((statistics.queued, len(statistics.flows)))
+
+    queue.addObserver(Looker())
+    queue.call(len, "")
+    assert seen == [(1, 1)]
+
+
+def test_whatAnObserverCallsComesAfter() -> None:
+    """
+    A task that an observer queues as it hears of another one is made after that, in each way that
+    they are told of.
+    """
+    queue: Any = MemoryQueue(MemoryWorker(window=9))
+    worker = queue.workers()[0]
+
+    class Follower(QueueObserver):
+        def taskQueued(self, task: Any) -> None:
+            if task.callTuple[1][0] < 3:
+                queue.call(abs, task.callTuple[1][0] + 1)
+
+    queue.addObserver(Follower())
+    queue.call(abs, 1)
+    assert [task.callTuple[1][0] for task in worker.tasks] == [1, 2, 3]
+
+
+def test_freeWorkerLeavesAsATaskIsAnnounced() -> None:
+    """
+    A task is not given to the worker that an observer has let go as it heard of the task.
+    """
+    queue: Any = MemoryQueue(MemoryWorker())
+    worker = queue.workers()[0]
+
+    class Dismisser(QueueObserver):
+        def taskQueued(self, task: Any) -> None:
+            queue.detachWorker(worker)
+
+    queue.addObserver(Dismisser())
+    queue.call(len, "")
+    assert not worker.tasks
+    queue.attachWorker(MemoryWorker())
+    assert queue.workers()[0].tasks
+
+
 def test_whatIsInheritedIsNotCalled() -> None:
     """
     A method that an observer has from L{QueueObserver} unchanged is not called: where nobody

@@ -31,7 +31,7 @@ from asynqueue.outcome import inWords
 from asynqueue.reactors import theReactor
 from asynqueue.scheduling.backlog import FairBacklog
 from asynqueue.scheduling.lanes import Lane, Lanes
-from asynqueue.scheduling.observers import Hook, Observers
+from asynqueue.scheduling.observers import Hook, Observers, logFailed
 from asynqueue.scheduling.records import CHOOSING, WorkerRecord, WorkerState
 from asynqueue.scheduling.task import ASSIGNED, ENDED, QUEUED, Task
 from asynqueue.scheduling.timetable import Timetable
@@ -126,7 +126,11 @@ class Dispatcher:
             # By one of those who are told of the first: that goes before.
             self._enterAnnounced()
         self._announced = task
-        self.observers.tell(hook, task)
+        for method in hook:
+            try:
+                method(task)
+            except BaseException:
+                logFailed(method)
         if self._announced is task:
             self._announced = None
             return False

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from asynqueue.errors import QueueRunError
 from asynqueue.reactors import theReactor
 from asynqueue.scheduling.dispatch import Dispatcher
+from asynqueue.scheduling.observers import logFailed
 from asynqueue.scheduling.options import DEFAULT, CallOptions
 from asynqueue.scheduling.records import WorkerRecord, WorkerState
 from asynqueue.scheduling.task import QUEUED, CallTuple, LastingUpdate, Task, Update
@@ -200,7 +201,12 @@ class Registry:
         """
         Announce that a task began.
         """
-        self.observers.tell(self.observers.taskBegun, task, task.holder.worker)
+        worker = task.holder.worker
+        for method in self.observers.taskBegun:
+            try:
+                method(task, worker)
+            except BaseException:
+                logFailed(method)
 
     def taskEnded(self, task: Task, outcome: Any, failed: bool, counts: bool = True) -> None:
         """
@@ -216,7 +222,12 @@ class Registry:
         hook = self.observers.taskDone
         if hook:
             record: WorkerRecord | None = task.holder
-            self.observers.tell(hook, task, outcome, None if record is None else record.worker)
+            worker = None if record is None else record.worker
+            for method in hook:
+                try:
+                    method(task, outcome, worker)
+                except BaseException:
+                    logFailed(method)
 
     def taskGivenUp(self, task: Task) -> None:
         """
