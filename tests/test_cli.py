@@ -12,7 +12,6 @@ import json
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -35,7 +34,6 @@ from asynqueue.command.job import Failed, Job, NoJSON, NoSuchFunction, failed, f
 from asynqueue.command.output import Output
 from asynqueue.command.progress import ProgressLine
 from asynqueue.command.run import MapOptions, MapRun, OnError
-from asynqueue.command.signals import Signals
 from asynqueue.command.statuses import Status
 from asynqueue.constancy import isConstant
 from asynqueue.errors import MaybeEncodingError
@@ -804,37 +802,6 @@ async def test_outputThatIsNoneForWriting(tmp_path: Path) -> None:
         output = Output(file.fileno(), theReactor(), lost.callback)
         output.write(b"a")
         assert (await lost).strerror == "Bad file descriptor"
-
-
-# Signals ---------------------------------------------------------------------
-
-
-@pytest_twisted.ensureDeferred
-async def test_signalWakesTheReactor() -> None:
-    """
-    A signal that comes to another thread, while the reactor sleeps, is heard in
-    the reactor. Afterwards signals do what they did before.
-    """
-    handler = signal.getsignal(signal.SIGUSR1)
-    caught: Deferred[int] = Deferred()
-    signals = Signals([signal.SIGUSR1], theReactor(), caught.callback)
-    asleep = threading.Event()
-
-    def shoot() -> None:
-        asleep.wait()
-        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
-
-    thread = threading.Thread(target=shoot)
-    thread.start()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    try:
-        theReactor().callLater(0, asleep.set)
-        assert await caught == signal.SIGUSR1
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        thread.join()
-        signals.close()
-    assert signal.getsignal(signal.SIGUSR1) == handler
 
 
 # Progress --------------------------------------------------------------------

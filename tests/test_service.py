@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import signal
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,7 @@ from asynqueue.service.settings import (
     settingsOf,
     trustOf,
 )
-from asynqueue.service.signals import Interrupts
+from asynqueue.signals import EndSignals
 from tests.doubles import Heard, readingLogs
 
 LISTENING = {"listen": "unix:/tmp/crew.sock", "allow": ("math",)}
@@ -487,7 +488,7 @@ class FakeNotifier(Notifier):
         self.told.append("stopping")
 
 
-class FakeInterrupts(Interrupts):
+class FakeInterrupts(EndSignals):
     """
     A signal is a call.
     """
@@ -497,14 +498,15 @@ class FakeInterrupts(Interrupts):
         self.heard: Any = None
         self.isEnding = False
 
-    def hear(self, interrupted: Any) -> None:
-        self.heard = interrupted
+    def hear(self, listener: Any) -> None:
+        self.heard = listener
 
     def ending(self) -> None:
         self.isEnding = True
 
-    def close(self) -> None:
+    def ignore(self, listener: Any) -> bool:
         self.heard = None
+        return True
 
 
 class FakeReactor(MemoryReactorClock):
@@ -692,7 +694,7 @@ def test_secondSignalEndsAtOnce(world: World) -> None:
     assert not world.interrupts.isEnding
     heard = Heard(world.service.stopService())
     assert world.interrupts.isEnding
-    world.interrupts.heard()
+    world.interrupts.heard(signal.SIGTERM)
     assert world.server.graces == [None, 0]
     assert world.service.forced
     world.server.stopped.callback(None)

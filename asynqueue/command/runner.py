@@ -22,10 +22,10 @@ from asynqueue.command.inputs import Inputs
 from asynqueue.command.output import Output
 from asynqueue.command.progress import ERASE, ProgressLine
 from asynqueue.command.run import MapOptions, MapRun
-from asynqueue.command.signals import Signals
 from asynqueue.command.statuses import Status
 from asynqueue.queues import ThreadQueue
 from asynqueue.reactors import theReactor
+from asynqueue.signals import EndSignals
 from asynqueue.taskqueue import TaskQueue
 
 # The seconds that a reader that does not read has after a signal.
@@ -59,26 +59,27 @@ class MapRunner:
         self._progress = ProgressLine(self._run, self._reactor) if progress else None
         self._drawn = False
         self._draining: Deferred[None] | None = None
-        self._status = Status.WELL
+        # Where a signal comes before anybody hears it, the reactor stops.
+        self._status = Status.INTERRUPTED
         self._endedAt = inf
 
     def run(self) -> Status:
         """
         Run the reactor until all is done. This can be done once in a process.
         """
-        for number in _SIGNALS:
-            signal.signal(number, self._signalledAtEnd)
-        # Until it is closed:
-        signals = Signals(_SIGNALS, self._reactor, self._interrupt)
+        signals = EndSignals(self._reactor)
+        self._reactor.callWhenRunning(signals.hear, self._interrupt)
         # A method is an observer, whatever its type says.
         observer: Any = self._logged
         globalLogBeginner.beginLoggingTo([observer], discardBuffer=True, redirectStandardIO=False)
         self._reactor.callWhenRunning(self._begin)
         started = perf_counter()
-        self._reactor.run(installSignalHandlers=False)
+        self._reactor.run()
         self._endedAt = perf_counter()
         seconds = self._endedAt - started
-        signals.close()
+        signals.ignore(self._interrupt)
+        for number in _SIGNALS:
+            signal.signal(number, self._signalledAtEnd)
         if self._options.verbose:
             done = self._run.done
             self.say(f"{done:,} calls in {seconds:.3g} s, {done / seconds:,.0f} per second")
@@ -91,7 +92,7 @@ class MapRunner:
         room = ERASE.decode() if self._drawn else ""
         click.echo(f"{room}asynqueue: {line}", err=True)
 
-    # Signals
+    # EndSignals
 
     def _signalledAtEnd(self, number: int, frame: Any) -> None:
         """
@@ -103,8 +104,8 @@ class MapRunner:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 
-    def _interrupt(self, number: int) -> None:
-        status = _SIGNALS[signal.Signals(number)]
+    def _interrupt(self, number: signal.Signals) -> None:
+        status = _SIGNALS[number]
         if self._draining is None:
             self._run.interrupt(status)
         else:

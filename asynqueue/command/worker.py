@@ -15,9 +15,8 @@ from asynqueue.command.statuses import Status
 from asynqueue.reactors import theReactor
 from asynqueue.service.logs import observerFor, setLevel
 from asynqueue.service.readiness import Notifier
-from asynqueue.service.running import HostService, Server
+from asynqueue.service.running import HostService, Server, ownSignals
 from asynqueue.service.settings import Settings
-from asynqueue.service.signals import Interrupts
 
 
 def work(
@@ -50,7 +49,7 @@ def work(
         failed=failed,
         makeServer=makeServer,
         notifier=notifier or Notifier(),
-        interrupts=Interrupts(),
+        interrupts=ownSignals(),
     )
     service.startService()
     reactor.run()

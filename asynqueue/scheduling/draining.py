@@ -6,6 +6,7 @@ their own last moments.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
@@ -16,7 +17,7 @@ from asynqueue.interfaces import ITask, IWorker
 from asynqueue.scheduling.lifecycle import Lifecycle
 from asynqueue.scheduling.observers import QueueObserver
 from asynqueue.scheduling.registry import Registry
-from asynqueue.scheduling.signals import hearSecondSignals
+from asynqueue.signals import hearSecondSignals
 from asynqueue.timers import later
 
 
@@ -170,8 +171,8 @@ class LastCalls:
         self._drain()
         return done
 
-    def _interrupted(self, name: str) -> None:
-        self._abandon(f"{name} came while the reactor stopped")
+    def _interrupted(self, number: signal.Signals) -> None:
+        self._abandon(f"{number.name} came while the reactor stopped")
 
     @property
     def isOver(self) -> bool:

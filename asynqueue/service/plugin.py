@@ -21,9 +21,8 @@ import asynqueue
 from asynqueue.reactors import theReactor
 from asynqueue.service.logs import jsonLines, levelOf, observerFor, setLevel
 from asynqueue.service.readiness import Notifier
-from asynqueue.service.running import HostService
+from asynqueue.service.running import HostService, ownSignals
 from asynqueue.service.settings import OPTIONS, Option, Settings, SettingsError, settingsOf
-from asynqueue.service.signals import Interrupts
 
 # What C{twist} has among its options, and C{twistd} has not.
 _TWIST = "fileLogObserverFactory"
@@ -144,7 +143,7 @@ def makeService(options: Any) -> Service:
         sys.path.insert(0, folder)
     observer = _observerFor(settings, options.parent)
     return _TwistdService(
-        settings, observer, failed=_giveUp, notifier=Notifier(), interrupts=Interrupts()
+        settings, observer, failed=_giveUp, notifier=Notifier(), interrupts=ownSignals()
     )
 
 

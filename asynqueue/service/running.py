@@ -11,6 +11,7 @@ A host, or a queue, as a Twisted service.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, Protocol
@@ -25,11 +26,14 @@ from asynqueue.errors import AsynQueueError
 from asynqueue.reactors import theReactor
 from asynqueue.service.readiness import Notifier
 from asynqueue.service.settings import Settings, processesOf, trustOf
-from asynqueue.service.signals import Interrupts
+from asynqueue.signals import EndSignals
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.wire.host.server import WireServer
 
 _log = make_logger()
+
+# The seconds that a host has after a second signal.
+_LAST_SECONDS = 2.0
 
 
 class Server(Protocol):
@@ -77,7 +81,7 @@ class HostService(Service):
         failed: Callable[[Failure], None] = lambda failure: None,
         makeServer: Callable[[Settings, Any], Server] | None = None,
         notifier: Notifier | None = None,
-        interrupts: Interrupts | None = None,
+        interrupts: EndSignals | None = None,
         reactor: Any = None,
     ) -> None:
         """
@@ -85,8 +89,8 @@ class HostService(Service):
         @param failed: is told if it cannot serve, after that was logged.
         @param makeServer: makes what serves of the settings and the reactor.
         @param notifier: tells the service manager.
-        @param interrupts: hear signals; C{None}: nobody does, as becomes a part of
-            somebody's program.
+        @param interrupts: hear signals, as L{ownSignals} do; C{None}: nobody does, as becomes
+            a part of somebody's program.
         @param reactor: the reactor; C{None} is the installed one.
         """
         self.forced = False
@@ -117,7 +121,7 @@ class HostService(Service):
         # stops, which is to end at once what has not begun. We give that back.
         self._trigger = reactor.addSystemEventTrigger("before", "shutdown", self._reactorStops)
         if self._interrupts is not None:
-            reactor.callWhenRunning(self._interrupts.hear, self.endNow)
+            reactor.callWhenRunning(self._interrupts.hear, self._interrupted)
         started = maybeDeferred(self._start, reactor)
         started.addCallback(lambda _: reactor.callWhenRunning(self._serves))
         started.addErrback(self._cannotServe)
@@ -145,6 +149,9 @@ class HostService(Service):
             _log.warn("ending at once, whatever still runs")
             self.forced = True
             self._server.stop(0)
+
+    def _interrupted(self, number: signal.Signals) -> None:
+        self.endNow()
 
     def _start(self, reactor: Any) -> Deferred[Any]:
         self._server = self._makeServer(self._settings, reactor)
@@ -198,7 +205,7 @@ class HostService(Service):
     def _stopped(self, _: Any) -> None:
         self._life = _Life.STOPPED
         if self._interrupts is not None:
-            self._interrupts.close()
+            self._interrupts.ignore(self._interrupted)
         _log.info("ended")
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
@@ -234,6 +241,15 @@ class QueueService(Service):
         """
         super().stopService()  # type: ignore[no-untyped-call]
         return self.queue.shutdown()
+
+
+def ownSignals() -> EndSignals:
+    """
+    Return what hears the signals of a process that is nothing but a service. The first one is the
+    reactor's, which stops, and the service with it; after a second one the process ends, even if
+    its reactor hangs.
+    """
+    return EndSignals(isEnding=False, lastSeconds=_LAST_SECONDS)
 
 
 def makeService(what: Settings | TaskQueue, **kw: Any) -> Service:
