@@ -64,6 +64,23 @@ RESTING, SERVING, POSTPONED = Loop
 _SERVES = WorkerState.READY
 
 
+class Admission(Enum):
+    """
+    Which tasks a queue takes, and which it gives to workers.
+    """
+
+    OPEN = "all"
+    FINISHING = "those that there are, and no others"
+    CLOSED = "none, until it is opened again"
+    FINISHED = "none, and if it is opened again, those that there are"
+
+
+OPEN, FINISHING, CLOSED, FINISHED = Admission
+_CLOSED = {OPEN: CLOSED, FINISHING: FINISHED}
+_REFUSING = {OPEN: FINISHING, CLOSED: FINISHED}
+_REOPENED = {after: before for before, after in _CLOSED.items()}
+
+
 class Dispatcher:
     """
     Tasks on their way to the workers of a queue, and back.
@@ -73,7 +90,7 @@ class Dispatcher:
     @ivar later: those that wait for their time.
     @ivar expiring: those that must begin within a time.
     @ivar observers: whom to tell.
-    @ivar open: whether tasks are given to workers, and tried again if they were lost.
+    @ivar admission: which tasks are taken, and given to workers.
     """
 
     def __init__(self, reactor: Any = None, backlog: IBacklog | None = None) -> None:
@@ -89,7 +106,7 @@ class Dispatcher:
         self.later = Timetable(lambda: theReactor(self.reactor), self.submitAgain)
         self.expiring = Timetable(lambda: theReactor(self.reactor), self._expires)
         self.observers = Observers()
-        self.open = True
+        self.admission = OPEN
         self._ready: deque[WorkerRecord] = deque()
         self._loop = RESTING
         # A task whose observers are being told, and which no one has looked at.
@@ -106,14 +123,15 @@ class Dispatcher:
         hook = self.observers.taskQueued
         if hook and self._isOver(hook, task):
             return
-        if self._loop is RESTING and not self._backlog.queued:
-            # Where nothing waits there is no order to be kept, nor a share.
-            record = self.lanes.takeIdle(task.options.series)
-            if record is not None:
-                self._giveAtOnce(record, task)
-                return
+        # Where nothing waits there is no order to be kept, nor a share.
+        isFirst = self._loop is RESTING and not self._backlog.queued
+        record = self.lanes.takeIdle(task.options.series)
+        if record is not None and isFirst:
+            self._giveAtOnce(record, task)
+            return
         self._backlog.push(task)
-        self._wake(task)
+        if record is not None:
+            self.attend(record)
 
     def _isOver(self, hook: Hook, task: Task) -> bool:
         """
@@ -257,17 +275,30 @@ class Dispatcher:
         else:
             self._backlog.discard(task)
 
+    @property
+    def isOpen(self) -> bool:
+        """
+        Whether tasks are given to workers, and tried again if they were lost.
+        """
+        return self.admission in _CLOSED
+
+    def refuse(self) -> None:
+        """
+        Take no more tasks from now on; end those that there are.
+        """
+        self.admission = _REFUSING.get(self.admission, self.admission)
+
     def close(self) -> None:
         """
-        Give workers no more tasks.
+        Take no more tasks, and give workers no more.
         """
-        self.open = False
+        self.admission = _CLOSED.get(self.admission, self.admission)
 
     def reopen(self) -> None:
         """
         Give tasks to workers again, after L{close}.
         """
-        self.open = True
+        self.admission = _REOPENED.get(self.admission, self.admission)
 
     # Back from workers
 
@@ -277,7 +308,7 @@ class Dispatcher:
         """
         for task in reversed(tasks):
             if task in record.tasks:
-                if not self.open:
+                if not self.isOpen:
                     task.errback(Failure(QueueRunError(task.describe())))
                 elif not task.isUpdate:
                     self.requeue(record, task)

@@ -189,10 +189,10 @@ class LastCalls:
         """
         if self._stage is _Stage.LEAVING:
             self._stage = _Stage.WANTED
-            self._lifecycle.registry.reopen()
+            self._lifecycle.dispatcher.reopen()
         elif self._stage is _Stage.RESTING:
             self._return()
-        return self._lifecycle.dispatcher.open
+        return self._lifecycle.dispatcher.isOpen
 
     def close(self) -> Deferred[Any]:
         """
@@ -269,7 +269,7 @@ class LastCalls:
             self._return()
 
     def _return(self) -> None:
-        self._lifecycle.registry.reopen()
+        self._lifecycle.dispatcher.reopen()
         workers, self._workers = self._workers, []
         for worker in workers:
             self._hire(worker)

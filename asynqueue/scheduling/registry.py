@@ -34,7 +34,6 @@ class Registry:
     @ivar done: how many tasks have ended.
     @ivar failed: how many of them failed.
     @ivar tellsBegun: whether anybody wants to hear when a task begins.
-    @ivar takes: whether there may be more tasks.
     """
 
     def __init__(self, dispatcher: Dispatcher) -> None:
@@ -45,8 +44,6 @@ class Registry:
         self.done = 0
         self.failed = 0
         self.tellsBegun = False
-        self.takes = True
-        self._refuses = False
         # Workers that are gone, while it is settled what becomes of their tasks.
         self._settling: dict[WorkerRecord, None] = {}
 
@@ -147,35 +144,12 @@ class Registry:
         """
         self._settling.pop(record, None)
 
-    # Whether there may be more
-
-    def close(self) -> None:
-        """
-        Take no more tasks, and give workers no more.
-        """
-        self.takes = False
-        self.dispatcher.close()
-
     def endQueued(self) -> None:
         """
         End the tasks that no worker holds yet.
         """
         for task in list(self.tasks(held=False)):
             task.errback(Failure(QueueRunError(task.describe())))
-
-    def refuse(self) -> None:
-        """
-        Take no more tasks from now on; end those that there are.
-        """
-        self._refuses = True
-        self.takes = False
-
-    def reopen(self) -> None:
-        """
-        Give tasks to workers again, after L{close}.
-        """
-        self.dispatcher.reopen()
-        self.takes = not self._refuses
 
     # Observers
 
@@ -255,7 +229,7 @@ class Registry:
         Queue the next attempt of a task whose worker was lost, while the queue
         is open.
         """
-        if not self.dispatcher.open or task.isUpdate:
+        if not self.dispatcher.isOpen or task.isUpdate:
             return False
         again = task.nextAttempt(spent=1)
         self._release(task)
