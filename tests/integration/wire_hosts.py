@@ -22,7 +22,6 @@ from asynqueue.taskqueue import TaskQueue
 from asynqueue.wire.host.catalog import Catalog, WireWorkerUniverse
 from asynqueue.wire.host.sessions import HostSession
 from asynqueue.wire.protocol.codecs import codecNamed
-from asynqueue.wire.protocol.session import Session
 from asynqueue.wire.transport.connection import Connection
 from asynqueue.wire.transport.endpoints import clientEndpoint, serverEndpoint
 from asynqueue.wire.transport.listening import ConnectionFactory, RefusalLog
@@ -152,10 +151,9 @@ class Serving:
         host = HostSession(
             self, self.queue, self._catalog, codec=codecNamed(self._codec), **self._options
         )
-        session = Session("host", dialed, key=self._key, codec=self._codec, about=host.about())
-        connection = Connection(
-            session,
-            host,
+        connection = host.connect(
+            dialed,
+            key=self._key,
             heartbeat=self._heartbeat,
             onRefused=None if dialed else self._refusals.add,
         )

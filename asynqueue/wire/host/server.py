@@ -34,7 +34,6 @@ from asynqueue.timers import Timer, later
 from asynqueue.wire.host.sessions import HostSession, SessionStatistics
 from asynqueue.wire.host.workers import HostWorkers, buildHostQueue, newCatalog
 from asynqueue.wire.protocol.codecs import codecNamed
-from asynqueue.wire.protocol.session import Session
 from asynqueue.wire.transport.connection import Connection
 from asynqueue.wire.transport.dialing import Attempts, Dialer
 from asynqueue.wire.transport.endpoints import (
@@ -56,20 +55,15 @@ _log = Logger()
 
 
 class _State(Enum):
-    IDLE = "idle"
-    STARTING = "starting"
-    SERVING = "serving"
-    LEAVING = "stopping"
-    CLOSING = "closing"
+    """
+    What a server does: for programs, and in words.
+    """
 
-
-_WORDS = {
-    _State.IDLE: "does not serve",
-    _State.STARTING: "begins to serve",
-    _State.SERVING: "serves",
-    _State.LEAVING: "ends what it has",
-    _State.CLOSING: "lets its workers go",
-}
+    IDLE = "idle", "does not serve"
+    STARTING = "starting", "begins to serve"
+    SERVING = "serving", "serves"
+    LEAVING = "stopping", "ends what it has"
+    CLOSING = "closing", "lets its workers go"
 
 
 @frozen
@@ -228,7 +222,7 @@ class WireServer:
         tellForks(self)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._description}: {_WORDS[self._state]}>"
+        return f"<{type(self).__name__} {self._description}: {self._state.value[1]}>"
 
     def statistics(self) -> ServerStatistics:
         """
@@ -240,7 +234,7 @@ class WireServer:
         sessions = [each.statistics() for each in self._sessions if each.isProven]
         address = self.address
         return ServerStatistics(
-            state=self._state.value,
+            state=self._state.value[0],
             description=self._description,
             address="" if address is None else dialedAs(self._description, address),
             seconds=seconds,
@@ -318,8 +312,7 @@ class WireServer:
             self._servesSince = theReactor(self._reactor).seconds()
             self.address = address
             _log.info("{server!r}", server=self)
-            starting, self._starting = self._starting, []
-            for waiter in starting:
+            for waiter in self._noLongerStarting():
                 waiter.callback(None)
 
     def _cannot(self, failure: Failure) -> Failure | None:
@@ -329,11 +322,15 @@ class WireServer:
         """
         if self._state is not _State.STARTING:
             return None
-        starting, self._starting = self._starting, []
+        starting = self._noLongerStarting()
         self.stop(0.0)
         for waiter in starting:
             waiter.errback(failure)
         return None if starting else failure
+
+    def _noLongerStarting(self) -> list[Deferred[None]]:
+        starting, self._starting = self._starting, []
+        return starting
 
     # Connections
 
@@ -350,23 +347,14 @@ class WireServer:
             qualified=self._series,
             reactor=self._reactor,
         )
-        session = Session(
-            "host",
+        self._sessions[host] = None
+        return host.connect(
             self._dial,
             key=key,
-            codec=self._codec.name,
             largest=self._largest,
-            about=host.about(),
-        )
-        host.connection = Connection(
-            session,
-            host,
             heartbeat=self._heartbeat,
             onRefused=None if self._refusals is None else self._refusals.add,
-            reactor=self._reactor,
         )
-        self._sessions[host] = None
-        return host.connection
 
     def sessionOpened(self, session: HostSession) -> None:
         """
@@ -431,8 +419,7 @@ class WireServer:
             self.address = None
             if self._source is not None:
                 self._shut = self._source.shut()
-            starting, self._starting = self._starting, []
-            for waiter in starting:
+            for waiter in self._noLongerStarting():
                 waiter.errback(CancelledError("the server stops"))
             for session in list(self._sessions):
                 session.dismiss()
@@ -459,8 +446,7 @@ class WireServer:
             server=self,
             reason=isParents(self._process),
         )
-        starting, self._starting = self._starting, []
-        for waiter in starting:
+        for waiter in self._noLongerStarting():
             waiter.errback(ForkError("start()", "server"))
         self._leave(0.0)
 

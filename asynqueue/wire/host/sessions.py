@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
 
-from asynqueue.framing import Frame
+from asynqueue.framing import LARGEST, Frame
 from asynqueue.scheduling.snapshots import Snapshot
 from asynqueue.status import statusOf
 from asynqueue.taskqueue import TaskQueue
@@ -24,6 +24,7 @@ from asynqueue.wire.host.calls import HostCalls
 from asynqueue.wire.host.catalog import Catalog
 from asynqueue.wire.protocol.codecs import Codec
 from asynqueue.wire.protocol.messages import MessageKind, packedFault
+from asynqueue.wire.protocol.session import Session
 from asynqueue.wire.transport.connection import Connection
 from asynqueue.workers.waiters import Waiters
 
@@ -74,7 +75,7 @@ class HostSession:
     L{ConnectionDelegate<asynqueue.wire.transport.connection.ConnectionDelegate>}: makes the
     calls that come over it in a queue.
 
-    @ivar connection: the connection, which its maker sets.
+    @ivar connection: the connection, as L{connect} has made it.
     @ivar wasOpen: whether the other side has proved itself.
     @ivar error: why the connection was lost, once it was.
     """
@@ -109,10 +110,12 @@ class HostSession:
         self.wasOpen = False
         self.error: Exception | None = None
         self._delegate = delegate
+        self._codec = codec
         self._queue = queue
         self._catalog = catalog
         self._series = series
         self._qualified = list(qualified)
+        self._reactor = reactor
         self._state = _State.SERVING
         self._calls = HostCalls(
             queue,
@@ -130,6 +133,29 @@ class HostSession:
         self._fault = _NO_FAULT
         self._drained = Waiters()
         self._unwatch: Callable[[], None] = lambda: None
+
+    def connect(
+        self,
+        dialed: bool,
+        *,
+        key: bytes | None = None,
+        largest: int = LARGEST,
+        heartbeat: float | None = 10.0,
+        onRefused: Callable[[str, Exception], None] | None = None,
+    ) -> Connection:
+        """
+        Make the connection, which wants a transport. Call this once.
+
+        @param dialed: whether this side has dialed.
+        @param key: see L{Session}, as for C{largest}.
+        @param heartbeat: see L{Connection}, as for C{onRefused}.
+        """
+        codec, about = self._codec.name, self.about()
+        session = Session("host", dialed, key=key, codec=codec, largest=largest, about=about)
+        self.connection = Connection(
+            session, self, heartbeat=heartbeat, onRefused=onRefused, reactor=self._reactor
+        )
+        return self.connection
 
     @property
     def name(self) -> str:
