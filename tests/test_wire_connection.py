@@ -429,6 +429,22 @@ def test_whatAWaiterRaisesEndsTheConnection(wire: Wire) -> None:
     assert wire.queue.owner.error is error
 
 
+def test_whoWaitsIsForgottenWhenAnotherEndsTheConnection(wire: Wire) -> None:
+    """
+    Of several who wait for the same, the others are not called once one has ended it.
+    """
+    called: list[str] = []
+
+    def end() -> None:
+        called.append("end")
+        wire.queue.connection.abort()
+
+    for f in (end, lambda: called.append("late")):
+        wire.queue.connection.whenEased(1, f)
+    wire.carry()
+    assert called == ["end"]
+
+
 def test_largeMessagesPassBothWays(wire: Wire) -> None:
     """
     As many bytes as one likes, at once in both directions.

@@ -225,6 +225,9 @@ class Writer:
         """
         waiting, self._waiting = self._waiting, []
         for below, f in waiting:
+            if self._transport is None:
+                # One of them has ended the connection.
+                return
             if self.backlog >= below:
                 self._waiting.append((below, f))
                 continue
