@@ -16,7 +16,7 @@ import click
 
 from asynqueue.command.crew import Here
 from asynqueue.command.inputs import Inputs, sourcesOf
-from asynqueue.command.job import Job, NoSuchFunction, failed, findFunction
+from asynqueue.command.job import LineJob, NoSuchFunction, failed, findFunction
 from asynqueue.command.run import MapOptions, OnError
 from asynqueue.command.runner import MapRunner
 from asynqueue.command.statuses import Status
@@ -59,13 +59,13 @@ def _optional(option: Option) -> Callable[[Any], Any]:
     An option of a service, as click has it. What is given is read later.
     """
     name = f"--{option.name}"
-    if not option.kind.metavar:
+    if not option.takes.metavar:
         return click.option(name, option.attribute, is_flag=True, help=option.fullHelp())
     return click.option(
         name,
         option.attribute,
-        metavar=option.kind.metavar,
-        multiple=option.kind.many,
+        metavar=option.takes.metavar,
+        multiple=option.takes.many,
         help=option.fullHelp(),
     )
 
@@ -220,7 +220,7 @@ def _map(
     else:
         _find(function)
         # A process ends its call by itself when the time is up; a thread cannot.
-        job = Job(function, parse, timeout if processes else None)
+        job = LineJob(function, parse, timeout if processes else None)
         placement = Here(job, most or cores(), processes)
     callOptions = CallOptions(
         niceness=niceness,
@@ -280,7 +280,7 @@ def _addressOf(description: str, keyFile: str | None, codec: str | None, **more:
         written = _NAMED["codec"].read(codec or _NAMED["codec"].default)
     except SettingsError as error:
         raise _Refused(str(error)) from error
-    address = import_module("asynqueue.command.status").Address
+    address = import_module("asynqueue.command.status").HostAddress
     return address(description, keyFile, written, **more)
 
 

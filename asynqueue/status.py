@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from asynqueue.scheduling.snapshots import inWords
+from asynqueue.scheduling.snapshots import seriesText
 from asynqueue.taskqueue import TaskQueue
 
 STATUS = "asynqueue:status"
@@ -53,7 +53,7 @@ def statusOf(
         "memory": process.memory_info().rss,
         "loadAverage": list(os.getloadavg()),
         "slots": slots,
-        "series": [str(inWords(each)) for each in series],
+        "series": [str(seriesText(each)) for each in series],
         "trust": trust,
         "names": list(names),
         "held": held,

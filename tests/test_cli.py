@@ -30,8 +30,16 @@ from asynqueue.cli import asynqueue as asynqueueCommand
 from asynqueue.command import inputs as inputsModule
 from asynqueue.command.crew import Here, ProcessCrew, ThreadCrew, howLost
 from asynqueue.command.inputs import Inputs, Lines, Text, UnreadableInput, sourcesOf
-from asynqueue.command.job import Failed, Job, NoJSON, NoSuchFunction, failed, findFunction, toJSON
-from asynqueue.command.output import Output
+from asynqueue.command.job import (
+    JobFailure,
+    LineJob,
+    NoJSON,
+    NoSuchFunction,
+    failed,
+    findFunction,
+    toJSON,
+)
+from asynqueue.command.output import StandardOutput
 from asynqueue.command.progress import ProgressLine
 from asynqueue.command.run import MapOptions, MapRun, OnError
 from asynqueue.command.statuses import Status
@@ -208,15 +216,15 @@ def test_jobGivesALine() -> None:
     """
     A job gives the result of its function for an input, as a line.
     """
-    assert Job("builtins:len")("abc") == b"3"
-    assert Job("builtins:len", parse=True)("[1, 2]") == b"2"
+    assert LineJob("builtins:len")("abc") == b"3"
+    assert LineJob("builtins:len", parse=True)("[1, 2]") == b"2"
 
 
 def test_jobIsMadeOnce() -> None:
     """
     A process has a job made once, and not for each input.
     """
-    assert isConstant(Job("builtins:len"))
+    assert isConstant(LineJob("builtins:len"))
 
 
 async def _later(text: str) -> str:
@@ -228,21 +236,21 @@ def test_jobRunsCoroutines() -> None:
     """
     The result of a coroutine function is what comes of its coroutine.
     """
-    assert Job(f"{HERE}:_later")("ab") == b'"abab"'
+    assert LineJob(f"{HERE}:_later")("ab") == b'"abab"'
 
 
 def test_jobGivesFailuresInWords() -> None:
     """
     Whatever a function raises, the job returns words for it.
     """
-    failure = Job("builtins:int")("x")
-    assert isinstance(failure, Failed)
+    failure = LineJob("builtins:int")("x")
+    assert isinstance(failure, JobFailure)
     assert failure.oneLine() == "ValueError: invalid literal for int() with base 10: 'x'"
-    exit_ = Job("sys:exit")("2")
-    assert isinstance(exit_, Failed)
+    exit_ = LineJob("sys:exit")("2")
+    assert isinstance(exit_, JobFailure)
     assert exit_.kind == "SystemExit"
-    unspeakable = Job(f"{HERE}:explode")("x")
-    assert isinstance(unspeakable, Failed)
+    unspeakable = LineJob(f"{HERE}:explode")("x")
+    assert isinstance(unspeakable, JobFailure)
     assert unspeakable.oneLine().endswith("Unspeakable")
 
 
@@ -250,8 +258,8 @@ def test_badInputIsNotTheFunctionsFault() -> None:
     """
     An input that is no JSON is told from a function that cannot read JSON.
     """
-    outcomes = [Job("builtins:len", parse=True)("{"), Job("json:loads")("{")]
-    assert [outcome.badInput for outcome in outcomes if isinstance(outcome, Failed)] == [
+    outcomes = [LineJob("builtins:len", parse=True)("{"), LineJob("json:loads")("{")]
+    assert [outcome.badInput for outcome in outcomes if isinstance(outcome, JobFailure)] == [
         True,
         False,
     ]
@@ -270,7 +278,7 @@ def test_failureAsALine() -> None:
     """
     A failure has a line of JSON, with its input, and its traceback if wanted.
     """
-    failure = Failed("ValueError", "no", "the trace")
+    failure = JobFailure("ValueError", "no", "the trace")
     short = {"type": "ValueError", "message": "no"}
     assert json.loads(failure.asJSON("x", False)) == {"input": "x", "error": short}
     long = short | {"traceback": "the trace"}
@@ -341,7 +349,7 @@ class Bench:
         self.crew = NoCrew()
         self.status: Status | None = None
         self.inputs = Inputs([Text(text) for batch in batches for text in batch])
-        placement: Any = Here(Job("builtins:len"), options.pop("most", 2), processes=False)
+        placement: Any = Here(LineJob("builtins:len"), options.pop("most", 2), processes=False)
         placement.room = options.pop("room", placement.room)
         placement.function = self.call
         placement.argument = self.argument
@@ -371,7 +379,7 @@ class Bench:
         """
         What becomes of the result of a call: it is made by one.
         """
-        assert not isinstance(result, Failed) or result.kind != "NoJSON"
+        assert not isinstance(result, JobFailure) or result.kind != "NoJSON"
         return lineOf(result)
 
     def call(self, text: str) -> Any:
@@ -402,7 +410,7 @@ class Bench:
         """
         Have the call for an input fail: its job says so, or there is no result.
         """
-        failure = Failed("ValueError", f"no {text}", "somewhere")
+        failure = JobFailure("ValueError", f"no {text}", "somewhere")
         self.end(text, failure if error is None else Failure(error))
 
     def written(self) -> list[str]:
@@ -498,7 +506,7 @@ def test_badInputIsAnotherStatus() -> None:
     A run that ended because of a bad input was not used rightly.
     """
     bench = Bench(["a"])
-    bench.end("a", Failed("NoJSON", "no", badInput=True))
+    bench.end("a", JobFailure("NoJSON", "no", badInput=True))
     assert bench.status is Status.WRONG
 
 
@@ -682,7 +690,7 @@ def test_callsThatEndAtOnce() -> None:
     assert (bench.written(), bench.status) == (texts, Status.WELL)
 
 
-# Output ----------------------------------------------------------------------
+# Output ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -711,7 +719,7 @@ async def test_outputWritesAll(pipe: tuple[int, int]) -> None:
     """
     What one turn of the reactor brings is written together, and drained then.
     """
-    output = Output(pipe[1], theReactor(), unexpected)
+    output = StandardOutput(pipe[1], theReactor(), unexpected)
     output.write(b"one ")
     output.write(b"two")
     await output.drain()
@@ -725,7 +733,7 @@ async def test_outputDoesNotBlock(pipe: tuple[int, int]) -> None:
     """
     A reader that does not read makes the output full, and keeps nobody waiting.
     """
-    output = Output(pipe[1], theReactor(), unexpected)
+    output = StandardOutput(pipe[1], theReactor(), unexpected)
     data = os.urandom(3 << 20)
     output.write(data)
     assert output.full
@@ -759,7 +767,7 @@ async def test_outputHearsOfItsEnd(pipe: tuple[int, int], data: bytes) -> None:
     not; then all is drained, and nothing more is written.
     """
     lost: Deferred[OSError] = Deferred()
-    output = Output(pipe[1], theReactor(), lost.callback)
+    output = StandardOutput(pipe[1], theReactor(), lost.callback)
     if data:
         output.write(data)
     drained = output.drain()
@@ -779,7 +787,9 @@ async def test_outputToAFile(tmp_path: Path) -> None:
     """
     drawn: list[bool] = []
     with (tmp_path / "file").open("wb") as file:
-        output = Output(file.fileno(), theReactor(), unexpected, b"<", lambda: drawn.append(True))
+        output = StandardOutput(
+            file.fileno(), theReactor(), unexpected, b"<", lambda: drawn.append(True)
+        )
         output.write(b"a")
         output.write(b"b")
         await output.drain()
@@ -799,7 +809,7 @@ async def test_outputThatIsNoneForWriting(tmp_path: Path) -> None:
     path.write_bytes(b"")
     lost: Deferred[OSError] = Deferred()
     with path.open("rb") as file:
-        output = Output(file.fileno(), theReactor(), lost.callback)
+        output = StandardOutput(file.fileno(), theReactor(), lost.callback)
         output.write(b"a")
         assert (await lost).strerror == "Bad file descriptor"
 

@@ -26,7 +26,7 @@ from asynqueue.cli import asynqueue as asynqueueCommand
 from asynqueue.command import hosts as hostsModule
 from asynqueue.command.hosts import HostCrew, Hosts, Shipped, toCall
 from asynqueue.command.job import NoJSON, NoSuchFunction, findFunction
-from asynqueue.command.status import Address, HostUnreachable, shown
+from asynqueue.command.status import HostAddress, HostUnreachable, shown
 from asynqueue.errors import IdentityRefused
 from asynqueue.service.settings import OPTIONS
 from asynqueue.status import STATUS, statusOf
@@ -118,7 +118,7 @@ def lineOf(function: Any, text: str, parse: bool = False) -> Any:
     """
     The line of one input, if a host makes the call for it.
     """
-    hosts = Hosts([Address("unix:/a")], function, parse, None)
+    hosts = Hosts([HostAddress("unix:/a")], function, parse, None)
     try:
         return hosts.line(hosts.function(hosts.argument(text)))
     except Exception:
@@ -157,7 +157,7 @@ def test_moreHostsTakeMore() -> None:
     """
     How much is under way follows the number of hosts.
     """
-    addresses = [Address("unix:/a"), Address("unix:/b")]
+    addresses = [HostAddress("unix:/a"), HostAddress("unix:/b")]
     one, two = (Hosts(addresses[:n], len, False, None) for n in (1, 2))
     assert two.room == two.leastRoom == 2 * one.room
 
@@ -181,12 +181,12 @@ class Crew:
         monkeypatch.setattr(hostsModule, "ask", self.ask)
         monkeypatch.setattr(self.queue, "attachWorker", self.attach)
         monkeypatch.setattr(self.queue, "detachWorker", self.detach)
-        addresses = [Address(f"unix:/host{n}") for n in range(hosts)]
+        addresses = [HostAddress(f"unix:/host{n}") for n in range(hosts)]
         self.crew = HostCrew(
             self.queue, addresses, 3, self.said.append, self.gaveUp.append, self.clock
         )
 
-    def ask(self, reactor: Any, address: Address) -> Deferred[Any]:
+    def ask(self, reactor: Any, address: HostAddress) -> Deferred[Any]:
         d: Deferred[Any] = Deferred()
         self.asked.append(d)
         return d

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.python.failure import Failure
 
 from asynqueue.command.child import prepare, ready
-from asynqueue.command.job import Failed, Job, failed
+from asynqueue.command.job import JobFailure, LineJob, failed
 from asynqueue.errors import WorkerLost, signalName
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.workers.process import ProcessWorker
@@ -29,7 +29,7 @@ _EACH = 4
 _SHORT = 1500
 
 
-def failedWith(failure: Failure) -> Failed:
+def failedWith(failure: Failure) -> JobFailure:
     """
     What a Deferred failed with, in words.
     """
@@ -89,7 +89,7 @@ class Placement(Protocol):
         @raise NoJSON: the input is none.
         """
 
-    def line(self, result: Any) -> bytes | Failed:
+    def line(self, result: Any) -> bytes | JobFailure:
         """
         Return the line of what a call gave, or why it has none.
 
@@ -116,7 +116,7 @@ class Here:
     Has calls made by this machine. Who makes them reads and writes JSON, too.
     """
 
-    def __init__(self, job: Job, most: int, processes: bool) -> None:
+    def __init__(self, job: LineJob, most: int, processes: bool) -> None:
         """
         @param most: how many calls run at once.
         @param processes: whether they are made in processes, or in threads.
@@ -130,14 +130,14 @@ class Here:
     def argument(self, text: str) -> str:
         return text
 
-    def line(self, result: bytes | Failed | Failure) -> bytes | Failed:
+    def line(self, result: bytes | JobFailure | Failure) -> bytes | JobFailure:
         if not isinstance(result, Failure):
             return result
         error = result.value
         if isinstance(error, WorkerLost):
             how = howLost(error)
             message = "the process that ran it died" + (f" ({how})" if how else "")
-            return Failed(type(error).__name__, message, f"{error}\n")
+            return JobFailure(type(error).__name__, message, f"{error}\n")
         return failedWith(result)
 
     def crew(

@@ -17,8 +17,8 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.python.failure import Failure
 
 from asynqueue.command.crew import failedWith
-from asynqueue.command.job import Failed, failed, findFunction, parsed, toJSON
-from asynqueue.command.status import Address, ask
+from asynqueue.command.job import JobFailure, failed, findFunction, parsed, toJSON
+from asynqueue.command.status import HostAddress, ask
 from asynqueue.errors import AsynQueueError, MaybeEncodingError
 from asynqueue.failures import isOf
 from asynqueue.scheduling.observers import QueueObserver
@@ -100,7 +100,7 @@ class HostCrew(QueueObserver):
     def __init__(
         self,
         queue: TaskQueue,
-        addresses: Sequence[Address],
+        addresses: Sequence[HostAddress],
         most: int | None,
         say: Callable[[str], None],
         gaveUp: Callable[[str], None],
@@ -155,7 +155,7 @@ class HostCrew(QueueObserver):
         for d in self._asking:
             d.cancel()
 
-    async def _hire(self, address: Address) -> None:
+    async def _hire(self, address: HostAddress) -> None:
         """
         See whether a host is there, and what it is like; then have it serve.
         """
@@ -215,7 +215,7 @@ class Hosts:
     """
 
     def __init__(
-        self, addresses: Sequence[Address], function: Any, parse: bool, most: int | None
+        self, addresses: Sequence[HostAddress], function: Any, parse: bool, most: int | None
     ) -> None:
         """
         @param addresses: where they are.
@@ -232,7 +232,7 @@ class Hosts:
     def argument(self, text: str) -> Any:
         return parsed(text) if self._parse else text
 
-    def line(self, result: Any) -> bytes | Failed:
+    def line(self, result: Any) -> bytes | JobFailure:
         if isOf(result, Failure):
             return failedWith(result)
         try:

@@ -46,7 +46,7 @@ class NoJSON(AsynQueueError, ValueError):
 
 
 @frozen
-class Failed:
+class JobFailure:
     """
     Why there is no result, in words.
 
@@ -81,7 +81,7 @@ class Failed:
 
 
 @frozen
-class Job(Constant):
+class LineJob(Constant):
     """
     Calls a function with one input.
 
@@ -95,7 +95,7 @@ class Job(Constant):
     parse: bool = False
     limit: float | None = None
 
-    def __call__(self, text: str) -> bytes | Failed:
+    def __call__(self, text: str) -> bytes | JobFailure:
         """
         Whatever the function does, this returns: its result in JSON, or what went
         wrong.
@@ -113,7 +113,7 @@ class Job(Constant):
             return failed(error)
 
 
-def failed(error: BaseException) -> Failed:
+def failed(error: BaseException) -> JobFailure:
     """
     An exception that was caught just now, in words.
     """
@@ -122,7 +122,7 @@ def failed(error: BaseException) -> Failed:
         kind = type(error).__name__
     # The first frame is the one that caught it.
     inner = error.__traceback__ and error.__traceback__.tb_next
-    return Failed(kind, textOf(error), traceOf(error, inner), isinstance(error, NoJSON))
+    return JobFailure(kind, textOf(error), traceOf(error, inner), isinstance(error, NoJSON))
 
 
 @lru_cache(maxsize=8)

@@ -33,7 +33,7 @@ _PIECES = 64
 
 
 @implementer(IReadDescriptor, IWriteDescriptor)
-class Output:
+class StandardOutput:
     """
     Writes bytes to a descriptor, all that one turn of the reactor brings at once.
     """

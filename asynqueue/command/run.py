@@ -25,8 +25,8 @@ from twisted.python.failure import Failure
 
 from asynqueue.command.crew import Crew, Placement, failedWith
 from asynqueue.command.inputs import Inputs, UnreadableInput
-from asynqueue.command.job import Failed, NoJSON, failed
-from asynqueue.command.output import Output
+from asynqueue.command.job import JobFailure, NoJSON, failed
+from asynqueue.command.output import StandardOutput
 from asynqueue.command.statuses import Status
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.outcome import shortRepr
@@ -86,7 +86,7 @@ class OutputSlot:
         self.number = number
         self.text = text
         self.line: bytes | None = None
-        self.why: Failed | None = None
+        self.why: JobFailure | None = None
 
 
 class MapRun:
@@ -122,7 +122,7 @@ class MapRun:
         self._placement = placement
         self._say = say
         self._reactor = reactor
-        self._output: Output | None = None
+        self._output: StandardOutput | None = None
         self._outcomes: Deferator | None = None
         self._slots: deque[OutputSlot] = deque()
         self._waitingBytes = 0
@@ -138,7 +138,7 @@ class MapRun:
         return self._inputs.total()
 
     def start(
-        self, queue: TaskQueue, feed: Deferator, crew: Crew, output: Output
+        self, queue: TaskQueue, feed: Deferator, crew: Crew, output: StandardOutput
     ) -> Deferred[Status]:
         """
         Begin.
@@ -189,7 +189,7 @@ class MapRun:
     # Inputs
 
     async def _arguments(
-        self, feed: Deferator, crew: Crew, output: Output
+        self, feed: Deferator, crew: Crew, output: StandardOutput
     ) -> AsyncIterator[tuple[OutputSlot, Any]]:
         """
         Give what to call the function with, and whose it is, whenever there is room for one more.
@@ -215,7 +215,7 @@ class MapRun:
                 else:
                     yield slot, argument
 
-    async def _waitForRoom(self, output: Output) -> None:
+    async def _waitForRoom(self, output: StandardOutput) -> None:
         if output.full:
             await output.drain()
         else:
@@ -264,7 +264,7 @@ class MapRun:
             self._say(f"{self.failed:,} of {self.done:,} inputs failed{left}")
         self._end(Status.WRONG if self._unreadable else self._status())
 
-    def _outcome(self, slot: OutputSlot, line: bytes | Failed) -> None:
+    def _outcome(self, slot: OutputSlot, line: bytes | JobFailure) -> None:
         """
         A call has ended.
         """
@@ -287,7 +287,7 @@ class MapRun:
             self._room = None
             room.callback(None)
 
-    def _failed(self, slot: OutputSlot, why: Failed) -> None:
+    def _failed(self, slot: OutputSlot, why: JobFailure) -> None:
         self.failed += 1
         slot.why = why
         slot.line = b""
@@ -319,7 +319,7 @@ class MapRun:
             self.written += 1
             self._output.write(slot.line + b"\n")
 
-    def _tell(self, slot: OutputSlot, why: Failed) -> None:
+    def _tell(self, slot: OutputSlot, why: JobFailure) -> None:
         self._say(f"input {slot.number}, {shortRepr(slot.text)}: {why.oneLine()}")
         if self._options.tracebacks and why.trace:
             self._say(why.trace.rstrip())

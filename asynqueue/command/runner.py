@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from asynqueue.command.crew import Placement, failedWith
 from asynqueue.command.inputs import Inputs
-from asynqueue.command.output import Output
+from asynqueue.command.output import StandardOutput
 from asynqueue.command.progress import ERASE, ProgressLine
 from asynqueue.command.run import MapOptions, MapRun
 from asynqueue.command.statuses import Status
@@ -141,15 +141,15 @@ class MapRunner:
                 queue.detachWorker(worker, crash=True)
             await queue.shutdown()
 
-    def _openOutput(self) -> Output:
+    def _openOutput(self) -> StandardOutput:
         """
         Where standard output is the terminal that shows the progress, too, each
         makes room for the other.
         """
         progress = self._progress
         if progress is None or not os.isatty(_STDOUT):
-            return Output(_STDOUT, self._reactor, self._outputLost)
-        return Output(_STDOUT, self._reactor, self._outputLost, ERASE, progress.draw)
+            return StandardOutput(_STDOUT, self._reactor, self._outputLost)
+        return StandardOutput(_STDOUT, self._reactor, self._outputLost, ERASE, progress.draw)
 
     def _outputLost(self, error: OSError) -> None:
         """
@@ -164,7 +164,7 @@ class MapRunner:
         self.say(f"cannot write standard output: {error.strerror}")
         self._run.stop(Status.WRONG)
 
-    async def _drain(self, output: Output) -> None:
+    async def _drain(self, output: StandardOutput) -> None:
         """
         Wait until all is written: as long as that takes, if nobody is in a hurry.
         """

@@ -42,7 +42,7 @@ class HostUnreachable(WireError, ConnectionError):
 
 
 @frozen
-class Address:
+class HostAddress:
     """
     Where a host is, and how to speak to it.
 
@@ -116,7 +116,7 @@ class _Inquiry:
                 d.errback(error)
 
 
-async def ask(reactor: Any, address: Address, interval: float | None = None) -> dict[str, Any]:
+async def ask(reactor: Any, address: HostAddress, interval: float | None = None) -> dict[str, Any]:
     """
     Ask a host how it stands.
 
@@ -148,7 +148,7 @@ async def ask(reactor: Any, address: Address, interval: float | None = None) -> 
     return status
 
 
-async def _connect(reactor: Any, address: Address) -> _Inquiry:
+async def _connect(reactor: Any, address: HostAddress) -> _Inquiry:
     key = keyFor(address.description, None, address.keyFile)
     requireIdentity(address.description, key, dials=True)
     endpoint = clientEndpoint(reactor, address.description)
@@ -175,7 +175,7 @@ async def _connect(reactor: Any, address: Address) -> _Inquiry:
     return inquiry
 
 
-async def _answer(reactor: Any, address: Address, inquiry: _Inquiry) -> dict[str, Any]:
+async def _answer(reactor: Any, address: HostAddress, inquiry: _Inquiry) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = await inquiry.ask().addTimeout(address.patience, reactor)
     except TimeoutError:
@@ -183,7 +183,7 @@ async def _answer(reactor: Any, address: Address, inquiry: _Inquiry) -> dict[str
     return answer
 
 
-def _silent(address: Address) -> HostUnreachable:
+def _silent(address: HostAddress) -> HostUnreachable:
     return HostUnreachable(address.description, f"no answer within {address.patience:g} s")
 
 

@@ -51,7 +51,7 @@ _BATCH_BYTES = 1 << 15
 _BATCH = 32
 
 
-class Life(Protocol):
+class CallsDelegate(Protocol):
     """
     The child process, as its calls need it.
     """
@@ -83,7 +83,7 @@ class Life(Protocol):
         """
 
 
-_Child = TypeVar("_Child", bound=Life)
+_Child = TypeVar("_Child", bound=CallsDelegate)
 
 
 class ProcessCalls(Generic[_Child]):

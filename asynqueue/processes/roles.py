@@ -121,7 +121,7 @@ class ExitReport:
         """
         The error for a call that it had not begun, as others before it had not.
         """
-        reason = f"{tries} processes ended before they began it, the last: {self.inWords()}"
+        reason = f"{tries} processes ended before they began it, the last: {self.describe()}"
         name = f"process {self.pid}"
         return WorkerLost(call, name, False, self.exitCode, self.signal, reason)
 
@@ -142,7 +142,7 @@ class ExitReport:
         """
         return bool(self.exitCode or self.signal or self.reason or self.begun or self.notBegun)
 
-    def inWords(self) -> str:
+    def describe(self) -> str:
         """
         How it ended.
         """

@@ -151,7 +151,7 @@ class Starts:
         self.falseStarts += 1
         self._backoff.failed()
         said = f"; the last that it wrote: {ending.lastWords}" if ending.lastWords else ""
-        reason = f"processes end as they start ({ending.inWords()}){said}"
+        reason = f"processes end as they start ({ending.describe()}){said}"
         if self._backoff.pause:
             _log.warn(
                 "{name}: {starts} times in a row {reason}",

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from asynqueue.errors import QueueRunError, WorkerLost
 from asynqueue.interfaces import IConnectingWorker
+from asynqueue.outcome import oneLine
 
 _log = Logger()
 
@@ -112,7 +113,8 @@ class Reconnects:
         if self._connecting.pop(worker, None) is None:
             # It was dismissed.
             return
-        self.refusal = failure.getErrorMessage()
+        error: Any = failure.value
+        self.refusal = oneLine(error)
         if worker in self._waiting:
             self.dismiss(worker, failure)
         else:

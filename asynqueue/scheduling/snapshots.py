@@ -12,7 +12,7 @@ from attrs import asdict, field, frozen
 from asynqueue.outcome import shortRepr
 
 
-def inWords(series: Hashable) -> str | None:
+def seriesText(series: Hashable) -> str | None:
     """
     Name a series in a text that a program may read: a string as it is, C{None} as it is,
     anything else as Python shows it.
@@ -133,5 +133,5 @@ def _plain(snapshot: Any, attribute: Any, value: Any) -> Any:
     if attribute is None or attribute.name != "series":
         return list(value) if isinstance(value, tuple) else value
     if attribute.metadata.get("many"):
-        return sorted(str(inWords(series)) for series in value)
-    return inWords(value)
+        return sorted(str(seriesText(series)) for series in value)
+    return seriesText(value)

@@ -26,6 +26,8 @@ from twisted.logger import (
 # Twisted's, and to say so is for the program.
 from txaio.tx import set_global_log_level
 
+from asynqueue.outcome import inWords
+
 DEFAULT_LEVEL = "info"
 
 
@@ -99,5 +101,5 @@ def _textOf(event: LogEvent) -> str:
     text = formatEvent(event)
     failure = event.get("log_failure")
     if not text and failure is not None:
-        return f"{failure.type.__name__}: {failure.getErrorMessage()}"
+        return inWords(failure.value)
     return text

@@ -63,7 +63,7 @@ class _HostOptions(UsageOptions):
             value = option.read(text)
         except SettingsError as error:
             raise UsageError(str(error)) from error
-        if option.kind.many:
+        if option.takes.many:
             value = (*self.given.get(option.name, ()), *value)
         self.given[option.name] = value
 
@@ -95,7 +95,7 @@ def _reader(option: Option) -> Callable[..., None]:
     def readWord(self: _HostOptions, word: str) -> None:
         self.take(option, word)
 
-    reader: Callable[..., None] = readWord if option.kind.metavar else readFlag
+    reader: Callable[..., None] = readWord if option.takes.metavar else readFlag
     reader.__doc__ = option.fullHelp()
     return reader
 

@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from txaio.tx import make_logger
 
 from asynqueue.errors import AsynQueueError
+from asynqueue.outcome import oneLine
 from asynqueue.reactors import theReactor
 from asynqueue.service.readiness import Notifier
 from asynqueue.service.settings import Settings, processesOf, trustOf
@@ -179,7 +180,8 @@ class HostService(Service):
             )
         elif failure.check(AsynQueueError, OSError, ValueError, TypeError, ImportError):
             # These say what to do; where they were raised helps nobody.
-            _log.critical("cannot serve: {reason}", reason=failure.getErrorMessage())
+            error: Any = failure.value
+            _log.critical("cannot serve: {reason}", reason=oneLine(error))
         else:
             _log.failure("cannot serve", failure=failure)
         self._failed(failure)

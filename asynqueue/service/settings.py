@@ -36,7 +36,7 @@ class SettingsError(AsynQueueError, ValueError):
 
 
 @frozen
-class Kind:
+class ValueType:
     """
     What a setting takes.
 
@@ -53,14 +53,14 @@ class Kind:
     many: bool = False
 
 
-def text(metavar: str) -> Kind:
+def text(metavar: str) -> ValueType:
     """
     Some characters.
     """
-    return Kind(metavar, _someText, _someText)
+    return ValueType(metavar, _someText, _someText)
 
 
-def words(metavar: str) -> Kind:
+def words(metavar: str) -> ValueType:
     """
     Several words: on a command line separated by commas, or given one by one.
     """
@@ -75,10 +75,10 @@ def words(metavar: str) -> Kind:
             raise ValueError('a list such as ["one", "two"]')
         return tuple(_someText(word) for word in given)
 
-    return Kind(metavar, read, check, many=True)
+    return ValueType(metavar, read, check, many=True)
 
 
-def choice(*names: str) -> Kind:
+def choice(*names: str) -> ValueType:
     """
     One of these names.
     """
@@ -88,10 +88,10 @@ def choice(*names: str) -> Kind:
             raise ValueError(f"one of {', '.join(names)}")
         return str(given)
 
-    return Kind("|".join(names), check, check)
+    return ValueType("|".join(names), check, check)
 
 
-def whole(least: int) -> Kind:
+def whole(least: int) -> ValueType:
     """
     A whole number.
 
@@ -104,10 +104,10 @@ def whole(least: int) -> Kind:
             raise ValueError(what)
         return given
 
-    return Kind("N", lambda given: check(_made(int, given, what)), check)
+    return ValueType("N", lambda given: check(_made(int, given, what)), check)
 
 
-def seconds() -> Kind:
+def seconds() -> ValueType:
     """
     A time in seconds, which may be 0, and not infinite.
     """
@@ -118,10 +118,10 @@ def seconds() -> Kind:
             raise ValueError(what)
         return float(given)
 
-    return Kind("SECONDS", lambda given: check(_made(float, given, what)), check)
+    return ValueType("SECONDS", lambda given: check(_made(float, given, what)), check)
 
 
-def flag() -> Kind:
+def flag() -> ValueType:
     """
     Yes or no.
     """
@@ -131,7 +131,7 @@ def flag() -> Kind:
             raise ValueError("true or false")
         return given
 
-    return Kind("", lambda given: True, check)
+    return ValueType("", lambda given: True, check)
 
 
 def _someText(given: Any) -> str:
@@ -154,7 +154,7 @@ class Option:
 
     @ivar name: C{--name} on command lines, C{name} in files.
     @ivar attribute: its attribute of L{Settings}.
-    @ivar kind: what it takes.
+    @ivar takes: what it takes.
     @ivar help: what it is good for, in a sentence.
     @ivar default: what holds if nothing is said.
     @ivar inFile: whether it may stand in a file.
@@ -162,7 +162,7 @@ class Option:
 
     name: str
     attribute: str
-    kind: Kind
+    takes: ValueType
     help: str
     default: Any
     inFile: bool
@@ -175,9 +175,9 @@ class Option:
         @raise SettingsError: it has no sense.
         """
         try:
-            if self.kind.many and not isinstance(given, str):
-                return tuple(word for part in given for word in self.kind.read(part))
-            return self.kind.read(str(given))
+            if self.takes.many and not isinstance(given, str):
+                return tuple(word for part in given for word in self.takes.read(part))
+            return self.takes.read(str(given))
         except ValueError as error:
             raise SettingsError(f"--{self.name} takes {error}, not {given!r}") from None
 
@@ -191,15 +191,15 @@ class Option:
         return f"{self.help}  [default: {shown}]"
 
 
-def _option(kind: Kind, help: str, default: Any = None, inFile: bool = True) -> Any:
+def _option(takes: ValueType, help: str, default: Any = None, inFile: bool = True) -> Any:
     """
     A field of L{Settings}, with what its option says.
     """
-    if kind.many:
+    if takes.many:
         default = ()
-    elif not kind.metavar:
+    elif not takes.metavar:
         default = False
-    return field(default=default, metadata={_KEY: (kind, help, inFile)})
+    return field(default=default, metadata={_KEY: (takes, help, inFile)})
 
 
 @frozen(kw_only=True)
@@ -281,9 +281,9 @@ class Settings:
 def _table() -> tuple[Option, ...]:
     rows = []
     for attribute in fields(Settings):
-        kind, help, inFile = attribute.metadata[_KEY]
+        takes, help, inFile = attribute.metadata[_KEY]
         name = replaced("[A-Z]", lambda match: f"-{match[0].lower()}", attribute.name)
-        rows.append(Option(name, attribute.name, kind, help, attribute.default, inFile))
+        rows.append(Option(name, attribute.name, takes, help, attribute.default, inFile))
     return tuple(rows)
 
 
@@ -327,7 +327,7 @@ def fileSettings(path: Path) -> dict[str, Any]:
         if name not in known:
             raise SettingsError(f"{path} has an unknown key {name!r}{_perhaps(name, known)}")
         try:
-            values[name] = known[name].kind.check(value)
+            values[name] = known[name].takes.check(value)
         except ValueError as error:
             raise SettingsError(f"{path}: {name} takes {error}, not {value!r}") from None
     if "key-file" in values:
