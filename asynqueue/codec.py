@@ -107,6 +107,24 @@ class Closed(NamedTuple):
     body: Any
     buffers: Sequence[Any] = ()
 
+    def __repr__(self) -> str:
+        return f"<{len(self.body):,} pickled bytes>"
+
+
+class ClosedItems(NamedTuple):
+    """
+    Items of an iterator as they came: a list, pickled.
+
+    @ivar length: how many they are.
+    """
+
+    length: int
+    body: Any
+    buffers: Sequence[Any] = ()
+
+    def __repr__(self) -> str:
+        return f"<{len(self.body):,} pickled bytes>"
+
 
 class ClosedCall:
     """

@@ -176,14 +176,14 @@ class JobDispatcher:
         self._begin(child, job)
         job.fail(outcome.localError())
 
-    def iterating(self, child: ChildProcess, job: Job, source: ChildIterator, text: str) -> None:
+    def iterating(self, child: ChildProcess, job: Job, source: ChildIterator) -> None:
         """
         A call returned what cannot be its result here.
         """
         self._begin(child, job)
         source.stop()
         reason = "an iterator stays in the process that made it; return a list"
-        job.fail(MaybeEncodingError(reason, text))
+        job.fail(MaybeEncodingError(reason, source.text))
 
     def onBatchRead(self, child: ChildProcess) -> None:
         """

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from asynqueue.codec import Closed, ClosedCall, decode, encodeCall
+from asynqueue.codec import Closed, ClosedCall, ClosedItems, decode, encodeCall
 from asynqueue.failures import failureOf
 from asynqueue.framing import Frame, checkSize
 from asynqueue.loops.adapters import LoopAdapter, Timer
@@ -388,16 +388,22 @@ class ProcessCalls(Generic[_Child]):
                 if number in self.held:
                     self._takenBack += 1
                     self._delegate.handedBack([self.held.pop(number)])
-            case Kind.ITERATOR:
-                self._iterating(number, decode(body), buffers)
+            case Kind.ITERATOR | Kind.CLOSED_ITERATOR:
+                self._iterating(number, decode(body), buffers, kind == Kind.CLOSED_ITERATOR)
             case Kind.ITEMS:
                 source = self.streams.get(number)
                 if source is not None:
                     self._items(source, body, buffers)
-            case Kind.ITEM_FAILED:
+            case Kind.CLOSED_ITEMS:
                 source = self.streams.get(number)
                 if source is not None:
-                    source.failed(failureOf(_raisedThere(body, buffers)))
+                    self._closedItems(source, body, buffers)
+            case Kind.ITEM_FAILED | Kind.CLOSED_ITEM_FAILED:
+                source = self.streams.get(number)
+                if source is not None:
+                    isClosed = kind == Kind.CLOSED_ITEM_FAILED
+                    there = _closedThere(body) if isClosed else _raisedThere(body, buffers)
+                    source.failed(failureOf(there))
             case Kind.END:
                 source = self.streams.pop(number, None)
                 if source is not None:
@@ -421,7 +427,7 @@ class ProcessCalls(Generic[_Child]):
             self.isUp = True
             self._life.up(self._child)
 
-    def _iterating(self, number: int, text: str, first: Any) -> None:
+    def _iterating(self, number: int, text: str, first: Any, isClosed: bool) -> None:
         job = self.held.pop(number, None)
         if job is None:
             # A preparation: nobody takes its items.
@@ -430,7 +436,9 @@ class ProcessCalls(Generic[_Child]):
             return
         items: list[Any] = []
         failure = None
-        if first:
+        if first and isClosed:
+            items = [ClosedItems(1, first[0], first[1:])]
+        elif first:
             try:
                 items = decode(first[0], first[1:])
             except BaseException as error:
@@ -441,8 +449,10 @@ class ProcessCalls(Generic[_Child]):
             lambda: self._send(Kind.STOP, number, b""),
             items,
             sum(len(part) for part in first),
+            text,
+            isClosed,
         )
-        self._delegate.iterating(self._child, job, source, text)
+        self._delegate.iterating(self._child, job, source)
         if failure is not None:
             source.failed(failure)
 
@@ -458,6 +468,16 @@ class ProcessCalls(Generic[_Child]):
                     source.failed(failureOf(cannotDecode(run.error)))
                 else:
                     source.receive(run)
+
+    def _closedItems(self, source: ChildIterator, body: Any, buffers: Any) -> None:
+        try:
+            items = ClosedItems(marshal.loads(body), buffers[0], buffers[1:])
+        except Exception as error:
+            # They are in a segment of memory that cannot be had here, and how many they are
+            # is not known.
+            source.fail(failureOf(cannotDecode(error)))
+        else:
+            source.receive([items])
 
     # The end
 

@@ -29,22 +29,13 @@ from time import perf_counter
 from typing import Any
 
 from asynqueue.channels import Channel
-from asynqueue.codec import AWAY, NotClosed, decode, encode
+from asynqueue.codec import decode
 from asynqueue.constancy import isConstant
 from asynqueue.descriptors import holdStandard
 from asynqueue.framing import LARGEST, Frame, Unavailable, checkSize
 from asynqueue.lifelines import endWith
 from asynqueue.mainmodule import adopt, learn, whyMissing
-from asynqueue.outcome import (
-    VALUES,
-    cannotSend,
-    complain,
-    nameOf,
-    packedRaised,
-    raised,
-    shapeOf,
-    textOf,
-)
+from asynqueue.outcome import VALUES, cannotSend, complain, shapeOf
 from asynqueue.processes.printing import install
 from asynqueue.processes.protocol import (
     CLOSED,
@@ -58,7 +49,7 @@ from asynqueue.processes.protocol import (
 )
 from asynqueue.processes.reporting import Reporter
 from asynqueue.processes.running import Performer, halfImported
-from asynqueue.processes.streaming import TOLD, Stream, sendRaised, sizeOf
+from asynqueue.processes.streaming import Stream, encoded, sendRaised, sizeOf
 from asynqueue.processes.surroundings import Latecomers, follow, forwardTracking
 
 _NONE = pickle.dumps(None, 5)
@@ -233,7 +224,7 @@ class Child:
         if value is None:
             self._send(RETURNED, number, _NONE)
         elif stays:
-            self._open(number, value)
+            self._open(number, value, flags)
         else:
             self._returned(number, value, flags)
 
@@ -248,29 +239,17 @@ class Child:
 
     def _returned(self, number: int, value: Any, flags: int) -> None:
         try:
-            kind, body, buffers = _encoded(value, flags)
+            isClosed, body, buffers = encoded(value, bool(flags & CLOSED))
             checkSize(sizeOf(body, buffers), self._limit)
-            self._send(kind, number, body, buffers)
+            self._send(CLOSED_RETURNED if isClosed else RETURNED, number, body, buffers)
         except BaseException as error:
             # Somebody's objects, or too many of them: whatever that raises. If the parent is
             # gone, this raises it again.
             self._raised(number, cannotSend(error, value), flags)
 
-    def _raised(self, number: int, error: BaseException, flags: int = 0) -> None:
-        if flags & CLOSED:
-            try:
-                outcome = raised(error)
-                packed = packedRaised(outcome, AWAY)
-                told = nameOf(error), textOf(error)[:TOLD], outcome.trace[-TOLD:], packed
-                self._send(Kind.CLOSED_RAISED, number, marshal.dumps(told))
-            except BaseException:
-                # Somebody's objects, which the parent is to look at, too, or too many of
-                # them: whatever that raises. If the parent is gone, what follows raises it
-                # again.
-                pass
-            else:
-                return
-        sendRaised(self._send, Kind.RAISED, number, error)
+    def _raised(self, number: int, error: BaseException, flags: int) -> None:
+        closed = Kind.CLOSED_RAISED if flags & CLOSED else 0
+        sendRaised(self._send, Kind.RAISED, number, error, closed)
 
     def _checkModules(self) -> None:
         """
@@ -288,7 +267,7 @@ class Child:
 
     # Iterators
 
-    def _open(self, number: int, value: Any) -> None:
+    def _open(self, number: int, value: Any, flags: int) -> None:
         performer = self._performer
         try:
             stream = Stream(
@@ -298,10 +277,11 @@ class Child:
                 lambda f: performer.perform(number, f, (), {}),
                 lambda coroutine: performer.run(number, coroutine),
                 self._limit,
+                bool(flags & CLOSED),
             )
         except BaseException as error:
             # Somebody's iterator, whose very methods raise.
-            self._raised(number, error)
+            self._raised(number, error, flags)
             return
         if stream.open():
             self._streams[number] = stream
@@ -416,20 +396,6 @@ class Child:
         self._channel.close()
         self._reporter.forked()
         self._output.forget()
-
-
-def _encoded(value: Any, flags: int) -> tuple[int, bytes, Sequence[Any]]:
-    """
-    Pickle the value of a call.
-
-    @return: the kind of its message, the pickle and its buffers.
-    """
-    if flags & CLOSED:
-        try:
-            return CLOSED_RETURNED, *encode(value, AWAY)
-        except NotClosed:
-            pass
-    return RETURNED, *encode(value)
 
 
 def main(connection: int, memory: int, lifeline: int, parent: int, limit: int) -> None:

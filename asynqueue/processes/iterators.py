@@ -26,6 +26,9 @@ class ChildIterator:
     @ivar window: how many of its items may be unconsumed.
     @ivar over: whether the child has closed it, or given its last item.
     @ivar sink: where its items go; C{None} once nobody wants any.
+    @ivar text: what it is, in words.
+    @ivar isClosed: whether it gives L{ClosedItems<asynqueue.codec.ClosedItems>}, as far as
+        they need nothing of this program.
     """
 
     def __init__(
@@ -34,6 +37,8 @@ class ChildIterator:
         close: Callable[[], Any],
         first: Sequence[Any],
         size: int,
+        text: str = "",
+        isClosed: bool = False,
     ) -> None:
         """
         @param credit: tells the child that it may give so many items more.
@@ -43,6 +48,8 @@ class ChildIterator:
         """
         self.window = max(2, min(_MOST_ITEMS, _MOST_BYTES // max(1, size)))
         self.over = False
+        self.text = text
+        self.isClosed = isClosed
         self.sink: IItemSink | None = None
         self._credit = credit
         self._close = close

@@ -87,6 +87,13 @@ class Kind(IntEnum):
     CLOSED_RAISED = 29
     """What one has raised: the name of its type, what it says, its traceback, and what
     L{packedRaised<asynqueue.outcome.packedRaised>} gives, marshalled."""
+    CLOSED_ITERATOR = 30
+    """One returned an iterator: as ITERATOR."""
+    CLOSED_ITEMS = 31
+    """Items of such: how many, marshalled, and in the buffers what ITEMS has, pickled for who
+    has made the call."""
+    CLOSED_ITEM_FAILED = 32
+    """In the place of an item of such: as CLOSED_RAISED."""
 
 
 # For hot paths: children of an enumeration are slow to look up and to compare.

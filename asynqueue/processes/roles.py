@@ -169,11 +169,9 @@ class CallDelegate(Protocol[_Child]):
         A call raised, or its result cannot be sent.
         """
 
-    def iterating(self, child: _Child, job: Any, source: ChildIterator, text: str) -> None:
+    def iterating(self, child: _Child, job: Any, source: ChildIterator) -> None:
         """
         A call returned an iterator, which stays in the child.
-
-        @param text: a representation of it.
         """
 
     def handedBack(self, jobs: Sequence[Any]) -> None:

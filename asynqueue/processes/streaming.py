@@ -6,16 +6,27 @@ This module imports no Twisted.
 
 from __future__ import annotations
 
+import marshal
 import pickle
 from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any
 
-from asynqueue.codec import encode
+from asynqueue.codec import AWAY, NotClosed, encode
 from asynqueue.errors import RemoteError
 from asynqueue.framing import checkSize
-from asynqueue.outcome import ITERATOR, Raised, cannotSend, nameOf, raised, shapeOf, shortRepr
+from asynqueue.outcome import (
+    ITERATOR,
+    Raised,
+    cannotSend,
+    nameOf,
+    packedRaised,
+    raised,
+    shapeOf,
+    shortRepr,
+    textOf,
+)
 from asynqueue.processes.protocol import Kind
 
 # An iterator is advanced for so many seconds at a time, or until its items have
@@ -27,7 +38,7 @@ _STEP_BYTES = 1 << 18
 _GROWTH = 2
 
 # So much is told of an exception that is too large to be sent.
-TOLD = 10_000
+_TOLD = 10_000
 
 Send = Callable[[int, int, Any, Sequence[Any]], None]
 
@@ -42,18 +53,47 @@ def sizeOf(body: bytes, buffers: Sequence[Any]) -> int:
     return size
 
 
-def sendRaised(send: Send, kind: int, number: int, error: BaseException) -> None:
+def sendRaised(send: Send, kind: int, number: int, error: BaseException, closed: int = 0) -> None:
     """
     Send an exception, or as much of it as can be sent.
+
+    @param closed: the kind of message by which it goes past the parent; 0: it does not.
     """
     outcome = raised(error)
+    if closed:
+        try:
+            packed = packedRaised(outcome, AWAY)
+            words = nameOf(error), textOf(error)[:_TOLD], outcome.trace[-_TOLD:], packed
+            send(closed, number, marshal.dumps(words), ())
+        except BaseException:
+            # Somebody's objects, which the parent is to look at, too, or too many of them:
+            # whatever that raises. If the parent is gone, what follows raises it again.
+            pass
+        else:
+            return
     try:
         send(kind, number, *encode(outcome))
     except BaseException:
         # Somebody's objects, or too many of them: whatever that raises. If nobody is there
         # to send it to, this raises it again.
         told = RemoteError(nameOf(error), f"{shortRepr(error)}, which is too large to be sent")
-        send(kind, number, *encode(Raised(told, outcome.trace[-TOLD:])))
+        send(kind, number, *encode(Raised(told, outcome.trace[-_TOLD:])))
+
+
+def encoded(value: Any, isClosed: bool) -> tuple[bool, bytes, Sequence[Any]]:
+    """
+    Pickle a value.
+
+    @param isClosed: whether it is to go past the parent.
+    @return: whether it can, the pickle and its buffers.
+    @raise Exception: whatever the pickling of somebody's objects raises.
+    """
+    if isClosed:
+        try:
+            return True, *encode(value, AWAY)
+        except NotClosed:
+            pass
+    return False, *encode(value)
 
 
 class Stream:
@@ -72,12 +112,14 @@ class Stream:
         perform: Callable[[Callable[..., Any]], Any],
         run: Callable[[Coroutine[Any, Any, Any]], Any],
         limit: int,
+        isClosed: bool,
     ) -> None:
         """
         @param send: sends a frame.
         @param perform: calls user code.
         @param run: runs a coroutine.
         @param limit: how many bytes an item may have.
+        @param isClosed: whether the items go past the parent.
         """
         self.number = number
         self.credit = 1
@@ -85,6 +127,7 @@ class Stream:
         self._perform = perform
         self._run = run
         self._limit = limit
+        self._isClosed = isClosed
         self._value = value
         self._batch = 1
         if shapeOf(value) is ITERATOR:
@@ -113,21 +156,26 @@ class Stream:
             # The seam to user code: an exit is an outcome, too.
             failure = error
         first: list[Any] = []
+        kind = Kind.ITERATOR
         if items:
             try:
-                body, buffers = self._encoded(items)
+                isClosed, body, buffers = self._encoded(items)
             except BaseException as error:
                 # Somebody's objects: whatever their pickling raises, an exit too.
                 failure = cannotSend(error, items[0])
             else:
                 first = [body, *buffers]
+                # If the first is not closed, all are opened by the parent.
+                self._isClosed = isClosed
+        if self._isClosed:
+            kind = Kind.CLOSED_ITERATOR
         representation = pickle.dumps(shortRepr(self._value))
         try:
-            self._send(Kind.ITERATOR, self.number, representation, first)
+            self._send(kind, self.number, representation, first)
         except Exception as error:
             # There is no room for so much.
             failure = cannotSend(error, items)
-            self._send(Kind.ITERATOR, self.number, representation, ())
+            self._send(kind, self.number, representation, ())
         self.credit = 0
         if failure is not None:
             self._fail(failure)
@@ -194,8 +242,12 @@ class Stream:
         if not items:
             return 0
         try:
-            body, buffers = self._encoded(items)
-            self._send(Kind.ITEMS, self.number, body, buffers)
+            isClosed, body, buffers = self._encoded(items)
+            if isClosed:
+                count = marshal.dumps(len(items))
+                self._send(Kind.CLOSED_ITEMS, self.number, count, [body, *buffers])
+            else:
+                self._send(Kind.ITEMS, self.number, body, buffers)
         except BaseException as error:
             # Somebody's objects, an exit too, or too much of them: find out which. If nobody
             # is there to send it to, what follows raises it again.
@@ -208,10 +260,11 @@ class Stream:
         self._batch = min(self._batch * _GROWTH, most)
         return size
 
-    def _encoded(self, items: list[Any]) -> tuple[bytes, Sequence[Any]]:
-        body, buffers = encode(items)
+    def _encoded(self, items: list[Any]) -> tuple[bool, bytes, Sequence[Any]]:
+        isClosed, body, buffers = encoded(items, self._isClosed)
         checkSize(sizeOf(body, buffers), self._limit)
-        return body, buffers
+        return isClosed, body, buffers
 
     def _fail(self, error: BaseException) -> None:
-        sendRaised(self._send, Kind.ITEM_FAILED, self.number, error)
+        closed = Kind.CLOSED_ITEM_FAILED if self._isClosed else 0
+        sendRaised(self._send, Kind.ITEM_FAILED, self.number, error, closed)

@@ -300,15 +300,21 @@ class ProcessWorker(Prefetching[Window]):
             tasks.ended += 1
             job.errback(failureOf(outcome))
 
-    def iterating(self, child: ChildProcess, job: Any, source: ChildIterator, text: str) -> None:
+    def iterating(self, child: ChildProcess, job: Any, source: ChildIterator) -> None:
         """
         End a task with the items of an iterator.
         """
         if self._tasks.held.pop(job, None) is None or job.ended:
             source.stop()
-        else:
-            self._tasks.ended += 1
-            self._iterators.deliveries.begin(job, source, text, source.window)
+            return
+        self._tasks.ended += 1
+        if not source.isClosed:
+            self._iterators.deliveries.begin(job, source, source.text, source.window)
+            return
+        job.callback(source)
+        if source.sink is None:
+            # Nobody was there for it.
+            source.stop()
 
     def onBatchRead(self, child: ChildProcess) -> None:
         """

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 
 from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteTraceback, WorkerLost
 from asynqueue.framing import LARGEST
@@ -26,6 +26,9 @@ from tests.integration.process_checks import PATIENCE, until
 from tests.integration.travellers import Journeys, Trap, Traveller, TravellingError, fail, hang
 from tests.mains import mainOf
 
+# The items of a test are fewer.
+MOST = 10_000
+
 PROGRAM = """
 from asynqueue import WireWorkerUniverse
 
@@ -36,6 +39,12 @@ class PointError(Exception):
     pass
 
 class Points(WireWorkerUniverse):
+    def points(self):
+        yield 1
+        yield Point()
+        yield Point()
+        raise PointError("no point")
+
     def point(self):
         return Point()
 
@@ -171,6 +180,78 @@ async def test_whatOnlyTheProgramOfTheHostHas(
         assert (await soon(queue.call("point"))).x == 5
         with pytest.raises(main["PointError"], match="no point"):
             await soon(queue.call("fails"))
+        one, *points, error = await itemsOf(queue.call("points"))
+        assert (one, [point.x for point in points]) == (1, [5, 5])
+        assert isinstance(error, main["PointError"])
+
+
+async def itemsOf(call: Any) -> list[Any]:
+    """
+    The items of a call, and failures in their places.
+    """
+    found: list[Any] = []
+    deferator = await soon(call)
+    while len(found) < MOST:
+        try:
+            found.append(await soon(Deferred.fromCoroutine(anext(deferator))))
+        except StopAsyncIteration:
+            return found
+        except Exception as error:
+            # Whatever has come in the place of an item.
+            found.append(error)
+    raise AssertionError(f"more than {MOST:,} items")
+
+
+@ensureDeferred
+async def test_theHostOpensNoItems(tmp_path: Path) -> None:
+    """
+    Items of iterators, and what iterators raise, are unpickled where they are read only.
+    """
+    here = os.getpid()
+    async with journeys(tmp_path, processes=1) as queue:
+        for number in (0, 1, 1000):
+            *items, error = await itemsOf(queue.call("items", number))
+            assert [item.pids for item in items] == [[here]] * number
+            assert isinstance(error, TravellingError)
+            assert error.args[0].pids == [here]
+
+
+@ensureDeferred
+async def test_itemsOfAllKinds(tmp_path: Path) -> None:
+    """
+    Items come all and in order, with failures in the places of those that cannot be sent, or be
+    read here.
+    """
+    async with journeys(tmp_path, processes=1, largest=1 << 20) as queue:
+        for number in (0, 1, 2, 3, 5000):
+            assert await itemsOf(queue.call("numbers", number)) == list(range(number))
+        assert await itemsOf(queue.call("slowly", 100)) == list(range(100))
+        for size, kind in ((10, bytes), (1 << 19, bytes), (1 << 21, MaybeEncodingError)):
+            items = await itemsOf(queue.call("mixed", size))
+            kinds = [int, MaybeEncodingError, kind, MaybeEncodingError, int]
+            assert [type(item) for item in items] == kinds
+        *items, error = await itemsOf(queue.call("lost", 100))
+        assert items == list(range(len(items)))
+        assert isinstance(error, WorkerLost)
+        assert await soon(queue.call("same", 1)) == 1
+
+
+@ensureDeferred
+async def test_anIteratorThatIsClosed(tmp_path: Path) -> None:
+    """
+    An iterator that nobody reads any more is closed in its process, which then makes other
+    calls; one that is not read keeps within its credit meanwhile.
+    """
+    path = tmp_path / "closed"
+    async with journeys(tmp_path, processes=1) as queue:
+        deferator = await soon(queue.call("forever", str(path)))
+        assert [await soon(Deferred.fromCoroutine(anext(deferator))) for _ in range(3000)] == list(
+            range(3000)
+        )
+        assert await soon(queue.call("same", 1)) == 1
+        deferator.stop()
+        await until(path.exists)
+        assert await soon(queue.call("same", 1)) == 1
 
 
 @ensureDeferred

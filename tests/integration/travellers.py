@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
 from typing import Any
 
 from asynqueue.wire.host.catalog import WireWorkerUniverse
@@ -124,9 +125,46 @@ class Journeys(WireWorkerUniverse):
         """
         return os.getpid()
 
-    def items(self, count: int) -> Iterator[Traveller]:
+    def items(self, number: int) -> Iterator[Traveller]:
         """
-        Some travellers.
+        Some travellers, and an error that has one.
         """
-        for _ in range(count):
+        for _ in range(number):
             yield Traveller()
+        raise TravellingError(Traveller())
+
+    def numbers(self, number: int) -> Iterator[int]:
+        """
+        Some numbers.
+        """
+        yield from range(number)
+
+    async def slowly(self, number: int) -> AsyncIterator[int]:
+        """
+        The same, asynchronously.
+        """
+        for each in range(number):
+            yield each
+
+    def mixed(self, size: int) -> Iterator[Any]:
+        """
+        Items some of which cannot be sent, or not be read elsewhere.
+        """
+        yield from (1, threading.Lock(), bytes(size), Trap(failElsewhere, os.getpid()), 5)
+
+    def lost(self, number: int) -> Iterator[int]:
+        """
+        Some numbers, and the end of the process.
+        """
+        yield from range(number)
+        os._exit(3)
+
+    def forever(self, path: str) -> Iterator[int]:
+        """
+        Numbers without end, until it is closed, which a file says.
+        """
+        try:
+            yield from count()
+        finally:
+            with open(path, "w") as file:
+                file.write("closed")

@@ -30,7 +30,8 @@ from asynqueue.scheduling.options import CallOptions
 from asynqueue.status import STATUS
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.wire.host.catalog import Catalog, Definitions
-from asynqueue.wire.host.iterations import Iterations, checkedCredit, sendRaised
+from asynqueue.wire.host.items import checkedCredit, sendRaised
+from asynqueue.wire.host.iterations import Iterations
 from asynqueue.wire.protocol.codecs import Codec
 from asynqueue.wire.protocol.messages import CallFlag, MessageKind, unpackedCall, unpackedCount
 from asynqueue.wire.transport.connection import Connection

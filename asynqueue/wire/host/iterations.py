@@ -6,21 +6,20 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from enum import Enum
 from time import perf_counter
 from typing import Any
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from asynqueue.errors import RemoteProtocolError
-from asynqueue.failures import anyFailure, caught, raisedOf, shortened
+from asynqueue.failures import anyFailure, caught
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.iteration.sources import AsyncIteratorSource
-from asynqueue.outcome import ClosedError, cannotSend, shortRepr
-from asynqueue.processes.streaming import sizeOf
+from asynqueue.outcome import shortRepr
+from asynqueue.processes.iterators import ChildIterator
 from asynqueue.reactors import theReactor
 from asynqueue.timers import Timer, later
+from asynqueue.wire.host.items import END, ClosedIteration, ItemSender, Send, State, checkedCredit
 from asynqueue.wire.protocol.codecs import Codec
 from asynqueue.wire.protocol.messages import MessageKind
 
@@ -37,48 +36,6 @@ _GROWTH = 2
 # Of an asynchronous iterator so many items may wait here to be sent.
 _WINDOW = 64
 
-# So many items may be granted that were not given yet: nobody takes as many in a second.
-_MOST_CREDIT = 1 << 21
-
-# For hot paths: members of an enumeration are slow to look up.
-ITEMS, ITEM_FAILED, END = (
-    int(kind) for kind in (MessageKind.ITEMS, MessageKind.ITEM_FAILED, MessageKind.END)
-)
-
-Send = Callable[..., None]
-
-
-class _State(Enum):
-    IDLE = "has no credit"
-    ACTIVE = "waits for its turn"
-    WAITING = "waits for items"
-    OVER = "gives no more"
-
-
-def sendRaised(send: Send, codec: Codec, kind: int, number: int, failure: Failure) -> None:
-    """
-    Send what something failed with, or as much of it as can be sent.
-    """
-    error = failure.value
-    outcome = raisedOf(failure)
-    try:
-        packed = error.packed if isinstance(error, ClosedError) else codec.encodeRaised(outcome)
-        send(kind, number, packed)
-    except BaseException:
-        # Somebody's objects, or too many of them: whatever that raises.
-        send(kind, number, codec.encodeRaised(shortened(outcome)))
-
-
-def checkedCredit(credit: int) -> int:
-    """
-    The credit of an iterator.
-
-    @raise RemoteProtocolError: it is more than there may be.
-    """
-    if credit > _MOST_CREDIT:
-        raise RemoteProtocolError(f"a credit of {credit:,} items; {_MOST_CREDIT:,} are allowed")
-    return credit
-
 
 class Iteration:
     """
@@ -91,24 +48,21 @@ class Iteration:
         self,
         number: int,
         deferator: Deferator,
-        codec: Codec,
-        send: Send,
+        sender: ItemSender,
         ready: Callable[[Iteration], None],
     ) -> None:
         """
         @param deferator: gives the items.
-        @param codec: encodes them.
-        @param send: sends a message.
+        @param sender: sends them.
         @param ready: is called when the iteration wants a turn: a call of L{step}.
         """
         self.number = number
         self._deferator = deferator
-        self._codec = codec
-        self._send = send
+        self._sender = sender
         self._ready = ready
         self._credit = 0
         self._batch = 1
-        self._state = _State.IDLE
+        self._state = State.IDLE
         # Whether anybody reads it is seen at the other side only, which closes it.
         deferator.follow()
 
@@ -119,7 +73,7 @@ class Iteration:
         @raise RemoteProtocolError: they are too many.
         """
         self._credit = checkedCredit(self._credit + count)
-        if self._state is _State.IDLE and self._credit:
+        if self._state is State.IDLE and self._credit:
             self._activate()
 
     def step(self) -> bool:
@@ -128,19 +82,19 @@ class Iteration:
 
         @return: whether there may be more. If not, it is said that this is the end.
         """
-        if self._state is _State.OVER:
+        if self._state is State.OVER:
             return False
         ended = self._giveSome()
         if ended:
-            self._state = _State.OVER
-            self._send(END, self.number)
+            self._state = State.OVER
+            self._sender.end()
             return False
         if not self._credit:
-            self._state = _State.IDLE
+            self._state = State.IDLE
         elif ended is None:
             self._activate()
         else:
-            self._state = _State.WAITING
+            self._state = State.WAITING
             self._deferator.deferUntilReady().addBoth(self._awake)
         return True
 
@@ -148,7 +102,7 @@ class Iteration:
         """
         Give no more, and say nothing.
         """
-        self._state = _State.OVER
+        self._state = State.OVER
         try:
             self._deferator.stop()
         except BaseException:
@@ -156,14 +110,14 @@ class Iteration:
             _log.failure("An iterator raised as it was stopped")
 
     def _activate(self) -> None:
-        self._state = _State.ACTIVE
+        self._state = State.ACTIVE
         self._ready(self)
 
     def _awake(self, result: Any) -> None:
         """
         There is an item, or the end.
         """
-        if self._state is _State.WAITING:
+        if self._state is State.WAITING:
             self._activate()
 
     def _giveSome(self) -> bool | None:
@@ -182,7 +136,7 @@ class Iteration:
                 # The seam to user code: an exit is an outcome, too.
                 self._give(items)
                 self.close()
-                self._fail(caught(error))
+                self._sender.failure(caught(error))
                 return True
             sent += self._give(items)
             if not more:
@@ -219,7 +173,7 @@ class Iteration:
             if type(item) is Failure:
                 size += self._sendItems(run)
                 run = []
-                self._fail(item)
+                self._sender.failure(item)
             else:
                 run.append(item)
         return size + self._sendItems(run)
@@ -227,22 +181,10 @@ class Iteration:
     def _sendItems(self, items: list[Any]) -> int:
         if not items:
             return 0
-        try:
-            body, buffers = self._codec.encode(items)
-            self._send(ITEMS, self.number, body, buffers)
-        except BaseException as error:
-            # Somebody's objects, or too many bytes: find out which.
-            if len(items) == 1:
-                self._fail(Failure(cannotSend(error, items[0])))
-                return 0
-            return sum(self._sendItems([item]) for item in items)
-        size = sizeOf(body, buffers)
-        most = max(1, _STEP_BYTES * len(items) // size)
+        size = self._sender.items(items)
+        most = max(1, _STEP_BYTES * len(items) // max(1, size))
         self._batch = min(self._batch * _GROWTH, most)
         return size
-
-    def _fail(self, failure: Failure) -> None:
-        sendRaised(self._send, self._codec, ITEM_FAILED, self.number, failure)
 
 
 class Iterations:
@@ -272,8 +214,8 @@ class Iterations:
         self._ended = ended
         self._areHeld = areHeld
         self._wait = False
-        self._iterations: dict[int, Iteration] = {}
-        self._active: deque[Iteration] = deque()
+        self._iterations: dict[int, Iteration | ClosedIteration] = {}
+        self._active: deque[Iteration | ClosedIteration] = deque()
         self._turn = Timer(lambda seconds, f: later(theReactor(reactor), seconds, f))
 
     def __len__(self) -> int:
@@ -291,14 +233,20 @@ class Iterations:
         """
         # Not of the value: somebody's __class__ may raise.
         kind = type(value)
-        if issubclass(kind, Deferator):
-            deferator, text = value, value.representation
+        sender = ItemSender(number, self._codec, self._send)
+        iteration: Iteration | ClosedIteration
+        if kind is ChildIterator:
+            text = value.text
+            iteration = ClosedIteration(number, value, sender, self._wantsTurn)
+        elif issubclass(kind, Deferator):
+            text = value.representation
+            iteration = Iteration(number, value, sender, self._wantsTurn)
         elif issubclass(kind, AsyncIterator):
             text = shortRepr(value)
             deferator = Deferator.fromSource(AsyncIteratorSource(value), text, _WINDOW)
+            iteration = Iteration(number, deferator, sender, self._wantsTurn)
         else:
             return False
-        iteration = Iteration(number, deferator, self._codec, self._send, self._wantsTurn)
         self._iterations[number] = iteration
         self._send(MessageKind.ITERATOR, number, text.encode("utf-8", "backslashreplace"))
         iteration.grant(credit)
@@ -338,7 +286,7 @@ class Iterations:
         for iteration in iterations.values():
             iteration.close()
 
-    def _wantsTurn(self, iteration: Iteration) -> None:
+    def _wantsTurn(self, iteration: Iteration | ClosedIteration) -> None:
         self._active.append(iteration)
         self._checkTurn()
 
