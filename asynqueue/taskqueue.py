@@ -47,6 +47,9 @@ from asynqueue.scheduling.task import Task, TaskDeferred
 
 _log = Logger()
 
+# The default of C{call}, which is compared by its identity: C{False} is equal to it, and refused.
+_ZERO = 0
+
 # How many calls L{TaskQueue.map} makes ahead of the result that is taken next; where
 # they may be made in chunks, so many for each process, up to so many.
 _MAP_AHEAD = 128
@@ -172,12 +175,12 @@ class TaskQueue:
         self,
         func: Callable[..., Any] | str,
         *args: Any,
-        niceness: int = 0,
+        niceness: int = _ZERO,
         series: Hashable = None,
         doNext: bool = False,
         doLast: bool = False,
         timeout: float | None = None,
-        retries: int = 0,
+        retries: int = _ZERO,
         consumer: Any = None,
         raw: bool | None = None,
         returnFailure: bool | None = None,
@@ -225,6 +228,21 @@ class TaskQueue:
         @raise ValueError: an option has no sense.
         @raise TypeError: the series is not hashable.
         """
+        if (
+            niceness is _ZERO
+            and series is None
+            and doNext is False
+            and doLast is False
+            and timeout is None
+            and retries is _ZERO
+            and raw is None
+            and returnFailure is None
+            and consumer is None
+            and after is None
+            and expires is None
+        ):
+            # Most calls have no options. To look them up would take four times as long.
+            return self._submit((func, args, kw), DEFAULT)
         options = makeOptions(
             niceness,
             series,

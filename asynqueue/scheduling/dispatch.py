@@ -182,9 +182,18 @@ class Dispatcher:
             self._give(record, task)
         finally:
             self._loop = RESTING
-        # The worker may have handed it back at once, which wakes nobody.
-        if self._ready or self._backlog.queued:
+        ready = self._ready
+        if self._backlog.queued:
+            # The worker has handed it back at once, which wakes nobody.
             self._serve()
+        elif ready:
+            isAlone = len(ready) == 1 and ready[0] is record
+            if isAlone and record.state is _SERVES and not record.updates:
+                # It is ready again at once, and nothing is there for it.
+                ready.clear()
+                self._rest(record)
+            else:
+                self._serve()
 
     def _isPostponed(self, task: Task) -> bool:
         """
@@ -414,8 +423,7 @@ class Dispatcher:
                 return record.updates.popleft()
             task: Task | None = self._backlog.pick(record.lane)
             if task is None:
-                record.ready = True
-                record.lane.idle[record] = None
+                self._rest(record)
             return task
         if state is WorkerState.FAILING or (state is WorkerState.PREPARING and record.fault):
             record.parked = True
@@ -425,6 +433,14 @@ class Dispatcher:
                 return record.updates.popleft()
             record.ready = True
         return None
+
+    @staticmethod
+    def _rest(record: WorkerRecord) -> None:
+        """
+        Have a worker wait for a task.
+        """
+        record.ready = True
+        record.lane.idle[record] = None
 
     def _give(self, record: WorkerRecord, task: Task, lane: Lane | None = None) -> None:
         """

@@ -82,8 +82,11 @@ class Lanes:
         those that may run a series, where one waits; C{None} if none does. A hot path.
         """
         for lane in self._lanes:
-            if lane.idle and (series is None or series in lane.qualified):
-                return _first(lane)
+            idle = lane.idle
+            if idle and (series is None or series in lane.qualified):
+                for record in idle:
+                    del idle[record]
+                    return record
         return None
 
     def takeWanted(self) -> Any:
@@ -93,11 +96,7 @@ class Lanes:
         """
         for lane in self._lanes:
             if lane.idle and self._backlog.mayPick(lane):
-                return _first(lane)
+                record = next(iter(lane.idle))
+                del lane.idle[record]
+                return record
         return None
-
-
-def _first(lane: Lane) -> Any:
-    record = next(iter(lane.idle))
-    del lane.idle[record]
-    return record

@@ -170,7 +170,9 @@ class Task:
         ID: int,
     ) -> None:
         self.owner = owner
-        self._func, self._args, self._kw = callTuple
+        self._func, self._args, kw = callTuple
+        # A dictionary for each of a million queued calls is a tenth of their memory.
+        self._kw = kw or None
         self.options = options
         self.ID = ID
         # Mostly there are no variables, and a new context is as good as a copy.
@@ -198,7 +200,7 @@ class Task:
         What to call: (f, args, kw).
         """
         # Made when asked for: a million queued tasks are a million tuples less.
-        return self._func, self._args, self._kw
+        return self._func, self._args, self._kw or {}
 
     @property
     def context(self) -> Context:
@@ -248,7 +250,7 @@ class Task:
         """
         What is called, in one short line.
         """
-        return describeCall(self._func, self._args, self._kw)
+        return describeCall(*self.callTuple)
 
     def begin(self) -> None:
         """
