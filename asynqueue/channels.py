@@ -6,9 +6,8 @@ Channels: framed messages between two processes, over a pair of sockets.
     send ─▶ frame ─▶ what does not fit now waits ─▶ flush, when writable
     receive ◀─ Decoder ◀─ what there is now, when readable
 
-A message of many bytes goes through a segment of shared memory: an anonymous file
-whose descriptor is sent along (SCM_RIGHTS). It has no name, so nothing is left
-of it when its last user is gone, however that ended.
+A message of many bytes goes through a segment of shared memory, whose descriptor is sent
+along (SCM_RIGHTS): see L{asynqueue.segments}.
 
 This module imports no Twisted.
 """
@@ -16,21 +15,18 @@ This module imports no Twisted.
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import socket
-import sys
-import tempfile
 from array import array
 from collections import deque
 from collections.abc import Sequence
 from pickle import PickleBuffer
 from typing import Any
-from weakref import WeakSet
 
 from asynqueue.descriptors import aboveStandard
 from asynqueue.errors import FrameInvalid
-from asynqueue.framing import LARGEST, Decoder, Frame, checkSize, head, layout, packed
+from asynqueue.framing import LARGEST, Decoder, Frame, checkSize, head, layout, packed, released
+from asynqueue.segments import Segments
 
 # Messages of so many bytes go through shared memory.
 SHARED_FROM = 1 << 16
@@ -45,60 +41,12 @@ _ANCILLARY = socket.CMSG_SPACE(_MOST_SEGMENTS * array("i").itemsize)
 _RECEIVE_FLAGS = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
 # Plain numbers: to ask a member of an enumeration takes as long as to read.
 _TRUNCATED = int(socket.MSG_CTRUNC)
-_POPULATE = getattr(mmap, "MAP_POPULATE", 0)
 
 # It stands in the place of a segment for which no descriptor was free.
 _LOST = -1
 
 # What the system says when it has too much to carry at the moment.
 _LATER = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS, errno.ETOOMANYREFS})
-
-# Until Python 3.13 memory that is mapped keeps a descriptor. With so many in use,
-# what comes is copied: programs may keep more arrays than they may have open files.
-_TRACKED = sys.version_info < (3, 13)
-_MOST_MAPPED = 128 if _TRACKED else sys.maxsize
-_MAP_OPTIONS: dict[str, Any] = {} if _TRACKED else {"trackfd": False}
-_mapped: WeakSet[mmap.mmap] = WeakSet()
-
-
-def anonymousFile() -> int:
-    """
-    The descriptor of a new file that has no name, in memory where the system has
-    that. It is not inherited.
-    """
-    if hasattr(os, "memfd_create"):
-        return aboveStandard(os.memfd_create("asynqueue"))
-    with tempfile.TemporaryFile() as file:
-        return aboveStandard(os.dup(file.fileno()))
-
-
-def _segment(parts: Sequence[Any], offsets: Sequence[int], size: int) -> int:
-    """
-    A new segment with these contents.
-    """
-    descriptor = anonymousFile()
-    try:
-        os.ftruncate(descriptor, size)
-        for part, offset in zip(parts, offsets, strict=True):
-            view = memoryview(part)
-            while view:
-                written = os.pwrite(descriptor, view, offset)
-                view = view[written:]
-                offset += written
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _copied(descriptor: int, size: int) -> memoryview:
-    """
-    What is in a segment, in memory that has no descriptor.
-    """
-    memory = bytearray(size)
-    with open(descriptor, "rb", closefd=False) as file:
-        file.readinto(memory)
-    return memoryview(memory)
 
 
 class Channel:
@@ -109,6 +57,8 @@ class Channel:
     C{receive} gives what there is; over one that blocks, each waits.
 
     @ivar unsent: how many pieces wait to be written.
+    @ivar segments: those of shared memory. They are used again when it is told how many bytes
+        it may keep.
     """
 
     def __init__(
@@ -126,8 +76,11 @@ class Channel:
         self._socket = connection
         self._limit = limit
         self._sharedFrom = sharedFrom
-        self._decoder = Decoder(limit, self._claim)
-        self._segments: deque[int] = deque()
+        self.segments = Segments()
+        # Messages of less need no look at segments.
+        self._inlineBelow = sharedFrom
+        self._decoder = Decoder(limit, self._claim, self.segments.regain)
+        self._descriptors: deque[int] = deque()
         # Pieces, each perhaps with a descriptor to be sent along with its first byte.
         self._waiting: deque[tuple[Any, int | None]] = deque()
 
@@ -154,9 +107,15 @@ class Channel:
         @raise BufferError: a buffer is not contiguous; nothing was sent.
         @raise OSError: the other end is gone, or there is no memory for it.
         """
-        if not buffers and len(body) < self._sharedFrom:
+        if not buffers and len(body) < self._inlineBelow:
             checkSize(len(body), self._limit)
             return self.write(packed(kind, number, body))
+        if self._inlineBelow != self._sharedFrom:
+            self._inlineBelow = self._sharedFrom
+            keys = self.segments.release()
+            if keys:
+                self.write(released(keys))
+            return self.send(kind, number, body, buffers)
         parts = [PickleBuffer(part).raw() for part in (body, *buffers)]
         lengths = [part.nbytes for part in parts]
         checkSize(sum(lengths), self._limit)
@@ -164,8 +123,8 @@ class Channel:
             return self.write(b"".join([head(kind, number, lengths), *parts]))
         if self.fileno() < 0:
             raise OSError(errno.EBADF, "the channel is closed")
-        begin = head(kind, number, lengths, shared=True)
-        self._waiting.append((begin, _segment(parts, *layout(lengths))))
+        key, descriptor = self.segments.fill(parts, *layout(lengths))
+        self._waiting.append((head(kind, number, lengths, shared=True, key=key), descriptor))
         return self.flush()
 
     def write(self, data: bytes) -> bool:
@@ -238,7 +197,7 @@ class Channel:
             self._takeSegments(ancillary)
         if flags & _TRUNCATED:
             # One read has at most one segment. Those that come later would be taken for it.
-            self._segments.append(_LOST)
+            self._descriptors.append(_LOST)
         if not data:
             decoder.finish()
             raise EOFError("the other end is gone")
@@ -249,12 +208,13 @@ class Channel:
         Close the connection. It may be called more than once.
         """
         self._socket.close()
+        self.segments.clear()
         for _, segment in self._waiting:
             if segment is not None:
                 os.close(segment)
         self._waiting.clear()
-        while self._segments:
-            descriptor = self._segments.popleft()
+        while self._descriptors:
+            descriptor = self._descriptors.popleft()
             if descriptor != _LOST:
                 os.close(descriptor)
 
@@ -263,9 +223,9 @@ class Channel:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 descriptors = array("i")
                 descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-                self._segments.extend(map(aboveStandard, descriptors))
+                self._descriptors.extend(map(aboveStandard, descriptors))
 
-    def _claim(self, size: int) -> memoryview:
+    def _claim(self, size: int, key: int) -> memoryview:
         """
         The next segment, as memory.
 
@@ -273,29 +233,15 @@ class Channel:
         @raise OSError: it was lost.
         @raise MemoryError: there is no room for it.
         """
-        if not self._segments:
+        if not self._descriptors:
             raise FrameInvalid("a shared segment was announced, and none has come")
-        descriptor = self._segments.popleft()
+        descriptor = self._descriptors.popleft()
         if descriptor == _LOST:
             raise OSError(errno.EMFILE, "it was lost on the way: too many files are open")
-        try:
-            there = os.fstat(descriptor).st_size
-            if there != size:
-                raise FrameInvalid(f"a segment of {there:,} bytes, where {size:,} were announced")
-            if not size:
-                return memoryview(bytearray())
-            if len(_mapped) >= _MOST_MAPPED:
-                return _copied(descriptor, size)
-            flags = mmap.MAP_SHARED | _POPULATE
-            try:
-                memory = mmap.mmap(descriptor, size, flags=flags, **_MAP_OPTIONS)
-            except OSError:
-                # No descriptor is free to go with it, or too much is mapped.
-                return _copied(descriptor, size)
-            _mapped.add(memory)
-            return memoryview(memory)
-        finally:
-            os.close(descriptor)
+        memory = self.segments.claim(key, size, descriptor)
+        if self.segments.returning:
+            self._inlineBelow = 0
+        return memory
 
 
 def channelPair(**kw: Any) -> tuple[Channel, Channel]:

@@ -5,13 +5,15 @@ Frames: messages in a stream of bytes. Bytes in, messages out; no I/O.
 
     | number 8 | size 8 | buffers 2 | kind 1 | flags 1 |    little-endian
     | length 8 of the body, and of each buffer |            only with TABLE
+    | key 8 of the segment                     |            only with KEPT
     | body, then the buffers                   |            not with SHARED
 
 A frame has a kind and a number (of the task that it is about), whose meaning is
 the users', a body, which is a pickle mostly, and buffers, which belong to that
 pickle. C{size} counts all the bytes of the frame that follow the first line. With
 SHARED, body and buffers are in a segment of shared memory; the segments come by
-another way, in the order of their frames.
+another way, in the order of their frames. With KEPT, it may come again. A frame with KEPT
+and without SHARED is no message: its table has the keys of segments that are given back.
 
 This module imports no Twisted.
 """
@@ -31,10 +33,14 @@ LARGEST = 2 << 30
 
 _HEADER = Struct("<QQHBB")
 _HEADER_SIZE = _HEADER.size
+_KEY = Struct("<Q")
 _LENGTH_SIZE = 8
 
 _TABLE = 1
 _SHARED = 2
+_KEPT = 4
+_RELEASED = _TABLE | _KEPT
+_WITHOUT_BODY = {_TABLE | _SHARED, _TABLE | _SHARED | _KEPT, _RELEASED}
 
 # In a shared segment every part begins at a multiple of this, as arrays like it.
 _ALIGNMENT = 64
@@ -84,12 +90,15 @@ def packed(kind: int, number: int, body: bytes) -> bytes:
     return _HEADER.pack(number, len(body), 0, kind, 0) + body
 
 
-def head(kind: int, number: int, lengths: Sequence[int], shared: bool = False) -> bytes:
+def head(
+    kind: int, number: int, lengths: Sequence[int], shared: bool = False, key: int = 0
+) -> bytes:
     """
     What stands before the body of a frame that has buffers, or is shared.
 
     @param lengths: the bytes of the body, and of each buffer.
     @param shared: whether all that is in a shared segment.
+    @param key: that of the segment; 0: it does not come again.
     @raise FrameInvalid: there are too many buffers.
     """
     count = len(lengths) - 1
@@ -98,7 +107,21 @@ def head(kind: int, number: int, lengths: Sequence[int], shared: bool = False) -
     table = Struct(f"<{count + 1}Q").pack(*lengths)
     size = len(table) + (0 if shared else sum(lengths))
     flags = _TABLE | (_SHARED if shared else 0)
+    if key:
+        table += _KEY.pack(key)
+        size += _KEY.size
+        flags |= _KEPT
     return _HEADER.pack(number, size, count, kind, flags) + table
+
+
+def released(keys: Sequence[int]) -> bytes:
+    """
+    A frame that gives segments back.
+
+    @param keys: theirs, one or more.
+    """
+    table = Struct(f"<{len(keys)}Q").pack(*keys)
+    return _HEADER.pack(0, len(table), len(keys) - 1, 0, _RELEASED) + table
 
 
 def checkSize(size: int, limit: int) -> None:
@@ -132,13 +155,19 @@ def _tableSize(size: int, count: int, flags: int) -> int:
     if not flags:
         return 0
     table = _LENGTH_SIZE * (count + 1)
-    if (flags == _TABLE and size >= table) or (flags == _TABLE | _SHARED and size == table):
+    if flags == _TABLE | _SHARED | _KEPT:
+        table += _KEY.size
+    if (flags == _TABLE and size >= table) or (flags in _WITHOUT_BODY and size == table):
         return table
     raise FrameInvalid(f"a frame of {size:,} bytes with {count:,} buffers and flags {flags:#x}")
 
 
-def _noSegment(size: int) -> memoryview:
+def _noSegment(size: int, key: int) -> memoryview:
     raise FrameInvalid("a shared segment was announced, and none has come")
+
+
+def _noKeys(keys: Sequence[int]) -> None:
+    raise FrameInvalid("a shared segment is given back, and there was none")
 
 
 class Decoder:
@@ -150,15 +179,20 @@ class Decoder:
     """
 
     def __init__(
-        self, limit: int = LARGEST, claim: Callable[[int], memoryview] = _noSegment
+        self,
+        limit: int = LARGEST,
+        claim: Callable[[int, int], memoryview] = _noSegment,
+        regain: Callable[[Sequence[int]], None] = _noKeys,
     ) -> None:
         """
         @param limit: how many bytes a body and its buffers may have together.
-        @param claim: gives the next shared segment, of a size in bytes. If it raises
-            C{OSError} or C{MemoryError}, the frame has an L{Unavailable} body.
+        @param claim: gives the next shared segment, of a size in bytes and with a key, or 0. If
+            it raises C{OSError} or C{MemoryError}, the frame has an L{Unavailable} body.
+        @param regain: is told the keys of segments that are given back.
         """
         self._limit = limit
         self._claim = claim
+        self._regain = regain
         # What has come of a frame that is not complete; a large one has its own place.
         self._rest = b""
         self._large: bytearray | None = None
@@ -191,7 +225,7 @@ class Decoder:
                 self._large = None
                 number, _, count, kind, flags = _HEADER.unpack_from(large)
                 view = memoryview(large)[_HEADER_SIZE:]
-                frames.append(self._taken(number, count, kind, flags, view))
+                frames += self._taken(number, count, kind, flags, view)
                 data = data[wanted:]
             elif self._rest:
                 data = self._rest + data
@@ -207,7 +241,7 @@ class Decoder:
                     return frames
                 if flags:
                     view = memoryview(bytearray(data[body:stop]))
-                    frames.append(self._taken(number, count, kind, flags, view))
+                    frames += self._taken(number, count, kind, flags, view)
                 elif size > limit:
                     raise FrameTooLarge(size, limit)
                 else:
@@ -247,26 +281,32 @@ class Decoder:
         self._large = bytearray(begun)
         self._whole = whole
 
-    def _taken(self, number: int, count: int, kind: int, flags: int, inline: memoryview) -> Frame:
+    def _taken(
+        self, number: int, count: int, kind: int, flags: int, inline: memoryview
+    ) -> tuple[Frame, ...]:
         """
-        A frame that is complete, of any form.
+        The message of a frame that is complete, of any form, unless it is none.
         """
         first = _tableSize(len(inline), count, flags)
         if not flags:
             checkSize(len(inline), self._limit)
-            return kind, number, inline, ()
+            return ((kind, number, inline, ()),)
         lengths = Struct(f"<{count + 1}Q").unpack_from(inline)
+        if flags == _RELEASED:
+            self._regain(lengths)
+            return ()
         checkSize(sum(lengths), self._limit)
         if flags & _SHARED:
             offsets, size = layout(lengths)
+            (key,) = _KEY.unpack_from(inline, first - _KEY.size) if flags & _KEPT else (0,)
             try:
-                view = self._claim(size)
+                view = self._claim(size, key)
             except (OSError, MemoryError) as error:
-                return kind, number, _unavailable(error), ()
+                return ((kind, number, _unavailable(error), ()),)
         else:
             view = inline[first:]
             *offsets, size = accumulate(lengths, initial=0)
         if len(view) != size:
             raise FrameInvalid(f"a frame of {len(view):,} bytes, where {size:,} were announced")
         parts = [view[at : at + length] for at, length in zip(offsets, lengths, strict=True)]
-        return kind, number, parts[0], parts[1:]
+        return ((kind, number, parts[0], parts[1:]),)

@@ -19,11 +19,12 @@ from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from asynqueue.channels import Channel, anonymousFile
+from asynqueue.channels import Channel
 from asynqueue.codec import encode
 from asynqueue.errors import TaskInterrupted
 from asynqueue.outcome import raised
 from asynqueue.processes.protocol import INTERRUPT_SIGNAL, SMALLEST, Kind, SharedState
+from asynqueue.segments import anonymousFile
 
 # No process of this machine has such an ID.
 _FIRST_PID = 1 << 23

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from asynqueue.channels import Channel, anonymousFile, channelPair
+from asynqueue.channels import Channel, channelPair
 from asynqueue.errors import FrameInvalid, FrameTruncated
 from asynqueue.framing import head, packed
+from asynqueue.segments import anonymousFile
 from asynqueue.testing.channels import (
     ChannelCheck,
     MemoryChannel,
@@ -64,6 +65,16 @@ def sharedPair(**kw: Any) -> tuple[Channel, Channel]:
     return channelPair(sharedFrom=0, **kw)
 
 
+def keptPair(**kw: Any) -> tuple[Channel, Channel]:
+    """
+    Both ends of a connection that shares everything, in segments that are used again.
+    """
+    pair = sharedPair(**kw)
+    for end in pair:
+        end.segments.most = 1 << 20
+    return pair
+
+
 def smallMemoryPair(**kw: Any) -> tuple[MemoryChannel, MemoryChannel]:
     """
     Doubles that take little at once.
@@ -77,6 +88,7 @@ PAIRS = [
     inlinePair,
     narrowInlinePair,
     sharedPair,
+    keptPair,
     memoryChannelPair,
     smallMemoryPair,
 ]
@@ -288,6 +300,38 @@ def test_segmentIsWrittenInParts(pair: Any, monkeypatch: pytest.MonkeyPatch) -> 
     here.send(1, 1, LARGE, [LARGE[::-1]])
     ((_, _, body, (buffer,)),) = there.receive()
     assert (body, buffer) == (LARGE, LARGE[::-1])
+
+
+def test_segmentsAreGivenBackWithSmallMessages(ends: list[Any]) -> None:
+    """
+    Where all that is large goes one way, a few segments serve for any number of messages.
+    """
+    here, there = ends[:] = channelPair()
+    here.segments.most = there.segments.most = 1 << 20
+    for number in range(20):
+        here.send(1, number, LARGE)
+        ((_, _, body, _),) = there.receive()
+        assert body == LARGE
+        del body
+        there.send(2, number, b"small")
+        assert here.receive() == [(2, number, b"small", ())]
+    assert (here.segments.made, there.segments.made) == (2, 0)
+
+
+def test_segmentsGoWithTheirChannel(ends: list[Any]) -> None:
+    """
+    A channel that is closed keeps no segment; what came in one can still be read.
+    """
+    before = descriptors()
+    here, there = channelPair()
+    here.segments.most = there.segments.most = 1 << 20
+    here.send(1, 1, LARGE)
+    ((_, _, body, _),) = there.receive()
+    here.close()
+    there.close()
+    assert body == LARGE
+    del body
+    assert descriptors() == before
 
 
 def test_segmentOfAnotherSizeIsRefused(raw: Any) -> None:

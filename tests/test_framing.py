@@ -17,7 +17,7 @@ from hypothesis import example, given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from asynqueue.errors import FrameError, FrameInvalid, FrameTooLarge, FrameTruncated
-from asynqueue.framing import LARGEST, MOST_BUFFERS, Decoder, head, layout, packed
+from asynqueue.framing import LARGEST, MOST_BUFFERS, Decoder, head, layout, packed, released
 
 HEADER = Struct("<QQHBB")
 TABLE, SHARED = 1, 2
@@ -69,7 +69,7 @@ class Line:
         self.segments.append(segment)
         return head(kind, number, lengths, shared=True)
 
-    def claim(self, size: int) -> memoryview:
+    def claim(self, size: int, key: int) -> memoryview:
         """
         The next segment.
         """
@@ -311,7 +311,7 @@ def test_whatNoFrameHasIsRefusedAtOnce(begin: bytes, what: str) -> None:
     A header that no frame can have is refused before anything follows it.
     """
     with pytest.raises(FrameInvalid, match=what):
-        Decoder(claim=lambda size: memoryview(bytearray(size))).feed(begin)
+        Decoder(claim=lambda size, key: memoryview(bytearray(size))).feed(begin)
 
 
 @pytest.mark.parametrize("length", [0, 9, 11, (1 << 64) - 1])
@@ -335,10 +335,43 @@ def test_aSegmentThatNobodyGivesIsRefused() -> None:
     with pytest.raises(FrameInvalid, match="none has come"):
         Decoder().feed(data)
     with pytest.raises(FrameInvalid, match="a frame of 5 bytes, where 128"):
-        Decoder(claim=lambda size: memoryview(bytearray(5))).feed(data)
+        Decoder(claim=lambda size, key: memoryview(bytearray(5))).feed(data)
 
 
-def claimed(size: int) -> memoryview:
+def test_segmentsHaveKeys() -> None:
+    """
+    A segment is claimed by its key; frames that give some back are no messages.
+    """
+    claims, keys = [], []
+
+    def claim(size: int, key: int) -> memoryview:
+        claims.append((size, key))
+        return memoryview(bytearray(size))
+
+    decoder = Decoder(claim=claim, regain=keys.extend)
+    data = b"".join(
+        [
+            head(1, 1, [64], shared=True, key=1 << 63),
+            released([7, 8]),
+            head(1, 2, [64], shared=True),
+            released([9]),
+        ]
+    )
+    frames = [frame for at in range(len(data)) for frame in decoder.feed(data[at : at + 1])]
+    assert [number for _, number, _, _ in frames] == [1, 2]
+    assert claims == [(64, 1 << 63), (64, 0)]
+    assert keys == [7, 8, 9]
+
+
+def test_whatNobodyHasCannotBeGivenBack() -> None:
+    """
+    Where no segments are shared, frames that give some back are FrameInvalid.
+    """
+    with pytest.raises(FrameInvalid, match="is given back"):
+        Decoder().feed(released([7]))
+
+
+def claimed(size: int, key: int) -> memoryview:
     """
     A segment that has what was announced, within reason.
     """

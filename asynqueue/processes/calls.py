@@ -37,7 +37,7 @@ from asynqueue.processes.protocol import (
     SharedState,
 )
 from asynqueue.processes.replay import replay
-from asynqueue.processes.roles import CallDelegate, CallTuple, LifeDelegate
+from asynqueue.processes.roles import CallDelegate, CallTuple, LifeDelegate, Setup
 from asynqueue.processes.surroundings import Surroundings
 from asynqueue.program import Told
 from asynqueue.salvage import Lost, loadItems
@@ -148,16 +148,16 @@ class ProcessCalls(Generic[_Child]):
         self._echo = 0
         self._measured = (0, 0.0)
 
-    def prepare(self, preparations: Sequence[CallTuple]) -> None:
+    def prepare(self, setup: Setup) -> None:
         """
         Set the child up, and have it make calls before any other.
 
         @raise Exception: whatever the pickling of these raises.
         """
-        self._send(Kind.SETUP, 0, pickle.dumps({"main": described()}))
-        for callTuple in preparations:
+        self._send(Kind.SETUP, 0, pickle.dumps({"main": described(), "kept": setup.kept}))
+        for callTuple in setup.preparations:
             self.preparing[self.make(None, *callTuple)] = callTuple
-        self._prepared = len(preparations)
+        self._prepared = len(setup.preparations)
         self.flush()
         self.held.clear()
 

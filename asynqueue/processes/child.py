@@ -40,6 +40,7 @@ from asynqueue.processes.printing import install
 from asynqueue.processes.protocol import (
     CLOSED,
     CLOSED_RETURNED,
+    KEPT,
     RAW,
     RETURNED,
     SKIPPED,
@@ -174,6 +175,8 @@ class Child:
                 self._close(number)
             case Kind.ECHO:
                 self._send(kind, number, b"")
+            case Kind.TIDY:
+                self._channel.segments.clear()
             case Kind.SETUP:
                 self._setUp(pickle.loads(body))
             case Kind.SURROUNDINGS:
@@ -187,6 +190,11 @@ class Child:
 
     def _setUp(self, setup: dict[str, Any]) -> None:
         adopt(setup["main"])
+        segments = self._channel.segments
+        segments.most = setup["kept"]
+        if not segments.most:
+            # A call may have come with this.
+            segments.clear()
         self._reporter.start()
         self._send(Kind.UP, os.getpid(), b"")
 
@@ -429,6 +437,7 @@ def main(connection: int, memory: int, lifeline: int, parent: int, limit: int) -
     # Where the parent has a default timeout for sockets, it does not block.
     end.setblocking(True)
     channel = Channel(end, max(limit, SMALLEST))
+    channel.segments.most = KEPT
     child = Child(channel, shared, limit)
     os.register_at_fork(after_in_child=child.forked)
     # It may live on when this process has ended in good order: its pipe must not kill it.

@@ -53,6 +53,8 @@ class Kind(IntEnum):
     L{follow<asynqueue.processes.surroundings.follow>} takes it."""
     ECHO = 10
     """Is sent back as it is: all that was sent before has been read."""
+    TIDY = 11
+    """No large message has gone for a while: no memory is to be kept for one."""
 
     # From the child.
     UP = 16
@@ -109,6 +111,9 @@ CLOSED = 2
 # Where the arguments and results of calls may have less, messages may still have so
 # many bytes: a number of small ones, and what is wrong with a large one, must fit.
 SMALLEST = 1 << 17
+
+# Segments of shared memory with so many bytes are kept by either side, if nothing else is said.
+KEPT = 256 << 20
 
 # The signal by which a running call is interrupted.
 INTERRUPT_SIGNAL = signal.SIGUSR1

@@ -13,6 +13,7 @@ from asynqueue.errors import WorkerLost, signalName
 from asynqueue.framing import LARGEST
 from asynqueue.outcome import Raised, describeCall
 from asynqueue.processes.iterators import ChildIterator
+from asynqueue.processes.protocol import KEPT
 
 CallTuple = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
@@ -36,10 +37,12 @@ class Setup:
 
     @ivar limit: how many bytes the arguments or the result of a call may have.
     @ivar preparations: the calls that it makes before any other.
+    @ivar kept: how many bytes of shared memory either side keeps, to use them again.
     """
 
     limit: int = LARGEST
     preparations: Sequence[CallTuple] = ()
+    kept: int = KEPT
 
 
 @frozen

@@ -20,7 +20,7 @@ from time import monotonic
 from typing import Any
 from weakref import finalize
 
-from asynqueue.channels import Channel, anonymousFile
+from asynqueue.channels import Channel
 from asynqueue.descriptors import holdStandard
 from asynqueue.framing import LARGEST
 from asynqueue.processes.groups import killGroup, reap
@@ -28,6 +28,7 @@ from asynqueue.processes.limits import residentBytes
 from asynqueue.processes.passing import Errors
 from asynqueue.processes.protocol import SMALLEST, SharedState
 from asynqueue.processes.surroundings import importPath
+from asynqueue.segments import anonymousFile
 
 # The seconds between looks at a process whose end nothing tells.
 _LOOK_SECONDS = 0.01

@@ -16,6 +16,7 @@ from asynqueue.processes.children import Children
 from asynqueue.processes.guard import isInterrupt
 from asynqueue.processes.limits import Limits, MemoryCheck
 from asynqueue.processes.process import ChildProcess
+from asynqueue.processes.protocol import KEPT
 from asynqueue.processes.roles import CallDelegate, CallTuple, ExitReport, Reader, Setup
 from asynqueue.processes.starts import Starts
 from asynqueue.timers import Timer
@@ -309,7 +310,9 @@ class Supervisor:
     # Within
 
     def _start(self) -> None:
-        setup = Setup(self._largest, self.preparations)
+        # What is kept counts as memory of the child.
+        kept = KEPT if self._limits.maxMemory is None else 0
+        setup = Setup(self._largest, self.preparations, kept)
         try:
             child = self._startChild(self._loop(), self._delegate, self, setup, self._reader)
         except BaseException as error:

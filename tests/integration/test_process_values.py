@@ -22,7 +22,7 @@ from asynqueue.errors import FrameTooLarge, MaybeEncodingError, RemoteError, Uns
 from asynqueue.testing import Gate
 from asynqueue.testing.calls import AwkwardError, echo, raiseAwkward, waitAt
 from tests.integration import process_calls as calls
-from tests.integration.process_checks import Used, residentBytes, sharedMemory
+from tests.integration.process_checks import Used, residentBytes, sharedMemory, until
 
 MB = 1 << 20
 
@@ -222,8 +222,8 @@ async def test_largerThanTheDefault() -> None:
 @pytest.mark.parametrize("kind", [bytearray, numpy.ones])
 async def test_largeValuesAreFreed(kind: Any) -> None:
     """
-    Large values go there and back, and leave no memory and no descriptor behind, on
-    either side.
+    Large values go there and back. What is kept of them, to be used for the next, has a limit;
+    after a moment they leave no memory and no descriptor behind, on either side.
     """
     queue = ProcessQueue(1)
     value = kind(64 * MB if kind is bytearray else 8 * MB)
@@ -237,11 +237,28 @@ async def test_largeValuesAreFreed(kind: Any) -> None:
             del back
         # With this one, the last is out of all hands.
         assert await queue.call(calls.pid) == child
+        assert sharedMemory(os.getpid()) <= shared[0] + 6
+        assert sharedMemory(child) <= shared[1] + 6
+        await until(lambda: (sharedMemory(os.getpid()), sharedMemory(child)) == shared)
         sizes.append((residentBytes(os.getpid()), residentBytes(child)))
-        assert (sharedMemory(os.getpid()), sharedMemory(child)) == shared
     (before, beforeThere), (after, afterThere) = sizes
     assert after < before + 64 * MB
     assert afterThere < beforeThere + 64 * MB
+    await queue.shutdown()
+
+
+@ensureDeferred
+async def test_withALimitOfMemoryNothingIsKept() -> None:
+    """
+    Where the memory of processes has a limit, nothing is kept that would count.
+    """
+    queue = ProcessQueue(1, maxMemory=1 << 30)
+    child = await queue.call(calls.pid)
+    shared = sharedMemory(os.getpid()), sharedMemory(child)
+    (back,), _ = await queue.call(echo, bytes(4 * MB))
+    assert len(back) == 4 * MB
+    assert await queue.call(calls.pid) == child
+    assert (sharedMemory(os.getpid()), sharedMemory(child)) == shared
     await queue.shutdown()
 
 
