@@ -1,8 +1,32 @@
 """
 AsynQueue: a task queue for Twisted and asyncio programs.
 
-This package imports nothing until a name is asked for (PEP 562): importing it
-installs no reactor, and where only a part is needed, only that part is loaded.
+  - Queues: L{TaskQueue}; with workers of their own L{ThreadQueue}, L{ProcessQueue} and
+    L{NullQueue}; L{deferToThread}. L{CallOptions} say how a call is made, and L{QueueObserver}
+    (L{IQueueObserver}) hears of it.
+  - Workers: L{AsyncWorker}, L{ThreadWorker}, L{ProcessWorker}, L{ExecutorWorker}, L{WireWorker}, or
+    your own L{IWorker}.
+  - Other hosts: L{WireServer}, L{WireHub}, L{WireWorkerUniverse}, L{ServerManager}.
+  - Iteration: L{Deferator}, L{Consumerator}, L{Filerator}, L{OrderedItemProducer},
+    L{DeferredTracker}, L{DeferredLock}.
+  - Pools of processes: L{TaskPool}, L{ResultHandler}; for scripts without a reactor L{Exchange}.
+  - Pollers: L{BasePoller}, L{SelectPoller}, L{PollPoller}, L{EpollPoller}, L{KQueuePoller},
+    L{ReactorPoller}, and the L{Transport} that they watch.
+  - Errors: L{AsynQueueError}; of queues L{QueueRunError}, L{TaskTimedOut}, L{TaskExpired},
+    L{TaskInterrupted}, L{NotReadyError}, L{LoopError}, L{ForkError}, L{ImplementationError},
+    L{InvariantError}; of workers L{WorkerError}, L{WorkerLost}, L{WorkerLostError},
+    L{TimeLimitExceeded}, L{SoftTimeLimitExceeded}, L{RemoteError}, L{MaybeEncodingError},
+    L{AcknowledgementError}; of the wire L{WireError}, L{IdentityRequired}, L{IdentityRefused},
+    L{KeyFileRefused}, L{VersionRefused}, L{LocalProtocolError}, L{RemoteProtocolError},
+    L{NoSuchCallable}; of frames L{FrameError}, L{FrameInvalid}, L{FrameTooLarge},
+    L{FrameTruncated}.
+
+These names are public, and so are those of L{asynqueue.exchange}, L{asynqueue.intake},
+L{asynqueue.interfaces}, L{asynqueue.iteration}, L{asynqueue.pollers}, L{asynqueue.pool},
+L{asynqueue.service}, L{asynqueue.testing} and L{asynqueue.wire}. Other modules are the inside.
+
+The package imports nothing until a name is asked for (PEP 562): importing it installs no reactor,
+and where only a part is needed, only that part is loaded.
 """
 
 from importlib import import_module

@@ -123,6 +123,14 @@ def test_allPublicNamesResolve() -> None:
     assert set(asynqueue.__all__) <= set(dir(asynqueue))
 
 
+def test_packageSaysWhatIsPublic() -> None:
+    """
+    The page of the package begins with all public names, each with a link.
+    """
+    linked = re.findall(r"L\{(\w+)\}", asynqueue.__doc__ or "")
+    assert sorted(linked) == sorted({*asynqueue.__all__} - {"__version__"})
+
+
 def test_unknownNameIsAnAttributeError() -> None:
     """
     A name that is not public is refused as by any module.
