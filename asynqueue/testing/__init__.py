@@ -13,8 +13,8 @@ Nothing here needs a certain test framework.
     <asynqueue.interfaces.IWorker>} promises; L{workerChecks} gives the same as
     single checks. L{checkChannel} and L{channelChecks} do so for channels, of which
     L{MemoryChannel} is one without descriptors, and L{checkPoller} and
-    L{pollerChecks} for pollers. L{Gate} is where the calls of a test
-    wait, wherever they run.
+    L{pollerChecks} for pollers, L{checkBacklog} and L{backlogChecks} for backlogs.
+    L{Gate} is where the calls of a test wait, wherever they run.
 
 As the package itself, this one imports nothing until a name is asked for: the process in
 which a call of a test is made needs no more of it than the call.
@@ -25,6 +25,11 @@ from typing import TYPE_CHECKING
 from asynqueue.lazy import lazyNames
 
 if TYPE_CHECKING:
+    from asynqueue.testing.backlogchecks import (
+        BacklogCheck as BacklogCheck,
+        backlogChecks as backlogChecks,
+        checkBacklog as checkBacklog,
+    )
     from asynqueue.testing.backlogs import (
         RecordingBacklog as RecordingBacklog,
     )
@@ -62,6 +67,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "BacklogCheck",
     "ChannelCheck",
     "Gate",
     "MemoryChannel",
@@ -76,7 +82,9 @@ __all__ = [
     "RecordingTransport",
     "WorkerCheck",
     "advanceUntil",
+    "backlogChecks",
     "channelChecks",
+    "checkBacklog",
     "checkChannel",
     "checkPoller",
     "checkWorker",
@@ -89,6 +97,7 @@ __all__ = [
 __getattr__, __dir__ = lazyNames(
     __name__,
     {
+        "asynqueue.testing.backlogchecks": ("BacklogCheck", "backlogChecks", "checkBacklog"),
         "asynqueue.testing.backlogs": ("RecordingBacklog",),
         "asynqueue.testing.channels": (
             "ChannelCheck",
