@@ -14,7 +14,7 @@ from importlib import import_module
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, NoneType
 from typing import Any
 
-from asynqueue.codec import isFromParent, isImportable
+from asynqueue.codec import decode, isFromParent, isImportable
 
 _PLAIN = frozenset({bool, bytes, complex, float, int, str, range, NoneType, ModuleType})
 
@@ -34,6 +34,50 @@ class Constant:
     """
     The base of our own classes whose instances are called, and are not changed by that.
     """
+
+
+class ClosedCallable:
+    """
+    A callable as it came, pickled: called, it is unpickled there and then. A worker with a
+    process passes the bytes on instead.
+
+    @ivar packed: the bytes.
+    """
+
+    __slots__ = ("_decode", "_made", "packed")
+
+    def __init__(self, packed: bytes, decode: Callable[[bytes], Any] = decode) -> None:
+        """
+        @param decode: makes a callable of the bytes.
+        """
+        self.packed = packed
+        self._decode = decode
+        self._made: Callable[..., Any] | None = None
+
+    def opened(self) -> Callable[..., Any]:
+        """
+        Make the callable: once, or for each call that might change it.
+
+        @raise TypeError: it is none.
+        @raise BaseException: whatever its unpickling raises.
+        """
+        if self._made is not None:
+            return self._made
+        made = self._decode(self.packed)
+        if not callable(made):
+            raise TypeError(f"{made!r} cannot be called")
+        if isConstant(made):
+            self._made = made
+        return made  # type: ignore[no-any-return]  # it was looked at just now
+
+    def __call__(self, *args: Any, **kw: Any) -> Any:
+        return self.opened()(*args, **kw)
+
+    def __reduce__(self) -> Any:
+        return ClosedCallable, (self.packed,)
+
+    def __repr__(self) -> str:
+        return "<a callable that came pickled>"
 
 
 def isUnbound(f: object) -> bool:

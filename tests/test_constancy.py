@@ -13,7 +13,8 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from asynqueue.constancy import Constant, isConstant
+from asynqueue.constancy import ClosedCallable, Constant, isConstant
+from asynqueue.outcome import describeCall
 from asynqueue.testing.calls import echo
 
 
@@ -229,3 +230,18 @@ def test_whatACallMayChangeIsNot(f: Callable[..., Any]) -> None:
     What has a state, or may have one, is not.
     """
     assert not isConstant(f)
+
+
+def test_aClosedCallableOpensItselfAsItIsCalled() -> None:
+    """
+    A callable that is still pickled can be called like any other, also after a journey; what
+    a call may change is made for each. What it is called is not known before.
+    """
+    echoing = ClosedCallable(pickle.dumps(echo))
+    assert echoing(1, two=2) == pickle.loads(pickle.dumps(echoing))(1, two=2)
+    assert echoing.opened() is echo
+    counted = ClosedCallable(cloudpickle.dumps(counting()))
+    assert (counted(), counted()) == (1, 1)
+    with pytest.raises(TypeError, match="cannot be called"):
+        ClosedCallable(pickle.dumps("no function"))()
+    assert describeCall(counted, (1,), {}) == "<a callable that came pickled>(1)"

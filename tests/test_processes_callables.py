@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from asynqueue.constancy import ClosedCallable
 from asynqueue.processes import callables
 from asynqueue.processes.callables import Callables
 from asynqueue.testing.calls import echo, nextNumber, numbered, whereAmI
@@ -93,6 +94,15 @@ def test_numbersAreDifferent(told: Told) -> None:
     assert called[:4] == functions[:4]
     assert called[4](2) == ((1, 2), {})
     assert told.defined == [1, 2, 3, 4, 5]
+
+
+def test_whatCamePickledIsToldAsItCame(told: Told) -> None:
+    """
+    A callable that is pickled already is not looked into, and told once.
+    """
+    closed = ClosedCallable(b"whatever this is")
+    assert told.callables.nameOf(closed, 1, 1) == told.callables.nameOf(closed, 2, 2)
+    assert told.known == {1: b"whatever this is"}
 
 
 def test_eachChildIsTold() -> None:

@@ -482,27 +482,27 @@ def definitions(trusted: bool = True, **limits: int) -> Definitions:
     """
     Where what is defined is a number, and makes a function that gives it.
     """
-    return Definitions(trusted, lambda body, buffers: partial(int, body), **limits)
+    return Definitions(trusted, lambda body: partial(int, body), **limits)
 
 
 def test_definedFunctionsAreMadeOnce() -> None:
     """
     A function that was defined is made when it is called first, and then is the same.
     """
-    ours = Definitions(True, lambda body, buffers: lambda: 12)
+    ours = Definitions(True, lambda body: lambda: 12)
     ours.define(7, b"")
     assert ours.defined("7")() == 12
-    assert ours.defined("7") is ours.defined("7")
+    assert ours.defined("7").opened() is ours.defined("7").opened()
 
 
 def test_whatACallMayChangeIsMadeAnew() -> None:
     """
     What has a state is made for each call, as it was defined.
     """
-    ours = Definitions(True, lambda body, buffers: [].append)
+    ours = Definitions(True, lambda body: [].append)
     ours.define(7, b"")
     ours.defined("7")(1)
-    added: Any = ours.defined("7")
+    added: Any = ours.defined("7").opened()
     assert added.__self__ == []
 
 

@@ -14,7 +14,7 @@ from types import FunctionType
 from typing import Any
 
 from asynqueue.codec import dumps, isImportable
-from asynqueue.constancy import isUnbound
+from asynqueue.constancy import ClosedCallable, isUnbound
 from asynqueue.program import ELSEWHERE, Closure, Told, closureOf
 
 # A child knows so many callables, of so many bytes together, before those that were
@@ -83,6 +83,8 @@ class Callables:
             known = self._known.get(f)
             if known is None or (known.closure is not None and not known.closure.holds()):
                 known = self._renewed(f, known, oldest)
+        elif type(f) is ClosedCallable:
+            known = self._known.get(f) or self._introduce(f, f.packed, oldest)
         else:
             if self._told is None:
                 pickled, stamp = dumps(f, ELSEWHERE), 0

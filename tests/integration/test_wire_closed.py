@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,29 @@ async def test_anIteratorThatIsClosed(tmp_path: Path) -> None:
         deferator.stop()
         await until(path.exists)
         assert await soon(queue.call("same", 1)) == 1
+
+
+@ensureDeferred
+async def test_theHostOpensNoCallables(tmp_path: Path) -> None:
+    """
+    A callable that a queue sends is unpickled where it is called, too, with the object that it
+    belongs to; it is made anew for each call that might change it.
+    """
+    here = os.getpid()
+    path = tmp_path / "hangs"
+    async with journeys(tmp_path, trust="code", processes=2) as queue:
+        there = await soon(queue.call(os.getpid))
+        assert there != here
+        hanging = queue.call(partial(len, Trap(hang, str(path))))
+        await until(path.exists)
+        traveller = Traveller()
+        for _ in range(3):
+            (found,) = await soon(queue.call(traveller.whereabouts))
+            assert found != here
+        assert await soon(queue.call(lambda: [os.getpid()])) != [here]
+        hanging.cancel()
+        with pytest.raises(CancelledError):
+            await soon(hanging)
 
 
 @ensureDeferred

@@ -15,6 +15,7 @@ from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 
 from asynqueue.codec import ClosedCall
+from asynqueue.constancy import ClosedCallable
 from asynqueue.errors import LocalProtocolError, RemoteProtocolError
 from asynqueue.failures import failureOf
 from asynqueue.interfaces import ITask
@@ -152,6 +153,8 @@ class QueueSession:
         f, args, kw = task.callTuple
         if type(f) is ClosedCall:
             f, args, kw = f.opened()
+            if type(f) is ClosedCallable:
+                f = f.opened()
         options = task.options
         flags = self._flags
         raw = options.raw

@@ -104,7 +104,7 @@ class HostCalls:
         self._most = most
         self._status = status
         self._ended = ended
-        self._definitions = Definitions(catalog.trust == "code", codec.decode)
+        self._definitions = Definitions(catalog.trust == "code")
         self._options = {flags: self._optionsOf(flags) for flags in range(_FLAGS + 1)}
         # The calls up to here were wanted back. A large one may come later than that.
         self._recalled = -1
@@ -202,7 +202,7 @@ class HostCalls:
             )
         try:
             if flags & _DEFINED:
-                f = self._definitions.defined(name)
+                f: Callable[..., Any] = self._definitions.defined(name)
             else:
                 f = self._catalog.resolve(name)
             if flags & _THREAD:

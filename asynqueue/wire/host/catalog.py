@@ -12,7 +12,8 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from asynqueue.checks import listOf
-from asynqueue.constancy import isConstant
+from asynqueue.codec import decode
+from asynqueue.constancy import ClosedCallable
 from asynqueue.errors import NoSuchCallable, RemoteProtocolError
 
 #: What a host trusts those with who have proved themselves.
@@ -224,7 +225,7 @@ class Definitions:
     def __init__(
         self,
         trusted: bool,
-        decode: Callable[[Any, Any], Any],
+        decode: Callable[[bytes], Any] = decode,
         *,
         most: int = 10_000,
         mostBytes: int = 256 << 20,
@@ -239,12 +240,10 @@ class Definitions:
         self._decode = decode
         self._most = most
         self._mostBytes = mostBytes
-        self._bodies: dict[int, Any] = {}
-        # Those that no call changes.
-        self._made: dict[int, Callable[..., Any]] = {}
+        self._defined: dict[int, ClosedCallable] = {}
         self._bytes = 0
 
-    def define(self, number: int, body: Any) -> None:
+    def define(self, number: int, body: bytes) -> None:
         """
         Have this number be a callable from now on. It is made when it is called.
 
@@ -253,39 +252,26 @@ class Definitions:
         if not self._trusted:
             raise RemoteProtocolError("code was sent to a host that takes none: trust='code'")
         self.forget(number)
-        self._bodies[number] = body
+        self._defined[number] = ClosedCallable(body, self._decode)
         self._bytes += len(body)
-        if len(self._bodies) > self._most or self._bytes > self._mostBytes:
-            raise RemoteProtocolError(f"{len(self._bodies):,} callables are too many")
+        if len(self._defined) > self._most or self._bytes > self._mostBytes:
+            raise RemoteProtocolError(f"{len(self._defined):,} callables are too many")
 
     def forget(self, number: int) -> None:
         """
         Have this number be no callable any more.
         """
-        body = self._bodies.pop(number, None)
-        if body is not None:
-            self._bytes -= len(body)
-            self._made.pop(number, None)
+        closed = self._defined.pop(number, None)
+        if closed is not None:
+            self._bytes -= len(closed.packed)
 
-    def defined(self, name: str) -> Callable[..., Any]:
+    def defined(self, name: str) -> ClosedCallable:
         """
-        Return the callable of a number, in digits, as it was defined, whatever earlier calls
-        have done. A hot path.
+        Return the callable of a number, in digits, as it was defined. A hot path.
 
         @raise NoSuchCallable: there is none.
-        @raise TypeError: what was defined cannot be called.
-        @raise BaseException: whatever the making of it raises.
         """
         try:
-            number = int(name)
-            body = self._bodies[number]
+            return self._defined[int(name)]
         except (ValueError, KeyError):
             raise NoSuchCallable(name, "no callable was defined by this number") from None
-        made = self._made.get(number)
-        if made is None:
-            made = self._decode(body, ())
-            if not callable(made):
-                raise TypeError(f"{made!r} cannot be called")
-            if isConstant(made):
-                self._made[number] = made
-        return made
