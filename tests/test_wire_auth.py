@@ -17,9 +17,9 @@ from asynqueue.wire.protocol.handshake import (
     PROOF_BYTES,
     Transcript,
     checkKey,
-    newNonce,
 )
-from tests.wires import KEY
+from asynqueue.wire.protocol.session import Session
+from tests.wires import KEY, parsed
 
 TRANSCRIPT = Transcript(b"greeting of the dialer", b"greeting of the listener", b"a channel")
 
@@ -99,7 +99,12 @@ def test_noncesAreNew() -> None:
     """
     No nonce comes twice.
     """
-    nonces = {newNonce() for _ in range(100)}
+    nonces = set()
+    for _ in range(100):
+        session = Session("queue", True)
+        session.start()
+        (box,) = parsed(b"".join(session.boxes(0.0)))
+        nonces.add(bytes(box[b"nonce"]))
     assert len(nonces) == 100
     assert {len(nonce) for nonce in nonces} == {NONCE_BYTES}
 

@@ -44,23 +44,28 @@ MOST_BEATS = 64
 """The most beats of a side that may be without echo."""
 
 
-class Versions(Command):
+class Statement(Command):
+    """
+    What is not answered. Its name is that of its class, if nothing else stands there.
+    """
+
+    requiresAnswer = False
+
+
+class Versions(Statement):
     """
     What a L{Greet} has in every version of the protocol.
     """
 
     commandName = b"Greet"
-    requiresAnswer = False
     arguments = [(b"versions", ListOf(Integer()))]
 
 
-class Greet(Command):
+class Greet(Statement):
     """
     Who I am. Both sides say it at once.
     """
 
-    commandName = b"Greet"
-    requiresAnswer = False
     arguments = [
         (b"versions", ListOf(Integer())),
         (b"software", Unicode()),
@@ -72,91 +77,73 @@ class Greet(Command):
     ]
 
 
-class Prove(Command):
+class Prove(Statement):
     """
     I have the key.
     """
 
-    commandName = b"Prove"
-    requiresAnswer = False
     arguments = [(b"proof", String())]
 
 
-class Welcome(Command):
+class Welcome(Statement):
     """
     I believe who you are: this is what I am ready for.
     """
 
-    commandName = b"Welcome"
-    requiresAnswer = False
     arguments = [(b"window", Integer()), (b"largest", Integer()), (b"about", Unicode())]
 
 
-class Refuse(Command):
+class Refuse(Statement):
     """
     I will have nothing to do with you. The connection ends with it.
     """
 
-    commandName = b"Refuse"
-    requiresAnswer = False
     arguments = [(b"code", Unicode()), (b"text", Unicode())]
 
 
-class Batch(Command):
+class Batch(Statement):
     """
     Messages: their frames, one after the other.
     """
 
-    commandName = b"Batch"
-    requiresAnswer = False
     arguments = [(b"frames", String())]
 
 
-class Chunk(Command):
+class Chunk(Statement):
     """
     A piece of the frame of one large message.
     """
 
-    commandName = b"Chunk"
-    requiresAnswer = False
     arguments = [(b"stream", Integer()), (b"data", String())]
 
 
-class Grant(Command):
+class Grant(Statement):
     """
     You may send more bytes of chunks.
     """
 
-    commandName = b"Grant"
-    requiresAnswer = False
     arguments = [(b"bytes", Integer())]
 
 
-class Beat(Command):
+class Beat(Statement):
     """
     Are you there?
     """
 
-    commandName = b"Beat"
-    requiresAnswer = False
     arguments = [(b"number", Integer())]
 
 
-class Echo(Command):
+class Echo(Statement):
     """
     I am.
     """
 
-    commandName = b"Echo"
-    requiresAnswer = False
     arguments = [(b"number", Integer())]
 
 
-class Goodbye(Command):
+class Goodbye(Statement):
     """
     I begin nothing new.
     """
 
-    commandName = b"Goodbye"
-    requiresAnswer = False
     arguments = [(b"reason", Unicode())]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -137,13 +136,6 @@ def _differentVersions(role: str, theirs: Sequence[int]) -> str:
         f"the {role} ({SOFTWARE}) speaks version {here} of the protocol, and the {ROLES[role]}"
         f" speaks {there}: install the same release on both sides"
     )
-
-
-def newNonce() -> bytes:
-    """
-    Return bytes that were never used before.
-    """
-    return os.urandom(NONCE_BYTES)
 
 
 def checkKey(key: bytes | None) -> None:

@@ -7,6 +7,7 @@ What may be said when, and the state after it, stands in L{asynqueue.wire.protoc
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -45,13 +46,13 @@ from asynqueue.wire.protocol.commands import (
 )
 from asynqueue.wire.protocol.handshake import (
     DIFFERENT_KEYS,
+    NONCE_BYTES,
     ROLES,
     SOFTWARE,
     Refusal,
     Transcript,
     checkGreeting,
     checkKey,
-    newNonce,
     plain,
     refusedBy,
     refusing,
@@ -132,7 +133,7 @@ class Session:
         self._key = key
         self._codec = codec
         self._largest = largest
-        self._nonce = newNonce() if nonce is None else nonce
+        self._nonce = os.urandom(NONCE_BYTES) if nonce is None else nonce
         self._binding = b""
         self._greeting = b""
         self._transcript: Transcript | None = None

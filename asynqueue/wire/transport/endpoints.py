@@ -149,10 +149,17 @@ def requireIdentity(description: str, key: bytes | None, dials: bool = False) ->
     parsed = Description.parsed(description)
     if description in _spawned:
         return
-    if dials:
-        safe = _dialsHere(parsed) or _verifiesListener(parsed)
+    isTLS = parsed.kind == "tls"
+    if not dials:
+        safe = _listensHere(parsed) or (isTLS and "trustRoots" in parsed.named)
+    elif parsed.kind == "unix" or isTLS:
+        # TLS looks at the certificate of the listener.
+        safe = True
+    elif parsed.kind == "ssl" and not {"hostname", "caCertsDir"}.isdisjoint(parsed.named):
+        # Twisted's ssl: does so only if it is told a name or an authority.
+        safe = True
     else:
-        safe = _listensHere(parsed) or _verifiesDialers(parsed)
+        safe = parsed.kind in ("tcp", "ssl") and isLoopback(parsed.argument("host", 0))
     if not safe:
         raise IdentityRequired(description)
 
@@ -172,32 +179,6 @@ def _listensHere(parsed: Description) -> bool:
             return _isPassedHere(parsed)
     # Something that we do not know: it may be reached from anywhere.
     return False
-
-
-def _dialsHere(parsed: Description) -> bool:
-    """
-    Return whether it leads to a program of this machine.
-    """
-    if parsed.kind == "unix":
-        return True
-    return parsed.kind in ("tcp", "ssl", "tls") and isLoopback(parsed.argument("host", 0))
-
-
-def _verifiesDialers(parsed: Description) -> bool:
-    """
-    Return whether a dialer must show a certificate there.
-    """
-    return parsed.kind == "tls" and "trustRoots" in parsed.named
-
-
-def _verifiesListener(parsed: Description) -> bool:
-    """
-    Return whether the certificate of the listener is looked at. The C{ssl:} of Twisted does so
-    only if it is told a name or an authority.
-    """
-    if parsed.kind == "ssl":
-        return "hostname" in parsed.named or "caCertsDir" in parsed.named
-    return parsed.kind == "tls"
 
 
 def isLoopback(host: str) -> bool:
