@@ -60,7 +60,7 @@ class AwaitableDeferred(Deferred[T]):
 
     def drivenBy(self) -> Any:
         """
-        The reactor that the result comes from, or C{None} if it is not known.
+        Return the reactor that the result comes from, or C{None} if it is not known.
         """
         return self.reactor
 
@@ -244,8 +244,8 @@ class _Bridge:
 
 def _observed(d: Deferred[Any]) -> Deferred[None]:
     """
-    A Deferred that fires with C{None} when C{d} has a result, of whatever kind,
-    which stays where it is.
+    Return a Deferred that fires with C{None} when C{d} has a result, of whatever kind, which stays
+    where it is.
     """
     seen: Deferred[None] = Deferred(lambda _: d.cancel())
 
@@ -260,8 +260,8 @@ def _observed(d: Deferred[Any]) -> Deferred[None]:
 
 def deferAwaitable(awaitable: Awaitable[T]) -> Deferred[T]:
     """
-    A Deferred for the result of what may be awaited: a Deferred, a coroutine, an
-    asyncio future, or any other awaitable.
+    Return a Deferred for the result of what may be awaited: a Deferred, a coroutine, an asyncio
+    future, or any other awaitable.
 
     While an asyncio loop runs this code, coroutines are tasks of that loop, and
     may await futures as well as Deferreds. Cancelling the Deferred cancels what

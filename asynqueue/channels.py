@@ -86,7 +86,7 @@ class Channel:
 
     def fileno(self) -> int:
         """
-        The descriptor to watch; -1 once the channel is closed.
+        Return the descriptor to watch; -1 once the channel is closed.
         """
         return self._socket.fileno()
 
@@ -227,7 +227,7 @@ class Channel:
 
     def _claim(self, size: int, key: int) -> memoryview:
         """
-        The next segment, as memory.
+        Return the next segment, as memory.
 
         @raise FrameInvalid: it is not what was announced.
         @raise OSError: it was lost.

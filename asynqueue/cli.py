@@ -56,7 +56,7 @@ class _Refused(Exception):
 
 def _optional(option: Option) -> Callable[[Any], Any]:
     """
-    An option of a service, as click has it. What is given is read later.
+    Return an option of a service, as click has it. What is given is read later.
     """
     name = f"--{option.name}"
     if not option.takes.metavar:
@@ -268,7 +268,7 @@ def _placementOf(
 
 def _addressOf(description: str, keyFile: str | None, codec: str | None, **more: Any) -> Any:
     """
-    Where a host is, and how to speak to it.
+    Return where a host is, and how to speak to it.
 
     @raise _Refused: that has no sense.
     """
@@ -424,7 +424,7 @@ def status(
 
 def main() -> None:
     """
-    What the C{asynqueue} command runs.
+    Run the C{asynqueue} command.
     """
     try:
         sys.exit(asynqueue.main(prog_name=_NAME, standalone_mode=False))

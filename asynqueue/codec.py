@@ -214,7 +214,7 @@ class _Pickler(pickle.Pickler):
 
 def isImportable(obj: Any) -> bool:
     """
-    Whether another process finds a function or class by its name.
+    Tell whether another process finds a function or class by its name.
     """
     moduleName = obj.__module__
     if moduleName in MAIN_NAMES:
@@ -227,7 +227,7 @@ def isImportable(obj: Any) -> bool:
 
 def isFromParent(obj: Any) -> bool:
     """
-    Whether the parent of this process has given it a function or class, with its name.
+    Tell whether the parent of this process has given it a function or class, with its name.
     """
     name: str = obj.__qualname__
     if obj.__module__ not in MAIN_NAMES or not isGiven(name.partition(".")[0]):

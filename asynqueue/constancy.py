@@ -82,14 +82,14 @@ class ClosedCallable:
 
 def isUnbound(f: object) -> bool:
     """
-    Whether this is a function that is written in C, and no method.
+    Tell whether this is a function that is written in C, and no method.
     """
     return type(f) is BuiltinFunctionType and type(f.__self__) in _UNBOUND
 
 
 def isConstant(f: Callable[..., Any]) -> bool:
     """
-    Whether a callable that was unpickled stays what it is, whatever calls of it do.
+    Tell whether a callable that was unpickled stays what it is, whatever calls of it do.
 
     What is found by its name is: each process has one of it. So are classes; and other
     functions, if they set no variable of those around them, nor an attribute, and have in
@@ -123,7 +123,7 @@ def isConstant(f: Callable[..., Any]) -> bool:
 
 def _rebinds(code: CodeType) -> bool:
     """
-    Whether a function, or one within it, sets a variable of a function around it.
+    Tell whether a function, or one within it, sets a variable of a function around it.
     """
     inner = [constant for constant in code.co_consts if type(constant) is CodeType]
     if code.co_freevars:

@@ -27,7 +27,7 @@ def cores(root: str = "/") -> int:
 
 def _quotas(root: Path) -> Iterator[float]:
     """
-    The quotas of the control group of this process and of those around it, in cores.
+    Give the quotas of the control group of this process and of those around it, in cores.
     """
     for line in _read(root / "proc/self/cgroup").splitlines():
         # number:controllers:path, of which the second version has one, 0::path.
@@ -50,8 +50,8 @@ def _quotas(root: Path) -> Iterator[float]:
 
 def _around(mounted: Path, path: str) -> Iterator[Path]:
     """
-    The folders of a control group and of those around it. In a container the path may be
-    one that only its host has: then the last of them is that of the container.
+    Give the folders of a control group and of those around it. In a container the path may be one
+    that only its host has: then the last of them is that of the container.
     """
     names = PurePosixPath(path.lstrip("/"))
     yield from (mounted / each for each in (names, *names.parents))

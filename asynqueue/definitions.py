@@ -236,8 +236,8 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _nameOf(self, obj: Any) -> str:
         """
-        The name under which a function or class is there as soon as it is made, before
-        it has its attributes: another that is made may use it.
+        Return the name under which a function or class is there as soon as it is made, before it
+        has its attributes: another that is made may use it.
         """
         name: str = obj.__qualname__
         if obj.__module__ in MAIN_NAMES and self._scope.isTold(name) and isThere(name, obj):
@@ -273,7 +273,7 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _sentinel(self, obj: Any) -> Any:
         """
-        What is nothing but itself, and means something as the value of a name.
+        Return what is nothing but itself, and means something as the value of a name.
         """
         name = nameOf(obj)
         if name is not None:
@@ -290,7 +290,7 @@ class DefinitionPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def _rebuilt(self, obj: Any) -> Any:
         """
-        What goes by its name everywhere else.
+        Return how to make again what goes by its name everywhere else.
         """
         if type(obj) is _CACHE:
             parameters = obj.cache_parameters()

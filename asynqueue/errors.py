@@ -17,7 +17,7 @@ from zope.interface.exceptions import Invalid
 
 def signalName(number: int) -> str:
     """
-    A signal in words.
+    Return a signal in words.
     """
     try:
         return signals.Signals(number).name

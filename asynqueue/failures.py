@@ -22,9 +22,8 @@ _SHORT_TEXT = 1000
 
 def failureOf(outcome: Raised) -> Failure:
     """
-    The failure of a call that was made elsewhere. It tells where the exception
-    was raised, as one does that was raised here: Twisted does not look at the
-    C{__cause__}.
+    Return the failure of a call that was made elsewhere. It tells where the exception was raised,
+    as one does that was raised here: Twisted does not look at the C{__cause__}.
     """
     failure = Failure(outcome.localError())
     failure.frames = [(name, file, line, (), ()) for name, file, line in outcome.frames]
@@ -33,7 +32,7 @@ def failureOf(outcome: Raised) -> Failure:
 
 def raisedOf(failure: Failure) -> Raised:
     """
-    What is to be told of the failure of a call.
+    Return what is to be told of the failure of a call.
     """
     error = failure.value
     assert error is not None
@@ -52,7 +51,7 @@ def raisedOf(failure: Failure) -> Raised:
 
 def shortened(outcome: Raised) -> Raised:
     """
-    The same in few bytes, where all of it is too large to be sent.
+    Return the same in few bytes, where all of it is too large to be sent.
     """
     error = outcome.error
     if isinstance(error, RemoteError):
@@ -65,14 +64,14 @@ def shortened(outcome: Raised) -> Raised:
 
 def caught(error: BaseException) -> Failure:
     """
-    The failure of what somebody's code has raised here. To be called where that was caught.
+    Return the failure of what somebody's code has raised here. To be called where that was caught.
     """
     return Failure(presentable(error))
 
 
 def isOf(value: Any, kind: type) -> bool:
     """
-    Whether a value is of a class, as C{isinstance} has it, which asks the value itself. So
+    Tell whether a value is of a class, as C{isinstance} has it, which asks the value itself. So
     does a Deferred, which cannot carry a value that this raises for. A hot path.
 
     @raise MaybeEncodingError: it does not say of what class it is.
@@ -86,7 +85,7 @@ def isOf(value: Any, kind: type) -> bool:
 
 def anyFailure(values: Iterable[Any]) -> bool:
     """
-    Whether there is a C{Failure} among values, which may be of any class: of somebody's
-    class neither the comparison nor the hash is asked for. A hot path.
+    Tell whether there is a C{Failure} among values, which may be of any class: of somebody's class
+    neither the comparison nor the hash is asked for. A hot path.
     """
     return any(map(is_, map(type, values), repeat(Failure)))

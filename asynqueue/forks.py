@@ -24,9 +24,8 @@ class Inherited(Protocol):
 
     def forked(self) -> None:
         """
-        This is a fork: let go what is the parent's, without touching it. Called in the only
-        thread that there is, wherever that was; it must neither wait nor call anybody's
-        code.
+        Let go, in a fork, what is the parent's, without touching it. Called in the only thread that
+        there is, wherever that was; it must neither wait nor call anybody's code.
         """
 
 

@@ -85,7 +85,7 @@ def _raiseMissing(text: str) -> NoReturn:
 
 def packed(kind: int, number: int, body: bytes) -> bytes:
     """
-    A frame without buffers, in one piece. A hot path: sizes are not checked.
+    Return a frame without buffers, in one piece. A hot path: sizes are not checked.
     """
     return _HEADER.pack(number, len(body), 0, kind, 0) + body
 
@@ -94,7 +94,7 @@ def head(
     kind: int, number: int, lengths: Sequence[int], shared: bool = False, key: int = 0
 ) -> bytes:
     """
-    What stands before the body of a frame that has buffers, or is shared.
+    Return what stands before the body of a frame that has buffers, or is shared.
 
     @param lengths: the bytes of the body, and of each buffer.
     @param shared: whether all that is in a shared segment.
@@ -116,7 +116,7 @@ def head(
 
 def released(keys: Sequence[int]) -> bytes:
     """
-    A frame that gives segments back.
+    Return a frame that gives segments back.
 
     @param keys: theirs, one or more.
     """
@@ -134,7 +134,7 @@ def checkSize(size: int, limit: int) -> None:
 
 def layout(lengths: Sequence[int]) -> tuple[list[int], int]:
     """
-    Where the parts of a frame are in a shared segment.
+    Return where the parts of a frame are in a shared segment.
 
     @return: the offset of each part, and the size of the segment.
     """
@@ -148,7 +148,7 @@ def layout(lengths: Sequence[int]) -> tuple[list[int], int]:
 
 def _tableSize(size: int, count: int, flags: int) -> int:
     """
-    How many bytes of a frame are its table.
+    Return how many bytes of a frame are its table.
 
     @raise FrameInvalid: no frame has such a header.
     """
@@ -255,7 +255,7 @@ class Decoder:
 
     def finish(self) -> None:
         """
-        The stream has ended.
+        Note that the stream has ended.
 
         @raise FrameTruncated: in the middle of a frame.
         """
@@ -269,7 +269,7 @@ class Decoder:
 
     def _expect(self, begun: bytes, size: int, count: int, flags: int) -> None:
         """
-        A frame has begun, and is not complete.
+        Note that a frame has begun, and is not complete.
         """
         checkSize(size - _tableSize(size, count, flags), self._limit)
         whole = _HEADER_SIZE + size
@@ -285,7 +285,7 @@ class Decoder:
         self, number: int, count: int, kind: int, flags: int, inline: memoryview
     ) -> tuple[Frame, ...]:
         """
-        The message of a frame that is complete, of any form, unless it is none.
+        Return the message of a frame that is complete, of any form, unless it is none.
         """
         first = _tableSize(len(inline), count, flags)
         if not flags:

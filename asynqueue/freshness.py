@@ -239,7 +239,7 @@ class Unit:
 
     def isLike(self, other: Unit) -> bool:
         """
-        Whether what this stands for is made in the same way, of the same objects.
+        Tell whether what this stands for is made in the same way, of the same objects.
         """
         if self.isSharing or other.isSharing:
             return False
@@ -256,7 +256,7 @@ class Unit:
 
     def holds(self) -> bool:
         """
-        Whether what it stands for is still the same within.
+        Tell whether what it stands for is still the same within.
         """
         for f, code, defaults in self.functions:
             if f.__code__ is not code or f.__defaults__ is not defaults:
@@ -271,7 +271,7 @@ class Unit:
 
     def leavesHold(self) -> bool:
         """
-        Whether what can change within itself has not.
+        Tell whether what can change within itself has not.
         """
         try:
             size, value, named = self._lookThrough()

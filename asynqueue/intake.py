@@ -64,24 +64,24 @@ class IntakeDelegate(Protocol):
 
     def callReturned(self, key: Any, value: Any) -> None:
         """
-        A call has returned a value. If it returned an iterator, and is not C{raw}, the value
-        is a L{Deferator<asynqueue.iteration.deferator.Deferator>}.
+        Hear that a call has returned a value. If it returned an iterator, and is not C{raw}, the
+        value is a L{Deferator<asynqueue.iteration.deferator.Deferator>}.
         """
 
     def callFailed(self, key: Any, failure: Failure) -> None:
         """
-        A call has raised, was lost, or the queue was shut down before it was made.
+        Hear that a call has raised, was lost, or that the queue was shut down before it was made.
         """
 
     def callRefused(self, key: Any, error: Exception) -> None:
         """
-        The queue has raised this as it was given a call that was kept back: it was shut
-        down meanwhile. The call was not made.
+        Hear what the queue has raised as it was given a call that was kept back: it was shut down
+        meanwhile. The call was not made.
         """
 
     def callBegun(self, key: Any) -> None:
         """
-        A watched call begins, for the first time.
+        Hear that a watched call begins, for the first time.
         """
 
 
@@ -110,13 +110,13 @@ class Intake:
 
     def __len__(self) -> int:
         """
-        How many calls have no outcome.
+        Return how many calls have no outcome.
         """
         return len(self._given) + len(self._kept)
 
     def __contains__(self, key: Hashable) -> bool:
         """
-        Whether there is a call of this key without an outcome.
+        Tell whether there is a call of this key without an outcome.
         """
         return key in self._given or key in self._kept
 
@@ -244,7 +244,7 @@ class Intake:
 
     def _ended(self, value: Any, key: Any) -> None:
         """
-        A call has returned. A hot path.
+        Tell what a call has returned. A hot path.
         """
         if self._given.pop(key, None) is not None:
             self._returned(key, value)
@@ -317,7 +317,7 @@ class _Beginnings(QueueObserver):
 
     def expects(self, d: Any) -> bool:
         """
-        Whether the call that has this Deferred is watched, and has not begun.
+        Tell whether the call that has this Deferred is watched, and has not begun.
         """
         return d in self._keys
 
@@ -360,6 +360,6 @@ class _Beginnings(QueueObserver):
 
 def isQualified(worker: IWorker, series: str | None) -> bool:
     """
-    Whether a worker may run calls of a series.
+    Tell whether a worker may run calls of a series.
     """
     return series is None or series in worker.cQualified or series in worker.iQualified

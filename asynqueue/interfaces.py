@@ -45,7 +45,7 @@ class ITask(Interface):
 
     def begin() -> None:
         """
-        The run of this task starts now.
+        Note that the run of this task starts now.
 
         Only an L{IPrefetchingWorker} calls it, and only where L{watched} is
         true: for the others the queue takes C{run} as the moment. Starts the
@@ -350,18 +350,18 @@ class IQueueObserver(Interface):
 
     def taskQueued(task: ITask) -> None:
         """
-        A task was accepted. A retry is not queued again.
+        Hear that a task was accepted. A retry is not queued again.
         """
 
     def taskBegun(task: ITask, worker: IWorker) -> None:
         """
-        A worker began to run a task. While somebody hears this, hosts send a message for
+        Hear that a worker began to run a task. While somebody hears this, hosts send a message for
         each call that begins there.
         """
 
     def taskDone(task: ITask, outcome: Any, worker: IWorker | None) -> None:
         """
-        A task has its outcome, for good: each queued task is done once.
+        Hear that a task has its outcome, for good: each queued task is done once.
 
         @param outcome: the value that the call returned, or the C{Failure} that it failed
             with, a cancellation included.
@@ -370,18 +370,18 @@ class IQueueObserver(Interface):
 
     def taskLost(task: ITask, worker: IWorker) -> None:
         """
-        The worker that held a task has left it undone: it is gone, or lost what ran the
+        Hear that the worker that held a task has left it undone: it is gone, or lost what ran the
         task. The task will be queued again, if it may be, or is done next.
         """
 
     def workerHired(worker: IWorker) -> None:
         """
-        A worker was attached.
+        Hear that a worker was attached.
         """
 
     def workerLeft(worker: IWorker) -> None:
         """
-        A worker was detached, or resigned.
+        Hear that a worker was detached, or resigned.
         """
 
 
@@ -410,8 +410,8 @@ class IItemSink(Interface):
 
     def finish() -> None:
         """
-        There are no more items. An iterator that raised is finished, too, after
-        its failure was received.
+        Hear that there are no more items. An iterator that raised is finished, too, after its
+        failure was received.
         """
 
 

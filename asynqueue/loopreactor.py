@@ -110,7 +110,8 @@ class LoopReactor(AsyncioSelectorReactor):
         self, f: Callable[..., Any], *args: object, **kwargs: object
     ) -> None:
         """
-        When the loop is closed, nothing is called: nobody is left who could hear of it.
+        Call a function in the thread of the loop. When that is closed, nothing is called: nobody is
+        left who could hear of it.
         """
         try:
             self.loop.call_soon_threadsafe(_logged, partial(f, *args, **kwargs), context=Context())

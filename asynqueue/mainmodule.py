@@ -169,14 +169,14 @@ def whyMissing(error: BaseException) -> BaseException:
 
 def isGiven(root: str) -> bool:
     """
-    Whether the parent of this process has given it a name.
+    Tell whether the parent of this process has given it a name.
     """
     return root in _given
 
 
 def _forked() -> None:
     """
-    The parent of a fork has what its main module had then.
+    Take what the main module of the parent had then for what the parent of this fork has.
     """
     _given.update(namespace())
 
@@ -198,7 +198,7 @@ def find(path: str) -> Any:
 
 def isThere(path: str, obj: object) -> bool:
     """
-    Whether a path of names in the main module stands for an object.
+    Tell whether a path of names in the main module stands for an object.
     """
     root, *names = path.split(".")
     found = namespace().get(root, _ABSENT)
@@ -209,8 +209,8 @@ def isThere(path: str, obj: object) -> bool:
 
 def isBare(obj: Any) -> bool:
     """
-    Whether an object is nothing but itself: it has no state, and equals nothing else. Many
-    say so that a value is missing.
+    Tell whether an object is nothing but itself: it has no state, and equals nothing else. Many say
+    so that a value is missing.
     """
     kind: Any = type(obj)
     if kind is object:
@@ -229,7 +229,7 @@ def isBare(obj: Any) -> bool:
 
 def hasBare(kind: Any) -> bool:
     """
-    Whether a name of the main module stands for a bare object of a class.
+    Tell whether a name of the main module stands for a bare object of a class.
     """
     return any(type(value) is kind and isBare(value) for value in list(namespace().values()))
 

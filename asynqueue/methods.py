@@ -31,7 +31,7 @@ _ABSENT = object()
 
 def isFoundIn(method: MethodType) -> bool:
     """
-    Whether a method is what its object has by the name of its function. To find that out,
+    Tell whether a method is what its object has by the name of its function. To find that out,
     nothing of the object is run.
     """
     function: Any = method.__func__
@@ -69,8 +69,8 @@ def _hasOwn(owner: object, name: str) -> bool:
 
 def pathTo(obj: FunctionType | type) -> str | None:
     """
-    The path to a function or class in its module, if its qualified name does not lead
-    there: it is private in a class, or within a wrapper, a property or a method.
+    Return the path to a function or class in its module, if its qualified name does not lead there:
+    it is private in a class, or within a wrapper, a property or a method.
 
     @return: names with dots between them; C{None} if there is no such path.
     """

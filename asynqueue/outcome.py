@@ -49,7 +49,7 @@ _short.maxlevel = 2
 
 def shortRepr(value: Any) -> str:
     """
-    A C{repr} of bounded length, also of what has none.
+    Return a C{repr} of bounded length, also of what has none.
     """
     try:
         # It may be a string of a kind that cannot travel.
@@ -61,7 +61,7 @@ def shortRepr(value: Any) -> str:
 
 def nameOf(error: BaseException) -> str:
     """
-    The full name of the type of an exception; of a builtin one, without its module.
+    Return the full name of the type of an exception; of a builtin one, without its module.
     """
     try:
         module = f"{type(error).__module__}."
@@ -73,7 +73,7 @@ def nameOf(error: BaseException) -> str:
 
 def textOf(error: BaseException) -> str:
     """
-    What an exception says, whatever its C{__str__} does.
+    Return what an exception says, whatever its C{__str__} does.
     """
     try:
         return str.__str__(str(error))
@@ -84,7 +84,7 @@ def textOf(error: BaseException) -> str:
 
 def inWords(error: BaseException) -> str:
     """
-    The type of an exception and what it says, as a part of a message.
+    Return the type of an exception and what it says, as a part of a message.
     """
     text = textOf(error)
     if len(text) > _LONGEST_TEXT:
@@ -94,16 +94,16 @@ def inWords(error: BaseException) -> str:
 
 def oneLine(error: BaseException) -> str:
     """
-    What an exception says, in one line; if it says nothing, the name of its type.
+    Return what an exception says, in one line; if it says nothing, the name of its type.
     """
     return " ".join(textOf(error).split()) or _typeName(error)
 
 
 def traceOf(error: BaseException, trace: TracebackType | None = None) -> str:
     """
-    The traceback of an exception as text, or as much of it as can be made: it is full of
-    what somebody's code says. Of a text that is very long its end, and of an exception that
-    very many others have led to only what is its own.
+    Return the traceback of an exception as text, or as much of it as can be made: it is full of
+    what somebody's code says. Of a text that is very long its end, and of an exception that very
+    many others have led to only what is its own.
 
     @param trace: where to begin, if not at the beginning.
     """
@@ -126,7 +126,7 @@ def traceOf(error: BaseException, trace: TracebackType | None = None) -> str:
 
 def _linked(error: BaseException, most: int) -> list[BaseException]:
     """
-    An exception and those that it tells of: what has caused it, what was being handled, the
+    Return an exception and those that it tells of: what has caused it, what was being handled, the
     members of a group.
 
     @param most: the largest number of them.
@@ -172,8 +172,8 @@ _EXITS = (GeneratorExit, KeyboardInterrupt, SystemExit)
 
 def raisable(error: BaseException, what: str, *, exits: bool) -> BaseException:
     """
-    What to raise for the failure of something that ran elsewhere: the exception itself, unless
-    it would end an iteration, or who awaits it, as if it were meant for them. Then it is the
+    Return what to raise for the failure of something that ran elsewhere: the exception itself,
+    unless it would end an iteration, or who awaits it, as if it were meant for them. Then it is the
     cause of a C{RuntimeError} (as PEP 479 has it).
 
     @param what: what has raised it, in words.
@@ -215,7 +215,7 @@ def _typeName(value: Any) -> str:
 
 def describeCall(f: Callable[..., Any] | str, args: tuple[Any, ...], kw: dict[str, Any]) -> str:
     """
-    What is called with what, in one short line.
+    Return what is called with what, in one short line.
     """
     isClosed = type(f) is ClosedCall
     if isClosed:
@@ -333,8 +333,7 @@ class Raised(NamedTuple):
 
     def localError(self) -> BaseException:
         """
-        The exception to fail with here: its C{__cause__} tells where it was
-        raised.
+        Return the exception to fail with here: its C{__cause__} tells where it was raised.
         """
         error = presentable(self.error)
         # Not by an assignment: some exceptions allow none.
@@ -369,7 +368,7 @@ def packedRaised(outcome: Raised, names: Names) -> bytes:
 
 def raised(error: BaseException) -> Raised:
     """
-    What to send for an exception that was caught just now.
+    Return what to send for an exception that was caught just now.
     """
     error = presentable(error)
     frames = tuple(
@@ -381,15 +380,15 @@ def raised(error: BaseException) -> Raised:
 
 def cannotDecode(error: BaseException) -> Raised:
     """
-    What to tell instead of what came and cannot be made again here. To be called where
-    that was caught.
+    Return what to tell instead of what came and cannot be made again here. To be called where that
+    was caught.
     """
     return raised(MaybeEncodingError(inWords(error), ""))
 
 
 def cannotSend(error: BaseException, value: Any, what: str = "result") -> MaybeEncodingError:
     """
-    The error of a call that cannot be sent, or whose result or an item of it cannot be.
+    Return the error of a call that cannot be sent, or whose result or an item of it cannot be.
 
     @param error: what its pickling has raised.
     @param value: what cannot be sent; of a call, its function, arguments and keywords.
@@ -402,9 +401,9 @@ def cannotSend(error: BaseException, value: Any, what: str = "result") -> MaybeE
 
 def presentable(error: BaseException) -> BaseException:
     """
-    The exception itself, unless it raises when it is asked for what those who handle
-    exceptions want to know: then a L{RemoteError} that says the same. Of its traceback not
-    more is kept than somebody can read.
+    Return the exception itself, unless it raises when it is asked for what those who handle
+    exceptions want to know: then a L{RemoteError} that says the same. Of its traceback not more is
+    kept than somebody can read.
     """
     kind = type(error)
     try:
@@ -437,7 +436,7 @@ async def presented(awaitable: Awaitable[Any]) -> Any:
 
 def portable(error: BaseException) -> BaseException:
     """
-    The exception itself, if it survives the journey, or a L{RemoteError}.
+    Return the exception itself, if it survives the journey, or a L{RemoteError}.
     """
     try:
         again = pickle.loads(dumps(error))
@@ -452,7 +451,7 @@ def portable(error: BaseException) -> BaseException:
 
 def settled(value: Any) -> Any:
     """
-    What a call has returned; or, if that is a coroutine, what comes of it: it is run in an
+    Return what a call has returned; or, if that is a coroutine, what comes of it: it is run in an
     asyncio loop of its own. To be called in the thread and the context of the call.
 
     @raise BaseException: whatever the coroutine raises.

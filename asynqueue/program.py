@@ -67,7 +67,7 @@ class Closure:
 
     def holds(self) -> bool:
         """
-        Whether nothing of that has changed. A hot path.
+        Tell whether nothing of that has changed. A hot path.
         """
         program = self._program
         main = program.main

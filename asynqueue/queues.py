@@ -64,7 +64,7 @@ class ThreadQueue(TaskQueue):
 
 def _usualThreads() -> int:
     """
-    How many threads an executor of the standard library has by default.
+    Return how many threads an executor of the standard library has by default.
     """
     # Python 3.13 looks at which cores this process may use.
     count: Callable[[], int | None] = getattr(os, "process_cpu_count", os.cpu_count)
@@ -133,14 +133,14 @@ class ProcessQueue(TaskQueue):
     @staticmethod
     def cores() -> int:
         """
-        How many cores this process may use: those that it is bound to, and not more than the
+        Return how many cores this process may use: those that it is bound to, and not more than the
         quota of its control group is worth.
         """
         return cores()
 
     def stats(self) -> list[ProcessStatistics]:
         """
-        What each of the workers has done by now.
+        Return what each of the workers has done by now.
         """
         return [worker.stats() for worker in self.workers() if isinstance(worker, ProcessWorker)]
 

@@ -33,7 +33,7 @@ _ABILITIES = ("callLater", "callFromThread", "addReader")
 
 def theReactor(given: Any = None) -> Any:
     """
-    The reactor to use now. It may install the default one.
+    Return the reactor to use now. It may install the default one.
 
     @param given: a reactor; an asyncio loop, which has one; or C{None}.
     @raise TypeError: it is none of these.
@@ -56,7 +56,7 @@ def theReactor(given: Any = None) -> Any:
 
 def checkedReactor(given: Any) -> Any:
     """
-    What was given as a reactor, for later: it is not looked up yet.
+    Return what was given as a reactor, for later: it is not looked up yet.
 
     @raise TypeError: it is neither a reactor nor an asyncio loop nor C{None}.
     """
@@ -74,7 +74,7 @@ def checkedReactor(given: Any) -> Any:
 
 def runningReactor(given: Any = None) -> Any:
     """
-    The reactor that was given or runs now, or C{None}. It installs nothing.
+    Return the reactor that was given or runs now, or C{None}. It installs nothing.
 
     @raise TypeError: C{given} is neither a reactor nor an asyncio loop.
     @raise LoopError: it is a loop that is closed.
@@ -87,7 +87,7 @@ def runningReactor(given: Any = None) -> Any:
 
 def presentReactor(given: Any = None) -> Any:
     """
-    The reactor that was given, or runs, or is installed; or C{None}. It installs nothing.
+    Return the reactor that was given, or runs, or is installed; or C{None}. It installs nothing.
 
     @raise TypeError: C{given} is neither a reactor nor an asyncio loop.
     @raise LoopError: it is a loop that is closed.
@@ -99,14 +99,14 @@ def presentReactor(given: Any = None) -> Any:
 
 def installedReactor() -> Any:
     """
-    The reactor that is installed, or C{None}.
+    Return the reactor that is installed, or C{None}.
     """
     return sys.modules.get("twisted.internet.reactor")
 
 
 def loopOf(reactor: Any) -> asyncio.AbstractEventLoop | None:
     """
-    The asyncio loop that a reactor is on, or C{None}.
+    Return the asyncio loop that a reactor is on, or C{None}.
     """
     if isinstance(reactor, AsyncioSelectorReactor):
         return reactor._asyncioEventloop
@@ -115,21 +115,21 @@ def loopOf(reactor: Any) -> asyncio.AbstractEventLoop | None:
 
 def runningLoop() -> asyncio.AbstractEventLoop | None:
     """
-    The asyncio loop that runs this code, or C{None}.
+    Return the asyncio loop that runs this code, or C{None}.
     """
     return asyncio._get_running_loop()
 
 
 def isGone(reactor: Any) -> bool:
     """
-    Whether a reactor runs no more, as its asyncio loop has ended.
+    Tell whether a reactor runs no more, as its asyncio loop has ended.
     """
     return isinstance(reactor, LoopReactor) and (reactor.ended or reactor.loop.is_closed())
 
 
 def loopIsClosed(reactor: Any) -> bool:
     """
-    Whether the asyncio loop of a reactor is closed, so that nothing can be waited for.
+    Tell whether the asyncio loop of a reactor is closed, so that nothing can be waited for.
     """
     loop = loopOf(reactor)
     return loop is not None and loop.is_closed()
@@ -174,7 +174,7 @@ def checkDrives(reactor: Any, what: str) -> None:
 
 def _otherLibrary() -> str:
     """
-    The library that runs this code, if it is neither Twisted nor asyncio; or nothing.
+    Return the library that runs this code, if it is neither Twisted nor asyncio; or nothing.
     """
     sniffio: Any = sys.modules.get("sniffio")
     if sniffio is None:
@@ -189,7 +189,7 @@ def _otherLibrary() -> str:
 
 def _reactorOn(loop: asyncio.AbstractEventLoop) -> LoopReactor:
     """
-    The reactor of a loop on which none is installed.
+    Return the reactor of a loop on which none is installed.
     """
     reactor = _ofLoops.get(loop)
     if reactor is None or (reactor.ended and not loop.is_closed()):

@@ -102,7 +102,7 @@ def loadItems(pickled: Any, buffers: Sequence[Any] = ()) -> list[list[Any] | Los
 
 def _runsOf(items: list[Any]) -> Iterator[list[Any] | Lost]:
     """
-    The items in order: those that are there as lists, and each L{Lost} by itself.
+    Give the items in order: those that are there as lists, and each L{Lost} by itself.
     """
     for isLost, run in groupby(items, lambda item: type(item) is Lost):
         if isLost:
@@ -176,7 +176,7 @@ class _Salvage(_Plain):  # type: ignore[misc]
 
     def _isDoubtful(self, value: Any) -> bool:
         """
-        Whether a value of the memo may have a part that is lost.
+        Tell whether a value of the memo may have a part that is lost.
         """
         return not isinstance(value, _SOUND) and any(
             self.memo[number] is value for number in range(self._doubtful)

@@ -51,8 +51,8 @@ _ONLY_KEPT = 2
 
 def anonymousFile() -> int:
     """
-    The descriptor of a new file that has no name, in memory where the system has
-    that. It is not inherited.
+    Return the descriptor of a new file that has no name, in memory where the system has that. It is
+    not inherited.
     """
     if hasattr(os, "memfd_create"):
         return aboveStandard(os.memfd_create("asynqueue"))
@@ -62,7 +62,7 @@ def anonymousFile() -> int:
 
 def _new(parts: Sequence[Any], offsets: Sequence[int], size: int) -> int:
     """
-    A new segment with these contents.
+    Return a new segment with these contents.
     """
     descriptor = anonymousFile()
     try:
@@ -81,7 +81,7 @@ def _new(parts: Sequence[Any], offsets: Sequence[int], size: int) -> int:
 
 def _copied(descriptor: int, size: int) -> memoryview:
     """
-    What is in a segment, in memory that has no descriptor.
+    Return what is in a segment, in memory that has no descriptor.
     """
     memory = bytearray(size)
     with open(descriptor, "rb", closefd=False) as file:

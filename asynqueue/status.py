@@ -31,7 +31,7 @@ def statusOf(
     names: Iterable[str] = (),
 ) -> dict[str, Any]:
     """
-    How a host stands. Costs a look at each flow and each worker.
+    Return how a host stands. Costs a look at each flow and each worker.
 
     @param queue: has the calls made.
     @param slots: how many calls the host can run at once.

@@ -143,13 +143,13 @@ class TaskQueue:
 
     def __len__(self) -> int:
         """
-        How many workers there are, without those that have no connection.
+        Return how many workers there are, without those that have no connection.
         """
         return len(self._registry.records)
 
     def __bool__(self) -> bool:
         """
-        Whether the queue is running and has a worker.
+        Tell whether the queue is running and has a worker.
         """
         return self.isRunning() and len(self) > 0
 
@@ -163,7 +163,7 @@ class TaskQueue:
 
     def isRunning(self) -> bool:
         """
-        Whether the queue takes calls.
+        Tell whether the queue takes calls.
         """
         last = self._last
         wakes = last is not None and not last.isOver and self._drain is None
@@ -357,7 +357,7 @@ class TaskQueue:
         self, func: Any, args: Any, kw: Any, options: CallOptions
     ) -> Callable[[MapSource], Chunker] | None:
         """
-        What makes a chunker for a map, unless its calls must be tasks of their own.
+        Return what makes a chunker for a map, unless its calls must be tasks of their own.
         """
         returnFailure = options.returnFailure
         if returnFailure is None:
@@ -387,7 +387,7 @@ class TaskQueue:
 
     def _processes(self, series: Hashable) -> int:
         """
-        How many workers there are for a series, if all have processes; else 0.
+        Return how many workers there are for a series, if all have processes; else 0.
         """
         workers = 0
         for record in self._registry.records.values():
@@ -560,8 +560,8 @@ class TaskQueue:
 
     def workers(self, ID: int | None = None, *, dialing: bool = True, failing: bool = True) -> Any:
         """
-        The workers, in the order they were attached; or the one of an ID, or
-        C{None} if there is none.
+        Return the workers, in the order they were attached; or the one of an ID, or C{None} if
+        there is none.
 
         @param dialing: whether those follow that have no connection yet, or not again.
             What keeps one of them from it is in its C{dialing}. They are not counted by
@@ -646,13 +646,13 @@ class TaskQueue:
 
     def statistics(self) -> QueueStatistics:
         """
-        A snapshot of the queue, its flows and its workers.
+        Return a snapshot of the queue, its flows and its workers.
         """
         return queueStatistics(self._lifecycle)
 
     def why(self, taskOrDeferred: Task | Deferred[Any]) -> str:
         """
-        What a task waits for, in words: for people, not for programs.
+        Return what a task waits for, in words: for people, not for programs.
 
         @param taskOrDeferred: what L{call} returned, or a task.
         """
@@ -869,8 +869,8 @@ def _optionsOfName(name: Any, options: CallOptions) -> CallOptions:
 
 def _notHired(failure: Failure) -> None:
     """
-    A worker that a queue was made with cannot be hired. If the queue ends before, that
-    is no error.
+    Log that a worker that a queue was made with cannot be hired. If the queue ends before, that is
+    no error.
     """
     if not failure.check(QueueRunError):
         _log.failure("a worker was not hired", failure)
@@ -878,8 +878,7 @@ def _notHired(failure: Failure) -> None:
 
 def _allEnded(results: Sequence[Deferred[Any]]) -> Deferred[list[Any]]:
     """
-    A Deferred list of results, which waits for all before it fails with the
-    first failure.
+    Return a Deferred list of results, which waits for all before it fails with the first failure.
     """
 
     def ended(outcomes: list[tuple[bool, Any]]) -> Any:

@@ -51,7 +51,7 @@ def refuse(obj: object) -> None:
 
 def _about(kind: type) -> tuple[str, str] | None:
     """
-    What something of a class is called, and what to do with it; C{None}: it can be sent.
+    Return what something of a class is called, and what to do with it; C{None}: it can be sent.
     """
     if kind in _KINDS:
         return _KINDS[kind]

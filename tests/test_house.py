@@ -4,6 +4,7 @@ How the house is built: what an import brings with it, and what is shipped.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -33,6 +34,15 @@ WITHOUT_TWISTED = [
     "asynqueue.processes.child",
     "asynqueue.testing.calls",
 ]
+
+# Rooms whose docstrings do not all begin with a verb yet.
+OLD_ROOMS = ("testing", "wire")
+
+# What begins a sentence that says what is so, and not what a function does.
+NO_VERB = re.compile(
+    r"(An?|The|This|That|These|Those|Its?|They|There|What|How|Whether|Who|Which|Where|When|If|As"
+    r"|One|All|Each|Some\w*|No|Nobody|Nothing)\b"
+)
 
 FRAGMENT = re.compile(r"\+[a-zA-Z0-9-]+\.(feature|bugfix|doc|removal|misc)\.md")
 
@@ -178,6 +188,32 @@ def test_importIsCheap() -> None:
     ]
     ours, theirs = (median(times) for times in zip(*turns, strict=True))
     assert ours <= 1.3 * theirs
+
+
+def withoutVerb(path: Path) -> list[str]:
+    """
+    The functions of a module whose docstrings begin with no verb. Properties are things.
+    """
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            decorators = map(ast.unparse, node.decorator_list)
+            text = ast.get_docstring(node) or ""
+            if NO_VERB.match(text) and not any("property" in name for name in decorators):
+                found.append(f"{path.relative_to(PACKAGE)}:{node.lineno}: {text.splitlines()[0]}")
+    return found
+
+
+def test_docstringsSayWhatFunctionsDo() -> None:
+    """
+    The docstring of a function begins with what it does, and not with an article or the like.
+    """
+    paths = [
+        path
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.relative_to(PACKAGE).parts[0] not in OLD_ROOMS
+    ]
+    assert [line for path in paths for line in withoutVerb(path)] == []
 
 
 def test_newsFragmentsAreWellNamed() -> None:

@@ -14,7 +14,7 @@ from asynqueue.command.job import findFunction, obeyLimits
 
 def prepare(limited: bool) -> None:
     """
-    The first thing that is done in a new process. It must not raise.
+    Do the first thing in a new process. This must not raise.
 
     @param limited: whether calls have time limits.
     """

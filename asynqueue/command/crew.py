@@ -31,7 +31,7 @@ _SHORT = 1500
 
 def failedWith(failure: Failure) -> JobFailure:
     """
-    What a Deferred failed with, in words.
+    Return what a Deferred failed with, in words.
     """
     assert failure.value is not None
     return failed(failure.value)
@@ -39,7 +39,7 @@ def failedWith(failure: Failure) -> JobFailure:
 
 def howLost(lost: WorkerLost) -> str:
     """
-    How a worker ended, in words; empty if that is not known.
+    Return how a worker ended, in words; empty if that is not known.
     """
     if lost.signal is not None:
         return f"killed by {signalName(lost.signal)}"
@@ -168,19 +168,19 @@ class ThreadCrew:
 
     def need(self, calls: int) -> None:
         """
-        A worker starts its threads as it needs them.
+        Do nothing: a worker starts its threads as it needs them.
         """
 
     def dismiss(self) -> Deferred[Any]:
         """
-        They are daemons: nobody waits for them.
+        Let the threads go. They are daemons: nobody waits for them.
         """
         self.end()
         return succeed(None)
 
     def end(self) -> None:
         """
-        One that runs something cannot be ended, and nobody waits for it.
+        Give the threads up: one that runs something cannot be ended.
         """
         self._queue.detachWorker(self._worker, crash=True)
 
@@ -225,7 +225,7 @@ class ProcessCrew:
 
     def dismiss(self) -> Deferred[Any]:
         """
-        Those that are not ready yet are ended.
+        End those that are not ready yet, and let the others go.
         """
         self._open = False
         return gatherResults(
@@ -256,7 +256,7 @@ class ProcessCrew:
 
     def _notHired(self, failure: Failure, worker: ProcessWorker) -> None:
         """
-        A process could not be started, or could not get ready.
+        Try again where a process died as it started, and give up where it cannot get ready.
         """
         if not self._open:
             return

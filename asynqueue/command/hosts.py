@@ -65,7 +65,7 @@ class Shipped:
 
 def toCall(where: str, folder: Path) -> Any:
     """
-    What hosts are to call.
+    Return what hosts are to call.
 
     @param where: C{MODULE:FUNCTION}, or the name of a method of their universe.
     @param folder: the modules in it are nowhere else.
@@ -129,7 +129,7 @@ class HostCrew(QueueObserver):
 
     def need(self, calls: int) -> None:
         """
-        All hosts are wanted as soon as there is one call.
+        Dial all hosts as soon as there is one call.
         """
         if calls and not self._began:
             self._began = True

@@ -66,7 +66,7 @@ class Lines:
 
     def name(self) -> str:
         """
-        What to call it in a message.
+        Return what to call it in a message.
         """
         return "standard input" if self.path == STDIN else self.path
 
@@ -76,7 +76,7 @@ Source = Text | Lines
 
 def sourcesOf(arguments: Sequence[str], areFiles: bool) -> list[Source]:
     """
-    What the arguments of the command stand for.
+    Return what the arguments of the command stand for.
 
     @param areFiles: whether they name files with lines.
     """
@@ -109,8 +109,8 @@ class Inputs:
 
     def total(self) -> int | None:
         """
-        How many inputs there are: known when all have been read, and estimated
-        where that can be done.
+        Return how many inputs there are: known when all have been read, and estimated where that
+        can be done.
         """
         if self._finished:
             return self._seen
@@ -120,7 +120,7 @@ class Inputs:
 
     def batches(self) -> Iterator[list[str]]:
         """
-        The inputs, as they come. Runs in a thread.
+        Give the inputs, as they come. Runs in a thread.
 
         @raise UnreadableInput: a file cannot be read, or not further.
         """
@@ -175,15 +175,14 @@ def _opened(source: Lines) -> int:
 
 def _decoded(line: bytes) -> str:
     """
-    A line as a string, as Python has file names: nothing is lost of what is no
-    UTF-8.
+    Return a line as a string, as Python has file names: nothing is lost of what is no UTF-8.
     """
     return line.removesuffix(b"\r").decode("utf-8", "surrogateescape")
 
 
 def _sizeOf(sources: Sequence[Source]) -> int:
     """
-    How many bytes there are to read, or 0 if not all are of regular files.
+    Return how many bytes there are to read, or 0 if not all are of regular files.
     """
     size = 0
     for source in sources:

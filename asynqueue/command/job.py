@@ -70,7 +70,7 @@ class JobFailure:
 
     def asJSON(self, text: str, withTrace: bool) -> bytes:
         """
-        The line that stands in the place of the result.
+        Return the line that stands in the place of the result.
 
         @param text: the input.
         """
@@ -115,7 +115,7 @@ class LineJob(Constant):
 
 def failed(error: BaseException) -> JobFailure:
     """
-    An exception that was caught just now, in words.
+    Return an exception that was caught just now, in words.
     """
     kind = nameOf(error)
     if isinstance(error, AsynQueueError):
@@ -166,7 +166,7 @@ _encodeToASCII = json.JSONEncoder(allow_nan=False).encode
 
 def parsed(text: str) -> Any:
     """
-    The value of an input that is JSON.
+    Return the value of an input that is JSON.
 
     @raise NoJSON: it is not.
     """
@@ -178,7 +178,7 @@ def parsed(text: str) -> Any:
 
 def toJSON(value: Any) -> bytes:
     """
-    A value as one line of JSON, in UTF-8.
+    Return a value as one line of JSON, in UTF-8.
 
     @raise MaybeEncodingError: JSON cannot carry it.
     """

@@ -98,7 +98,7 @@ class StandardOutput:
 
     def drain(self) -> Deferred[None]:
         """
-        A Deferred that fires when all has been written, or never will be.
+        Return a Deferred that fires when all has been written, or never will be.
         """
         if not self._buffer or self._lost is None:
             return succeed(None)
@@ -119,7 +119,7 @@ class StandardOutput:
 
     def doWrite(self) -> None:
         """
-        The reactor says that the descriptor is writable.
+        Write what waits, as far as the descriptor takes it.
         """
         try:
             if self._pollable:
@@ -144,7 +144,7 @@ class StandardOutput:
 
     def doRead(self) -> None:
         """
-        Some reactors say so when the reader has gone away.
+        Take the reader for gone: some reactors say so by this.
         """
         self._fail(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
 
@@ -156,13 +156,13 @@ class StandardOutput:
 
     def fileno(self) -> int:
         """
-        What the reactor waits for.
+        Return what the reactor waits for.
         """
         return self._fd
 
     def logPrefix(self) -> str:
         """
-        What this is called in logs.
+        Return what this is called in logs.
         """
         return "asynqueue output"
 

@@ -40,7 +40,7 @@ class Counts(Protocol):
 
     def total(self) -> int | None:
         """
-        How many there will be, if that is known.
+        Return how many there will be, if that is known.
         """
 
 

@@ -231,7 +231,7 @@ class MapRun:
 
     def _cannotRead(self, failure: Failure) -> None:
         """
-        There are no more inputs, for a bad reason.
+        Take no more inputs, for a bad reason.
         """
         if self._life is _Life.ENDED:
             return
@@ -266,7 +266,7 @@ class MapRun:
 
     def _outcome(self, slot: OutputSlot, line: bytes | JobFailure) -> None:
         """
-        A call has ended.
+        Note that a call has ended, and write its line in its turn.
         """
         if self._life is _Life.ENDED:
             return
@@ -336,7 +336,7 @@ class MapRun:
 
     def _stopped(self, status: Status, feed: Deferator) -> Status:
         """
-        Nothing more is written: take no more inputs, and wait for no more calls.
+        Take no more inputs, and wait for no more calls: nothing more is written.
         """
         assert self._outcomes is not None
         feed.stop()

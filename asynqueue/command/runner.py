@@ -96,9 +96,9 @@ class MapRunner:
 
     def _signalledAtEnd(self, number: int, frame: Any) -> None:
         """
-        The interpreter ends. What the user's modules do then may hang, and a
-        signal ends that; but a signal often comes twice, to the command and to
-        its group, and must not hinder the tidying up.
+        End the interpreter while it ends. What the user's modules do then may hang, and a signal
+        ends that; but a signal often comes twice, to the command and to its group, and must not
+        hinder the tidying up.
         """
         if perf_counter() - self._endedAt > _PATIENCE:
             signal.signal(number, signal.SIG_DFL)
@@ -143,8 +143,8 @@ class MapRunner:
 
     def _openOutput(self) -> StandardOutput:
         """
-        Where standard output is the terminal that shows the progress, too, each
-        makes room for the other.
+        Open standard output. Where it is the terminal that shows the progress, too, each makes room
+        for the other.
         """
         progress = self._progress
         if progress is None or not os.isatty(_STDOUT):
@@ -153,8 +153,8 @@ class MapRunner:
 
     def _outputLost(self, error: OSError) -> None:
         """
-        The output takes no more. If only its reader has gone away, that is how
-        C{| head} ends a program.
+        End the run: the output takes no more. If only its reader has gone away, that is how C{|
+        head} ends a program.
         """
         if isinstance(error, BrokenPipeError):
             self._run.stop()
@@ -179,14 +179,14 @@ class MapRunner:
 
     def _fault(self, failure: Failure) -> None:
         """
-        Nothing that the run awaits should fail.
+        Tell of a failure that should not be.
         """
         self._status = Status.WRONG
         self._tellFailure("a fault of asynqueue", failure)
 
     def _logged(self, event: LogEvent) -> None:
         """
-        What the queue and the reactor log.
+        Tell of errors that the queue and the reactor log.
         """
         if event["log_level"] < LogLevel.error:
             return

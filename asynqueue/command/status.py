@@ -88,7 +88,7 @@ class _Inquiry:
 
     def received(self, connection: Connection, frames: list[Any]) -> None:
         """
-        An answer.
+        Take the answer.
         """
         for kind, number, body, buffers in frames:
             answer = self._answers.pop(number, None)
@@ -102,12 +102,12 @@ class _Inquiry:
 
     def leaving(self, connection: Connection, reason: str) -> None:
         """
-        It answers all the same.
+        Wait on: a host that leaves answers all the same.
         """
 
     def lost(self, connection: Connection, error: Exception) -> None:
         """
-        There is no answer any more.
+        Fail: there is no answer any more.
         """
         waiting = [self.open, *self._answers.values()]
         self._answers.clear()
@@ -192,7 +192,7 @@ def _silent(address: HostAddress) -> HostUnreachable:
 
 def shown(status: Mapping[str, Any]) -> str:
     """
-    The status of a host, for people.
+    Return the status of a host, for people.
     """
     load = ", ".join(f"{load:.2f}" for load in status["loadAverage"])
     rates = f"{status['rate']:,.1f}/s since the start"
@@ -238,7 +238,7 @@ def _table(workers: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _duration(seconds: float) -> str:
     """
-    A time in the two largest of its units.
+    Return a time in the two largest of its units.
     """
     rest = int(seconds)
     parts: list[str] = []

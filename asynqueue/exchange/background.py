@@ -58,7 +58,7 @@ class PersistentChannel:
 
     def fileno(self) -> int:
         """
-        The descriptor that is readable when somebody comes.
+        Return the descriptor that is readable when somebody comes.
         """
         return self._endpoint.fileno()
 
@@ -100,7 +100,7 @@ class PersistentChannel:
 
     def leaving(self, inOrder: bool) -> None:
         """
-        This process ends: say so if it ends in order, and give up the address.
+        Say that this process ends, if it ends in order, and give up the address.
 
         Where nobody has heard of a result, or of the lack of one, the file stays: who comes
         then is refused, and knows that it was lost, and not collected by another one.
@@ -124,7 +124,7 @@ class PersistentChannel:
 
     def forked(self) -> None:
         """
-        This is a fork of the process that has it: leave the address to that.
+        Leave the address to the process that has it: this is a fork.
         """
         self.abandon()
 
@@ -324,7 +324,7 @@ def _refuse(status: Channel, error: BaseException) -> NoReturn:
 
 def _listening(address: str) -> socket.socket:
     """
-    A socket that listens at an address, for this user only.
+    Return a socket that listens at an address, for this user only.
     """
     endpoint = socket.socket(socket.AF_UNIX)
     try:
@@ -358,7 +358,7 @@ def _removeStale(address: str) -> None:
 
 def _owner(connection: socket.socket, address: str) -> tuple[int, int]:
     """
-    The process at the other end, 0 if that cannot be known, and its user.
+    Return the process at the other end, 0 if that cannot be known, and its user.
     """
     if hasattr(socket, "SO_PEERCRED"):
         data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)

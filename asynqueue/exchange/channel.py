@@ -60,7 +60,7 @@ Delivery = Returned | Failed
 
 def valueOf(delivery: Delivery) -> Any:
     """
-    What was sent, or raise it.
+    Return what was sent, or raise it.
     """
     match delivery:
         case Failed(error):
@@ -124,7 +124,7 @@ class Channel:
 
     def fileno(self) -> int:
         """
-        The descriptor that is read; -1 once the channel is closed.
+        Return the descriptor that is read; -1 once the channel is closed.
         """
         return self._messages.fileno()
 
@@ -161,13 +161,13 @@ class Channel:
 
     def descriptors(self) -> list[int]:
         """
-        What to watch: when one of them is readable, L{look}.
+        Return what to watch: when one of them is readable, L{look}.
         """
         return self._messages.descriptors()
 
     def assign(self, doing: str) -> None:
         """
-        The other process is given something else to do.
+        Note that the other process is given something else to do.
         """
         self._doing = doing
         self.received = 0
@@ -281,7 +281,7 @@ class Channel:
 
     def leaving(self, inOrder: bool, given: int | None = None) -> None:
         """
-        This process ends: say so if it ends in order.
+        Say that this process ends, if it ends in order.
 
         @param given: how many objects it has sent in all, by any channel;
             C{None}: those that it has sent through this one.
@@ -304,8 +304,8 @@ class Channel:
 
     def forked(self) -> None:
         """
-        This is a fork of the process that has it: close the copy, or who waits at the other
-        end would not see that the parent has gone.
+        Close the copy that this fork has, or who waits at the other end would not see that the
+        parent has gone.
         """
         self.abandon(isParents(self._owner))
 
@@ -322,7 +322,7 @@ class Channel:
 
     def _next(self) -> Frame | None:
         """
-        The next message, or C{None} at the end of all.
+        Return the next message, or C{None} at the end of all.
         """
         self._keep()
         while not self._kept:

@@ -48,7 +48,7 @@ class ToCreator(Protocol):
 
     def leaving(self, inOrder: bool) -> None:
         """
-        This process ends: say so if it ends in order.
+        Say that this process ends, if it ends in order.
         """
 
     def close(self) -> None:
@@ -198,7 +198,7 @@ def _isTold(channel: ToCreator, error: BaseException) -> bool:
 
 def _exitCode(error: SystemExit) -> int:
     """
-    The exit code of a process that ends with this, as Python has it.
+    Return the exit code of a process that ends with this, as Python has it.
     """
     if error.code is None:
         return 0

@@ -95,7 +95,7 @@ class Exchange:
 
     def forked(self) -> None:
         """
-        This is a fork of the process that has the computations: forget them, and begin anew.
+        Forget the computations, which the process has of which this is a fork, and begin anew.
         """
         self._computations.forked()
         self.removed = []
@@ -109,7 +109,7 @@ class Exchange:
 
     def active(self) -> list[Channel]:
         """
-        The channels that are watched.
+        Return the channels that are watched.
         """
         return list(self._computations.running)
 
@@ -146,13 +146,13 @@ class Exchange:
 
     def unfinished(self) -> bool:
         """
-        Whether there are computations under way, or waiting.
+        Tell whether there are computations under way, or waiting.
         """
         return bool(self._computations.running or self._computations.waiting)
 
     def busy(self) -> bool:
         """
-        Whether there is no room for another process.
+        Tell whether there is no room for another process.
         """
         return self.limit is not None and len(self._computations.running) >= self.limit
 
@@ -245,8 +245,7 @@ class Exchange:
 
     def start_waiting(self, channel: Channel) -> None:
         """
-        A channel has given its result: start what waits next, in its process if
-        that is possible.
+        Start what waits next, in its process if that is possible: a channel has given its result.
         """
         callable = self._computations.running[channel].callable
         if not self.reuse or callable is None or channel.isOver:
@@ -278,7 +277,7 @@ class Exchange:
 
     def _get_channel_for_process(self, channel: Channel) -> Channel | None:
         """
-        What L{create} returns: in the new process its channel. Here that is watched.
+        Return what L{create} returns: in the new process its channel. Here that is watched.
         """
         if channel.pid == 0:
             return channel
@@ -303,7 +302,7 @@ class Exchange:
 
     def _hasNothing(self, channel: Channel) -> bool:
         """
-        Whether it is right that nothing more comes from a channel.
+        Tell whether it is right that nothing more comes from a channel.
         """
         return channel.endedInOrder and (self.continuous or channel.received > 0)
 

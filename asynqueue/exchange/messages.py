@@ -36,7 +36,7 @@ class HasDescriptor(Protocol):
 
     def fileno(self) -> int:
         """
-        Its descriptor.
+        Return its descriptor.
         """
 
     def close(self) -> object:
@@ -150,13 +150,13 @@ class Messages:
 
     def fileno(self) -> int:
         """
-        The descriptor that is read; -1 once it is closed.
+        Return the descriptor that is read; -1 once it is closed.
         """
         return -1 if self.life is Life.CLOSED else self._read
 
     def descriptors(self) -> list[int]:
         """
-        What to watch: when one of them is readable, L{look}.
+        Return what to watch: when one of them is readable, L{look}.
         """
         if self.life is not Life.OPEN:
             return [] if self.life is Life.CLOSED else [self._read]

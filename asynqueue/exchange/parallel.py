@@ -86,7 +86,7 @@ class _InOrder(Iterator[Any]):
 
 def _sane(give: Callable[[], Any]) -> Any:
     """
-    A result, in an iteration: that must not end when it is a C{StopIteration}.
+    Return a result, in an iteration: that must not end when it is a C{StopIteration}.
     """
     try:
         return give()
@@ -137,7 +137,7 @@ class Map(Exchange):
 
     def __eq__(self, other: object) -> bool:
         """
-        Whether the results are those in a list, or in another map.
+        Tell whether the results are those in a list, or in another map.
         """
         if isinstance(other, (list, tuple, Map)):
             return len(self) == len(other) and self[:] == list(other)
@@ -145,7 +145,7 @@ class Map(Exchange):
 
     def __iter__(self) -> Iterator[Any]:
         """
-        Each call gives an iterator of its own, which begins with the first result.
+        Return an iterator of its own for each call, which begins with the first result.
         """
         return _InOrder(self)
 
@@ -213,7 +213,7 @@ class Queue(Exchange, Iterator[Any]):
 
     def __bool__(self) -> bool:
         """
-        A queue is there, also when it is empty.
+        Return true: a queue is there, also when it is empty.
         """
         return True
 

@@ -191,7 +191,7 @@ class PersistentQueue(PersistentExchange, Queue):
 
 def BackgroundQueue(address: str) -> PersistentQueue:
     """
-    A queue of the results of one background process.
+    Return a queue of the results of one background process.
 
     @raise OSError: no process is there.
     """

@@ -45,13 +45,13 @@ class Process:
 
     def fileno(self) -> int:
         """
-        A descriptor that is readable when it has ended; -1 if there is none.
+        Return a descriptor that is readable when it has ended; -1 if there is none.
         """
         return self._descriptor
 
     def hasEnded(self) -> bool:
         """
-        Whether it has ended. If so, nothing of it is left.
+        Tell whether it has ended. If so, nothing of it is left.
         """
         if not self._isGone:
             self._check(os.WNOHANG)
@@ -117,7 +117,7 @@ def _descriptorOf(pid: int) -> int:
 
 def isReadable(descriptor: int, seconds: float | None) -> bool:
     """
-    Whether a descriptor is readable, or becomes so within some seconds.
+    Tell whether a descriptor is readable, or becomes so within some seconds.
     """
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
@@ -126,7 +126,7 @@ def isReadable(descriptor: int, seconds: float | None) -> bool:
 
 def processOf(pid: int) -> Process | None:
     """
-    The process with this ID; C{None} for 0.
+    Return the process with this ID; C{None} for 0.
     """
     if not pid:
         return None
@@ -162,7 +162,7 @@ def fork(bound: bool = True) -> Process | None:
 
 def _beginAnew(parent: int) -> None:
     """
-    What a child forgets of its parent, and, if that is given, how it follows it.
+    Forget what is the parent's, and end with the process C{parent}, unless that is 0.
     """
     atexit._clear()
     signal.set_wakeup_fd(-1)

@@ -93,7 +93,7 @@ class Reserve:
 
     def tidy(self) -> None:
         """
-        All is done: let the processes end.
+        Let the processes end: all is done.
         """
         self.shrink(0)
         deadline = monotonic() + _PATIENCE

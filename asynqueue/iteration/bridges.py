@@ -106,8 +106,8 @@ class Consumerator:
 
     def deferUntilDone(self) -> AwaitableDeferred[None]:
         """
-        A Deferred that fires when the iteration has ended: the thread was told
-        that there are no more items, or L{stop} was called.
+        Return a Deferred that fires when the iteration has ended: the thread was told that there
+        are no more items, or L{stop} was called.
         """
         return self._handover.deferUntilDone()
 
@@ -220,8 +220,8 @@ class Filerator:
 
     def deferUntilDone(self) -> AwaitableDeferred[None]:
         """
-        A Deferred that fires when the thread was told that there are no more
-        items. Called in the reactor's thread.
+        Return a Deferred that fires when the thread was told that there are no more items. Called
+        in the reactor's thread.
         """
         return self._handover.deferUntilDone()
 

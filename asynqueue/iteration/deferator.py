@@ -131,7 +131,7 @@ class Deferator:
 
     def __next__(self) -> ItemDeferred:
         """
-        The Deferred of the next item.
+        Return the Deferred of the next item.
 
         @raise NotReadyError: if the last one has not fired.
         """
@@ -142,7 +142,7 @@ class Deferator:
 
     async def __anext__(self) -> Any:
         """
-        The next item.
+        Return the next item.
 
         @raise NotReadyError: if another one is waited for.
         """
@@ -202,7 +202,7 @@ def _sourceOf(
     obj: object, args: tuple[Any, ...], kw: dict[str, Any]
 ) -> tuple[IItemSource | None, int]:
     """
-    The source for the arguments of a Deferator, and the window that suits it.
+    Return the source for the arguments of a Deferator, and the window that suits it.
     """
     if args and isinstance(args[0], _Granted):
         return args[0]
@@ -219,7 +219,7 @@ def _sourceOf(
 
 def _shortened(obj: object) -> str:
     """
-    What an object looks like, in so few characters that it may be kept.
+    Return what an object looks like, in so few characters that it may be kept.
     """
     text = obj.strip("<>") if isinstance(obj, str) else safe_repr(obj).strip("<>")
     if len(text) > _REPRESENTATION_LENGTH:
@@ -229,7 +229,7 @@ def _shortened(obj: object) -> str:
 
 def _dropped(inbox: Inbox, thread: int, reactor: Any) -> None:
     """
-    Nobody holds the Deferator any more. The collector of cycles, which runs in
+    Stop an iteration whose Deferator nobody holds any more. The collector of cycles, which runs in
     any thread, may have found it.
     """
     if threading.get_ident() == thread or reactor is None:

@@ -47,7 +47,7 @@ class Handover:
 
     def __len__(self) -> int:
         """
-        How many items were put in and not taken out.
+        Return how many items were put in and not taken out.
         """
         return len(self._items)
 
@@ -163,8 +163,8 @@ class Handover:
 
     def deferUntilDone(self) -> AwaitableDeferred[None]:
         """
-        A Deferred that fires when the iteration has ended: when the thread was
-        told that there are no more items, or they were dropped.
+        Return a Deferred that fires when the iteration has ended: when the thread was told that
+        there are no more items, or they were dropped.
         """
         self.useReactor()
         d: AwaitableDeferred[None] = AwaitableDeferred(self._waiting.remove)

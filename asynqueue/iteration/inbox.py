@@ -207,8 +207,8 @@ class Inbox:
 
     def next(self) -> ItemDeferred:
         """
-        The Deferred of the next item, which fires when it is known whether yet
-        another one follows.
+        Return the Deferred of the next item, which fires when it is known whether yet another one
+        follows.
 
         @raise StopIteration: if there are no more items.
         @raise NotReadyError: if the last Deferred has not fired.
@@ -226,7 +226,7 @@ class Inbox:
 
     def take(self) -> Any:
         """
-        The next item at once, perhaps a failure, or L{NOTHING}.
+        Return the next item at once, perhaps a failure, or L{NOTHING}.
 
         @raise StopAsyncIteration: if there are no more items.
         @raise NotReadyError: if the last Deferred has not fired.
@@ -242,8 +242,8 @@ class Inbox:
 
     def takeReady(self, most: int) -> list[Any]:
         """
-        As many items as are here, perhaps failures among them, and not more than
-        C{most}. If there are none now, whether any come is for L{watch} to tell.
+        Take the items that are here, perhaps failures among them, and not more than C{most}. If
+        there are none now, whether any come is for L{watch} to tell.
 
         @raise NotReadyError: if the last Deferred has not fired.
         """
@@ -264,14 +264,14 @@ class Inbox:
 
     def waitForItem(self) -> ItemDeferred:
         """
-        The Deferred of the next item, which fires as soon as it arrives. Called
-        after L{take} gave nothing.
+        Return the Deferred of the next item, which fires as soon as it arrives. Called after
+        L{take} gave nothing.
         """
         return self._wait(1)
 
     def watch(self) -> Deferred[None]:
         """
-        A Deferred that fires when an item is here, or surely none comes.
+        Return a Deferred that fires when an item is here, or surely none comes.
         """
         d: Deferred[None] = Deferred(self._watchers.remove)
         self._watchers.append(d)
@@ -310,7 +310,7 @@ class Inbox:
 
     def _forget(self, d: Deferred[Any]) -> None:
         """
-        The pending Deferred is cancelled: what it waited for is left here.
+        Leave here what the pending Deferred waited for, which is cancelled.
         """
         self._pending = None
 
@@ -346,7 +346,7 @@ class Inbox:
 
     def _settle(self) -> None:
         """
-        Something arrived: tell those who wait for it.
+        Tell those who wait for it that something arrived.
         """
         if self._watchers:
             self._notify()

@@ -207,7 +207,7 @@ class OrderedItemProducer:
 
     def _over(self, outcome: Any) -> None:
         """
-        The function has ended, or will never begin.
+        Note that the function has ended, or will never begin.
         """
         self._stage = _Stage.OVER
         self._outcome = outcome if self._failure is None else self._failure

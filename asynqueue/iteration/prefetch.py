@@ -45,7 +45,7 @@ class Prefetcherator:
 
     def isBusy(self) -> bool:
         """
-        Whether there is an iteration that has not come to its end.
+        Tell whether there is an iteration that has not come to its end.
         """
         return self._call is not _NO_CALL
 

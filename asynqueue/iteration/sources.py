@@ -147,8 +147,8 @@ class IteratorSource:
 
     def _got(self, result: Any) -> None:
         """
-        The Deferred that was an item has fired; perhaps within L{_pump}, which
-        then goes on itself.
+        Hand on what the Deferred gave that was an item; perhaps within L{_pump}, which then goes on
+        itself.
         """
         self._awaited = None
         self._deliver(result)
@@ -232,9 +232,8 @@ class AsyncIteratorSource:
 
     def _isWaiting(self) -> bool:
         """
-        Whether the coroutine waits within the iterator. While it runs, and we are
-        called from it, or before it runs, it cannot be cancelled; it sees by
-        itself that it is over.
+        Tell whether the coroutine waits within the iterator. While it runs, and we are called from
+        it, or before it runs, it cannot be cancelled; it sees by itself that it is over.
         """
         coroutine = self._coroutine
         return (
@@ -370,7 +369,7 @@ class PullSource:
 
     def _failed(self, failure: Failure) -> None:
         """
-        The function failed, or what it gave is no such answer.
+        Hand on what the function failed with, or that what it gave is no such answer.
         """
         self._awaited = None
         if self._sink is not None:

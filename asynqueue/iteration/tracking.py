@@ -45,7 +45,7 @@ class DeferredTracker:
 
     def __len__(self) -> int:
         """
-        How many are being waited for.
+        Return how many are being waited for.
         """
         return self._count
 
@@ -101,7 +101,7 @@ class DeferredTracker:
 
     def notWaiting(self) -> bool:
         """
-        Whether nothing is being waited for.
+        Tell whether nothing is being waited for.
         """
         return not self._count
 

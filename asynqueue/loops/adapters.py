@@ -70,8 +70,8 @@ class LoopAdapter(Protocol):
 
     def letGo(self, descriptor: int) -> None:
         """
-        This is a fork: watch the descriptor no more, without a change to that of the parent,
-        whose loop may have the same poller in the kernel. What it stands for is closed.
+        Watch the descriptor no more, in a fork, without a change to that of the parent, whose loop
+        may have the same poller in the kernel. What it stands for is closed.
         """
 
     def awaitWritable(self, descriptor: int, writable: Callable[[], None]) -> None:
@@ -119,13 +119,13 @@ class _Descriptor:
 
     def fileno(self) -> int:
         """
-        The descriptor.
+        Return the descriptor.
         """
         return self._descriptor
 
     def doWrite(self) -> None:
         """
-        It is writable: say so, once.
+        Say, once, that it is writable.
         """
         writable, self.writable = self.writable, None
         self.reactor.removeWriter(self)
@@ -134,13 +134,13 @@ class _Descriptor:
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        The reactor found that it is at its end: who reads it finds out why.
+        Say that the descriptor is at its end, as the reactor found: who reads it finds out why.
         """
         self.doRead()
 
     def logPrefix(self) -> str:
         """
-        What log messages begin with.
+        Return what log messages begin with.
         """
         return "asynqueue.pool"
 
@@ -282,7 +282,7 @@ class AsyncioAdapter:
 
 def _writabilityOf(descriptor: int) -> Any:
     """
-    An object whose descriptor is readable when this one is writable.
+    Return an object whose descriptor is readable when this one is writable.
     """
     if hasattr(select, "epoll"):
         poller = select.epoll()
@@ -398,7 +398,7 @@ class Timers:
 
     def _wait(self, pipe: tuple[int, int]) -> None:
         """
-        What the thread does, as long as this is the pipe.
+        Run in the thread, as long as this is the pipe.
         """
         with self._changed:
             told = False

@@ -212,7 +212,8 @@ class OwnLoop:
 
     def closeWakeUp(self) -> None:
         """
-        No other thread will. What they asked for before is done by the next turn.
+        Close the pipe by which other threads wake this one: none will. What they asked for before
+        is done by the next turn.
         """
         with self._lock:
             if self._wakeUp is not None:
@@ -224,7 +225,7 @@ class OwnLoop:
 
     def forked(self) -> None:
         """
-        This is a fork, in which no other thread turns: leave the pipe to the parent's.
+        Leave the pipe to the parent's: in a fork no other thread turns.
         """
         # Another thread of the parent may have been about to give it back.
         self._lock = RLock()
@@ -271,7 +272,7 @@ class OwnLoop:
 
     def _openLoop(self) -> LoopAdapter | None:
         """
-        The loop, unless it was closed: then only who turns does something.
+        Return the loop, unless it was closed: then only who turns does something.
         """
         if self._loop is not None and self._loop.isClosed:
             self.unregister()
@@ -279,7 +280,7 @@ class OwnLoop:
 
     def _writeTo(self, descriptor: int) -> None:
         """
-        It is writable, as the loop or this board has found.
+        Tell that a descriptor is writable, as the loop or this board has found.
         """
         f = self._writable.pop(descriptor, None)
         if f is not None:

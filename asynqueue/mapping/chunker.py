@@ -216,7 +216,7 @@ class Chunker:
 
     def close(self) -> None:
         """
-        No more batches will be sent, and none is under way.
+        Give the board back: no more batches will be sent, and none is under way.
         """
         self._over = True
         if self._timer is not None:
@@ -234,7 +234,7 @@ class Chunker:
 
     def _ended(self, result: Any, batch: Batch) -> None:
         """
-        The task of a batch has ended.
+        Hand on the outcomes of a batch whose task has ended.
         """
         if self.underWay.pop(batch, self) is self:
             # It was stopped, and nobody waits for it.
@@ -260,7 +260,7 @@ class Chunker:
 
     def _summed(self, summary: Summary, batch: Batch, last: list[Any]) -> None:
         """
-        A chunk has ended as it should.
+        Hand on the outcomes of a chunk that has ended as it should.
         """
         if summary.alone:
             self._alone = True
@@ -279,7 +279,7 @@ class Chunker:
 
     def _failed(self, failure: Failure, batch: Batch) -> None:
         """
-        The task of a batch failed: find out how far it came.
+        Find out how far a batch came whose task failed.
         """
         assert self._board is not None
         error = failure.value
@@ -302,7 +302,7 @@ class Chunker:
 
     def _lostItems(self, batch: Batch, first: int, begun: int, error: WorkerLost) -> int:
         """
-        A process died.
+        Find out which items were lost with a process that died.
 
         @param first: how many items were done.
         @param begun: how many were begun.
@@ -346,7 +346,7 @@ class Chunker:
         isOver: bool = True,
     ) -> None:
         """
-        A batch has ended.
+        Give back the place of a batch that has ended, and hand on its outcomes and the rest of it.
 
         @param rest: the items of it that have not, if there are any.
         @param isOver: whether surely nothing more is written down of it.
@@ -393,7 +393,7 @@ class Chunker:
 
     def _loosen(self, batch: Batch) -> None:
         """
-        One item runs for long: take what is done, and what is not begun.
+        Take what is done, and what is not begun, of a batch whose item runs for long.
         """
         assert self._board is not None
         begun = self._board.close(batch.slot) - batch.done
@@ -408,7 +408,7 @@ class Chunker:
 
 async def _opened(deferator: Deferator) -> Rest:
     """
-    The last item of a chunk has an iterator for a result.
+    Wait for the first item of an iterator that is the result of the last item of a chunk.
     """
     summary: Summary = await anext(deferator)
     # As every Deferator is handed out.

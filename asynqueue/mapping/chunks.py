@@ -165,7 +165,7 @@ class Chunk:
 
     def __call__(self, name: tuple[str, int], slot: int, packed: bytes, together: bool) -> None:
         """
-        It was not sent to a child: it does nothing, which says so.
+        Return nothing, which says that this was not sent to a child.
         """
 
 
@@ -273,7 +273,7 @@ class _Running(Constant):
 
 def _pickled(value: Any) -> tuple[bool, bytes]:
     """
-    A result that is to be sent, or why it cannot be.
+    Return a result that is to be sent, or why it cannot be.
     """
     try:
         return False, dumps(value)
@@ -289,7 +289,7 @@ async def _awaited(
     seconds: float, ended: int, coroutine: Coroutine[Any, Any, Any], raw: bool | None
 ) -> Any:
     """
-    The last item of this chunk has a coroutine for a result.
+    Wait for the coroutine that is the result of the last item of a chunk.
     """
     started = perf_counter()
     try:

@@ -35,7 +35,7 @@ _LOOK = 32
 
 def _never() -> int:
     """
-    There are no workers for chunks.
+    Return 0: there are no workers for chunks.
     """
     return 0
 
@@ -256,7 +256,7 @@ class MapSource:
 
     def _raised(self, failure: Failure) -> None:
         """
-        The iterable has raised: that is the last item.
+        Take what the iterable has raised for its last item.
         """
         self._credit -= 1
         last = _SingleCall([], ())
@@ -266,7 +266,7 @@ class MapSource:
 
     def _arrived(self) -> None:
         """
-        An asynchronous iterable has given items, or has ended.
+        Go on with items that an asynchronous iterable has given, or with its end.
         """
         if self._iterator is None:
             self._iterator = self._arrivals
@@ -274,7 +274,7 @@ class MapSource:
 
     def _ranOut(self) -> None:
         """
-        The iterator has no more items. If it is one over arrivals, others may come.
+        Take the end of the iterator for that of the items, unless others may arrive.
         """
         arrivals = self._arrivals
         if arrivals is not None and arrivals.isOver:
@@ -284,7 +284,7 @@ class MapSource:
 
     def _next(self, count: int) -> Batch:
         """
-        The next items to be called.
+        Return the next items to be called.
 
         @param count: how many there may be.
         """
@@ -358,7 +358,7 @@ class MapSource:
 
     def _refused(self, batch: Batch | _SingleCall, failures: list[Any]) -> None:
         """
-        The queue takes no calls any more, and will take none later.
+        End the map: the queue takes no calls any more, and will take none later.
         """
         self._closeIterator()
         batch.items.clear()

@@ -32,32 +32,32 @@ class Channel(Hashable, Protocol):
 
     def fileno(self) -> int:
         """
-        Its descriptor.
+        Return its descriptor.
         """
 
     def handle_connect_event(self) -> None:
         """
-        The connection attempt has ended: set C{connected}, or raise.
+        Set C{connected}, or raise: the connection attempt has ended.
         """
 
     def handle_read(self) -> None:
         """
-        There is something to read, or the end.
+        Hear that there is something to read, or the end.
         """
 
     def handle_write(self) -> None:
         """
-        There is room for something to write, as was asked for.
+        Hear that there is room for something to write, as was asked for.
         """
 
     def handle_close(self) -> None:
         """
-        The peer has gone, or the descriptor.
+        Hear that the peer has gone, or the descriptor.
         """
 
     def handle_error(self) -> None:
         """
-        One of the others raised an exception, which is the current one.
+        Hear that one of the others raised an exception, which is the current one.
         """
 
 
@@ -292,8 +292,8 @@ class BasePoller:
 
     def _tellClosed(self, seen: _Seen) -> None:
         """
-        The peer or the descriptor has gone, so that there is nothing to watch, even
-        if the transport keeps it open. It may have begun anew with the same one.
+        Watch no more what has gone, the peer or the descriptor, even if the transport keeps it
+        open. It may have begun anew with the same one.
         """
         fd, channel, _ = seen
         try:

@@ -21,7 +21,7 @@ _KINDS: tuple[tuple[str, type[BasePoller]], ...] = (
 
 def pollerKinds() -> list[type[BasePoller]]:
     """
-    The pollers that this platform has, the best first.
+    Return the pollers that this platform has, the best first.
     """
     return [kind for name, kind in _KINDS if name in vars(select)]
 
@@ -29,6 +29,6 @@ def pollerKinds() -> list[type[BasePoller]]:
 @cache
 def thePoller() -> BasePoller:
     """
-    The poller of this process, made when it is first asked for.
+    Return the poller of this process, made when it is first asked for.
     """
     return pollerKinds()[0]()

@@ -28,7 +28,7 @@ def _bits(writing: bool) -> int:
 
 def _sorted(events: Iterable[tuple[int, int]]) -> tuple[list[int], list[int], list[int]]:
     """
-    What is readable, what is writable, and what is no descriptor any more.
+    Return what is readable, what is writable, and what is no descriptor any more.
     """
     readables: list[int] = []
     writables: list[int] = []
@@ -46,8 +46,8 @@ def _sorted(events: Iterable[tuple[int, int]]) -> tuple[list[int], list[int], li
 
 def lookAt(watched: Iterable[tuple[int, bool]]) -> tuple[list[int], list[int], list[int]]:
     """
-    What of some descriptors is readable, what is writable, and what is no
-    descriptor any more, at this moment.
+    Return what of some descriptors is readable, what is writable, and what is no descriptor any
+    more, at this moment.
 
     @param watched: descriptors, each with whether it may be writable.
     """
@@ -140,9 +140,9 @@ class _QueuePoller(BasePoller):
 
     def fileno(self) -> int:
         """
-        The descriptor of the kernel queue, readable while something has happened:
-        another poller may watch it, and make a round of this one when it is. For
-        C{kqueue} the number changes with a fork.
+        Return the descriptor of the kernel queue, readable while something has happened: another
+        poller may watch it, and make a round of this one when it is. For C{kqueue} the number
+        changes with a fork.
         """
         self._checkProcess()
         return self._queueFileno()

@@ -69,7 +69,7 @@ class _Descriptor:
 
 def _watching(reactor: Any) -> Any:
     """
-    The reactor that is to watch descriptors.
+    Return the reactor that is to watch descriptors.
 
     @raise ImplementationError: it cannot.
     """
@@ -132,7 +132,7 @@ class ReactorPoller(BasePoller):
 
     def lose(self, fd: int, watcher: _Descriptor) -> None:
         """
-        The reactor watches a descriptor no more. This is for the reactor's side.
+        Forget a descriptor that the reactor watches no more. This is for the reactor's side.
         """
         self._look([fd])
         if self._watchers.get(fd) is watcher:

@@ -68,7 +68,7 @@ class Transport:
 
     def fileno(self) -> int:
         """
-        The descriptor of the socket, -1 if there is none.
+        Return the descriptor of the socket, -1 if there is none.
         """
         return -1 if self.socket is None else self.socket.fileno()
 
@@ -130,7 +130,7 @@ class Transport:
 
     def handle_connect_event(self) -> None:
         """
-        The attempt to connect has ended: note that, and call L{handle_connect}.
+        Note that the attempt to connect has ended, and call L{handle_connect}.
 
         The poller calls this, once.
 
@@ -214,31 +214,31 @@ class Transport:
 
     def handle_connect(self) -> None:
         """
-        There is a connection. It need not do anything.
+        Hear that there is a connection. An override need not do anything.
         """
 
     def handle_read(self) -> None:
         """
-        There is something to L{recv}, or to accept. What comes is dropped if this is
-        not overridden, so that the end is noticed.
+        Hear that there is something to L{recv}, or to accept. What comes is dropped if this is not
+        overridden, so that the end is noticed.
         """
         self.recv(_DROPPED)
 
     def handle_write(self) -> None:
         """
-        There is room to L{send}, after it returned 0 or C{defer_write} was called.
-        It need not do anything.
+        Hear that there is room to L{send}, after it returned 0 or C{defer_write} was called. An
+        override need not do anything.
         """
 
     def handle_close(self) -> None:
         """
-        The peer has gone. An override calls L{close}, or this.
+        Close: the peer has gone. An override calls L{close}, or this.
         """
         self.close()
 
     def handle_error(self) -> None:
         """
-        A callback raised an exception, which is the current one: log and L{close}.
+        Log and L{close}: a callback raised an exception, which is the current one.
         """
         _log.exception("%r is closed, because of an exception", self)
         self.close()

@@ -164,21 +164,21 @@ class JobDispatcher:
 
     def returned(self, child: ChildProcess, job: Job, value: Any) -> None:
         """
-        A call returned.
+        Hear that a call returned.
         """
         self._begin(child, job)
         job.succeed(value)
 
     def raised(self, child: ChildProcess, job: Job, outcome: Raised) -> None:
         """
-        A call raised.
+        Hear that a call raised.
         """
         self._begin(child, job)
         job.fail(outcome.localError())
 
     def iterating(self, child: ChildProcess, job: Job, source: ChildIterator) -> None:
         """
-        A call returned what cannot be its result here.
+        Fail a call that returned what cannot be its result here.
         """
         self._begin(child, job)
         source.stop()
@@ -187,7 +187,7 @@ class JobDispatcher:
 
     def onBatchRead(self, child: ChildProcess) -> None:
         """
-        There may be an idle process.
+        Hear that there may be an idle process.
         """
         if child.calls.held:
             self._begin(child, next(iter(child.calls.held.values())))
@@ -201,13 +201,13 @@ class JobDispatcher:
 
     def filled(self, supervisor: Supervisor) -> None:
         """
-        There is a process more.
+        Hear that there is a process more.
         """
         self._dispatch()
 
     def exited(self, supervisor: Supervisor, ending: ExitReport) -> None:
         """
-        There is one less.
+        Hear that there is a process less.
         """
         self._gone(ending.pid)
         for job in ending.losses:
@@ -222,7 +222,7 @@ class JobDispatcher:
 
     def handedBack(self, jobs: Sequence[Job]) -> None:
         """
-        These are made elsewhere.
+        Take calls back, to be made elsewhere.
         """
         self._waitAgain(jobs)
         self.fill()
@@ -230,7 +230,7 @@ class JobDispatcher:
 
     def failing(self, supervisor: Supervisor, reason: str, isHopeless: bool) -> None:
         """
-        A process ended as it started: what waits is for any of them, if there can be any.
+        Fail what waits, if no process can be had: one ended as it started.
         """
         if not isHopeless:
             return
@@ -293,7 +293,7 @@ class JobDispatcher:
 
     def _checkClosed(self) -> None:
         """
-        When a closed pool has nothing left to do, let its processes go.
+        Let the processes of a closed pool go when it has nothing left to do.
         """
         if self._life is _Life.CLOSED and not self._waiting and not self.supervisors.jobs:
             self._life = _Life.TERMINATED

@@ -170,7 +170,7 @@ class EventPool:
 
     def pids(self) -> list[int]:
         """
-        The process IDs of the children that live.
+        Return the process IDs of the children that live.
         """
         return [child.pid for child in self._supervisors.children]
 
@@ -228,7 +228,7 @@ class EventPool:
 
     def did_start_ok(self) -> bool:
         """
-        Whether no process has died as it started.
+        Tell whether no process has died as it started.
         """
         supervisors = self._supervisors
         return not any(each.starts.falseStarts for each in supervisors) and bool(
@@ -253,9 +253,9 @@ class EventPool:
 
     def leave(self) -> None:
         """
-        Nobody has this pool any more: take no more calls, and wait for nothing. Called by a
-        collector of garbage, too. Where no loop drives it, its processes are killed when the
-        last result is dropped that a caller may wait for.
+        Take no more calls, and wait for nothing: nobody has this pool any more. Called by a
+        collector of garbage, too. Where no loop drives it, its processes are killed when the last
+        result is dropped that a caller may wait for.
         """
         self.close()
 
@@ -290,8 +290,8 @@ class EventPool:
 
     def breakDown(self, error: BaseException) -> None:
         """
-        What drives the pool has failed: all calls fail because of that, and nothing is
-        left of the processes. To be called where that was caught.
+        Fail all calls with what has failed to drive the pool, and end what is left of the
+        processes. To be called where that was caught.
         """
         self._jobs.breakDown(error)
         self._outputs.byDescriptor.clear()
@@ -300,7 +300,8 @@ class EventPool:
 
     def forked(self) -> None:
         """
-        The processes are the parent's: here the pool is gone, and nothing comes of its calls.
+        Take the pool for gone in a fork, where nothing comes of its calls: the processes are the
+        parent's.
         """
         self._isParents = True
         self._loop.forked()
@@ -343,5 +344,5 @@ class EventPool:
 
 def _nothing() -> None:
     """
-    What is called to see whether calls are made.
+    Do nothing: it is called to see whether calls are made.
     """

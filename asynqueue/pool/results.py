@@ -209,13 +209,13 @@ class AsyncResult:
 
     def ready(self) -> bool:
         """
-        Whether the call has ended.
+        Tell whether the call has ended.
         """
         return self._event.is_set()
 
     def successful(self) -> bool:
         """
-        Whether it returned.
+        Tell whether it returned.
 
         @raise ValueError: it has not ended.
         """
@@ -258,7 +258,7 @@ class AsyncResult:
 
     def succeed(self, value: Any) -> None:
         """
-        The call returned. What becomes of it later changes nothing.
+        Take what the call returned. What becomes of it later changes nothing.
         """
         if self.ready():
             return
@@ -267,7 +267,7 @@ class AsyncResult:
 
     def fail(self, error: BaseException) -> None:
         """
-        The call raised, or was lost. What becomes of it later changes nothing.
+        Take what the call raised, or that it was lost. What becomes of it later changes nothing.
         """
         if self.ready():
             return

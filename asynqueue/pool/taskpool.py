@@ -107,7 +107,7 @@ class TaskPool:
 
     def on_start(self) -> None:
         """
-        What L{start} does.
+        Do what L{start} does.
         """
         options = {key: value for key, value in self.options.items() if key != "threads"}
         kind = self.BlockingPool if self._threads else self.Pool
@@ -119,8 +119,8 @@ class TaskPool:
 
     def on_stop(self) -> None:
         """
-        What L{stop} does: take no more calls, finish those that were made, and wait
-        for the ends of the processes. Again, it does nothing.
+        Do what L{stop} does: take no more calls, finish those that were made, and wait for the ends
+        of the processes. Again, it does nothing.
         """
         pool = self._pool
         if pool is not None:
@@ -132,7 +132,7 @@ class TaskPool:
 
     def on_terminate(self) -> None:
         """
-        What L{terminate} does. Again, it does nothing.
+        Do what L{terminate} does. Again, it does nothing.
         """
         pool = self._pool
         if pool is not None:
@@ -143,14 +143,14 @@ class TaskPool:
 
     def on_close(self) -> None:
         """
-        What L{close} does.
+        Do what L{close} does.
         """
         if self._pool is not None:
             self._pool.close()
 
     def did_start_ok(self) -> bool:
         """
-        Whether it runs, and no process has died as it started.
+        Tell whether it runs, and no process has died as it started.
         """
         return self._pool is not None and self._pool.did_start_ok()
 
@@ -173,7 +173,7 @@ class TaskPool:
 
     def forked(self) -> None:
         """
-        The processes are the parent's: here the pool is not started.
+        Take the pool for one that is not started: the processes are the parent's.
         """
         if self._pool is not None:
             self._forget()

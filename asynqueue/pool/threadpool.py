@@ -31,7 +31,7 @@ class ThreadedPool(EventPool):
 
     def register_with_event_loop(self, loop: Any) -> None:
         """
-        Nothing is wanted of a loop.
+        Do nothing: this pool wants nothing of a loop.
         """
 
     @property
@@ -103,7 +103,7 @@ class ThreadedPool(EventPool):
 
     def _drive(self) -> None:
         """
-        What the thread does until nothing is left.
+        Run in the thread until nothing is left.
         """
         # Signals are the main thread's; and those of children that this thread has
         # started would come here first.

@@ -72,7 +72,7 @@ class Callables:
 
     def nameOf(self, f: Callable[..., Any], call: int, oldest: int) -> int:
         """
-        The number for a callable. A hot path.
+        Return the number for a callable. A hot path.
 
         @param call: the number of the call that it is for.
         @param oldest: the number of the oldest call that may still be made: what

@@ -79,7 +79,7 @@ class CallsDelegate(Protocol):
 
     def fault(self, error: BaseException) -> None:
         """
-        Something failed on this side: the child is lost.
+        Give the child up: something failed on this side.
         """
 
 
@@ -272,7 +272,7 @@ class ProcessCalls(Generic[_Child]):
 
     def hasBegun(self, number: int) -> bool:
         """
-        Whether a call has begun, or may have.
+        Tell whether a call has begun, or may have.
         """
         return number <= self._shared.begun
 
@@ -309,7 +309,7 @@ class ProcessCalls(Generic[_Child]):
 
     def isDeaf(self, number: int) -> bool:
         """
-        Whether a call was to be interrupted, and the signal has not come there.
+        Tell whether a call was to be interrupted, and the signal has not come there.
         """
         return not self._child.isGone and self._shared.isUnheard(number)
 
@@ -420,7 +420,7 @@ class ProcessCalls(Generic[_Child]):
 
     def _notePrepared(self, number: int) -> None:
         """
-        It is set up, or has made one of the calls that prepare it.
+        Note that the child is set up, or has made one of the calls that prepare it.
         """
         self.preparing.pop(number, None)
         if not self.preparing and not self.isUp:

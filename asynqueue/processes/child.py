@@ -238,7 +238,7 @@ class Child:
 
     def _defined(self, name: int) -> Callable[..., Any]:
         """
-        What a number stands for: as the caller had it, whatever earlier calls have done.
+        Return what a number stands for: as the caller had it, whatever earlier calls have done.
         """
         f: Callable[..., Any] = decode(self._definitions[name])
         if isConstant(f):
@@ -261,7 +261,7 @@ class Child:
 
     def _checkModules(self) -> None:
         """
-        A call was interrupted.
+        Look whether a call that was interrupted has left half a module.
 
         @raise _Untrusted: it was in the middle of an import, which could not be seen.
         """
@@ -383,7 +383,7 @@ class Child:
 
     def _flush(self) -> None:
         """
-        What tasks have printed is not kept while nothing happens.
+        Send what tasks have printed before nothing happens for a while.
         """
         for stream in (sys.stdout, sys.stderr):
             try:
@@ -397,8 +397,7 @@ class Child:
 
     def forked(self) -> None:
         """
-        This is a fork that a task has made: it is not the child, and must not speak
-        for it.
+        Be silent: this is a fork that a task has made, and must not speak for the child.
         """
         self._lock = RLock()
         self._channel.close()

@@ -15,7 +15,7 @@ _log = Logger()
 
 def isInterrupt(error: BaseException) -> bool:
     """
-    Whether an exception may come from Ctrl-C: a C{KeyboardInterrupt} in the thread in which
+    Tell whether an exception may come from Ctrl-C: a C{KeyboardInterrupt} in the thread in which
     that is raised.
     """
     return isinstance(error, KeyboardInterrupt) and current_thread() is main_thread()

@@ -73,7 +73,8 @@ class ChildIterator:
 
     def stop(self) -> None:
         """
-        It may also be called by a collector of garbage, in the reactor's thread.
+        Close the iterator. This may also be called by a collector of garbage, in the reactor's
+        thread.
         """
         self.sink = None
         if not self._stopped and not self.over:
@@ -101,7 +102,7 @@ class ChildIterator:
 
     def failed(self, failure: Failure) -> None:
         """
-        A failure has come in the place of an item.
+        Take a failure that has come in the place of an item.
         """
         if self._early:
             self._events.append(lambda: self.failed(failure))
@@ -110,7 +111,7 @@ class ChildIterator:
 
     def ended(self) -> None:
         """
-        There are no more items.
+        Hear that there are no more items.
         """
         self.over = True
         if self._early or self._events:

@@ -37,7 +37,7 @@ MEMORY_SECONDS = 0.1
 
 def residentBytes(pid: int) -> int:
     """
-    How much memory a process has, 0 if it is gone.
+    Return how much memory a process has, 0 if it is gone.
     """
     try:
         resident: int = psutil.Process(pid).memory_info().rss
@@ -73,7 +73,7 @@ class Limits:
 
     def isSpent(self, calls: int, resident: int) -> bool:
         """
-        Whether a child has lived long enough.
+        Tell whether a child has lived long enough.
 
         @param calls: how many calls it was given.
         @param resident: how many bytes of memory it has, as far as known.
@@ -84,7 +84,7 @@ class Limits:
 
     def isExcessive(self, resident: int) -> bool:
         """
-        Whether a child must be ended in the middle of a task.
+        Tell whether a child must be ended in the middle of a task.
         """
         if self.maxMemory is None or self.excess is None:
             return False
@@ -185,7 +185,7 @@ class Backoff:
 
     def succeeded(self) -> None:
         """
-        One is up.
+        Note that a child is up.
         """
         self._starts = 0
 

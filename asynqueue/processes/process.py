@@ -187,8 +187,8 @@ class ChildProcess:
 
     def forked(self) -> None:
         """
-        The child is the parent's, which has the outcomes of its calls. Here those that have
-        begun are lost, and the others are made by another child.
+        Lose, in a fork, the calls that have begun, whose outcomes the parent has, and have the
+        others made by another child.
         """
         if self._life is _Life.GONE:
             return
@@ -246,7 +246,7 @@ class ChildProcess:
 
     def _expectEnd(self) -> None:
         """
-        Its end is near, or shall be brought about.
+        Expect the end of the child, which is near, or shall be brought about.
         """
         if self._patience is not None:
             self._patience.cancel()
@@ -258,7 +258,7 @@ class ChildProcess:
 
     def _lookAgain(self) -> None:
         """
-        Where nothing tells of the end of a process, look for it.
+        Look for the end of a process where nothing tells of it.
         """
         self._look = None
         self.checkEnded()
@@ -276,7 +276,8 @@ class ChildProcess:
 
     def _closed(self, reason: str = "") -> None:
         """
-        The connection is at its end: the child is ending, or of no use any more.
+        Expect the end of the child, whose connection is at its end: it is ending, or of no use any
+        more.
 
         @param reason: why what it sends can be read no more; empty if it sends no more.
         """
@@ -300,7 +301,8 @@ class ChildProcess:
 
     def _exited(self) -> None:
         """
-        The process has ended, or is given up. What it sent before is still there.
+        Settle what a process leaves that has ended, or is given up. What it sent before is still
+        there.
         """
         while not (self.isGone or self._isSpoilt) and _isReadable(self._channel):
             try:
@@ -352,7 +354,7 @@ class ChildProcess:
 
     def _readable(self) -> None:
         """
-        The child has sent something.
+        Read what the child has sent.
         """
         try:
             self.receive()
@@ -403,8 +405,7 @@ class ChildProcess:
 
     def fault(self, error: BaseException) -> None:
         """
-        Something failed on this side, and nobody knows what it has left undone: the child
-        is lost.
+        Give the child up: something failed on this side, and nobody knows what it has left undone.
         """
         self.kill(f"what it told could not be dealt with: {inWords(error)}")
         report(error, f"dealing with what process {self.pid} tells")

@@ -147,7 +147,7 @@ class SharedState:
 
     def begin(self, number: int) -> bool:
         """
-        The child is about to begin a call.
+        Note that the child is about to begin a call.
 
         @return: whether it may; if not, it was taken back in the same moment.
         """
@@ -162,20 +162,20 @@ class SharedState:
 
     def isRevoked(self, number: int) -> bool:
         """
-        Whether a call was taken back before it was looked at.
+        Tell whether a call was taken back before it was looked at.
         """
         return number <= self.numbers[_REVOKED]
 
     def ended(self, seconds: float) -> None:
         """
-        A call ran for so long.
+        Note how long a call ran.
         """
         self.numbers[_ENDED] += 1
         self.floats[_SECONDS] += seconds
 
     def isInterrupted(self, number: int) -> bool:
         """
-        Whether the parent wants the run of a call to end.
+        Tell whether the parent wants the run of a call to end.
         """
         return self.numbers[_INTERRUPTED] == number
 
@@ -197,7 +197,7 @@ class SharedState:
 
     def detach(self) -> None:
         """
-        This is a fork of the parent: have a copy, which nobody else sees.
+        Have a copy, in a fork of the parent, which nobody else sees.
         """
         copy = bytearray(self._map)
         self.close()
@@ -235,14 +235,13 @@ class SharedState:
 
     def isUnheard(self, number: int) -> bool:
         """
-        Whether the signal that was to interrupt a call has not come there.
+        Tell whether the signal that was to interrupt a call has not come there.
         """
         return self.isInterrupted(number) and self.numbers[_HEARD] != number
 
     def measured(self) -> tuple[int, float]:
         """
-        How many calls the child has ended, and how many seconds they ran, all
-        together.
+        Return how many calls the child has ended, and how many seconds they ran, all together.
         """
         return self.numbers[_ENDED], self.floats[_SECONDS]
 

@@ -68,13 +68,13 @@ class Reporter:
 
     def forked(self) -> None:
         """
-        This is a fork, which has nobody to report to.
+        Forget who is reported to: a fork has nobody.
         """
         self._report = _sayHere
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """
-        What imports ask: listen to C{logging} as soon as it is there.
+        Listen to C{logging} as soon as it is there: imports ask this.
         """
         if name != "logging":
             return None
@@ -125,8 +125,8 @@ class Reporter:
 
 def _pickledRecord(record: Any) -> bytes:
     """
-    The attributes of a record that mean something elsewhere: its message is made
-    here, and its exception is text.
+    Return the attributes of a record that mean something elsewhere: its message is made here, and
+    its exception is text.
     """
     attributes = dict(record.__dict__)
     if record.exc_info:

@@ -92,14 +92,14 @@ class ExitReport:
 
     def errorFor(self, job: Any) -> WorkerLost:
         """
-        The error for one of these.
+        Return the error for one of these.
         """
         call = describeCall(*job.callTuple)
         return self.neverBegun(call, job.tries) if job is self.poison else self.lost(call)
 
     def lost(self, call: str) -> WorkerLost:
         """
-        The error for a call that it had begun.
+        Return the error for a call that it had begun.
         """
         return WorkerLost(call, f"process {self.pid}", True, self.exitCode, self.signal, self.why)
 
@@ -122,7 +122,7 @@ class ExitReport:
 
     def neverBegun(self, call: str, tries: int) -> WorkerLost:
         """
-        The error for a call that it had not begun, as others before it had not.
+        Return the error for a call that it had not begun, as others before it had not.
         """
         reason = f"{tries} processes ended before they began it, the last: {self.describe()}"
         name = f"process {self.pid}"
@@ -147,7 +147,7 @@ class ExitReport:
 
     def describe(self) -> str:
         """
-        How it ended.
+        Return how it ended.
         """
         if self.why:
             return self.why
@@ -164,17 +164,17 @@ class CallDelegate(Protocol[_Child]):
 
     def returned(self, child: _Child, job: Any, value: Any) -> None:
         """
-        A call returned.
+        Hear that a call returned.
         """
 
     def raised(self, child: _Child, job: Any, outcome: Raised) -> None:
         """
-        A call raised, or its result cannot be sent.
+        Hear that a call raised, or its result cannot be sent.
         """
 
     def iterating(self, child: _Child, job: Any, source: ChildIterator) -> None:
         """
-        A call returned an iterator, which stays in the child.
+        Hear that a call returned an iterator, which stays in the child.
         """
 
     def handedBack(self, jobs: Sequence[Any]) -> None:
@@ -185,7 +185,7 @@ class CallDelegate(Protocol[_Child]):
 
     def onBatchRead(self, child: _Child) -> None:
         """
-        All that has come by now has been told.
+        Hear that all that has come by now has been told.
         """
 
 
@@ -196,19 +196,19 @@ class LifeDelegate(Protocol[_Child]):
 
     def up(self, child: _Child) -> None:
         """
-        The child is set up and prepared.
+        Hear that the child is set up and prepared.
         """
 
     def unfit(self, child: _Child, what: str, outcome: Raised) -> None:
         """
-        A preparation raised.
+        Hear that a preparation raised.
 
         @param what: the call, in words.
         """
 
     def ended(self, child: _Child, ending: ExitReport) -> None:
         """
-        The child is gone, and nothing more comes of it.
+        Hear that the child is gone, and nothing more comes of it.
         """
 
 

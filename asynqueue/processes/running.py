@@ -99,7 +99,7 @@ class Performer:
     @contextmanager
     def shielded(self) -> Iterator[None]:
         """
-        What is done in here is not interrupted; the interrupt comes after it.
+        Keep what is done in here from being interrupted; the interrupt comes after it.
         """
         number, self._number = self._number, 0
         try:
@@ -123,7 +123,7 @@ class Performer:
 
     def close(self) -> None:
         """
-        The child ends.
+        End what runs: the child ends.
         """
         if self._runner is not None:
             self._runner.close()
@@ -199,7 +199,7 @@ class Performer:
 
 def _waitingFrame(frame: FrameType | None) -> FrameType | None:
     """
-    The frame that waits until an import is done, or until something is printed, if a frame
+    Return the frame that waits until an import is done, or until something is printed, if a frame
     is part of that.
     """
     found = None
@@ -218,7 +218,7 @@ def _traceNothing(frame: FrameType, event: str, arg: Any) -> None:
 
 def halfImported() -> list[str]:
     """
-    The names of the modules whose import has begun, and has not ended.
+    Return the names of the modules whose import has begun, and has not ended.
     """
     return [
         name
@@ -231,7 +231,7 @@ def halfImported() -> list[str]:
 
 async def _outcome(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
     """
-    What comes of a coroutine. An exit that it raises must not end the loop.
+    Return what comes of a coroutine. An exit that it raises must not end the loop.
     """
     try:
         return await coroutine, None

@@ -208,8 +208,8 @@ class Spawned:
 
     def forked(self) -> None:
         """
-        This is a fork of the parent: the child is not ours. It sees the end of its parent
-        by its pipe, which must be closed here for that, and it cannot be waited for.
+        Give the child up, in a fork of its parent. It sees the end of its parent by its pipe, which
+        must be closed here for that, and it cannot be waited for.
         """
         self._end(None)
         self.close()
@@ -300,7 +300,7 @@ os.register_at_fork(after_in_child=_undead.clear)
 
 def _flags() -> list[str]:
     """
-    The options of this interpreter, for another one.
+    Return the options of this interpreter, for another one.
     """
     args: Any = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     return list(args)

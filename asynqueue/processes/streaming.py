@@ -45,7 +45,7 @@ Send = Callable[[int, int, Any, Sequence[Any]], None]
 
 def sizeOf(body: bytes, buffers: Sequence[Any]) -> int:
     """
-    How many bytes a pickled value has, all together.
+    Return how many bytes a pickled value has, all together.
     """
     size = len(body)
     for buffer in buffers:
@@ -214,7 +214,7 @@ class Stream:
 
     def close(self) -> None:
         """
-        Nobody takes its items any more.
+        Close the iterator: nobody takes its items any more.
         """
         if type(self._value) is GeneratorType:
             # An interrupt of the call is over.

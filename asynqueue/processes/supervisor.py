@@ -29,17 +29,17 @@ class SupervisorDelegate(CallDelegate[ChildProcess], Protocol):
 
     def filled(self, supervisor: Supervisor) -> None:
         """
-        There is a child that takes calls.
+        Hear that there is a child that takes calls.
         """
 
     def exited(self, supervisor: Supervisor, ending: ExitReport) -> None:
         """
-        A child is gone. L{Supervisor.fill} has another one started.
+        Hear that a child is gone. L{Supervisor.fill} has another one started.
         """
 
     def failing(self, supervisor: Supervisor, reason: str, isHopeless: bool) -> None:
         """
-        A child ended before it was of use. Another one is tried when that is wanted.
+        Hear that a child ended before it was of use. Another one is tried when that is wanted.
 
         @param isHopeless: whether there will be no child soon, as far as can be told.
         """
@@ -131,8 +131,8 @@ class Supervisor:
 
     def given(self, child: ChildProcess) -> None:
         """
-        The child was given a call. If it is soon to have made its last one, the next child is
-        started ahead.
+        Note that the child was given a call. If it is soon to have made its last one, the next
+        child is started ahead.
         """
         self._idle.stop()
         if self._limits.maxTasks is not None:
@@ -179,8 +179,7 @@ class Supervisor:
 
     def checkMemory(self, child: ChildProcess) -> None:
         """
-        The child has ended a call, and is not given another one yet: it may have
-        too much memory for that.
+        Look whether a child has too much memory for another call, as it has ended one.
         """
         calls = child.calls
         # A fresh one never has: another one would have as much.
@@ -190,7 +189,7 @@ class Supervisor:
 
     def onIdle(self, child: ChildProcess) -> None:
         """
-        The child holds nothing: it may be time for it to go.
+        Let a child go that holds nothing, if it is time for that.
         """
         if child is self._full and not child.calls.held:
             self._full = None
@@ -209,8 +208,7 @@ class Supervisor:
 
     def retire(self, child: ChildProcess) -> None:
         """
-        The child takes no more calls, and goes when it has ended those that it has
-        begun.
+        Give the child no more calls: it goes when it has ended those that it has begun.
         """
         if child in (self.child, self._full):
             self.child = self._full = None
@@ -262,15 +260,15 @@ class Supervisor:
 
     def up(self, child: ChildProcess) -> None:
         """
-        A child is set up and prepared.
+        Hear that a child is set up and prepared.
         """
         self.starts.succeeded()
         self._admitNext()
 
     def unfit(self, child: ChildProcess, what: str, outcome: Raised) -> None:
         """
-        A child cannot prepare. Nor could another one, as far as can be told. One that was to
-        go, and did not live to hear of it, concerns nobody.
+        Give up children that cannot prepare. Nor could another one, as far as can be told. One that
+        was to go, and did not live to hear of it, concerns nobody.
         """
         if child not in (self.child, self._coming, self._full):
             child.kill(f"it was to go, and cannot prepare: {what} raised")
@@ -281,7 +279,7 @@ class Supervisor:
 
     def ended(self, child: ChildProcess, ending: ExitReport) -> None:
         """
-        A child is gone.
+        Hear that a child is gone.
         """
         self.children.remove(child)
         falseStart = not child.calls.isUp and child in (self.child, self._coming, self._full)
@@ -373,7 +371,7 @@ class Supervisor:
 
     def _hasRoom(self, child: ChildProcess) -> bool:
         """
-        Whether a child that is not to go may make more calls.
+        Tell whether a child that is not to go may make more calls.
         """
         most = self._limits.maxTasks
         return child.accepts and (most is None or child.calls.made < most)

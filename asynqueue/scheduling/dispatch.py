@@ -220,8 +220,8 @@ class Dispatcher:
 
     def _expires(self, task: Task) -> None:
         """
-        The time in which a task must begin is over. One that may have begun is left alone,
-        but its worker may hand it back.
+        End a task that has not begun in time. One that may have begun is left alone, but its worker
+        may hand it back.
         """
         if task.state is QUEUED:
             task.expire()
@@ -313,7 +313,7 @@ class Dispatcher:
 
     def takeBack(self, record: WorkerRecord, tasks: Sequence[Any]) -> None:
         """
-        A worker hands back tasks that it has not begun.
+        Take back tasks that a worker has not begun.
         """
         for task in reversed(tasks):
             if task in record.tasks:
@@ -332,8 +332,8 @@ class Dispatcher:
 
     def requeue(self, record: WorkerRecord, task: Task, begun: bool = False) -> None:
         """
-        A task waits again, in its old place. Nobody is woken for it yet: those
-        that go before it may follow.
+        Put a task back in its old place. Nobody is woken for it yet: those that go before it may
+        follow.
         """
         lane = record.tasks.pop(task)
         if begun:
@@ -346,7 +346,7 @@ class Dispatcher:
 
     def giveAgain(self, record: WorkerRecord, update: Task) -> None:
         """
-        A worker has handed back a call that only it can make: it is given that again.
+        Give a worker a call again that it has handed back, and that only it can make.
         """
         del record.tasks[update]
         update.putBack()
@@ -357,7 +357,7 @@ class Dispatcher:
 
     def attend(self, record: WorkerRecord) -> None:
         """
-        A worker that waits has something to do.
+        Wake a worker that waits: it has something to do.
         """
         record.ready = False
         record.lane.idle.pop(record, None)
@@ -366,15 +366,15 @@ class Dispatcher:
 
     def resume(self) -> None:
         """
-        There may be tasks for those who wait.
+        Look for tasks for those who wait: there may be some.
         """
         if self._loop is RESTING:
             self._serve()
 
     def _wakeAnother(self) -> bool:
         """
-        A worker that was woken for a task may have taken another, or left: see
-        whether one that waits is to look, too.
+        See whether a worker that waits is to look for tasks, too: one that was woken may have taken
+        another, or left.
         """
         record = self.lanes.takeWanted()
         if record is None:
@@ -384,7 +384,7 @@ class Dispatcher:
 
     def _becameReady(self, result: Any, record: WorkerRecord) -> None:
         """
-        A worker is ready for another task.
+        Hear that a worker is ready for another task.
         """
         self._ready.append(record)
         self.resume()
@@ -415,7 +415,7 @@ class Dispatcher:
 
     def _next(self, record: WorkerRecord) -> Task | None:
         """
-        The next task for a ready worker. If there is none, it waits.
+        Return the next task for a ready worker. If there is none, it waits.
         """
         state = record.state
         if state is _SERVES:
@@ -482,7 +482,7 @@ class Dispatcher:
 
     def _broken(self, record: WorkerRecord, task: Task, what: str, failure: Failure | None) -> None:
         """
-        A worker broke its contract, and is not given another task.
+        Give no more tasks to a worker that broke its contract.
         """
         text = f"{record.name} does not keep to IWorker: {what}"
         error = ImplementationError(text)

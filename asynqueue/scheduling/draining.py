@@ -84,7 +84,7 @@ class Draining(QueueObserver):
 
     def taskDone(self, task: ITask, outcome: Any, worker: IWorker | None) -> None:
         """
-        A call has ended.
+        Hear that a call has ended.
         """
         self._lookLater()
 
@@ -207,7 +207,7 @@ class LastCalls:
 
     def ended(self) -> None:
         """
-        The queue is gone.
+        Hear that the queue is gone.
         """
         self.close()
         if self._ignoreSignals is not None:

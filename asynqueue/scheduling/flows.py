@@ -53,7 +53,7 @@ class Flow:
 
     def first(self) -> Task | None:
         """
-        The task to do next. Ended ones before it are let go.
+        Return the task to do next. Ended ones before it are let go.
         """
         tasks = self.tasks
         while tasks:
@@ -104,7 +104,7 @@ class FairBand:
 
     def add(self, flow: Flow) -> None:
         """
-        A flow has tasks again. If it still has a place, its tag there stands.
+        Put in a flow that has tasks again. If it still has a place, its tag there stands.
         """
         if flow not in self.members:
             flow.places += 1
@@ -168,7 +168,7 @@ class FifoBand:
 
     def add(self, flow: Flow) -> None:
         """
-        A flow has tasks again, or an earlier one than before.
+        Put in a flow that has tasks again, or an earlier one than before.
         """
         task = flow.first()
         if task is None:

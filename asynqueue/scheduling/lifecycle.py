@@ -146,7 +146,7 @@ class Lifecycle:
 
     def _tellOfWorker(self, hook: Hook, worker: IWorker) -> None:
         """
-        A worker came or went.
+        Tell observers that a worker came or went.
         """
         self.registry.observers.tell(hook, worker)
         self._tellWatchers()
@@ -205,7 +205,7 @@ class Lifecycle:
 
     def _stopped(self, result: Any, record: WorkerRecord) -> None:
         """
-        The worker has stopped, or could not.
+        Hear that the worker has stopped, or could not.
         """
         if record.state is WorkerState.GONE:
             return
@@ -245,7 +245,7 @@ class Lifecycle:
 
     def resign(self, record: WorkerRecord) -> None:
         """
-        A worker can serve no more: one that makes connections may come back.
+        Let a worker go that can serve no more: one that makes connections may come back.
         """
         if record.state is WorkerState.GONE:
             return
@@ -259,7 +259,7 @@ class Lifecycle:
 
     def _retire(self, record: WorkerRecord, state: WorkerState) -> None:
         """
-        A worker gets no more tasks.
+        Give a worker no more tasks.
         """
         serving = record.state in CHOOSING
         # First this: what fails now may have callbacks that ask for it.
@@ -274,7 +274,7 @@ class Lifecycle:
         self, record: WorkerRecord, again: Sequence[ITask], reason: str, reassign: bool = False
     ) -> list[Task]:
         """
-        A worker is gone: settle each task that it left, as it may be (G2).
+        Settle each task that a worker has left that is gone, as it may be (G2).
         """
         record.state = WorkerState.GONE
         notBegun = set(again)
@@ -316,7 +316,7 @@ class Lifecycle:
         self, record: WorkerRecord, reason: str, tasks: Sequence[Any], isHopeless: bool
     ) -> None:
         """
-        A worker can run nothing for now, or can again.
+        Hear that a worker can run nothing for now, or can again.
 
         @param reason: why it cannot; empty if it can.
         @param tasks: those that it hands back.
@@ -352,7 +352,7 @@ class Lifecycle:
 
     def _fail(self, record: WorkerRecord) -> None:
         """
-        A worker is given nothing until it can run tasks again.
+        Give a worker nothing until it can run tasks again.
         """
         if record.state is WorkerState.READY:
             record.state = WorkerState.FAILING

@@ -161,7 +161,7 @@ class LoadProducer(QueueObserver):
 
     def end(self) -> None:
         """
-        The queue is gone: nothing more will be written.
+        Write nothing more: the queue is gone.
         """
         self._stopped(self)
         try:

@@ -151,7 +151,7 @@ REMOTE_SERIES = "wire"
 
 def namedOptions(options: CallOptions) -> CallOptions:
     """
-    The options of a call that is made by a name, where no series is given.
+    Return the options of a call that is made by a name, where no series is given.
     """
     return evolve(options, series=REMOTE_SERIES)
 

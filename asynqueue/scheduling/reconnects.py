@@ -39,14 +39,14 @@ class Reconnects:
 
     def __contains__(self, worker: IConnectingWorker) -> bool:
         """
-        Whether a worker was never hired, or tries to connect again.
+        Tell whether a worker was never hired, or tries to connect again.
         """
         return worker in self._waiting or worker in self._connecting
 
     def workers(self, series: Hashable = None) -> list[IConnectingWorker]:
         """
-        Those that have no connection and may run tasks of a series, as far as they know:
-        a host may say more.
+        Return the workers without connection that may run tasks of a series, as far as they know: a
+        host may say more.
         """
         return [
             worker
@@ -71,7 +71,7 @@ class Reconnects:
 
     def resigned(self, worker: IConnectingWorker) -> None:
         """
-        A worker has no connection: it is hired when it has one.
+        Wait for a worker that has no connection: it is hired when it has one.
         """
         d = worker.whenConnected()
         self._connecting[worker] = d

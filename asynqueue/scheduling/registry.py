@@ -130,7 +130,7 @@ class Registry:
 
     def settling(self, record: WorkerRecord) -> bool:
         """
-        A worker is gone, and what it left is settled next.
+        Forget a worker that is gone: what it left is settled next.
 
         @return: whether it was known until now.
         """
@@ -140,7 +140,7 @@ class Registry:
 
     def settled(self, record: WorkerRecord) -> None:
         """
-        Nothing is left of the tasks of a worker that is gone.
+        Note that nothing is left of the tasks of a worker that is gone.
         """
         self._settling.pop(record, None)
 
@@ -244,7 +244,7 @@ class Registry:
 
     def _release(self, task: Task) -> None:
         """
-        A task leaves the hands of its worker, or the queue.
+        Forget a task that leaves the hands of its worker, or the queue.
         """
         record: WorkerRecord | None = task.holder
         if record is None:

@@ -20,7 +20,7 @@ _MOST_DIALING = 3
 
 def queueStatistics(lifecycle: Lifecycle) -> QueueStatistics:
     """
-    A snapshot of a queue. Costs a look at each flow and each worker.
+    Return a snapshot of a queue. Costs a look at each flow and each worker.
     """
     registry, dispatcher = lifecycle.registry, lifecycle.dispatcher
     flows = tuple(dispatcher.backlog.statistics())
@@ -52,8 +52,7 @@ def _workerStatistics(record: WorkerRecord) -> WorkerStatistics:
 
 def whyWaits(lifecycle: Lifecycle, taskOrDeferred: Task | Deferred[Any]) -> str:
     """
-    What a task waits for, in words. For a queued one it costs a look at every
-    queued task.
+    Return what a task waits for, in words. For a queued one it costs a look at every queued task.
     """
     found: Any = taskOrDeferred
     registry: object = lifecycle.registry
@@ -120,7 +119,7 @@ def _whyQueued(lifecycle: Lifecycle, task: Task) -> str:
 
 def _dialing(lifecycle: Lifecycle, task: Task) -> str:
     """
-    What the workers do to get a connection that could then run a task, in words.
+    Return what the workers do to get a connection that could then run a task, in words.
     """
     workers = [worker.dialing for worker in lifecycle.reconnects.workers(task.series)]
     more = len(workers) - _MOST_DIALING

@@ -64,12 +64,12 @@ class TaskOwner(Protocol):
 
     def taskBegun(self, task: Task) -> None:
         """
-        The run of the task started.
+        Hear that the run of the task started.
         """
 
     def taskEnded(self, task: Task, outcome: Any, failed: bool, counts: bool = True) -> None:
         """
-        The task has its outcome. Its Deferred fires next.
+        Hear that the task has its outcome. Its Deferred fires next.
 
         @param outcome: the value that the call returned, or the failure.
         @param failed: whether it is the failure.
@@ -78,17 +78,17 @@ class TaskOwner(Protocol):
 
     def taskGivenUp(self, task: Task) -> None:
         """
-        The task has ended while a worker had it: the worker may end the run.
+        Hear that the task has ended while a worker had it: the worker may end the run.
         """
 
     def taskLost(self, task: Task) -> None:
         """
-        The worker of the task was lost. The task is tried again next, or ends.
+        Hear that the worker of the task was lost. It is tried again next, or ends.
         """
 
     def retryTask(self, task: Task) -> bool:
         """
-        The worker of the task was lost: queue it again, if it may be.
+        Queue a task again whose worker was lost, if it may be.
 
         @return: whether the task lives on, as another attempt.
         """
@@ -116,8 +116,8 @@ class TaskDeferred(AwaitableDeferred[Any]):
 
 def _cancelTask(d: Any) -> None:
     """
-    The canceller of such a Deferred. It is the same for all, and leads to the
-    task by the Deferred: a million queued tasks are a million methods less.
+    Cancel the task of a Deferred. This canceller is the same for all, and finds the task by the
+    Deferred: a million queued tasks are a million methods less.
     """
     if d.task is not None:
         d.task.cancel()
@@ -248,13 +248,13 @@ class Task:
 
     def describe(self) -> str:
         """
-        What is called, in one short line.
+        Return what is called, in one short line.
         """
         return describeCall(*self.callTuple)
 
     def begin(self) -> None:
         """
-        The run starts now, and so does the clock of C{timeout=}.
+        Note that the run starts now, and so does the clock of C{timeout=}.
         """
         if self.state is not ASSIGNED:
             return
@@ -315,7 +315,7 @@ class Task:
 
     def putBack(self) -> None:
         """
-        The task was not begun, and waits for a worker again.
+        Take the task for one that was not begun, and waits for a worker again.
         """
         if self._timer is not None:
             self._stopTimer()
@@ -324,8 +324,8 @@ class Task:
 
     def nextAttempt(self, spent: int = 0) -> Task:
         """
-        A new task for the same call and the same Deferred. From now on nothing
-        that is done to this one has any effect.
+        Return a new task for the same call and the same Deferred. From now on nothing that is done
+        to this one has any effect.
 
         @param spent: how many of the retries this costs.
         """

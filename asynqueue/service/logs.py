@@ -40,14 +40,14 @@ def setLevel(level: str) -> None:
 
 def levelOf(level: str | None) -> Any:
     """
-    A level of Twisted's logger, by its name.
+    Return a level of Twisted's logger, by its name.
     """
     return LogLevel.levelWithName(level or DEFAULT_LEVEL)
 
 
 def observerFor(file: TextIO, level: str | None, asJSON: bool) -> Any:
     """
-    What writes events to a file.
+    Return what writes events to a file.
 
     @param level: the name of the least level that is written.
     @param asJSON: whether each is a line of JSON.
@@ -59,16 +59,16 @@ def observerFor(file: TextIO, level: str | None, asJSON: bool) -> Any:
 
 def jsonLines(file: TextIO) -> FileLogObserver:
     """
-    What writes an event as a line of JSON: for C{jq}, and for those that collect logs.
+    Return what writes an event as a line of JSON: for C{jq}, and for those that collect logs.
     """
     return FileLogObserver(file, jsonLine)
 
 
 def jsonLine(event: LogEvent) -> str:
     """
-    An event as a line of JSON: C{time} (RFC 3339, UTC), C{level}, C{system} (which part of
-    the program), C{text}, C{traceback} if something was raised, and in C{fields} what the
-    text was made of.
+    Return an event as a line of JSON: C{time} (RFC 3339, UTC), C{level}, C{system} (which part of
+    the program), C{text}, C{traceback} if something was raised, and in C{fields} what the text was
+    made of.
     """
     level = event.get("log_level")
     system = event.get("log_namespace")

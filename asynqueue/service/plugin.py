@@ -57,7 +57,7 @@ class _HostOptions(UsageOptions):
 
     def take(self, option: Option, text: str) -> None:
         """
-        The command line has this.
+        Note what the command line has.
         """
         try:
             value = option.read(text)
@@ -85,8 +85,8 @@ class _HostOptions(UsageOptions):
 
 def _reader(option: Option) -> Callable[..., None]:
     """
-    The method by which C{usage} knows of an option: whether it takes a word, it sees by
-    the number of its arguments.
+    Return the method by which C{usage} knows of an option. By the number of its arguments it sees
+    whether the option takes a word.
     """
 
     def readFlag(self: _HostOptions) -> None:
@@ -122,7 +122,7 @@ class _TwistdService(HostService):
 
     def setServiceParent(self, parent: Any) -> None:
         """
-        What logs is a component of the application.
+        Add what logs to the application, as a component.
         """
         if self._observer is not None:
             parent.setComponent(ILogObserver, self._observer)
@@ -131,7 +131,7 @@ class _TwistdService(HostService):
 
 def makeService(options: Any) -> Service:
     """
-    The service that the command line describes. If it cannot serve, the process ends with
+    Return the service that the command line describes. If it cannot serve, the process ends with
     status 1.
     """
     settings: Settings = options.settings
@@ -149,7 +149,7 @@ def makeService(options: Any) -> Service:
 
 def _observerFor(settings: Settings, parent: Any) -> Any:
     """
-    Where C{twistd} logs to, if the settings say anything about it.
+    Return where C{twistd} logs to, if the settings say anything about it.
     """
     if settings.logLevel is None and not settings.logJson:
         return None

@@ -28,7 +28,7 @@ class Notifier:
 
     def ready(self, status: str) -> None:
         """
-        The service serves.
+        Tell that the service serves.
 
         @param status: how it stands, in a line for people.
         """
@@ -36,7 +36,7 @@ class Notifier:
 
     def stopping(self, status: str) -> None:
         """
-        The service is about to end.
+        Tell that the service is about to end.
         """
         self._tell(f"STOPPING=1\nSTATUS={status}")
 

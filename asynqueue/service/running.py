@@ -256,7 +256,7 @@ def ownSignals() -> EndSignals:
 
 def makeService(what: Settings | TaskQueue, **kw: Any) -> Service:
     """
-    A Twisted service: of settings, a host; of a queue, one that shuts it down.
+    Return a Twisted service: of settings, a host; of a queue, one that shuts it down.
 
     @param kw: keywords of L{HostService}.
     """
@@ -267,7 +267,7 @@ def makeService(what: Settings | TaskQueue, **kw: Any) -> Service:
 
 def serverOf(settings: Settings, reactor: Any = None) -> WireServer:
     """
-    The server that settings describe. It does not serve yet.
+    Return the server that settings describe. It does not serve yet.
 
     @raise AsynQueueError: that cannot be.
     """
@@ -291,7 +291,7 @@ def serverOf(settings: Settings, reactor: Any = None) -> WireServer:
 
 def whereOf(settings: Settings, address: Any = None) -> str:
     """
-    Where a service serves, in words.
+    Return where a service serves, in words.
 
     @param address: where it listens, as an C{IAddress}, if it does.
     """
@@ -304,7 +304,7 @@ def whereOf(settings: Settings, address: Any = None) -> str:
 
 def whatOf(settings: Settings) -> str:
     """
-    What a service runs, and where, in words.
+    Return what a service runs, and where, in words.
     """
     called = [f"methods of {settings.universe}"] if settings.universe else []
     if settings.allow:

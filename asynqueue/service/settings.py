@@ -55,7 +55,7 @@ class ValueType:
 
 def text(metavar: str) -> ValueType:
     """
-    Some characters.
+    Return the type of some characters.
     """
     return ValueType(metavar, _someText, _someText)
 
@@ -80,7 +80,7 @@ def words(metavar: str) -> ValueType:
 
 def choice(*names: str) -> ValueType:
     """
-    One of these names.
+    Return the type of one of these names.
     """
 
     def check(given: Any) -> str:
@@ -93,7 +93,7 @@ def choice(*names: str) -> ValueType:
 
 def whole(least: int) -> ValueType:
     """
-    A whole number.
+    Return the type of a whole number.
 
     @param least: it is not less.
     """
@@ -109,7 +109,7 @@ def whole(least: int) -> ValueType:
 
 def seconds() -> ValueType:
     """
-    A time in seconds, which may be 0, and not infinite.
+    Return the type of a time in seconds, which may be 0, and not infinite.
     """
     what = "a number of seconds, 0 or more"
 
@@ -169,8 +169,8 @@ class Option:
 
     def read(self, given: Iterable[str] | str) -> Any:
         """
-        The value that a command line gives: of one text, or of several where there may
-        be more.
+        Return the value that a command line gives: of one text, or of several where there may be
+        more.
 
         @raise SettingsError: it has no sense.
         """
@@ -183,7 +183,7 @@ class Option:
 
     def fullHelp(self) -> str:
         """
-        The help, with the default.
+        Return the help, with the default.
         """
         if self.default in (None, (), False):
             return self.help
@@ -193,7 +193,7 @@ class Option:
 
 def _option(takes: ValueType, help: str, default: Any = None, inFile: bool = True) -> Any:
     """
-    A field of L{Settings}, with what its option says.
+    Return a field of L{Settings}, with what its option says.
     """
     if takes.many:
         default = ()
@@ -293,7 +293,7 @@ OPTIONS = _table()
 
 def settingsOf(given: Mapping[str, Any]) -> Settings:
     """
-    The settings of a command line, and of the file that it names.
+    Return the settings of a command line, and of the file that it names.
 
     @param given: values by the names of options, as L{Option.read} makes them: only what
         the command line says.
@@ -309,8 +309,8 @@ def settingsOf(given: Mapping[str, Any]) -> Settings:
 
 def fileSettings(path: Path) -> dict[str, Any]:
     """
-    What a file in TOML says, by the names of options. Paths of files in it are relative
-    to its folder.
+    Return what a file in TOML says, by the names of options. Paths of files in it are relative to
+    its folder.
 
     @raise SettingsError: it cannot be read, or says what has no sense.
     """
@@ -368,8 +368,8 @@ def _check(settings: Settings) -> None:
 
 def processesOf(settings: Settings) -> int:
     """
-    How many processes make the calls. Functions may block or compute for long; methods of
-    a universe were written for a host.
+    Return how many processes make the calls. Functions may block or compute for long; methods of a
+    universe were written for a host.
     """
     if settings.processes is not None:
         return settings.processes
@@ -378,6 +378,6 @@ def processesOf(settings: Settings) -> int:
 
 def trustOf(settings: Settings) -> str:
     """
-    What may be called, in one word.
+    Return what may be called, in one word.
     """
     return settings.trust or ("modules" if settings.allow else "universe")

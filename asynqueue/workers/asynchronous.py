@@ -181,7 +181,7 @@ class AsyncWorker:
 
     def _over(self, result: Any, task: ITask) -> None:
         """
-        A run that was waited for is over. What a crash ended is not ours to end.
+        End a run that was waited for. What a crash ended is not ours to end.
         """
         tasks = self._tasks
         if tasks.held.pop(task, None) is not None:

@@ -44,7 +44,7 @@ class Deliveries:
 
     def __bool__(self) -> bool:
         """
-        Whether there is such a task.
+        Tell whether there is such a task.
         """
         return bool(self._deferators)
 
@@ -119,7 +119,7 @@ class Deliveries:
 
     def _ended(self, result: Any, task: ITask) -> None:
         """
-        There is what to end the task with, if it is still to be ended.
+        End the task with what there is to end it with, if it is still to be ended.
         """
         if self._deferators.pop(task, None) is None:
             return
@@ -132,7 +132,7 @@ class Deliveries:
 
     def _settled(self, result: Any, task: ITask) -> Any:
         """
-        The task's Deferred has fired, perhaps by something else.
+        Stop the iteration of a task whose Deferred has fired, perhaps by something else.
         """
         deferator = self._deferators.pop(task, None)
         if deferator is not None:

@@ -69,7 +69,7 @@ class _Places:
 
     def close(self) -> None:
         """
-        Nothing is sent ahead.
+        Do nothing: nothing is sent ahead.
         """
 
 
@@ -160,7 +160,7 @@ class ExecutorWorker(Prefetching[_Places]):
 
     def setResignator(self, callableObject: Callable[[], None]) -> None:
         """
-        One that has stopped or crashed begins anew, if its executor was not shut down.
+        Begin anew if it has stopped or crashed, and its executor was not shut down.
         """
         if self._isOurs and self._tasks.life not in (Life.SERVING, Life.BROKEN):
             self._tasks.revive()
@@ -173,8 +173,8 @@ class ExecutorWorker(Prefetching[_Places]):
 
     def run(self, task: ITask) -> Deferred[None]:
         """
-        An executor has no order but its own: C{doNext} goes before what the queue
-        has, not before what the executor has.
+        Give a task to the executor, which has no order but its own: C{doNext} goes before what the
+        queue has, not before what the executor has.
         """
         tasks = self._tasks
         if self._outbox is None:
@@ -204,7 +204,7 @@ class ExecutorWorker(Prefetching[_Places]):
 
     def _refused(self, task: ITask, args: tuple[Any, ...], error: Exception) -> Deferred[None]:
         """
-        The executor has not taken a call, as it says.
+        Lose, or hand back, a task whose call the executor says that it has not taken.
         """
         reason = f"its executor takes no calls: {inWords(error)}"
         if not self._calls.isWithdrawn(self._executor, args):
@@ -218,7 +218,7 @@ class ExecutorWorker(Prefetching[_Places]):
 
     def _refuse(self, task: ITask) -> Deferred[None]:
         """
-        The executor takes no more: the queue may give the task to another.
+        Hand a task back, and resign: the executor takes no more.
         """
         self._tasks.lose(self._tasks.handBack([task]), self.loss, begun=False)
         self._resign()
@@ -254,8 +254,8 @@ class ExecutorWorker(Prefetching[_Places]):
 
     def cancel(self, task: ITask) -> None:
         """
-        A call that has not begun is taken out of the executor. One that runs
-        keeps its place there until it returns.
+        Take a call out of the executor that has not begun. One that runs keeps its place there
+        until it returns.
         """
         future = self._tasks.keyOf(task)
         if future is not None and self._isOurs:
@@ -337,7 +337,7 @@ class ExecutorWorker(Prefetching[_Places]):
 
     def _ended(self, future: Future[Any]) -> None:
         """
-        A call has ended, or was cancelled.
+        Hear that a call has ended, or was cancelled.
         """
         tasks = self._tasks
         task = tasks.held.pop(future, None)

@@ -26,7 +26,7 @@ _UNKNOWN = 1
 
 def executorWorkers(executor: Executor) -> int:
     """
-    How many workers an executor has now.
+    Return how many workers an executor has now.
 
     No executor tells this by a public name. The standard library's and loky's
     have C{_max_workers}; Dask's has a client, which knows the workers of its
@@ -45,14 +45,14 @@ def executorWorkers(executor: Executor) -> int:
 
 def daskClient(executor: Executor) -> Any:
     """
-    The client of Dask's executor; C{None} for the others.
+    Return the client of Dask's executor; C{None} for the others.
     """
     return getattr(executor, "_client", None)
 
 
 def isFinal(error: Exception) -> bool:
     """
-    Whether an executor that raised this as it was given a call will take no other one.
+    Tell whether an executor that raised this as it was given a call will take no other one.
 
     That it is shut down is told in words only, by the standard library's and loky's.
     """
@@ -76,7 +76,7 @@ class ExecutorCalls(Protocol):
 
     def isWithdrawn(self, executor: Executor, args: tuple[Any, ...]) -> bool:
         """
-        Whether a call that the executor has refused will surely not be made.
+        Tell whether a call that the executor has refused will surely not be made.
 
         @param args: what it was to be called with.
         """
@@ -98,7 +98,7 @@ class CallsHere:
 
 def _isFirst(claim: list[None]) -> bool:
     """
-    Whether nobody has asked this before. May be called in any thread.
+    Tell whether nobody has asked this before. May be called in any thread.
     """
     try:
         claim.pop()
@@ -151,8 +151,8 @@ class CallsElsewhere:
 
     def isWithdrawn(self, executor: Executor, args: tuple[Any, ...]) -> bool:
         """
-        The process pools of the standard library and of loky note a call before they start
-        a process for it, and would make it when they have one. They tell of it by no public
+        Take a call back that a process pool of the standard library or of loky has noted before it
+        started a process: it would make the call when it has one, and tells of it by no public
         name. No other call has the same last argument.
         """
         for item in list(getattr(executor, "_pending_work_items", {}).values()):

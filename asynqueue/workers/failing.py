@@ -32,7 +32,7 @@ class Fault:
 
     def tell(self, reason: str, tasks: Sequence[ITask] = (), isHopeless: bool = False) -> None:
         """
-        The worker can run nothing.
+        Tell that the worker can run nothing.
 
         @param tasks: what it holds no more, and has not begun.
         """
@@ -51,7 +51,7 @@ class Fault:
 
     def end(self) -> None:
         """
-        The worker can run tasks.
+        Tell that the worker can run tasks.
         """
         if self.reason:
             self.stop()
@@ -59,7 +59,7 @@ class Fault:
 
     def stop(self) -> None:
         """
-        There is no fault, and nobody is told: the worker goes, or begins anew.
+        Forget the fault, and tell nobody: the worker goes, or begins anew.
         """
         self.reason = ""
         self.isHopeless = False
@@ -90,7 +90,7 @@ class RetriedFault(Fault):
 
     def strike(self, reason: str, tasks: Sequence[ITask] = ()) -> None:
         """
-        The worker can run nothing: it is to try again after a pause.
+        Note that the worker can run nothing: it is to try again after a pause.
 
         @param tasks: what it holds no more, and has not begun.
         """

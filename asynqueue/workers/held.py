@@ -141,6 +141,6 @@ class HeldIterators:
 
 def _taken(source: HeldSource) -> int:
     """
-    How many items were taken; -1 if nobody wants any.
+    Return how many items were taken; -1 if nobody wants any.
     """
     return -1 if source.sink is None else source.sink.consumed

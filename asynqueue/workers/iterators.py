@@ -66,7 +66,7 @@ class ThreadIterators(HeldIterators):
 
     def _closed(self, reactor: Any, source: ThreadSource) -> None:
         """
-        An iterator has ended, or was closed. May be called in any thread.
+        Forget an iterator that has ended, or was closed. May be called in any thread.
         """
         self._open.pop(source, None)
         if self._isAwaited:

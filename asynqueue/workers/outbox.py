@@ -52,7 +52,7 @@ class Outbox(Generic[T]):
 
     def forked(self) -> None:
         """
-        This is a fork: a thread of the parent may have been about to wake its reactor.
+        Wake the reactor anew in a fork: a thread of the parent may have been about to wake its own.
         """
         self._reactor.callFromThread(self._empty)
 

@@ -233,7 +233,7 @@ class Prefetch(Generic[W]):
 
     def taken(self) -> Deferred[None]:
         """
-        A task was taken. A hot path.
+        Note that a task was taken. A hot path.
 
         @return: a Deferred that fires when the worker is ready for another one.
         """
@@ -329,8 +329,8 @@ class Prefetch(Generic[W]):
 
     def _goStale(self) -> None:
         """
-        Nothing has moved: others shall have what is lined up, and this worker no more until
-        a task has ended.
+        Hand what is lined up to others, since nothing has moved, and take no more until a task has
+        ended.
         """
         if self.returner is not None:
             self.window.close()
@@ -356,8 +356,8 @@ class Prefetch(Generic[W]):
 
     def checkStopped(self) -> None:
         """
-        If the worker stops and nothing is left to do, let go of what runs its tasks; when that
-        is gone, say so.
+        Let go of what runs the tasks if the worker stops and nothing is left to do; when that is
+        gone, say so.
         """
         if self.life is Life.SERVING:
             return

@@ -228,7 +228,7 @@ class ProcessWorker(Prefetching[Window]):
 
     def crash(self) -> list[ITask]:
         """
-        The child is killed; L{gone} tells when nothing is left of it.
+        Kill the child; L{gone} tells when nothing is left of it.
         """
         if self._tasks.life is Life.CRASHED:
             return []
@@ -247,9 +247,8 @@ class ProcessWorker(Prefetching[Window]):
 
     def cancel(self, task: ITask) -> None:
         """
-        A task that runs gets an exception,
-        L{TaskInterrupted<asynqueue.errors.TaskInterrupted>}, or the cancellation of
-        its coroutine. If it does not end within the grace, its child is killed.
+        Interrupt a task that runs with L{TaskInterrupted<asynqueue.errors.TaskInterrupted>}, or by
+        the cancellation of its coroutine. If it does not end within the grace, its child is killed.
         """
         self._line.end(task)
 
@@ -265,7 +264,7 @@ class ProcessWorker(Prefetching[Window]):
 
     def memUsage(self) -> int:
         """
-        The memory of the child in kB; 0 while there is none.
+        Return the memory of the child in kB; 0 while there is none.
         """
         return sum(child.resident for child in self._supervisor.children) >> 10
 
@@ -318,7 +317,7 @@ class ProcessWorker(Prefetching[Window]):
 
     def onBatchRead(self, child: ChildProcess) -> None:
         """
-        What has ended is known: take more. A hot path.
+        Take more: what has ended is known. A hot path.
         """
         child.calls.measure(self._tasks.window.measured)
         held = child.calls.held
@@ -347,14 +346,14 @@ class ProcessWorker(Prefetching[Window]):
 
     def filled(self, supervisor: Supervisor) -> None:
         """
-        There is a child for those that wait.
+        Give a child to those that wait for one.
         """
         self._line.lineUp(self._tasks.takeWaiting())
         self._fault.end()
 
     def exited(self, supervisor: Supervisor, ending: ExitReport) -> None:
         """
-        A child is gone: settle what it leaves.
+        Settle what a child leaves that is gone.
         """
         self._dying = [child for child in self._dying if child in supervisor.children]
         if not self._dying:

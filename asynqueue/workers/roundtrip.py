@@ -74,8 +74,8 @@ class RoundTripWindow:
 
     def start(self, now: float) -> None:
         """
-        A call is made while there is none. If there was none for a while, what is measured
-        begins anew.
+        Note that a call is made while there is none. If there was none for a while, what is
+        measured begins anew.
         """
         self._start = now
         if not 0 <= now - self._last <= AHEAD_SECONDS:
@@ -120,7 +120,7 @@ class RoundTripWindow:
 
     def resize(self, slots: int) -> None:
         """
-        The host runs more calls at once, or fewer.
+        Note that the host runs more calls at once, or fewer.
         """
         self.size = self._bounded(max(0, self.size - self.slots) + slots if slots else 0)
         self.slots = slots
@@ -128,16 +128,15 @@ class RoundTripWindow:
 
     def close(self) -> None:
         """
-        Nothing moves: send nothing ahead until something has ended.
+        Send nothing ahead until something has ended: nothing moves.
         """
         self.isClosed = True
         self.size = self._bounded(self.slots)
 
     def keep(self, held: int) -> None:
         """
-        The host gave back what it had not begun, and kept so many: more than that it
-        does not run at once, whatever it says. If it kept none, it is sent none until
-        L{retry}.
+        Note how many calls the host kept as it gave back what it had not begun: it does not run
+        more at once, whatever it says. If it kept none, it is sent none until L{retry}.
         """
         if held < self.slots:
             self._limit = max(1, held)

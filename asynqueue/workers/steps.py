@@ -76,8 +76,8 @@ class Step:
 
     def taken(self) -> list[Any]:
         """
-        The items so far, each of them once. Runs in the reactor, also while a
-        thread adds to them.
+        Return the items so far, each of them once. Runs in the reactor, also while a thread adds to
+        them.
         """
         take = self.items.popleft
         return [take() for _ in range(len(self.items))]
@@ -90,7 +90,7 @@ class Step:
 
     def refused(self, failure: Failure) -> None:
         """
-        No thread will do it.
+        Give up: no thread will do it.
         """
         self.failure = failure
         self.finished = True
@@ -115,7 +115,7 @@ class Close:
 
     def refused(self, failure: Failure) -> None:
         """
-        No thread will do it: the collector of garbage closes it.
+        Leave it to the collector of garbage to close it: no thread will.
         """
         self._source.iterator = None
 
@@ -227,7 +227,7 @@ class ThreadSource:
 
     def stepped(self, step: Step) -> None:
         """
-        A step is done: hand the items on, and go on if there is credit.
+        Hand on the items of a step that is done, and go on if there is credit.
         """
         self.isStepping = False
         if self._early is not None:
@@ -266,8 +266,8 @@ class ThreadSource:
 
     def _takeEarly(self, step: Step, seconds: float) -> None:
         """
-        A step takes its time: hand on what it has so far. If the thread came to it late, or
-        has not come to it yet, look again later.
+        Hand on what a step has so far that takes its time. If the thread came to it late, or has
+        not come to it yet, look again later.
         """
         self._early = None
         # First this: what is made between the two is not lost.

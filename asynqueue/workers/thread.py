@@ -106,7 +106,7 @@ def _work(
     left: Callable[[], None],
 ) -> None:
     """
-    What a thread does until it gets a false token.
+    Run in a thread, until it gets a false token.
     """
     while tokens.get():
         try:
@@ -260,7 +260,7 @@ class ThreadWorker(Prefetching[Window]):
 
     def _fail(self, error: Exception) -> None:
         """
-        There is no thread, and there will be none for a while.
+        Note that there is no thread, and there will be none for a while.
         """
         tasks = self.takeBack() if self._fault.reporter is not None else ()
         self._fault.strike(f"no thread can be started: {inWords(error)}", tasks)
@@ -270,7 +270,7 @@ class ThreadWorker(Prefetching[Window]):
 
     def _tryAgain(self) -> None:
         """
-        There may be room for a thread now.
+        Try again to have a thread: there may be room now.
         """
         try:
             self._startThread()
@@ -309,8 +309,8 @@ class ThreadWorker(Prefetching[Window]):
 
     def forked(self) -> None:
         """
-        The threads are the parent's. What they had begun is lost here, what they had done
-        is not; the rest is done by other threads.
+        Lose, in a fork, what the threads had begun, which are the parent's. What they had done is
+        kept, and the rest is done by other threads.
         """
         if self._unstarted == self._threads:
             return

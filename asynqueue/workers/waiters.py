@@ -19,7 +19,7 @@ class Waiters:
 
     def wait(self) -> Deferred[None]:
         """
-        One more of them. It cannot be cancelled: it fires all the same.
+        Return a Deferred for one more that waits. It cannot be cancelled: it fires all the same.
         """
         d: Deferred[None] = Deferred(lambda _: None)
         self._waiting.append(d)
@@ -34,7 +34,7 @@ class Waiters:
 
     def fire(self) -> None:
         """
-        It has come to its end.
+        Fire all that wait: it has come to its end.
         """
         waiting, self._waiting = self._waiting, []
         for d in waiting:
