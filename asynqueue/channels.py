@@ -28,14 +28,14 @@ from asynqueue.errors import FrameInvalid
 from asynqueue.framing import LARGEST, Decoder, Frame, checkSize, head, layout, packed, released
 from asynqueue.segments import Segments
 
-# Messages of so many bytes go through shared memory.
+# The bytes from which messages go through shared memory.
 SHARED_FROM = 1 << 16
 
-# So many bytes are read at once: some hundred results, so that one child's do
+# The bytes that are read at once: some hundred results, so that one child's do
 # not keep the reader from all else for long.
 _CHUNK = 1 << 14
 
-# So many segments are received by one call.
+# The segments that are received by one call.
 _MOST_SEGMENTS = 64
 _ANCILLARY = socket.CMSG_SPACE(_MOST_SEGMENTS * array("i").itemsize)
 _RECEIVE_FLAGS = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
@@ -71,7 +71,7 @@ class Channel:
         @param connection: a connected socket of the UNIX family. The channel
             owns it from now on.
         @param limit: how many bytes a message may have, either way.
-        @param sharedFrom: messages of so many bytes go through shared memory.
+        @param sharedFrom: the bytes from which messages go through shared memory.
         """
         self._socket = connection
         self._limit = limit

@@ -270,7 +270,7 @@ def _addressOf(description: str, keyFile: str | None, codec: str | None, **more:
     """
     Return where a host is, and how to speak to it.
 
-    @raise _Refused: that has no sense.
+    @raise _Refused: the description or the codec is none.
     """
     if not description:
         raise _Refused("a host has no endpoint: it should be like tcp:one.example.org:4000")

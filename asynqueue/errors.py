@@ -488,7 +488,7 @@ class IdentityRequired(WireError, ValueError):
 
     def __str__(self) -> str:
         return (
-            f"{self.description} can be reached from other hosts, and whoever connects need not"
+            f"{self.description} can be reached from other hosts, and those who connect need not"
             " prove itself: make a key with `asynqueue keys DIRECTORY` and give its file to both"
             " sides (keyFile=, --key-file, or ASYNQUEUE_KEY_FILE), use certificates of both"
             " sides, or listen on a UNIX socket or the loopback interface"

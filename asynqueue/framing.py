@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 
 from asynqueue.errors import FrameError, FrameInvalid, FrameTooLarge, FrameTruncated
 
-# A body and its buffers may have so many bytes together, if nothing else is said.
+# The bytes that a body and its buffers may have together, if nothing else is said.
 LARGEST = 2 << 30
 
 _HEADER = Struct("<QQHBB")
@@ -45,7 +45,7 @@ _WITHOUT_BODY = {_TABLE | _SHARED, _TABLE | _SHARED | _KEPT, _RELEASED}
 # In a shared segment every part begins at a multiple of this, as arrays like it.
 _ALIGNMENT = 64
 
-# So many buffers may belong to one body.
+# The buffers that may belong to one body.
 MOST_BUFFERS = 0xFFFF
 
 # A frame that has more bytes to come than this is collected in one place.

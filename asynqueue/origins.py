@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 # Where a namespace says whose it is.
 _KEY = "__asynqueue_origin__"
 
-# So many namespaces are kept, if no function needs them.
+# The namespaces that are kept, if no function needs them.
 _KEPT = 16
 
 

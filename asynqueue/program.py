@@ -29,10 +29,10 @@ from asynqueue.outcome import inWords
 
 _modules = sys.modules
 
-# So many closures are kept.
+# The closures that are kept.
 _MOST_CLOSURES = 4096
 
-# So many pickled functions are kept.
+# The pickled functions that are kept.
 _MOST_KEPT = 256
 
 

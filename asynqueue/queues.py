@@ -75,7 +75,7 @@ class ProcessQueue(TaskQueue):
     """
     A queue that runs its tasks in processes of its own, each with one worker.
 
-    With C{minimum}, so many processes are started at once and kept; the others, up
+    C{minimum} processes are started at once and kept; the others, up
     to C{N}, are started as there is work for them, and end when they have had none
     for a while.
     """

@@ -138,7 +138,7 @@ def loopIsClosed(reactor: Any) -> bool:
 def readUntil(reactor: Any, done: Deferred[Any], seconds: float) -> None:
     """
     Read what comes, in the place of a reactor whose loop is closed: until a Deferred has
-    fired, or so many seconds have passed.
+    fired, or the seconds have passed.
     """
     end = monotonic() + seconds
     while not done.called and (left := end - monotonic()) > 0:

@@ -143,7 +143,7 @@ class _Salvage(_Plain):  # type: ignore[misc]
         except pickle._Stop:  # type: ignore[attr-defined]
             raise
         except BaseException as error:
-            # Somebody's objects, as above.
+            # Somebody's objects, too.
             if key in _TAKEN:
                 self.stack[:] = before[: len(before) - _TAKEN[key]]
             elif key in _TAKEN_TO_MARK:

@@ -29,20 +29,20 @@ from weakref import WeakSet
 from asynqueue.descriptors import aboveStandard
 from asynqueue.errors import FrameInvalid
 
-# Linux maps so many bytes where one of them is read; MAP_POPULATE takes longer.
+# The bytes that Linux maps where one of them is read; MAP_POPULATE takes longer.
 _AROUND = 1 << 16
 
-# Until Python 3.13 memory that is mapped keeps a descriptor. With so many in use,
+# Until Python 3.13 memory that is mapped keeps a descriptor. With this many in use,
 # what comes is copied: programs may keep more arrays than they may have open files.
 _TRACKED = sys.version_info < (3, 13)
 _MOST_MAPPED = 128 if _TRACKED else sys.maxsize
 _MAP_OPTIONS: dict[str, Any] = {} if _TRACKED else {"trackfd": False}
 _mapped: WeakSet[mmap.mmap] = WeakSet()
 
-# So many segments are kept by one end.
+# The segments that are kept by one end.
 _MOST_KEPT = 6
 
-# One that is so many times as large as needed is not used.
+# One that is this many times as large as needed is not used.
 _WASTE = 4
 
 # The references to a mapping that is only kept: the attribute, and the argument that asks.

@@ -51,7 +51,7 @@ _log = Logger()
 _ZERO = 0
 
 # How many calls L{TaskQueue.map} makes ahead of the result that is taken next; where
-# they may be made in chunks, so many for each process, up to so many.
+# they may be made in chunks, how many for each process, and how many at the most.
 _MAP_AHEAD = 128
 _CHUNKS_AHEAD = 512
 _MOST_AHEAD = 4096
@@ -59,7 +59,7 @@ _MOST_AHEAD = 4096
 # The loop of a queue that has not looked up its reactor.
 _NOT_YET: Any = object()
 
-# When the reactor stops, workers of a queue without a time limit have so many
+# The seconds that workers of a queue without a time limit have, when the reactor stops,
 # seconds to end what they run: the program was told to end.
 _REACTOR_GRACE = 10.0
 
@@ -225,7 +225,7 @@ class TaskQueue:
         @return: a Deferred of the result, which coroutines of Twisted and of
             asyncio may await.
         @raise QueueRunError: the queue is shut down.
-        @raise ValueError: an option has no sense.
+        @raise ValueError: an option has a value that it cannot have.
         @raise TypeError: the series is not hashable.
         """
         if (

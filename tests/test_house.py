@@ -44,6 +44,11 @@ NO_VERB = re.compile(
     r"|One|All|Each|Some\w*|No|Nobody|Nothing)\b"
 )
 
+# What says nothing where it stands, or is no English.
+PHRASES = re.compile(
+    r"as above|likewise|so many|has no sense|have no sense|it was done|whoever", re.IGNORECASE
+)
+
 FRAGMENT = re.compile(r"\+[a-zA-Z0-9-]+\.(feature|bugfix|doc|removal|misc)\.md")
 
 
@@ -214,6 +219,20 @@ def test_docstringsSayWhatFunctionsDo() -> None:
         if path.relative_to(PACKAGE).parts[0] not in OLD_ROOMS
     ]
     assert [line for path in paths for line in withoutVerb(path)] == []
+
+
+def test_phrasesThatSayNothing() -> None:
+    """
+    No module has a phrase that sends the reader elsewhere, or has a number without a thing.
+    """
+    found = [
+        f"{path.relative_to(PACKAGE)}:{number}: {line.strip()}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if "wire" not in path.relative_to(PACKAGE).parts
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if PHRASES.search(line)
+    ]
+    assert found == []
 
 
 def test_newsFragmentsAreWellNamed() -> None:

@@ -17,7 +17,7 @@ from attrs import frozen
 
 from asynqueue.errors import AsynQueueError
 
-# So many bytes are asked for at once; what is there is taken. The lines of up to
+# The bytes that are asked for at once; what is there is taken. The lines of up to
 # 64 such blocks wait for their turn.
 _BLOCK = 1 << 14
 

@@ -25,8 +25,8 @@ from asynqueue.constancy import Constant
 from asynqueue.errors import AsynQueueError, MaybeEncodingError, TaskTimedOut
 from asynqueue.outcome import describeCall, nameOf, settled, shortRepr, textOf, traceOf
 
-# A call that cannot be interrupted, because it is deep in a library, ends with
-# its process so many seconds after its time is up.
+# The seconds after its time is up in which a call that cannot be interrupted, because it is deep
+# in a library, ends with its process.
 _GRACE = 2.0
 
 # And one that goes on after it was interrupted is interrupted again.

@@ -23,7 +23,7 @@ _HOW = """
 A host with certificates of both sides, and the key:
   asynqueue worker --key-file {key} --allow MODULE \\
     --listen tls:4000:certificate={server}.pem:privateKey={server}.key:trustRoots={trust}
-and whoever uses it:
+and those who use it:
   asynqueue map --key-file {key} MODULE:FUNCTION \\
     --hosts tls:HOST:4000:certificate={client}.pem:privateKey={client}.key:trustRoots={trust}
 """
@@ -36,7 +36,7 @@ def make(directory: str, hosts: Sequence[str], days: float, force: bool) -> str:
     @param hosts: the names and addresses by which hosts are dialed.
     @return: what to tell people: the files, and how to use them.
     @raise OSError: that cannot be written, or is there already.
-    @raise ValueError: the hosts or days have no sense.
+    @raise ValueError: a host is no name or address, or the days are no time.
     """
     paths = makeKeys(directory, hosts, days, force)
     width = max(len(str(path)) for path in paths)

@@ -22,13 +22,13 @@ from twisted.internet.interfaces import IReadDescriptor, IWriteDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-# With so many bytes not yet written, the output is full.
+# The bytes that are not yet written when the output is full.
 _FULL = 1 << 20
 
-# A pipe that is writable takes so many bytes without blocking ...
+# The bytes that a pipe that is writable takes without blocking ...
 _PIECE = select.PIPE_BUF
 
-# ... and in one turn of the reactor it gets at most so many pieces.
+# ... and the most pieces of them that it gets in one turn of the reactor.
 _PIECES = 64
 
 

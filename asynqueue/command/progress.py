@@ -23,7 +23,7 @@ from twisted.internet.task import LoopingCall
 # The seconds between two drawings. Each costs about a millisecond.
 _INTERVAL = 0.2
 
-# The rate and the time left are those of the last so many seconds.
+# The seconds, the last ones, that the rate and the time left are those of.
 _PERIOD = 20.0
 
 # Takes a terminal to the start of its line, and empties that.

@@ -37,7 +37,7 @@ from asynqueue.forks import isParents, tellForks
 from asynqueue.framing import Frame
 from asynqueue.outcome import Raised, Returned, cannotSend, raised
 
-# A process whose end of the channel is closed ends within so many seconds; or its
+# The seconds within which a process ends whose end of the channel is closed; or its
 # exit code is not waited for any longer.
 _PATIENCE = 5.0
 

@@ -48,7 +48,7 @@ class ManagedCallable:
 
 class Exchange:
     """
-    Channels that are waited for together, and processes of which only so many run.
+    Channels that are waited for together, and processes of which a limited number runs.
 
     Subclasses say in L{store_data} what to do with what comes. A computation that
     has nothing to give, because its process was lost, is ready like any other: it is

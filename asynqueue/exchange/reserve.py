@@ -16,7 +16,7 @@ from asynqueue.exchange.channel import Channel
 from asynqueue.exchange.process import Process
 from asynqueue.outcome import describeCall
 
-# Processes whose work is done end within so many seconds; or they are left alone.
+# The seconds within which processes end whose work is done; or they are left alone.
 _PATIENCE = 5.0
 
 
@@ -70,7 +70,7 @@ class Reserve:
 
     def shrink(self, size: int) -> None:
         """
-        End those that have been idle for longest, until there are only so many.
+        End those that have been idle for longest, until there are no more than C{size}.
         """
         while len(self._idle) > size:
             channel = next(iter(self._idle))

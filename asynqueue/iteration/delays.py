@@ -20,7 +20,7 @@ _BACKOFF = 1.10
 
 def deferToDelay(seconds: float, reactor: Any = None) -> AwaitableDeferred[None]:
     """
-    Return a Deferred that fires after so many seconds, or as the reactor shuts down.
+    Return a Deferred that fires after some seconds, or as the reactor shuts down.
     """
     return Delay(reactor=reactor)(seconds)
 
@@ -80,8 +80,8 @@ class Delay:
 
     def __call__(self, delay: float | None = None) -> AwaitableDeferred[None]:
         """
-        Return a Deferred that fires after so many seconds, or after L{interval}. With 0 it fires in
-        the next turn of the reactor.
+        Return a Deferred that fires after C{delay} seconds, or after L{interval}. With 0 it fires
+        in the next turn of the reactor.
         """
         d: AwaitableDeferred[None] = AwaitableDeferred(self._cancelled)
         if not self._running:

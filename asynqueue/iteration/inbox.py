@@ -92,7 +92,7 @@ class Inbox:
         self._life = _OPEN
         self._received = 0
         self._complete = True
-        # The iteration is known not to end with an item, once so many are here.
+        # How many items are here when it is known that the iteration does not end with the next.
         self._enough = 2
         self._pending: ItemDeferred | None = None
         self._pendingNeeds = 2

@@ -324,7 +324,7 @@ class PullSource:
 
     def grant(self, count: int) -> None:
         """
-        Ask for so many more items, one after another.
+        Ask for C{count} more items, one after another.
         """
         self._credit += count
         if self._phase is _IDLE:

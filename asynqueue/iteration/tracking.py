@@ -34,7 +34,7 @@ class DeferredTracker:
     ) -> None:
         """
         @param interval: is taken from older programs, and does nothing.
-        @param backoff: likewise.
+        @param backoff: ignored, too.
         """
         self._reactor = reactor
         self._quit = False

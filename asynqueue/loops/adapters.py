@@ -361,7 +361,7 @@ class Timers:
             try:
                 os.read(self._pipe[0], 64)
             except BlockingIOError:
-                # As above, and there are timers again.
+                # The same, and there are timers again.
                 pass
             now = monotonic()
             due = sorted((t for t in self._timers if t.due <= now), key=lambda t: t.due)

@@ -1,5 +1,5 @@
 """
-Drive what is watched and timed, by an event loop or by whoever calls.
+Drive what is watched and timed, by an event loop or by those who call.
 
 Without one, somebody calls L{OwnLoop.turn}: a thread, again and again, or a
 caller who waits for a result. With one, the loop does it all.

@@ -29,7 +29,7 @@ from asynqueue.outcome import Returned, describeCall
 _SECONDS = 0.0025
 _MOST = 500
 
-# It grows to so many times what the last one was, and no faster.
+# A chunk is at most this many times as large as the last one.
 _GROWTH = 8
 
 # An item that runs for longer than this, and at most twice that, keeps none of those
@@ -111,7 +111,7 @@ class Chunker:
     ) -> None:
         """
         @param call: has a process make one call, without retries.
-        @param startTimer: calls a function after so many seconds.
+        @param startTimer: calls a function after some seconds.
         @param function: is called with an item, C{args} and C{kw}.
         @param raw: whether iterators are pickled as they are.
         @param retries: how often the call of an item may be made again.

@@ -50,7 +50,7 @@ from asynqueue.outcome import (
 )
 from asynqueue.program import named, withNames
 
-# A chunk ends after so many seconds, whatever was planned: the rest of its items is
+# The seconds after which a chunk ends, whatever was planned: the rest of its items is
 # given back.
 MOST_SECONDS = 0.005
 
@@ -150,7 +150,7 @@ class Chunk:
         """
         @param function: is called with an item, C{args} and C{kw}.
         @param raw: whether an iterator that it returns is pickled as it is.
-        @param seconds: after so many, no other item is begun.
+        @param seconds: after these, no other item is begun.
         @raise Exception: whatever pickling these raises.
         """
         self._code = named(function)

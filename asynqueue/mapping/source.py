@@ -26,10 +26,10 @@ from asynqueue.interfaces import IItemSink, IItemSource
 from asynqueue.mapping.arrivals import Arrivals
 from asynqueue.mapping.chunker import Batch, Chunker
 
-# So many chunks are under way for each worker: one runs, the others are on their way.
+# The chunks that are under way for each worker: one runs, the others are on their way.
 _EACH = 3
 
-# Where there are no workers for chunks, they are looked for after so many results.
+# The results after which workers for chunks are looked for, where there are none.
 _LOOK = 32
 
 

@@ -194,7 +194,7 @@ class Transport:
 
     def recv(self, n: int) -> bytes:
         """
-        Receive what has come, at most so many bytes.
+        Receive what has come, at most C{n} bytes.
 
         At the end of the stream L{handle_close} is called.
 

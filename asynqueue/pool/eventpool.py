@@ -183,7 +183,7 @@ class EventPool:
 
     def grow(self, n: int = 1) -> None:
         """
-        Have so many processes more.
+        Have C{n} more processes.
 
         @raise ValueError: that is no whole number, or less than 0.
         """
@@ -192,7 +192,7 @@ class EventPool:
 
     def shrink(self, n: int = 1) -> None:
         """
-        Have so many processes less. One that is busy ends its call first.
+        Have C{n} processes less. One that is busy ends its call first.
 
         @raise ValueError: that is no whole number, or less than 0, or none would be left.
         """

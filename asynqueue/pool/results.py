@@ -238,7 +238,7 @@ class AsyncResult:
         """
         Wait for the value.
 
-        @raise TimeoutError: it has not ended within so many seconds.
+        @raise TimeoutError: it has not ended within C{timeout} seconds.
         @raise ForkError: this is a fork of the process in which the call was made.
         @raise RuntimeError: the call raised what would end more than this call: its cause is
             that. See L{raisable<asynqueue.outcome.raisable>}.

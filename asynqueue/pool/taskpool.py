@@ -224,7 +224,7 @@ class TaskPool:
 
     def grow(self, n: int = 1) -> None:
         """
-        Have so many processes more.
+        Have C{n} more processes.
 
         @raise ValueError: that is no whole number, or less than 0.
         """
@@ -232,7 +232,7 @@ class TaskPool:
 
     def shrink(self, n: int = 1) -> None:
         """
-        Have so many processes less.
+        Have C{n} processes less.
 
         @raise ValueError: that is no whole number, or less than 0, or none would be left.
         """

@@ -17,7 +17,7 @@ from asynqueue.codec import dumps, isImportable
 from asynqueue.constancy import ClosedCallable, isUnbound
 from asynqueue.program import ELSEWHERE, Closure, Told, closureOf
 
-# A child knows so many callables, of so many bytes together, before those that were
+# The callables that a child knows, and the bytes of these together, before those that were
 # not used for the longest time are forgotten.
 _MOST = 1000
 _MOST_BYTES = 64 << 20

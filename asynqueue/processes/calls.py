@@ -42,12 +42,12 @@ from asynqueue.processes.surroundings import Surroundings
 from asynqueue.program import Told
 from asynqueue.salvage import Lost, loadItems
 
-# A call with more bytes travels by itself; the others in frames of about so many,
+# A call with more bytes travels by itself; the others in frames of about as many as this,
 # which need no shared memory.
 _LARGE = 1 << 14
 _BATCH_BYTES = 1 << 15
 
-# While more calls come, so many are collected before they are sent.
+# How many calls are collected before they are sent, while more come.
 _BATCH = 32
 
 

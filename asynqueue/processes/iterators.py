@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from asynqueue.interfaces import IItemSink, IItemSource
 
-# So many items may be unconsumed, or fewer if these have more bytes together than
+# How many items may be unconsumed, or fewer if these have more bytes together than
 # this, by the size of the first; but two at the least.
 _MOST_ITEMS = 512
 _MOST_BYTES = 4 << 20
@@ -41,7 +41,7 @@ class ChildIterator:
         isClosed: bool = False,
     ) -> None:
         """
-        @param credit: tells the child that it may give so many items more.
+        @param credit: tells the child how many more items it may give.
         @param close: tells it that no more are taken.
         @param first: the first item, if it is here already.
         @param size: how many bytes it has.

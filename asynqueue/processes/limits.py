@@ -14,7 +14,7 @@ from attrs import frozen
 from asynqueue.checks import secondsOrNone, wholeNumber
 from asynqueue.timers import Timer
 
-# A child that fails as it starts: so many may do so before there is a pause, of so many
+# A child that fails as it starts: how many may do so before there is a pause, and of how many
 # seconds, which then doubles, up to the longest.
 _FREE_STARTS = 3
 _FIRST_PAUSE = 0.05
@@ -23,11 +23,11 @@ _LONGEST_PAUSE = 5.0
 # The least number of seconds before another start where no call waits for a child.
 _LEAST_PAUSE = 0.05
 
-# When none has come up for so many seconds, and so many times, it is given up for now.
+# The seconds and the times without one that has come up after which it is given up for now.
 _HOPELESS_SECONDS = 30.0
 _HOPELESS_STARTS = 5
 
-# One that uses so many times what it may use is ended in the middle of its task, if
+# One that uses this many times what it may use is ended in the middle of its task, if
 # nothing else is said.
 _EXCESS = 2.0
 
@@ -55,7 +55,7 @@ class Limits:
     @ivar maxMemory: how many bytes of memory it may have when a task ends, before
         it is replaced.
     @ivar idleTimeout: how many seconds it lives without work.
-    @ivar excess: one that has so many times C{maxMemory} in the middle of a task is
+    @ivar excess: one that has this many times C{maxMemory} in the middle of a task is
         ended at once; C{None}: none is.
     """
 
@@ -214,7 +214,7 @@ class Backoff:
     @property
     def isOver(self) -> bool:
         """
-        Whether so many have passed since the latest failed.
+        Whether these seconds have passed since the latest failed.
         """
         return self._now() >= self._latest + self.pause
 

@@ -16,7 +16,7 @@ from typing import Any
 
 _STDOUT = 1
 
-# A message has at most so many characters, and so many wait for the end of their line.
+# The most characters of a message, and the most that wait for the end of their line.
 _MOST = 1 << 14
 
 

@@ -46,7 +46,7 @@ PATIENCE = 5.0
 # Those that one that cannot even be prepared has.
 _ABANDON_SECONDS = 1.0
 
-# Memory for large messages is kept for so many seconds after the latest, and up to twice as long.
+# The seconds for which memory for large messages is kept after the latest, or up to twice as long.
 _KEPT_SECONDS = 1.0
 
 # Those between looks at a process whose end nothing tells.

@@ -42,7 +42,7 @@ class Kind(IntEnum):
     CALL = 5
     """One call like those, with args and kw in the buffers."""
     CREDIT = 6
-    """The iterator of this call may give so many items more."""
+    """The iterator of this call may give more items: as many as it says."""
     STOP = 7
     """Nobody takes more items of the iterator of this call."""
     NAMES = 8
@@ -112,7 +112,7 @@ CLOSED = 2
 # many bytes: a number of small ones, and what is wrong with a large one, must fit.
 SMALLEST = 1 << 17
 
-# Segments of shared memory with so many bytes are kept by either side, if nothing else is said.
+# The bytes of shared memory that either side keeps in segments, if nothing else is said.
 KEPT = 256 << 20
 
 # The signal by which a running call is interrupted.

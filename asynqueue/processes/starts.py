@@ -23,7 +23,7 @@ _log = Logger()
 # this many times the seconds in which the latest came up.
 _MARGIN = 3.0
 
-# From the latest of so many calls it is known how many seconds pass between two of them.
+# The latest calls, from which it is known how many seconds pass between two of them.
 _LATEST = 8
 
 

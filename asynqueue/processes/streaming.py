@@ -29,8 +29,8 @@ from asynqueue.outcome import (
 )
 from asynqueue.processes.protocol import Kind
 
-# An iterator is advanced for so many seconds at a time, or until its items have
-# about so many bytes; then it is another one's turn.
+# The seconds for which an iterator is advanced at a time, and the bytes that its items have at
+# about the most; then it is another one's turn.
 _STEP_SECONDS = 0.002
 _STEP_BYTES = 1 << 18
 
@@ -200,7 +200,7 @@ class Stream:
             except self._end:
                 over = True
             except BaseException as error:
-                # The seam to user code, as above.
+                # The seam to user code, too.
                 failure = error
                 over = True
             self.credit -= len(items)

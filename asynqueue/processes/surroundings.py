@@ -139,7 +139,7 @@ class Surroundings:
 
     def __init__(self) -> None:
         """
-        The child is started with C{sys.path} as it is in this moment.
+        Keep C{sys.path} as it is in this moment: the child is started with that.
         """
         self._path = list(sys.path)
         self._key: bytes | None = None

@@ -39,8 +39,8 @@ from asynqueue.timers import later
 
 _log = Logger()
 
-# The loop gives the reactor a turn after so many seconds, and looks at the clock
-# after so many tasks.
+# The seconds after which the loop gives the reactor a turn, and the tasks after which it looks at
+# the clock.
 _SLICE = 0.01
 _LOOK = 32
 

@@ -20,7 +20,7 @@ _COSTS = {niceness: 2.0 ** (niceness / 10) for niceness in range(-20, 21)}
 # The bands in the order they are served.
 NEXT, FAIR, LAST = range(3)
 
-# So many ended tasks may lie in a flow before it is worth a look.
+# The ended tasks that may lie in a flow before it is worth a look.
 _DEAD_ENOUGH = 64
 
 _order = count()

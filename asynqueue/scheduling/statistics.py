@@ -14,7 +14,7 @@ from asynqueue.scheduling.records import WorkerRecord, WorkerState
 from asynqueue.scheduling.snapshots import QueueStatistics, WorkerStatistics
 from asynqueue.scheduling.task import BEGUN, ENDED, Task, TaskDeferred
 
-# So many of the workers that dial are named where a task waits for one.
+# How many of the workers that dial are named where a task waits for one.
 _MOST_DIALING = 3
 
 

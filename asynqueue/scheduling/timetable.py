@@ -15,7 +15,7 @@ from asynqueue.timers import Timer, later
 # The most seconds for which a timer of the reactor is set: reactors cannot wait for ever.
 _LONGEST = 3600.0
 
-# So many entries of tasks that were taken out may lie there before it is worth a look.
+# The entries of tasks that were taken out that may lie there before it is worth a look.
 _DEAD_ENOUGH = 64
 
 _order = count()
@@ -51,7 +51,7 @@ class Timetable:
 
     def add(self, task: Task, seconds: float) -> None:
         """
-        Put in a task, whose time is so many seconds from now.
+        Put in a task, whose time is C{seconds} from now.
         """
         entry = self._entries[task] = [self._reactor().seconds() + seconds, next(_order), task]
         heappush(self._heap, entry)

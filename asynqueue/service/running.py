@@ -53,7 +53,7 @@ class Server(Protocol):
 
     def stop(self, grace: float | None = None) -> Deferred[Any]:
         """
-        End what runs, within so many seconds.
+        End what runs, within C{grace} seconds.
 
         @return: a Deferred that fires when all has ended.
         """

@@ -43,7 +43,7 @@ class ValueType:
     @ivar metavar: what stands for it in help; empty for a flag, which is given or not.
     @ivar read: makes a value of the text of a command line. A C{ValueError} says what it
         should be.
-    @ivar check: makes a value of what a file has, likewise.
+    @ivar check: makes a value of what a file has, or raises L{SettingsError}.
     @ivar many: whether it may be given more than once.
     """
 
@@ -172,7 +172,7 @@ class Option:
         Return the value that a command line gives: of one text, or of several where there may be
         more.
 
-        @raise SettingsError: it has no sense.
+        @raise SettingsError: it is none for this option.
         """
         try:
             if self.takes.many and not isinstance(given, str):
@@ -297,7 +297,7 @@ def settingsOf(given: Mapping[str, Any]) -> Settings:
 
     @param given: values by the names of options, as L{Option.read} makes them: only what
         the command line says.
-    @raise SettingsError: they have no sense.
+    @raise SettingsError: a value is none for its option, or they do not fit together.
     """
     path = given.get("config")
     merged = {**(fileSettings(Path(path)) if path is not None else {}), **given}
@@ -312,7 +312,7 @@ def fileSettings(path: Path) -> dict[str, Any]:
     Return what a file in TOML says, by the names of options. Paths of files in it are relative to
     its folder.
 
-    @raise SettingsError: it cannot be read, or says what has no sense.
+    @raise SettingsError: it cannot be read, or a value in it is none for its option.
     """
     try:
         with path.open("rb") as file:
@@ -354,7 +354,7 @@ def _check(settings: Settings) -> None:
     if settings.universe is None and not settings.allow and trust != "code":
         raise SettingsError(
             "nothing could be called: name a --universe MODULE.CLASS, or --allow MODULE, or"
-            " trust whoever connects with --trust code"
+            " trust those who connect with --trust code"
         )
     if trust == "universe" and settings.allow:
         raise SettingsError(

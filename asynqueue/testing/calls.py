@@ -204,14 +204,14 @@ def waitAt(gate: Token) -> Any:
 
 def numbersTo(end: int) -> Iterator[int]:
     """
-    An iterator of so many numbers.
+    Return an iterator of the numbers below C{end}.
     """
     yield from range(end)
 
 
 def numbersThenRaise(end: int, text: str) -> Iterator[int]:
     """
-    An iterator of so many numbers, which then fails.
+    Return an iterator of the numbers below C{end}, which then fails.
     """
     yield from range(end)
     raise CheckedError(text)

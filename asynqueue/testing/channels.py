@@ -176,7 +176,7 @@ class ChannelTrial:
 
     def filled(self, sender: Any, size: int) -> int:
         """
-        Send messages of so many bytes until one does not fit any more.
+        Send messages of C{size} bytes until one does not fit any more.
 
         @return: how many there were; they are numbered, from 1.
         """
@@ -188,7 +188,7 @@ class ChannelTrial:
 
     def carried(self, sender: Any, receiver: Any, count: int) -> list[Frame]:
         """
-        Have both ends work until so many messages have come.
+        Have both ends work until C{count} messages have come.
         """
         frames: list[Frame] = []
         while len(frames) < count or sender.unsent:
@@ -334,7 +334,7 @@ def _refused(errorType: type[Exception], what: str) -> Iterator[None]:
 
 def _bytes(size: int) -> bytes:
     """
-    So many bytes, not all of them equal.
+    Return C{size} bytes, not all of them equal.
     """
     return (bytes(range(251)) * (size // 251 + 1))[:size]
 

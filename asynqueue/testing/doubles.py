@@ -452,7 +452,7 @@ class RecordingConsumer:
 
     def __init__(self, pauseAfter: int | None = None) -> None:
         """
-        @param pauseAfter: pause the producer as so many items have come.
+        @param pauseAfter: how many items come before the producer is paused.
         """
         self.items: list[Any] = []
         self.producer: Any = None
@@ -480,7 +480,7 @@ class RecordingConsumer:
 
     def written(self, count: int) -> Deferred[None]:
         """
-        A Deferred that fires when so many items have come, all in all.
+        Return a Deferred that fires when C{count} items have come, all in all.
         """
         d: Deferred[None] = Deferred()
         if len(self.items) >= count:

@@ -12,7 +12,7 @@ from twisted.internet.protocol import Factory, Protocol
 from asynqueue.reactors import theReactor
 from asynqueue.testing.calls import Address, Token
 
-# So many calls may come at once before the reactor looks.
+# The calls that may come at once before the reactor looks.
 _BACKLOG = 1024
 
 
@@ -57,7 +57,7 @@ class Gate:
 
     def arrivals(self, count: int = 1) -> Deferred[None]:
         """
-        A Deferred that fires when so many have come, all in all. In the reactor
+        Return a Deferred that fires when C{count} have come, all in all. In the reactor
         it fires in a later turn, when the calls that wait have returned.
         """
         if self.arrived >= count:

@@ -55,7 +55,7 @@ async def hasNothingToWaitFor(trial: PollerTrial) -> None:
 @FLOWS.check
 async def loopCountsRounds(trial: PollerTrial) -> None:
     """
-    A loop returns after so many rounds, or so many seconds, or with the last
+    Check that a loop returns after some rounds, or some seconds, or with the last
     transport.
     """
     transport, theirs = trial.pair()

@@ -27,7 +27,7 @@ from asynqueue.workers.delivery import Deliveries
 from asynqueue.workers.prefetch import Life, Prefetch
 from asynqueue.workers.window import Window
 
-# The reactor has a turn after so many seconds of functions that end at once.
+# The seconds of functions that end at once after which the reactor has a turn.
 _SLICE = 0.01
 
 # An iterator in the reactor is advanced on demand, one item ahead.

@@ -17,7 +17,7 @@ from asynqueue.interfaces import IItemSink
 from asynqueue.timers import Timer
 from asynqueue.workers.delivery import Deliveries
 
-#: When a worker stops, an iterator is closed if nobody takes an item from it for so many
+#: When a worker stops, an iterator is closed if nobody takes an item from it for this many
 #: seconds.
 IDLE_SECONDS = 2.0
 

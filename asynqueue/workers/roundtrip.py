@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from math import inf
 
-# A host shall have so many seconds of work before it, besides what it runs (G6) and what
+# The seconds of work that a host shall have before it, besides what it runs (G6) and what
 # it does while new calls are on the way.
 AHEAD_SECONDS = 0.003
 
@@ -152,7 +152,7 @@ class RoundTripWindow:
     def _open(self, count: int) -> None:
         """
         Calls have ended where nothing moved, or where not all slots are in use: a host
-        that was seen to run so many at once may have learnt to run more.
+        that was seen to run this many at once may have learnt to run more.
         """
         self.isClosed = False
         if self._limit is not None:

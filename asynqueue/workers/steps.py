@@ -26,7 +26,7 @@ from asynqueue.workers.window import AHEAD_SECONDS
 
 _log = Logger()
 
-# A thread that advances an iterator hands over what it has after so many seconds.
+# The seconds after which a thread that advances an iterator hands over what it has.
 _STEP_SECONDS = AHEAD_SECONDS
 
 

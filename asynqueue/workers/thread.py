@@ -428,7 +428,7 @@ class ThreadWorker(Prefetching[Window]):
 
 def _letGo(tokens: SimpleQueue[bool], threads: int) -> None:
     """
-    Have so many threads end, each when it comes to it.
+    Have some threads end, each when it comes to it.
     """
     for _ in range(threads):
         tokens.put(False)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from asynqueue.durations import Durations
 
-# What is sent ahead may take about so many seconds of work (G6).
+# The seconds of work that what is sent ahead may take, about (G6).
 AHEAD_SECONDS = 0.005
 
 
@@ -34,7 +34,7 @@ class Window(Durations):
 
     def measured(self, tasks: int, seconds: float) -> None:
         """
-        So many tasks ran for so many seconds, all together.
+        Note how many seconds some tasks ran, all together.
         """
         self.isClosed = False
         self.add(tasks, seconds)
