@@ -28,7 +28,7 @@ from asynqueue.wire.client.remote import RemoteStatistics, RemoteWorker
 from asynqueue.wire.protocol.session import Session
 from asynqueue.wire.transport.connection import Connection
 from asynqueue.wire.transport.endpoints import dialedAs, keyFor, requireIdentity, serverEndpoint
-from asynqueue.wire.transport.listening import ConnectionFactory, Listener, RefusalLog
+from asynqueue.wire.transport.listening import ConnectionFactory, Listener
 
 _log = Logger()
 
@@ -194,7 +194,7 @@ class WireHub:
                 # Descriptions and files of users, and plugins of anybody.
                 self._fail(Failure())
             else:
-                self._listen(Listener(endpoint), key)
+                self._listen(Listener(endpoint, theReactor(self._reactor)), key)
         return d
 
     def stop(self) -> Deferred[None]:
@@ -255,7 +255,6 @@ class WireHub:
     def _listen(self, listener: Listener, key: bytes | None) -> None:
         self._driver = theReactor(self._reactor)
         self._process = os.getpid()
-        refusals = RefusalLog(self._driver)
 
         def make(address: IAddress) -> Connection:
             session = Session(
@@ -265,7 +264,7 @@ class WireHub:
                 session,
                 HubWorker(self, partial(self._settled, listener), **self._options),
                 heartbeat=self._heartbeat,
-                onRefused=refusals.add,
+                onRefused=listener.onRefused,
                 reactor=self._reactor,
             )
 

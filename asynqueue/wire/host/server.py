@@ -47,7 +47,6 @@ from asynqueue.wire.transport.listening import (
     ConnectionFactory,
     ConnectionSource,
     Listener,
-    RefusalLog,
 )
 from asynqueue.workers.waiters import Waiters
 
@@ -210,7 +209,6 @@ class WireServer:
         self._state = _State.IDLE
         self._source: ConnectionSource | None = None
         self._queue: TaskQueue | None = None
-        self._refusals: RefusalLog | None = None
         self._sessions: dict[HostSession, None] = {}
         self._starting: list[Deferred[None]] = []
         self._stopped = Waiters()
@@ -291,12 +289,10 @@ class WireServer:
         key = keyFor(self._description, self._key, self._keyFile)
         requireIdentity(self._description, key, self._dial)
         if self._dial:
-            self._refusals = None
             endpoint = clientEndpoint(reactor, self._description)
             source: ConnectionSource = Dialer(endpoint, reactor, Attempts(self._description))
         else:
-            self._refusals = RefusalLog(reactor=reactor)
-            source = Listener(serverEndpoint(reactor, self._description))
+            source = Listener(serverEndpoint(reactor, self._description), reactor)
         self._source = source
         if IReactorCore.providedBy(reactor):
             # Before that of the queue: what has not begun is given back, and not failed.
@@ -338,6 +334,7 @@ class WireServer:
         if self._state not in (_State.STARTING, _State.SERVING):
             return None
         assert self._queue is not None
+        assert self._source is not None
         host = HostSession(
             self,
             self._queue,
@@ -353,7 +350,7 @@ class WireServer:
             key=key,
             largest=self._largest,
             heartbeat=self._heartbeat,
-            onRefused=None if self._refusals is None else self._refusals.add,
+            onRefused=self._source.onRefused,
         )
 
     def sessionOpened(self, session: HostSession) -> None:

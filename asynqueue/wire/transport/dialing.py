@@ -194,6 +194,7 @@ class Dialer:
         @param endpoint: an C{IStreamClientEndpoint}.
         @param attempts: what has come of those before; the pauses go on from there.
         """
+        self.onRefused: Callable[[str, Exception], None] | None = None
         self._endpoint = endpoint
         self._reactor = reactor
         self._attempts = attempts

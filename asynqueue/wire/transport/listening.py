@@ -46,7 +46,11 @@ class ConnectionSource(Protocol):
     """
     Where connections come from: a L{Listener}, or a
     L{Dialer<asynqueue.wire.transport.dialing.Dialer>}.
+
+    @ivar onRefused: hears of those that could not be opened, if not L{lost} alone does.
     """
+
+    onRefused: Callable[[str, Exception], None] | None
 
     def open(self, factory: ConnectionFactory) -> Deferred[Any]:
         """
@@ -123,13 +127,15 @@ class Listener:
     @ivar unproven: the connections that have not proved themselves, the oldest first.
     """
 
-    def __init__(self, endpoint: Any, *, most: int = _MOST_UNPROVEN) -> None:
+    def __init__(self, endpoint: Any, reactor: Any = None, *, most: int = _MOST_UNPROVEN) -> None:
         """
         @param endpoint: an C{IStreamServerEndpoint}.
+        @param reactor: the reactor; C{None} is the installed one.
         @param most: how many of these there may be. One more, and the oldest is cut: it has
             had the longest time to prove itself.
         """
         self.unproven: dict[Connection, None] = {}
+        self.onRefused: Callable[[str, Exception], None] | None = RefusalLog(reactor).add
         self._endpoint = endpoint
         self._most = most
         self._port: Any = None
