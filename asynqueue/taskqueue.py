@@ -34,7 +34,8 @@ from asynqueue.reactors import (
     runningReactor,
     theReactor,
 )
-from asynqueue.scheduling.dispatch import OPEN, Dispatcher
+from asynqueue.scheduling.admission import OPEN
+from asynqueue.scheduling.dispatch import Dispatcher
 from asynqueue.scheduling.draining import Drain, LastCalls
 from asynqueue.scheduling.lifecycle import Lifecycle
 from asynqueue.scheduling.observers import CallLogger, LoadProducer
@@ -167,7 +168,7 @@ class TaskQueue:
         """
         last = self._last
         wakes = last is not None and not last.isOver and self._drain is None
-        return (self._dispatcher.admission is OPEN or wakes) and not isGone(self._reactor)
+        return (self._dispatcher.admission.stage is OPEN or wakes) and not isGone(self._reactor)
 
     # Calls
 
@@ -274,7 +275,9 @@ class TaskQueue:
     def _submit(self, callTuple: Any, options: CallOptions) -> AwaitableDeferred[Any]:
         dispatcher = self._dispatcher
         loop = self._loop
-        if dispatcher.admission is not OPEN or (loop is not None and loop is not runningLoop()):
+        if dispatcher.admission.stage is not OPEN or (
+            loop is not None and loop is not runningLoop()
+        ):
             self._look(describeCall(*callTuple))
         f = callTuple[0]
         if not callable(f):
@@ -502,8 +505,8 @@ class TaskQueue:
         @raise InvariantError: its qualifications are no lists.
         @raise QueueRunError: the queue is shut down.
         """
-        if not self._dispatcher.isOpen or traitsOf(worker).connecting:
-            self._look(f"attaching {worker!r}", self._dispatcher.isOpen)
+        if not self._dispatcher.admission.gives or traitsOf(worker).connecting:
+            self._look(f"attaching {worker!r}", self._dispatcher.admission.gives)
         return self._attach(worker)
 
     def _attachFirst(self, worker: IWorker) -> None:
@@ -688,7 +691,7 @@ class TaskQueue:
         """
         if not self._gone and not isGone(self._reactor):
             checkDrives(self._reactor, f"the shutdown of {self!r}")
-        if drain and self._dispatcher.isOpen and not loopIsClosed(self._reactor):
+        if drain and self._dispatcher.admission.gives and not loopIsClosed(self._reactor):
             return self._drained()
         return self._shutdown(self._timeout)
 
@@ -698,7 +701,7 @@ class TaskQueue:
         """
         waiter = self._waiter()
         if self._drain is None:
-            self._dispatcher.refuse()
+            self._dispatcher.admission.refuse()
             self._drain = Drain(self._registry)
             # It is cancelled where the end comes sooner.
             self._drain.d.addCallbacks(self._isDrained, lambda _: None)
@@ -723,10 +726,10 @@ class TaskQueue:
         last = self._last
         if loopIsClosed(self._reactor):
             self._abandon("the asyncio loop of its queue is closed")
-        elif last is not None and not last.isOver and not self._dispatcher.isOpen:
+        elif last is not None and not last.isOver and not self._dispatcher.admission.gives:
             # Its workers have been let go.
             last.close().addCallback(self._ended)
-        elif self._dispatcher.isOpen:
+        elif self._dispatcher.admission.gives:
             if last is not None:
                 limit = last.remaining if limit is None else min(limit, last.remaining)
                 last.close()
@@ -795,7 +798,7 @@ class TaskQueue:
         self._early.append(do)
 
     def _beginWith(self, installed: Any) -> None:
-        if self._loop is _NOT_YET and self._dispatcher.isOpen:
+        if self._loop is _NOT_YET and self._dispatcher.admission.gives:
             self._begin(installed)
 
     def _look(self, what: str, isTaken: bool = False) -> None:
@@ -808,7 +811,7 @@ class TaskQueue:
         """
         if isGone(self._reactor):
             raise LoopError(what, "the asyncio loop of its queue has ended")
-        if not (self._dispatcher.admission is OPEN or isTaken or self._wakes()):
+        if not (self._dispatcher.admission.stage is OPEN or isTaken or self._wakes()):
             raise QueueRunError(what)
         if self._loop is _NOT_YET:
             self._begin(theReactor(self._reactor))
@@ -841,7 +844,7 @@ class TaskQueue:
         for record in list(self._registry.records.values()):
             if record.state is WorkerState.STOPPING:
                 self._lifecycle.dismiss(record, limit)
-        if not self._dispatcher.isOpen or limit <= 0:
+        if not self._dispatcher.admission.gives or limit <= 0:
             return self._shutdown(limit)
         # This phase lasts until all have finished who were told, and then nobody waits.
         self._reactor.addSystemEventTrigger("during", "shutdown", self._reactorStopped)

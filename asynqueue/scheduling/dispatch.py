@@ -29,6 +29,7 @@ from asynqueue.errors import ImplementationError, QueueRunError, WorkerLost
 from asynqueue.interfaces import IBacklog
 from asynqueue.outcome import inWords
 from asynqueue.reactors import theReactor
+from asynqueue.scheduling.admission import Admission
 from asynqueue.scheduling.backlog import FairBacklog
 from asynqueue.scheduling.lanes import Lane, Lanes
 from asynqueue.scheduling.observers import Hook, Observers, logFailed
@@ -64,23 +65,6 @@ RESTING, SERVING, POSTPONED = Loop
 _SERVES = WorkerState.READY
 
 
-class Admission(Enum):
-    """
-    Which tasks a queue takes, and which it gives to workers.
-    """
-
-    OPEN = "all"
-    FINISHING = "those that there are, and no others"
-    CLOSED = "none, until it is opened again"
-    FINISHED = "none, and if it is opened again, those that there are"
-
-
-OPEN, FINISHING, CLOSED, FINISHED = Admission
-_CLOSED = {OPEN: CLOSED, FINISHING: FINISHED}
-_REFUSING = {OPEN: FINISHING, CLOSED: FINISHED}
-_REOPENED = {after: before for before, after in _CLOSED.items()}
-
-
 class Dispatcher:
     """
     Tasks on their way to the workers of a queue, and back.
@@ -106,7 +90,7 @@ class Dispatcher:
         self.later = Timetable(lambda: theReactor(self.reactor), self.submitAgain)
         self.expiring = Timetable(lambda: theReactor(self.reactor), self._expires)
         self.observers = Observers()
-        self.admission = OPEN
+        self.admission = Admission()
         self._ready: deque[WorkerRecord] = deque()
         self._loop = RESTING
         # A task whose observers are being told, and which no one has looked at.
@@ -142,7 +126,7 @@ class Dispatcher:
         """
         if self._announced is not None:
             # By one of those who are told of the first: that goes before.
-            self._enterAnnounced()
+            self._backlog.push(self._announced)
         self._announced = task
         for method in hook:
             try:
@@ -155,14 +139,6 @@ class Dispatcher:
         if task.state is QUEUED and task.holder is None:
             self._wake(task)
         return True
-
-    def _enterAnnounced(self) -> None:
-        """
-        Have the task wait with the others whose observers are being told.
-        """
-        task, self._announced = self._announced, None
-        if task is not None:
-            self._backlog.push(task)
 
     def _wake(self, task: Task) -> None:
         """
@@ -191,7 +167,7 @@ class Dispatcher:
             if isAlone and record.state is _SERVES and not record.updates:
                 # It is ready again at once, and nothing is there for it.
                 ready.clear()
-                self._rest(record)
+                record.rest()
             else:
                 self._serve()
 
@@ -247,9 +223,11 @@ class Dispatcher:
     @property
     def backlog(self) -> IBacklog:
         """
-        The tasks that wait for a worker.
+        The tasks that wait for a worker, with that of which observers are being told.
         """
-        self._enterAnnounced()
+        task, self._announced = self._announced, None
+        if task is not None:
+            self._backlog.push(task)
         return self._backlog
 
     @property
@@ -284,31 +262,6 @@ class Dispatcher:
         else:
             self._backlog.discard(task)
 
-    @property
-    def isOpen(self) -> bool:
-        """
-        Whether tasks are given to workers, and tried again if they were lost.
-        """
-        return self.admission in _CLOSED
-
-    def refuse(self) -> None:
-        """
-        Take no more tasks from now on; end those that there are.
-        """
-        self.admission = _REFUSING.get(self.admission, self.admission)
-
-    def close(self) -> None:
-        """
-        Take no more tasks, and give workers no more.
-        """
-        self.admission = _CLOSED.get(self.admission, self.admission)
-
-    def reopen(self) -> None:
-        """
-        Give tasks to workers again, after L{close}.
-        """
-        self.admission = _REOPENED.get(self.admission, self.admission)
-
     # Back from workers
 
     def takeBack(self, record: WorkerRecord, tasks: Sequence[Any]) -> None:
@@ -317,7 +270,7 @@ class Dispatcher:
         """
         for task in reversed(tasks):
             if task in record.tasks:
-                if not self.isOpen:
+                if not self.admission.gives:
                     task.errback(Failure(QueueRunError(task.describe())))
                 elif not task.isUpdate:
                     self.requeue(record, task)
@@ -423,7 +376,7 @@ class Dispatcher:
                 return record.updates.popleft()
             task: Task | None = self._backlog.pick(record.lane)
             if task is None:
-                self._rest(record)
+                record.rest()
             return task
         if state is WorkerState.FAILING or (state is WorkerState.PREPARING and record.fault):
             record.parked = True
@@ -433,14 +386,6 @@ class Dispatcher:
                 return record.updates.popleft()
             record.ready = True
         return None
-
-    @staticmethod
-    def _rest(record: WorkerRecord) -> None:
-        """
-        Have a worker wait for a task.
-        """
-        record.ready = True
-        record.lane.idle[record] = None
 
     def _give(self, record: WorkerRecord, task: Task, lane: Lane | None = None) -> None:
         """
@@ -462,10 +407,10 @@ class Dispatcher:
         except BaseException as error:
             # The seam to other people's workers: the fault is the worker's, not
             # the queue's, an exit too.
-            self._broken(record, task, f"run() raised {inWords(error)}", Failure())
+            _broken(record, task, f"run() raised {inWords(error)}", Failure())
             return
         if not isinstance(ready, Deferred):
-            self._broken(record, task, f"run() returned {ready!r}, no Deferred", None)
+            _broken(record, task, f"run() returned {ready!r}, no Deferred", None)
         elif ready.called and not ready.paused and ready.result is None:
             self._ready.append(record)
         else:
@@ -478,19 +423,20 @@ class Dispatcher:
 
     def _neverReady(self, failure: Failure, record: WorkerRecord, task: Task) -> None:
         if record.state is not WorkerState.GONE:
-            self._broken(record, task, "the Deferred of run() failed", failure)
+            _broken(record, task, "the Deferred of run() failed", failure)
 
-    def _broken(self, record: WorkerRecord, task: Task, what: str, failure: Failure | None) -> None:
-        """
-        Give no more tasks to a worker that broke its contract.
-        """
-        text = f"{record.name} does not keep to IWorker: {what}"
-        error = ImplementationError(text)
-        if failure is not None:
-            error.__cause__ = failure.value
-        _log.failure("{what}", failure or Failure(error), what=text)
-        task.errback(Failure(error))
-        record.onBroken(record, what)
+
+def _broken(record: WorkerRecord, task: Task, what: str, failure: Failure | None) -> None:
+    """
+    Give no more tasks to a worker that broke its contract.
+    """
+    text = f"{record.name} does not keep to IWorker: {what}"
+    error = ImplementationError(text)
+    if failure is not None:
+        error.__cause__ = failure.value
+    _log.failure("{what}", failure or Failure(error), what=text)
+    task.errback(Failure(error))
+    record.onBroken(record, what)
 
 
 def lostTo(record: WorkerRecord, task: Task, reason: str = "") -> Failure:

@@ -189,10 +189,10 @@ class LastCalls:
         """
         if self._stage is _Stage.LEAVING:
             self._stage = _Stage.WANTED
-            self._lifecycle.dispatcher.reopen()
+            self._lifecycle.dispatcher.admission.reopen()
         elif self._stage is _Stage.RESTING:
             self._return()
-        return self._lifecycle.dispatcher.isOpen
+        return self._lifecycle.dispatcher.admission.gives
 
     def close(self) -> Deferred[Any]:
         """
@@ -269,7 +269,7 @@ class LastCalls:
             self._return()
 
     def _return(self) -> None:
-        self._lifecycle.dispatcher.reopen()
+        self._lifecycle.dispatcher.admission.reopen()
         workers, self._workers = self._workers, []
         for worker in workers:
             self._hire(worker)

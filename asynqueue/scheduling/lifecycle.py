@@ -254,7 +254,7 @@ class Lifecycle:
         if loss and not record.traits.remote:
             self.resigned = f"{record.name} has resigned: {loss}"
         self.crash(record, loss or "it resigned")
-        if self.dispatcher.isOpen and record.traits.connecting:
+        if self.dispatcher.admission.gives and record.traits.connecting:
             self.reconnects.resigned(worker)
 
     def _retire(self, record: WorkerRecord, state: WorkerState) -> None:
@@ -283,7 +283,11 @@ class Lifecycle:
         lost: list[Task] = []
         # The last first: each goes back before those that were queued after it.
         for task in reversed(list(record.tasks)):
-            if self.dispatcher.isOpen and not task.isUpdate and (reassign or task in notBegun):
+            if (
+                self.dispatcher.admission.gives
+                and not task.isUpdate
+                and (reassign or task in notBegun)
+            ):
                 self.registry.taskLost(task)
                 # An observer may have ended it.
                 if task in record.tasks:
@@ -306,7 +310,7 @@ class Lifecycle:
         Expect no worker any more, take no more tasks, and end those that no worker holds yet.
         """
         # First this: what fails now may have callbacks that ask for it.
-        self.dispatcher.close()
+        self.dispatcher.admission.close()
         self.reconnects.close()
         self.registry.endQueued()
 
@@ -338,7 +342,7 @@ class Lifecycle:
             self._fail(record)
         for task in reversed(tasks):
             if task in record.tasks:
-                if not self.dispatcher.isOpen or record.state not in _WAITING:
+                if not self.dispatcher.admission.gives or record.state not in _WAITING:
                     task.errback(lostTo(record, task, reason))
                 elif task.isUpdate:
                     self.dispatcher.giveAgain(record, task)

@@ -169,6 +169,13 @@ class WorkerRecord:
         name = f"{type(self.worker).__name__} {self.ID}"
         return f"{name} ({self.worker.host})" if self.traits.remote else name
 
+    def rest(self) -> None:
+        """
+        Wait for a task.
+        """
+        self.ready = True
+        self.lane.idle[self] = None
+
     def recall(self) -> Sequence[ITask]:
         """
         Have the worker hand over what it has not begun, and return that.

@@ -229,7 +229,7 @@ class Registry:
         Queue the next attempt of a task whose worker was lost, while the queue
         is open.
         """
-        if not self.dispatcher.isOpen or task.isUpdate:
+        if not self.dispatcher.admission.gives or task.isUpdate:
             return False
         again = task.nextAttempt(spent=1)
         self._release(task)
