@@ -176,8 +176,8 @@ class WireHub:
         Listen.
 
         @return: a Deferred that fires with the address when hosts can dial in. It fails
-            with L{IdentityRequired<asynqueue.errors.IdentityRequired>} if whoever
-            connects need not prove itself, with C{ValueError} or C{OSError} if
+            with L{IdentityRequired<asynqueue.errors.IdentityRequired>} if those who
+            connect need not prove themselves, with C{ValueError} or C{OSError} if
             description or key are no good, and with
             C{twisted.internet.error.CannotListenError}.
         """

@@ -20,19 +20,19 @@ from zope.interface import implementer
 from asynqueue.errors import RemoteProtocolError
 from asynqueue.interfaces import IItemSink, IItemSource
 
-# So many items may be on the way or wait here, and for each second of the round trip
-# so many more ...
+# The items that may be on the way or wait here: at any distance, and more for each second of
+# the round trip ...
 _ITEMS = 512
 _ITEMS_PER_SECOND = 200_000
 
-# ... or fewer, if these have more bytes together than this ...
+# ... or fewer, if these have more bytes together ...
 _BYTES = 4 << 20
 _BYTES_PER_SECOND = 250_000_000
 
-# ... but two at the least. The first are as many: nothing is known of their size.
+# ... but two at the least, and two of the first, of whose size nothing is known.
 _LEAST = 2
 
-# Besides, so many may wait where they are consumed, or fewer, by the size of the first.
+# The items that may wait where they are consumed besides, or fewer, by the size of the first.
 _NEAR = 64
 
 
@@ -65,7 +65,7 @@ class FarSource:
         """
         Grant the host its first items.
 
-        @param credit: tells the host that it may give so many items more.
+        @param credit: tells the host how many more items it may give.
         @param close: tells it that no more are taken.
         @param rtt: tells the least round trip to it, in seconds.
         """

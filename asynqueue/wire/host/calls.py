@@ -46,8 +46,7 @@ _RAW, _THREAD, _WATCHED, _URGENT, _DEFINED = (
 )
 _FLAGS = _RAW | _THREAD | _WATCHED | _URGENT | _DEFINED
 
-# While so many bytes wait to be sent, no call begins; and no iterator gives items while
-# there are so many.
+# While more bytes wait to be sent, no call begins, and no iterator gives items.
 _MOST_BACKLOG = 64 << 20
 _MOST_ITEMS_BACKLOG = 4 << 20
 

@@ -163,7 +163,7 @@ class ClosedIteration:
 
     def grant(self, count: int) -> None:
         """
-        Give so many more items.
+        Give more items.
 
         @raise RemoteProtocolError: they are too many.
         """

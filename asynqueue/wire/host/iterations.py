@@ -25,15 +25,15 @@ from asynqueue.wire.protocol.messages import MessageKind
 
 _log = Logger()
 
-# An iterator gives items for so many seconds at a time, or until they have about so many
-# bytes; then it is another one's turn.
+# The seconds for which an iterator gives items, or the bytes that these have about; then it is
+# another one's turn.
 _STEP_SECONDS = 0.002
 _STEP_BYTES = 1 << 18
 
 # The size of the items is learnt with batches of 1, 2, 4 and so on.
 _GROWTH = 2
 
-# Of an asynchronous iterator so many items may wait here to be sent.
+# The items of an asynchronous iterator that may wait here to be sent.
 _WINDOW = 64
 
 
@@ -68,7 +68,7 @@ class Iteration:
 
     def grant(self, count: int) -> None:
         """
-        Give so many more items.
+        Give more items.
 
         @raise RemoteProtocolError: they are too many.
         """

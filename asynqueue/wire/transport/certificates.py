@@ -96,12 +96,12 @@ def makeKeys(
     @return: the files.
     @raise FileExistsError: there are such files, and nothing was made.
     @raise TypeError: C{hosts} is a string.
-    @raise ValueError: something is neither a name nor an address of a host, or the days
-        have no sense.
+    @raise ValueError: something is neither a name nor an address of a host, or C{days}
+        is not more than 0.
     @raise OSError: that cannot be written.
     """
     if not days > 0:
-        raise ValueError(f"a certificate holds for more than {days!r} days")
+        raise ValueError(f"a certificate holds for more than 0 days, not for {days!r}: give days=")
     folder = Path(directory)
     since = now or datetime.now(UTC)
     names = _alternatives([*listOf(hosts, "hosts"), *_LOCAL])
