@@ -223,12 +223,12 @@ def test_docstringsSayWhatFunctionsDo() -> None:
 
 def test_phrasesThatSayNothing() -> None:
     """
-    No module has a phrase that sends the reader elsewhere, or has a number without a thing.
+    No module and no page sends the reader elsewhere, or has a number without a thing.
     """
     found = [
-        f"{path.relative_to(PACKAGE)}:{number}: {line.strip()}"
-        for path in sorted(PACKAGE.rglob("*.py"))
-        if "wire" not in path.relative_to(PACKAGE).parts
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in [*sorted(PACKAGE.rglob("*.py")), *sorted((ROOT / "docs").glob("*.rst"))]
+        if "wire" not in path.parts
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if PHRASES.search(line)
     ]

@@ -1,5 +1,5 @@
 """
-Hubs, over each kind of event loop: a Twisted reactor, an asyncio loop, and an object
+Adapters, over each kind of event loop: a Twisted reactor, an asyncio loop, and an object
 that has only add_reader and remove_reader.
 """
 
@@ -175,9 +175,9 @@ def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
 
 
 @pytest.fixture
-def hub(driver: Driver) -> LoopAdapter:
+def adapter(driver: Driver) -> LoopAdapter:
     """
-    The hub that it is made.
+    The adapter that is made of its loop.
     """
     return adapterOf(driver.loop)
 
@@ -242,12 +242,12 @@ def inFork(f: Callable[[], Any]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-# What is a hub
+# What can be adapted
 
 
 def test_aReactorIsAHub() -> None:
     """
-    A Twisted reactor that watches descriptors becomes a hub of its own kind.
+    A Twisted reactor that watches descriptors has an adapter of its own kind.
     """
     driver = reactorDriver()
     assert isinstance(adapterOf(driver.loop), ReactorAdapter)
@@ -257,7 +257,7 @@ def test_aReactorIsAHub() -> None:
 @pytest.mark.parametrize("make", [plainDriver, asyncioDriver])
 def test_whatHasReadersIsAHub(make: Callable[[], Driver]) -> None:
     """
-    Any object with add_reader and remove_reader becomes a hub.
+    Any object with add_reader and remove_reader has an adapter.
     """
     driver = make()
     assert isinstance(adapterOf(driver.loop), AsyncioAdapter)
@@ -278,22 +278,22 @@ def test_whatIsNoLoopIsRefused(loop: Any) -> None:
 # Descriptors
 
 
-def test_watchTellsWhatCanBeRead(driver: Driver, hub: LoopAdapter, sockets: Any) -> None:
+def test_watchTellsWhatCanBeRead(driver: Driver, adapter: LoopAdapter, sockets: Any) -> None:
     """
     When something has come, the callback is called.
     """
     here, there = sockets
     got: list[bytes] = []
-    hub.watch(here.fileno(), lambda: got.append(here.recv(10)))
+    adapter.watch(here.fileno(), lambda: got.append(here.recv(10)))
     there.send(b"one")
     driver.until(lambda: got)
     there.send(b"two")
     driver.until(lambda: len(got) == 2)
-    hub.unwatch(here.fileno())
+    adapter.unwatch(here.fileno())
     assert got == [b"one", b"two"]
 
 
-def test_watchTellsTheEnd(driver: Driver, hub: LoopAdapter, sockets: Any) -> None:
+def test_watchTellsTheEnd(driver: Driver, adapter: LoopAdapter, sockets: Any) -> None:
     """
     When the other end is closed, the callback is called, too.
     """
@@ -302,54 +302,54 @@ def test_watchTellsTheEnd(driver: Driver, hub: LoopAdapter, sockets: Any) -> Non
 
     def readable() -> None:
         got.append(here.recv(10))
-        hub.unwatch(here.fileno())
+        adapter.unwatch(here.fileno())
 
-    hub.watch(here.fileno(), readable)
+    adapter.watch(here.fileno(), readable)
     there.close()
     driver.until(lambda: got)
     assert got == [b""]
 
 
-def test_unwatchedIsNotRead(driver: Driver, hub: LoopAdapter, sockets: Any) -> None:
+def test_unwatchedIsNotRead(driver: Driver, adapter: LoopAdapter, sockets: Any) -> None:
     """
     What is not watched any more is not told, and may be unwatched again.
     """
     here, there = sockets
     told: list[str] = []
-    hub.watch(here.fileno(), lambda: told.append("no"))
-    hub.unwatch(here.fileno())
-    hub.unwatch(here.fileno())
+    adapter.watch(here.fileno(), lambda: told.append("no"))
+    adapter.unwatch(here.fileno())
+    adapter.unwatch(here.fileno())
     there.send(b"one")
-    hub.callLater(0, lambda: told.append("later"))
+    adapter.callLater(0, lambda: told.append("later"))
     driver.until(lambda: told)
     driver.step()
     assert told == ["later"]
 
 
-def test_writableIsToldOnce(driver: Driver, hub: LoopAdapter, sockets: Any) -> None:
+def test_writableIsToldOnce(driver: Driver, adapter: LoopAdapter, sockets: Any) -> None:
     """
     That something can be written is told when it can, once for any number of
     requests, and again if it is asked for again.
     """
     here, there = sockets
     told: list[str] = []
-    hub.watch(here.fileno(), lambda: None)
+    adapter.watch(here.fileno(), lambda: None)
     fill(here)
-    hub.awaitWritable(here.fileno(), lambda: told.append("first"))
-    hub.awaitWritable(here.fileno(), lambda: told.append("again"))
+    adapter.awaitWritable(here.fileno(), lambda: told.append("first"))
+    adapter.awaitWritable(here.fileno(), lambda: told.append("again"))
     driver.step()
     assert told == []
     drain(there)
     driver.until(lambda: told)
     driver.step()
     assert told == ["first"]
-    hub.awaitWritable(here.fileno(), lambda: told.append("second"))
+    adapter.awaitWritable(here.fileno(), lambda: told.append("second"))
     driver.until(lambda: len(told) == 2)
-    hub.unwatch(here.fileno())
+    adapter.unwatch(here.fileno())
     assert told == ["first", "second"]
 
 
-def test_writableMayAskAgainWithin(driver: Driver, hub: LoopAdapter, sockets: Any) -> None:
+def test_writableMayAskAgainWithin(driver: Driver, adapter: LoopAdapter, sockets: Any) -> None:
     """
     Who could not write all may ask for the next time within the callback.
     """
@@ -359,25 +359,25 @@ def test_writableMayAskAgainWithin(driver: Driver, hub: LoopAdapter, sockets: An
     def writable() -> None:
         told.append(len(told))
         if len(told) < 3:
-            hub.awaitWritable(here.fileno(), writable)
+            adapter.awaitWritable(here.fileno(), writable)
 
-    hub.watch(here.fileno(), lambda: None)
-    hub.awaitWritable(here.fileno(), writable)
+    adapter.watch(here.fileno(), lambda: None)
+    adapter.awaitWritable(here.fileno(), writable)
     driver.until(lambda: len(told) == 3)
     driver.step()
-    hub.unwatch(here.fileno())
+    adapter.unwatch(here.fileno())
     assert told == [0, 1, 2]
 
 
-def test_unwatchedIsNotWritten(driver: Driver, hub: LoopAdapter, sockets: Any) -> None:
+def test_unwatchedIsNotWritten(driver: Driver, adapter: LoopAdapter, sockets: Any) -> None:
     """
     To unwatch a descriptor also ends the wait for its writability.
     """
     here, _ = sockets
     told: list[str] = []
-    hub.watch(here.fileno(), lambda: None)
-    hub.awaitWritable(here.fileno(), lambda: told.append("no"))
-    hub.unwatch(here.fileno())
+    adapter.watch(here.fileno(), lambda: None)
+    adapter.awaitWritable(here.fileno(), lambda: told.append("no"))
+    adapter.unwatch(here.fileno())
     driver.step()
     assert told == []
 
@@ -385,43 +385,43 @@ def test_unwatchedIsNotWritten(driver: Driver, hub: LoopAdapter, sockets: Any) -
 # Timers
 
 
-def test_callLaterIsNotNow(driver: Driver, hub: LoopAdapter) -> None:
+def test_callLaterIsNotNow(driver: Driver, adapter: LoopAdapter) -> None:
     """
     Even with no time at all, the call is not made within this one.
     """
     made: list[str] = []
-    hub.callLater(0, lambda: made.append("made"))
+    adapter.callLater(0, lambda: made.append("made"))
     assert made == []
     driver.until(lambda: made)
     driver.step()
     assert made == ["made"]
 
 
-def test_callsAreMadeInTheirOrder(driver: Driver, hub: LoopAdapter) -> None:
+def test_callsAreMadeInTheirOrder(driver: Driver, adapter: LoopAdapter) -> None:
     """
     Whichever is due first is made first.
     """
     made: list[str] = []
-    hub.callLater(0.03, lambda: made.append("last"))
-    hub.callLater(0, lambda: made.append("first"))
-    hub.callLater(0.01, lambda: made.append("second"))
+    adapter.callLater(0.03, lambda: made.append("last"))
+    adapter.callLater(0, lambda: made.append("first"))
+    adapter.callLater(0.01, lambda: made.append("second"))
     driver.until(lambda: len(made) == 3)
     assert made == ["first", "second", "last"]
 
 
-def test_cancelledIsNotMade(driver: Driver, hub: LoopAdapter) -> None:
+def test_cancelledIsNotMade(driver: Driver, adapter: LoopAdapter) -> None:
     """
     What is cancelled before is not made; the others are.
     """
     made: list[str] = []
-    hub.callLater(0, lambda: made.append("no")).cancel()
-    hub.callLater(0, lambda: made.append("yes"))
+    adapter.callLater(0, lambda: made.append("no")).cancel()
+    adapter.callLater(0, lambda: made.append("yes"))
     driver.until(lambda: made)
     driver.step()
     assert made == ["yes"]
 
 
-def test_callsMayAskForOthers(driver: Driver, hub: LoopAdapter) -> None:
+def test_callsMayAskForOthers(driver: Driver, adapter: LoopAdapter) -> None:
     """
     A call may ask for the next one.
     """
@@ -430,20 +430,20 @@ def test_callsMayAskForOthers(driver: Driver, hub: LoopAdapter) -> None:
     def again() -> None:
         made.append(len(made))
         if len(made) < 3:
-            hub.callLater(0, again)
+            adapter.callLater(0, again)
 
-    hub.callLater(0, again)
+    adapter.callLater(0, again)
     driver.until(lambda: len(made) == 3)
     assert made == [0, 1, 2]
 
 
-def test_aTimerFarAwayIsNotDue(driver: Driver, hub: LoopAdapter) -> None:
+def test_aTimerFarAwayIsNotDue(driver: Driver, adapter: LoopAdapter) -> None:
     """
     A time may be longer than any loop can wait, and may be infinite.
     """
     made: list[str] = []
-    timers = [hub.callLater(far, lambda: made.append("no")) for far in (1e8, 1e12, inf)]
-    hub.callLater(0, lambda: made.append("yes"))
+    timers = [adapter.callLater(far, lambda: made.append("no")) for far in (1e8, 1e12, inf)]
+    adapter.callLater(0, lambda: made.append("yes"))
     driver.until(lambda: made)
     driver.step()
     for timer in timers:
@@ -484,7 +484,7 @@ def test_contextVariablesStayWithTheCaller(make: Callable[[], Driver], sockets: 
     it first, which would be kept alive with all that is in it.
     """
     driver = make()
-    hub = adapterOf(driver.loop)
+    adapter = adapterOf(driver.loop)
     here, there = sockets
     told: dict[str, str] = {}
 
@@ -494,14 +494,14 @@ def test_contextVariablesStayWithTheCaller(make: Callable[[], Driver], sockets: 
 
     def ask() -> None:
         variable.set("of the caller")
-        hub.watch(here.fileno(), readable)
-        hub.awaitWritable(here.fileno(), lambda: told.update(writable=variable.get()))
-        hub.callLater(0, lambda: told.update(timer=variable.get()))
+        adapter.watch(here.fileno(), readable)
+        adapter.awaitWritable(here.fileno(), lambda: told.update(writable=variable.get()))
+        adapter.callLater(0, lambda: told.update(timer=variable.get()))
 
     copy_context().run(ask)
     there.send(b"one")
     driver.until(lambda: len(told) == 3)
-    hub.unwatch(here.fileno())
+    adapter.unwatch(here.fileno())
     driver.close()
     assert told == dict.fromkeys(("readable", "writable", "timer"), "empty")
 
@@ -514,9 +514,9 @@ def test_readableAtTheEndOfAReactor(sockets: Any) -> None:
     Who reads a descriptor hears of it when the reactor finds it at its end.
     """
     driver = reactorDriver()
-    hub = adapterOf(driver.loop)
+    adapter = adapterOf(driver.loop)
     told: list[str] = []
-    hub.watch(sockets[0].fileno(), lambda: told.append("told"))
+    adapter.watch(sockets[0].fileno(), lambda: told.append("told"))
     for reader in driver.loop.removeAll():
         reader.connectionLost(None)
         assert reader.logPrefix() == "asynqueue.pool"
@@ -529,28 +529,28 @@ def test_aReactorMayTellTooMuch(sockets: Any) -> None:
     A second word that something can be written calls nobody.
     """
     driver = reactorDriver()
-    hub = adapterOf(driver.loop)
+    adapter = adapterOf(driver.loop)
     told: list[str] = []
-    hub.watch(sockets[0].fileno(), lambda: None)
-    hub.awaitWritable(sockets[0].fileno(), lambda: told.append("told"))
+    adapter.watch(sockets[0].fileno(), lambda: None)
+    adapter.awaitWritable(sockets[0].fileno(), lambda: told.append("told"))
     (watched,) = driver.loop.getWriters()
     watched.doWrite()
     watched.doWrite()
-    hub.unwatch(sockets[0].fileno())
+    adapter.unwatch(sockets[0].fileno())
     driver.close()
     assert told == ["told"]
 
 
-def test_watchAgainReplaces(driver: Driver, hub: LoopAdapter, sockets: Any) -> None:
+def test_watchAgainReplaces(driver: Driver, adapter: LoopAdapter, sockets: Any) -> None:
     """
     To watch what is watched already only changes who is told.
     """
     told: list[str] = []
-    hub.watch(sockets[0].fileno(), lambda: told.append("first"))
-    hub.watch(sockets[0].fileno(), lambda: told.append(str(sockets[0].recv(10))))
+    adapter.watch(sockets[0].fileno(), lambda: told.append("first"))
+    adapter.watch(sockets[0].fileno(), lambda: told.append(str(sockets[0].recv(10))))
     sockets[1].send(b"one")
     driver.until(lambda: told)
-    hub.unwatch(sockets[0].fileno())
+    adapter.unwatch(sockets[0].fileno())
     driver.step()
     assert told == ["b'one'"]
 
@@ -560,14 +560,14 @@ def test_watchAgainAfterAllReadersWereRemoved(sockets: Any) -> None:
     Somebody else may take all readers out of a reactor: what is watched again is read.
     """
     driver = reactorDriver()
-    hub = adapterOf(driver.loop)
+    adapter = adapterOf(driver.loop)
     told: list[str] = []
-    hub.watch(sockets[0].fileno(), lambda: told.append("never"))
+    adapter.watch(sockets[0].fileno(), lambda: told.append("never"))
     driver.loop.removeAll()
-    hub.watch(sockets[0].fileno(), lambda: told.append(str(sockets[0].recv(10))))
+    adapter.watch(sockets[0].fileno(), lambda: told.append(str(sockets[0].recv(10))))
     sockets[1].send(b"one")
     driver.until(lambda: told)
-    hub.unwatch(sockets[0].fileno())
+    adapter.unwatch(sockets[0].fileno())
     driver.close()
     assert told == ["b'one'"]
 
@@ -626,10 +626,10 @@ def test_timersEndTheirThread(plain: PlainLoop) -> None:
     """
     With the last timer go the thread and the pipe; the next one brings others.
     """
-    hub = AsyncioAdapter(plain)
+    adapter = AsyncioAdapter(plain)
     made: list[str] = []
     for name in ("first", "second"):
-        hub.callLater(0, lambda name=name: made.append(name))  # type: ignore[misc]
+        adapter.callLater(0, lambda name=name: made.append(name))  # type: ignore[misc]
         assert plain.watched == 1
         while name not in made:
             plain.step()
@@ -641,8 +641,8 @@ def test_cancelledTimersEndTheThread(plain: PlainLoop) -> None:
     """
     The thread also ends when the last timer is cancelled, however far away.
     """
-    hub = AsyncioAdapter(plain)
-    timers = [hub.callLater(NEVER, lambda: None) for _ in range(3)]
+    adapter = AsyncioAdapter(plain)
+    timers = [adapter.callLater(NEVER, lambda: None) for _ in range(3)]
     assert len(timerThreads()) == 1
     for timer in timers:
         timer.cancel()
@@ -655,8 +655,8 @@ def test_idleTimersWakeNothing(plain: PlainLoop) -> None:
     """
     As long as no timer is due, the loop has nothing to do.
     """
-    hub = AsyncioAdapter(plain)
-    timers = [hub.callLater(NEVER, lambda: None) for _ in range(3)]
+    adapter = AsyncioAdapter(plain)
+    timers = [adapter.callLater(NEVER, lambda: None) for _ in range(3)]
     for _ in range(5):
         plain.step()
     assert plain.events == 0
@@ -668,10 +668,10 @@ def test_aDueTimerIsToldOnce(plain: PlainLoop) -> None:
     """
     While the loop is busy with something else, it is told once that a timer is due.
     """
-    hub = AsyncioAdapter(plain)
+    adapter = AsyncioAdapter(plain)
     made: list[str] = []
-    hub.callLater(0, lambda: made.append("made"))
-    late = hub.callLater(NEVER, lambda: None)
+    adapter.callLater(0, lambda: made.append("made"))
+    late = adapter.callLater(NEVER, lambda: None)
     while not plain.events:
         plain.step()
     plain.step()
@@ -684,15 +684,15 @@ def test_oneTimerMayCancelTheNext(plain: PlainLoop) -> None:
     """
     What is cancelled is not made, even if it is due at the same time.
     """
-    hub = AsyncioAdapter(plain)
+    adapter = AsyncioAdapter(plain)
     made: list[str] = []
 
     def first() -> None:
         made.append("first")
         second.cancel()
 
-    hub.callLater(0, first)
-    second = hub.callLater(0, lambda: made.append("second"))
+    adapter.callLater(0, first)
+    second = adapter.callLater(0, lambda: made.append("second"))
     until(lambda: len(timerThreads()) == 1)
     while not made:
         plain.step()
@@ -704,14 +704,14 @@ def test_aTimerThatRaisesHarmsNoOther(plain: PlainLoop) -> None:
     """
     If one raises, the loop sees that; the others are made.
     """
-    hub = AsyncioAdapter(plain)
+    adapter = AsyncioAdapter(plain)
     made: list[str] = []
 
     def fail() -> None:
         raise LookupError("a timer of a test")
 
-    hub.callLater(0, fail)
-    hub.callLater(0, lambda: made.append("made"))
+    adapter.callLater(0, fail)
+    adapter.callLater(0, lambda: made.append("made"))
 
     def run() -> None:
         while True:
@@ -729,13 +729,13 @@ def test_aLateEventIsHarmless(plain: PlainLoop) -> None:
     A loop that has the event of the timers already, as the last one is cancelled,
     makes no call, and does not wait; nor if there are timers again.
     """
-    hub = AsyncioAdapter(plain)
+    adapter = AsyncioAdapter(plain)
     made: list[str] = []
-    timer = hub.callLater(NEVER, lambda: made.append("no"))
+    timer = adapter.callLater(NEVER, lambda: made.append("no"))
     (late,) = [key.data[0] for key in plain._selector.get_map().values()]
     timer.cancel()
     late()
-    other = hub.callLater(NEVER, lambda: made.append("no"))
+    other = adapter.callLater(NEVER, lambda: made.append("no"))
     late()
     other.cancel()
     assert made == []
@@ -744,24 +744,24 @@ def test_aLateEventIsHarmless(plain: PlainLoop) -> None:
 # Forks
 
 
-def test_aForkLetsGoForItself(hub: LoopAdapter, driver: Driver, sockets: Any) -> None:
+def test_aForkLetsGoForItself(adapter: LoopAdapter, driver: Driver, sockets: Any) -> None:
     """
     What a fork lets go is watched by its parent as before, and stands there for a connection
     that has ended.
     """
     here, there = sockets
     came: list[bytes] = []
-    hub.watch(here.fileno(), lambda: came.append(here.recv(1)))
+    adapter.watch(here.fileno(), lambda: came.append(here.recv(1)))
 
     def letGo() -> None:
-        hub.letGo(here.fileno())
+        adapter.letGo(here.fileno())
         assert here.recv(1) == b""
 
     assert inFork(letGo) == 0
     there.send(b"1")
     driver.until(lambda: came)
     assert came == [b"1"]
-    hub.unwatch(here.fileno())
+    adapter.unwatch(here.fileno())
 
 
 def test_aForkRenewsWhatItCan() -> None:
@@ -769,15 +769,15 @@ def test_aForkRenewsWhatItCan() -> None:
     A reactor that is closed keeps no other from having its own poller in a fork.
     """
     closed, *drivers = (reactorDriver() for _ in range(4))
-    hubs = [adapterOf(driver.loop) for driver in (closed, *drivers)]
+    adapters = [adapterOf(driver.loop) for driver in (closed, *drivers)]
     closed.loop._poller.close()
     reading, writing = os.pipe()
-    for hub in hubs[1:]:
-        hub.watch(reading, lambda: None)
+    for adapter in adapters[1:]:
+        adapter.watch(reading, lambda: None)
 
     def unwatch() -> None:
-        for hub in hubs[1:]:
-            hub.unwatch(reading)
+        for adapter in adapters[1:]:
+            adapter.unwatch(reading)
 
     assert inFork(unwatch) == 0
     os.write(writing, b"!")

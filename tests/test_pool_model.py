@@ -208,7 +208,7 @@ class Pool(RuleBasedStateMachine):
             case "shrink":
                 self.shrink(n)
             case "restart" if not self.isClosed:
-                old = [member for member in self.members() if member.calls.held]
+                old = [child for child in self.poolChildren() if child.calls.held]
                 self.others.append(self.pool.restart())
                 self.takeNoMore(old)
             case "maintain":
@@ -234,14 +234,12 @@ class Pool(RuleBasedStateMachine):
             for supervisor in self.pool._supervisors._leaving:
                 self.takeNoMore(supervisor.children)
 
-    def takeNoMore(self, members: Sequence[Any]) -> None:
+    def takeNoMore(self, children: Sequence[Any]) -> None:
         """
         Look whether children that go have only what they may have begun.
         """
-        for member in members:
-            assert member.isGone or all(
-                number <= member.calls.begun for number in member.calls.held
-            )
+        for child in children:
+            assert child.isGone or all(number <= child.calls.begun for number in child.calls.held)
 
     def changeDriver(self) -> None:
         """
@@ -286,7 +284,7 @@ class Pool(RuleBasedStateMachine):
         """
         return [child for child in self.children if not child.hasExited]
 
-    def members(self) -> list[Any]:
+    def poolChildren(self) -> list[Any]:
         """
         What the pool has of its children.
         """
@@ -449,17 +447,17 @@ class Pool(RuleBasedStateMachine):
 
     def sizesAgree(self) -> None:
         assert self.pool.size == self.size
-        assert all(len(member.calls.held) <= self.capacity for member in self.members())
+        assert all(len(child.calls.held) <= self.capacity for child in self.poolChildren())
         supervisors = self.pool._supervisors.present
         assert len(set(supervisors)) == len(supervisors)
         assert self.pool._outputs.pids <= set(self.pool.pids())
-        for member in self.members():
+        for child in self.poolChildren():
             # One that was told to end has closed its own.
-            fileno = member._channel.fileno()
-            assert fileno < 0 or self.pool._outputs.byDescriptor[fileno] is member
+            fileno = child._channel.fileno()
+            assert fileno < 0 or self.pool._outputs.byDescriptor[fileno] is child
 
     def whatIsHeldIsHeldOnce(self) -> None:
-        held = [job for member in self.members() for job in member.calls.held.values() if job]
+        held = [job for child in self.poolChildren() for job in child.calls.held.values() if job]
         waiting = list(self.pool._jobs._waiting)
         assert len({*held, *waiting}) == len(held) + len(waiting)
         assert not any(job.result.ready() for job in (*held, *waiting))

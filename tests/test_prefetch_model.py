@@ -291,7 +291,7 @@ class Prefetching(RuleBasedStateMachine):
 
     @precondition(lambda self: self.worker.tasks.waiting)
     @rule()
-    def seat(self) -> None:
+    def hold(self) -> None:
         tasks = self.worker.tasks
         for task in tasks.takeWaiting():
             self.worker.last += 1
@@ -440,7 +440,7 @@ class Prefetching(RuleBasedStateMachine):
         worker, tasks = self.worker, self.worker.tasks
         if self.life is not Life.CRASHED:
             self.stops.append(Heard(tasks.stop()))
-            self.seat()
+            self.hold()
         if tasks.held:
             self.settle(list(tasks.held), 0.001)
         self.pass_(0)

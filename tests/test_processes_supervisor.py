@@ -21,9 +21,9 @@ from tests.doubles import readingLogs
 MEGABYTE = 1 << 20
 
 
-class ClockHub:
+class ClockAdapter:
     """
-    A hub that has only timers.
+    An adapter that has only timers.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,9 @@ class Child:
     @ivar resident: how many bytes it has.
     """
 
-    def __init__(self, hub: Any, owner: Any, life: Any, setup: Any, reader: Any, **kw: Any) -> None:
+    def __init__(
+        self, adapter: Any, owner: Any, life: Any, setup: Any, reader: Any, **kw: Any
+    ) -> None:
         self.pid = 0
         self.held: dict[int, str] = {}
         self.streams: dict[int, Any] = {}
@@ -130,7 +132,7 @@ class House:
     """
 
     def __init__(self) -> None:
-        self.hub: Any = ClockHub()
+        self.adapter: Any = ClockAdapter()
         self.children: list[Child] = []
         self.told: list[Any] = []
         self.refusal: Exception | None = None
@@ -144,11 +146,11 @@ class House:
         start: Any = self.start
         self.supervisor = Supervisor(
             owner,
-            lambda: self.hub,
+            lambda: self.adapter,
             limits or Limits(),
             preparations,
             start=start,
-            now=self.hub.clock.seconds,
+            now=self.adapter.clock.seconds,
         )
         return self.supervisor
 
@@ -174,7 +176,7 @@ class House:
         """
         Let time pass.
         """
-        self.hub.clock.advance(seconds)
+        self.adapter.clock.advance(seconds)
 
     # SupervisorDelegate
 
@@ -534,7 +536,7 @@ def test_tooMuchMemoryInACall(house: House) -> None:
     child.end()
     house.advance(0.15)
     assert child.asked == ["finish"]
-    assert house.hub.clock.getDelayedCalls() == []
+    assert house.adapter.clock.getDelayedCalls() == []
 
 
 @pytest.mark.parametrize("end", ["cancel", "renew"])
@@ -549,7 +551,7 @@ def test_nobodyLooksAtTheMemoryOfOneThatIsGone(house: House, end: str) -> None:
     child.give("one")
     getattr(supervisor, end)()
     child.die(signal=9)
-    assert house.hub.clock.getDelayedCalls() == []
+    assert house.adapter.clock.getDelayedCalls() == []
 
 
 def test_idleTimeout(house: House) -> None:
@@ -600,9 +602,9 @@ def test_theDeadLeaveNoTimer(house: House, limits: Limits) -> None:
         house.child.end()
         if limits.maxMemory is not None:
             house.child.give("another")
-        assert len(house.hub.clock.getDelayedCalls()) == 1
+        assert len(house.adapter.clock.getDelayedCalls()) == 1
         house.child.die(signal=9)
-        assert house.hub.clock.getDelayedCalls() == []
+        assert house.adapter.clock.getDelayedCalls() == []
         house.advance(0)
 
 
@@ -794,7 +796,7 @@ def test_finishEndsAll(house: House) -> None:
     supervisor.finish()
     assert [child.asked for child in house.children] == [["finish"], ["finish"]]
     assert supervisor.child is None
-    assert house.hub.clock.getDelayedCalls() == []
+    assert house.adapter.clock.getDelayedCalls() == []
 
 
 def test_crashEndsAllAtOnce(house: House) -> None:

@@ -280,7 +280,7 @@ class OwnLoop:
 
     def _writeTo(self, descriptor: int) -> None:
         """
-        Tell that a descriptor is writable, as the loop or this board has found.
+        Tell that a descriptor is writable, as the other loop or this one has found.
         """
         f = self._writable.pop(descriptor, None)
         if f is not None:

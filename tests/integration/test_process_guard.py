@@ -65,26 +65,26 @@ class FaultyWorker(ProcessWorker):
             self.faulty = ""
             raise GeneratorExit(f"a fault in {name}")
 
-    def returned(self, member: Any, job: Any, value: Any) -> None:
+    def returned(self, child: Any, job: Any, value: Any) -> None:
         """
         A call returned.
         """
         self._fail("returned")
-        super().returned(member, job, value)
+        super().returned(child, job, value)
 
-    def raised(self, member: Any, job: Any, outcome: Any) -> None:
+    def raised(self, child: Any, job: Any, outcome: Any) -> None:
         """
         A call raised.
         """
         self._fail("raised")
-        super().raised(member, job, outcome)
+        super().raised(child, job, outcome)
 
-    def iterating(self, member: Any, job: Any, source: Any, text: str) -> None:
+    def iterating(self, child: Any, job: Any, source: Any) -> None:
         """
         A call returned an iterator.
         """
         self._fail("iterating")
-        super().iterating(member, job, source, text)
+        super().iterating(child, job, source)
 
 
 @ensureDeferred
