@@ -110,21 +110,21 @@ class CheckedError(ValueError):
 
 def echo(*args: Any, **kw: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """
-    What it was called with.
+    Return what it was called with.
     """
     return args, kw
 
 
 def nextNumber() -> int:
     """
-    A number one higher than that of the last call in the same process.
+    Return a number one higher than that of the last call in the same process.
     """
     return next(_numbers)
 
 
 def numbered(name: int) -> tuple[int, int]:
     """
-    What it was called with, and the next number.
+    Return what it was called with, and the next number.
     """
     return name, nextNumber()
 
@@ -138,14 +138,14 @@ def signalAt(gate: Token) -> None:
 
 def whereAmI() -> tuple[int, int]:
     """
-    The process and the thread of the call.
+    Return the process and the thread of the call.
     """
     return os.getpid(), threading.get_ident()
 
 
 def whoseCall() -> str:
     """
-    What the caller's context variable says.
+    Return what the caller's context variable says.
     """
     return whose.get()
 
@@ -180,7 +180,7 @@ def raiseIt(error: type[BaseException]) -> NoReturn:
 
 def makeUnsendable() -> Unsendable:
     """
-    A result that cannot be pickled.
+    Return a result that cannot be pickled.
     """
     return Unsendable()
 
@@ -219,7 +219,7 @@ def numbersThenRaise(end: int, text: str) -> Iterator[int]:
 
 def numbersForever(each: Token, end: Token) -> Iterator[int]:
     """
-    An infinite iterator, which signals at each number, and as it is closed.
+    Give an infinite iterator, which signals at each number, and as it is closed.
     """
     try:
         for number in count():

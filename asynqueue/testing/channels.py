@@ -65,7 +65,7 @@ class MemoryChannel:
 
     def fileno(self) -> int:
         """
-        There is none: -1.
+        Return -1: there is no descriptor.
         """
         return -1
 
@@ -199,7 +199,7 @@ class ChannelTrial:
 
     def errorAtReceive(self, receiver: Any) -> Exception:
         """
-        What is raised when everything that came is read.
+        Return what is raised when everything that came is read.
         """
         while True:
             self.turn()
@@ -224,7 +224,7 @@ _bodies: list[Body] = []
 
 def _check(body: Body) -> Body:
     """
-    A function is a check.
+    Take a function for a check.
     """
     _bodies.append(body)
     return body
@@ -266,7 +266,7 @@ def channelChecks(
     makePair: Callable[..., tuple[Any, Any]], *, limit: float = 30.0
 ) -> list[ChannelCheck]:
     """
-    The checks of what a L{Channel<asynqueue.channels.Channel>} promises. Each is
+    Return the checks of what a L{Channel<asynqueue.channels.Channel>} promises. Each is
     called, and returns when the promise was kept::
 
         @pytest.mark.parametrize("check", channelChecks(makePair), ids=str)
@@ -323,7 +323,7 @@ def _short(value: Any) -> str:
 @contextmanager
 def _refused(errorType: type[Exception], what: str) -> Iterator[None]:
     """
-    What is done here raises this, or one of its kind.
+    Expect that what is done here raises this, or one of its kind.
     """
     try:
         yield
@@ -351,7 +351,7 @@ def _plain(frames: Sequence[Frame]) -> list[tuple[int, int, bytes, list[bytes]]]
 
 def _descriptors() -> int:
     """
-    How many files this process has open; 0 where that is not told.
+    Return how many files this process has open; 0 where that is not told.
     """
     for directory in ("/proc/self/fd", "/dev/fd"):
         if os.path.isdir(directory):

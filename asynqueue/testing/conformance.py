@@ -83,7 +83,7 @@ class Trial:
 
     def worker(self) -> Any:
         """
-        A new worker, without a queue.
+        Return a new worker, without a queue.
         """
         worker = self._makeWorker()
         self._bare.append(worker)
@@ -91,7 +91,7 @@ class Trial:
 
     def queue(self) -> TaskQueue:
         """
-        A new queue with a new worker.
+        Return a new queue with a new worker.
         """
         queue = TaskQueue(self._makeWorker())
         self._queues.append(queue)
@@ -99,7 +99,7 @@ class Trial:
 
     def gate(self) -> Gate:
         """
-        A new gate for calls of the worker.
+        Return a new gate for calls of the worker.
         """
         gate = Gate(local=self.traits.place == "reactor")
         self._gates.append(gate)
@@ -153,7 +153,7 @@ _bodies: list[tuple[Body, Callable[[Traits], bool]]] = []
 
 def _check(when: Callable[[Traits], bool] = lambda traits: True) -> Callable[[Body], Body]:
     """
-    A function is a check, of workers with certain traits.
+    Take a function for a check, of workers with certain traits.
     """
 
     def enter(body: Body) -> Body:
@@ -216,7 +216,7 @@ def workerChecks(
     limit: float = 30.0,
 ) -> list[WorkerCheck]:
     """
-    The checks of what L{IWorker<asynqueue.interfaces.IWorker>} promises, for
+    Return the checks of what L{IWorker<asynqueue.interfaces.IWorker>} promises, for
     workers of a kind. Each is called for a Deferred, while the reactor runs::
 
         @pytest.mark.parametrize("check", workerChecks(makeWorker), ids=str)
@@ -280,7 +280,7 @@ def _require(condition: Any, what: str) -> None:
 
 async def _failureOf(awaitable: Deferred[Any]) -> Failure:
     """
-    The failure of a Deferred, never raised: it may be an exit.
+    Return the failure of a Deferred, never raised: it may be an exit.
     """
     failures: list[Failure] = []
     value = await awaitable.addErrback(failures.append)

@@ -417,7 +417,7 @@ class RecordingObserver:
 
     def names(self, subject: Any = None) -> list[str]:
         """
-        The names of the events, in order: all, or those of one task or worker.
+        Return the names of the events, in order: all, or those of one task or worker.
         """
         return [event[0] for event in self.events if subject is None or subject in event]
 

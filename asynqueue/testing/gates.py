@@ -93,7 +93,7 @@ class Gate:
 
     def came(self, visitor: Any) -> None:
         """
-        A visitor has come; if it is one, and not C{None}, it waits.
+        Hear that a visitor has come; if it is one, and not C{None}, it waits.
         """
         self.arrived += 1
         if visitor is not None:
@@ -114,7 +114,7 @@ class Gate:
 
     def left(self, visitor: Any) -> None:
         """
-        A visitor is gone.
+        Hear that a visitor is gone.
         """
         self._held.pop(visitor, None)
         if not self._held and self._lastLeft is not None:
@@ -153,7 +153,7 @@ class _Here:
 
     def wait(self) -> Deferred[None]:
         """
-        A Deferred that fires when the gate is open.
+        Return a Deferred that fires when the gate is open.
         """
         caller = _Caller(self._gate)
         self._gate.came(caller)

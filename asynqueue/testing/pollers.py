@@ -55,7 +55,7 @@ def pollerChecks(
     makePoller: Callable[[], BasePoller], *, reactor: bool = False, limit: float = 30.0
 ) -> list[PollerCheck]:
     """
-    The checks of what a poller promises. Each is called for a Deferred, while the
+    Return the checks of what a poller promises. Each is called for a Deferred, while the
     reactor runs::
 
         @pytest.mark.parametrize("check", pollerChecks(MyPoller), ids=str)

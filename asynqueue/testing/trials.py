@@ -46,7 +46,7 @@ class PollerTrial:
 
     def left(self) -> float:
         """
-        How many seconds are left: the timeout for whatever may wait.
+        Return how many seconds are left: the timeout for whatever may wait.
 
         @raise AssertionError: if there are none.
         """
@@ -56,7 +56,7 @@ class PollerTrial:
 
     def transport(self) -> RecordingTransport:
         """
-        A transport without a socket.
+        Return a transport without a socket.
         """
         transport = RecordingTransport(self.poller)
         self._transports.append(transport)
@@ -74,7 +74,7 @@ class PollerTrial:
 
     def pair(self) -> tuple[RecordingTransport, socket.socket]:
         """
-        A connected transport, and the other end of it.
+        Return a connected transport, and the other end of it.
         """
         ours, theirs = self.ends()
         transport = self.transport()
@@ -83,7 +83,7 @@ class PollerTrial:
 
     def listener(self, family: int, address: Any) -> Listener:
         """
-        A transport that accepts connections.
+        Return a transport that accepts connections.
         """
         listener = Listener(self.poller)
         self._transports.append(listener)
@@ -154,8 +154,7 @@ class Checks(list[Body]):
 
     def check(self, body: Body) -> Body:
         """
-        A decorator: this function is one, its name and its text are those of the
-        check.
+        Take a function for a check, whose name and text are its own.
         """
         self.append(body)
         return body
@@ -163,7 +162,7 @@ class Checks(list[Body]):
 
 def expect(actual: Any, expected: Any, what: str) -> None:
     """
-    Something is what it is expected to be.
+    Require that something is what it is expected to be.
     """
     if actual != expected:
         raise AssertionError(f"{what} is {actual!r}, not {expected!r}")
@@ -171,7 +170,7 @@ def expect(actual: Any, expected: Any, what: str) -> None:
 
 def require(condition: object, what: str) -> None:
     """
-    Something is so; or else this is what is wrong.
+    Require that something is so; or else tell what is wrong.
     """
     if not condition:
         raise AssertionError(what)
@@ -179,7 +178,7 @@ def require(condition: object, what: str) -> None:
 
 def raiser(error: BaseException) -> Callable[[], object]:
     """
-    A reaction that raises this.
+    Return a reaction that raises this.
     """
 
     def react() -> object:
@@ -190,6 +189,6 @@ def raiser(error: BaseException) -> Callable[[], object]:
 
 def socketAt(fd: int, other: socket.socket) -> socket.socket:
     """
-    A duplicate of a socket, with a certain descriptor, or the next that is free.
+    Return a duplicate of a socket, with a certain descriptor, or the next that is free.
     """
     return socket.socket(fileno=fcntl(other.fileno(), F_DUPFD_CLOEXEC, fd))
