@@ -29,7 +29,7 @@ from time import perf_counter
 from typing import Any
 
 from asynqueue.channels import Channel
-from asynqueue.codec import decode
+from asynqueue.codec import decode, encode
 from asynqueue.constancy import isConstant
 from asynqueue.descriptors import holdStandard
 from asynqueue.framing import LARGEST, Frame, Unavailable, checkSize
@@ -247,9 +247,15 @@ class Child:
 
     def _returned(self, number: int, value: Any, flags: int) -> None:
         try:
-            isClosed, body, buffers = encoded(value, bool(flags & CLOSED))
+            kind = RETURNED
+            if flags & CLOSED:
+                isClosed, body, buffers = encoded(value, True)
+                if isClosed:
+                    kind = CLOSED_RETURNED
+            else:
+                body, buffers = encode(value)
             checkSize(sizeOf(body, buffers), self._limit)
-            self._send(CLOSED_RETURNED if isClosed else RETURNED, number, body, buffers)
+            self._send(kind, number, body, buffers)
         except BaseException as error:
             # Somebody's objects, or too many of them: whatever that raises. If the parent is
             # gone, this raises it again.

@@ -67,14 +67,21 @@ async def journeys(
     where = f"unix:{folder}/socket"
     server = WireServer(where, universe, **options)
     await server.start()
-    worker = WireWorker(universe(), where, largest=largest)
-    queue = TaskQueue(worker)
+    queue = TaskQueue(WireWorker(universe(), where, largest=largest))
     try:
         yield queue
     finally:
-        await queue.detachWorker(worker, crash=True)
+        await leave(queue)
         await queue.shutdown()
         await server.stop(0)
+
+
+async def leave(queue: TaskQueue) -> None:
+    """
+    Cut the connections of a queue.
+    """
+    for worker in queue.workers():
+        await queue.detachWorker(worker, crash=True)
 
 
 async def soon(d: Any) -> Any:
@@ -204,6 +211,22 @@ async def itemsOf(call: Any) -> list[Any]:
 
 
 @ensureDeferred
+async def test_callsBehindOneThatEndsTheProcess(tmp_path: Path) -> None:
+    """
+    Calls that were sent to a process, and not begun as it ended, are made by the next one, with
+    their arguments as they came.
+    """
+    async with journeys(tmp_path, processes=1) as queue:
+        large = bytearray(os.urandom(1 << 18))
+        calls: list[Any] = [queue.call("same", [number, large]) for number in range(10)]
+        deadly = queue.call("same", Trap(os._exit, 3))
+        calls += [queue.call("same", [number, large]) for number in range(10, 20)]
+        with pytest.raises(WorkerLost):
+            await soon(deadly)
+        assert [await soon(call) for call in calls] == [[number, large] for number in range(20)]
+
+
+@ensureDeferred
 async def test_theHostOpensNoItems(tmp_path: Path) -> None:
     """
     Items of iterators, and what iterators raise, are unpickled where they are read only.
@@ -240,8 +263,8 @@ async def test_itemsOfAllKinds(tmp_path: Path) -> None:
 @ensureDeferred
 async def test_anIteratorThatIsClosed(tmp_path: Path) -> None:
     """
-    An iterator that nobody reads any more is closed in its process, which then makes other
-    calls; one that is not read keeps within its credit meanwhile.
+    An iterator that nobody reads any more is closed in its process, which makes other calls
+    meanwhile; so is one whose reader is gone with its connection.
     """
     path = tmp_path / "closed"
     async with journeys(tmp_path, processes=1) as queue:
@@ -253,6 +276,11 @@ async def test_anIteratorThatIsClosed(tmp_path: Path) -> None:
         deferator.stop()
         await until(path.exists)
         assert await soon(queue.call("same", 1)) == 1
+        lost = tmp_path / "lost"
+        deferator = await soon(queue.call("forever", str(lost)))
+        await soon(Deferred.fromCoroutine(anext(deferator)))
+        await leave(queue)
+        await until(lost.exists)
 
 
 @ensureDeferred
