@@ -175,7 +175,7 @@ class Prefetching(RuleBasedStateMachine):
                 self.returned.remove(back[0])
             self.run(back[0] if back else self.newTask())
 
-    @precondition(lambda self: self.life is Life.SERVING and self.count)
+    @precondition(lambda self: self.life is Life.SERVING and self.unbegun)
     @rule()
     def takeBack(self) -> None:
         expected = self.unbegun
@@ -185,26 +185,38 @@ class Prefetching(RuleBasedStateMachine):
         self.returned += back
         self.worker.tasks.checkReady()
 
-    @precondition(lambda self: self.tasks)
+    @precondition(lambda self: any(not task.ended for task in self.tasks))
     @rule(data=st.data())
     def cancel(self, data: Any) -> None:
-        task = data.draw(st.sampled_from(self.tasks))
+        self.finish(data.draw(st.sampled_from([task for task in self.tasks if not task.ended])))
+
+    def finish(self, task: ITask) -> None:
         if not task.ended:
             self.cancelled.add(task)
             task.callback("cancelled")
 
-    @precondition(lambda self: self.mayEnd)
-    @rule(how=st.sampled_from(["stop", "stop", "crash", "break"]), isFirst=st.booleans())
-    def leave(self, how: str, isFirst: bool) -> None:
+    @precondition(lambda self: self.mayEnd or self.life is Life.BROKEN)
+    @rule(
+        how=st.sampled_from(["stop", "stop", "crash", "break"]),
+        isFirst=st.booleans(),
+        isStuck=st.booleans(),
+    )
+    def leave(self, how: str, isFirst: bool, isStuck: bool) -> None:
         """
-        @param isFirst: whether it is given one before that cannot be sent.
+        @param isFirst: whether it is given one before that cannot be sent, and one that it
+            holds has its outcome.
+        @param isStuck: whether nothing moves from then on.
         """
         if isFirst and self.isReady:
             self.giveAnother(1, isSendable=False)
+        if isFirst and self.worker.tasks.held:
+            self.finish(next(iter(self.worker.tasks.held.values())))
         if how == "stop":
             d = self.worker.tasks.stop()
             d.addCallback(lambda _: self.hasStopped())
             self.stops.append(Heard(d))
+            if isStuck and self.isLinedUp:
+                self.nothingMoves(0, isGiven=False)
         elif how == "crash":
             self.crash()
         elif self.life is Life.SERVING:
@@ -251,25 +263,28 @@ class Prefetching(RuleBasedStateMachine):
     @rule(
         count=st.sampled_from([1, 1, 2, 25]),
         last=st.booleans(),
-        seconds=st.sampled_from([0.0001, 0.0001, 0.002, 1.0]),
+        seconds=st.sampled_from([0.0001, 0.002, 1.0]),
+        isLost=st.sampled_from([False, False, True]),
     )
-    def end(self, count: int, last: bool, seconds: float) -> None:
+    def end(self, count: int, last: bool, seconds: float, isLost: bool) -> None:
         held = list(self.worker.tasks.held)
-        self.settle(held[-count:] if last else held[:count], seconds)
+        numbers = held[-count:] if last else held[:count]
+        if isLost:
+            self.lose(numbers[0])
+        else:
+            self.settle(numbers, seconds)
 
-    def settle(self, numbers: list[int], seconds: float) -> None:
-        self.worker.begun.update(numbers)
-        self.worker.settle(numbers, lambda task: task.callback("done"), seconds)
-
-    @precondition(lambda self: self.worker.tasks.held)
-    @rule(data=st.data())
-    def lose(self, data: Any) -> None:
+    def lose(self, number: int) -> None:
         tasks = self.worker.tasks
-        task = tasks.held.pop(data.draw(st.sampled_from(list(tasks.held))))
+        task = tasks.held.pop(number)
         tasks.lose([task], "it is lost")
         assert task.ended
         tasks.checkReady()
         tasks.checkStopped()
+
+    def settle(self, numbers: list[int], seconds: float) -> None:
+        self.worker.begun.update(numbers)
+        self.worker.settle(numbers, lambda task: task.callback("done"), seconds)
 
     @precondition(lambda self: self.isReady)
     @rule(count=st.sampled_from([1, 3, 25]), isSendable=st.booleans())
@@ -297,6 +312,7 @@ class Prefetching(RuleBasedStateMachine):
             self.worker.last += 1
             tasks.held[self.worker.last] = task
 
+    @precondition(lambda self: self.mayEnd or self.life is not Life.SERVING)
     @rule(areOpen=st.booleans(), isGone=st.booleans())
     def change(self, areOpen: bool, isGone: bool) -> None:
         """
@@ -310,14 +326,15 @@ class Prefetching(RuleBasedStateMachine):
         self.worker.tasks.checkStopped()
 
     @precondition(lambda self: self.recalls and self.worker.tasks.held)
-    @rule(data=st.data())
-    def answer(self, data: Any) -> None:
+    @rule(count=st.integers(1, 4), isCancelled=st.booleans())
+    def answer(self, count: int, isCancelled: bool) -> None:
         """
-        Hand back some of what was asked for.
+        Hand back some of what was asked for, of which the first may have its outcome.
         """
         tasks = self.worker.tasks
-        numbers = [number for number in tasks.held if number not in self.worker.begun]
-        numbers = data.draw(st.lists(st.sampled_from(numbers), unique=True)) if numbers else []
+        numbers = [number for number in tasks.held if number not in self.worker.begun][:count]
+        if isCancelled and numbers:
+            self.finish(tasks.held[numbers[0]])
         back = [tasks.held.pop(number) for number in numbers]
         unended = [task for task in back if not task.ended]
         before = len(self.returned)
@@ -335,16 +352,21 @@ class Prefetching(RuleBasedStateMachine):
         unsendable, self.unsendable = self.unsendable, set()
         assert all(task.ended for task in unsendable)
 
-    @rule(times=st.sampled_from([0, 1, 3]))
+    @precondition(lambda self: self.worker.clock.getDelayedCalls())
+    @rule(times=st.sampled_from([0, 1, 3, 100]))
     def advance(self, times: int) -> None:
-        self.pass_(times * STALE_SECONDS)
+        if times == 100 and self.isLinedUp:
+            self.nothingMoves(self.worker.slots - 1, isGiven=True)
+        else:
+            self.pass_(times * STALE_SECONDS)
 
     @precondition(lambda self: self.isLinedUp and self.life is not Life.CRASHED)
-    @rule()
-    def nothingMoves(self) -> None:
+    @rule(begun=st.integers(0, 4), isGiven=st.booleans())
+    def nothingMoves(self, begun: int, isGiven: bool) -> None:
         """
-        Others have what is lined up, after a while.
+        Others have what is lined up, after a while; what the queue gives then, too.
         """
+        self.begin(begun)
         recalled, before = self.recalled, self.count
         for _ in range(_LOOKS):
             self.pass_(_LONG)
@@ -358,6 +380,8 @@ class Prefetching(RuleBasedStateMachine):
             assert (window.isClosed, window.size) == (True, self.worker.slots)
         else:
             assert (self.count, self.recalled) == (before, recalled)
+        if isGiven and self.isReady:
+            self.give(again=False, count=4)
 
     @precondition(lambda self: self.isLinedUp and self.worker.tasks.held)
     @rule()
@@ -393,7 +417,11 @@ class Prefetching(RuleBasedStateMachine):
         assert all(task.ends <= 1 + (task in self.cancelled) for task in self.tasks)
         assert all(
             task.ended is (task in self.cancelled)
-            for task in (*self.worker.tasks.held.values(), *self.worker.tasks.waiting)
+            for task in (
+                *self.worker.tasks.held.values(),
+                *self.worker.tasks.waiting,
+                *self.returned,
+            )
         )
 
     @invariant()
@@ -451,4 +479,6 @@ class Prefetching(RuleBasedStateMachine):
 
 
 TestPrefetching = Prefetching.TestCase
-TestPrefetching.settings = settings(stateful_step_count=50, phases=[Phase.generate])
+TestPrefetching.settings = settings(
+    max_examples=2 * settings().max_examples, stateful_step_count=50, phases=[Phase.generate]
+)
