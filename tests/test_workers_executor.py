@@ -23,8 +23,10 @@ from twisted.internet.task import Clock
 from asynqueue import ExecutorWorker, TaskQueue, WorkerLost
 from asynqueue.errors import Unsendable
 from asynqueue.outcome import Returned
+from asynqueue.scheduling.options import CallOptions
 from asynqueue.testing import MemoryTask, WorkerCheck, workerChecks
 from asynqueue.workers.executorcalls import executorWorkers
+from asynqueue.workers.stale import STALE_SECONDS
 from tests.doubles import Heard, errorOf, readingLogs, resultOf
 
 # Seconds after which a test has failed. None waits so long.
@@ -585,6 +587,150 @@ def test_nothingIsSentAhead() -> None:
     executor.step()
     clock.advance(0)
     assert resultOf(late) == 0
+
+
+class ManualThreads(ManualExecutor, ThreadPoolExecutor):
+    """
+    Counts as threads of this process.
+    """
+
+
+def test_threadsAreGivenWorkAhead() -> None:
+    """
+    Threads are given more calls than they run, while these are short.
+    """
+    executor = ManualThreads()
+    queue, clock = makeQueue(executor)
+    heard = [Heard(queue.call(int, n)) for n in range(50)]
+    assert len(executor.futures) == 1
+    executor.step()
+    clock.advance(0)
+    assert len(executor.futures) == 49
+    for _ in range(49):
+        executor.step()
+    clock.advance(0)
+    assert [each.result for each in heard] == [*range(50)]
+    assert resultOf(queue.shutdown()) is None
+
+
+def test_whatDoesNotMoveIsTakenBackFromThreads() -> None:
+    """
+    If a call turns out to be long, others have those that threads were given ahead of it (G6).
+    """
+    executor, other = ManualThreads(), ManualExecutor()
+    queue, clock = makeQueue(executor)
+    queue.call(int)
+    executor.step()
+    clock.advance(0)
+    running, waiting = queue.call(int), queue.call(int, "7")
+    executor.begin()
+    queue.attachWorker(ExecutorWorker(other, reactor=clock))
+    assert other.futures == []
+    clock.advance(STALE_SECONDS)
+    other.step()
+    clock.advance(0)
+    assert resultOf(waiting) == 7
+    assert not running.called
+
+
+def bareWorker(executor: Executor, **kw: Any) -> tuple[ExecutorWorker, Turns, list[Any]]:
+    """
+    A worker, its clock, and what it hands back.
+    """
+    clock, back = Turns(), list[Any]()
+    worker = ExecutorWorker(executor, reactor=clock, **kw)
+    worker.setReturner(back.extend)
+    return worker, clock, back
+
+
+def test_moreIsSentAheadIfAsked() -> None:
+    """
+    An executor is given as many calls ahead as is asked for, and none while nothing moves.
+    """
+    executor = ManualExecutor(2)
+    worker, clock, back = bareWorker(executor, ahead=3)
+    tasks = [MemoryTask(int) for _ in range(5)]
+    readies = [worker.run(task) for task in tasks]
+    assert [ready.called for ready in readies] == [True] * 4 + [False]
+    for future in executor.futures[:2]:
+        future.set_running_or_notify_cancel()
+    clock.advance(STALE_SECONDS)
+    assert back == tasks[2:]
+    assert not readies[-1].called
+    executor.futures.pop(0).set_result(cloudpickle.dumps(Returned(1)))
+    clock.advance(0)
+    assert readies[-1].called
+    assert [worker.run(task).called for task in back] == [True, True, True]
+
+
+def test_aheadIsANumber() -> None:
+    """
+    How many calls are sent ahead is a whole number, and not less than none.
+    """
+    with pytest.raises(ValueError):
+        ExecutorWorker(ManualExecutor(), ahead=-1)
+
+
+def test_nextGoesBeforeWhatWasSentAhead() -> None:
+    """
+    A task with doNext goes before those that the executor has not begun, and after others of
+    the kind.
+    """
+    order: list[str] = []
+    executor = ManualThreads()
+    worker, _, _ = bareWorker(executor)
+    # Calls are long: what is lined up is more than an urgent one waits for.
+    worker._tasks.window.measured(1, 1.0)
+    next_ = CallOptions(doNext=True)
+    for name in ("running", "last"):
+        worker.run(MemoryTask(order.append, name))
+    executor.begin()
+    for name in ("first", "second"):
+        worker.run(MemoryTask(order.append, name, options=next_))
+    executor.futures.pop(0)
+    while executor.futures:
+        executor.step()
+    assert order == ["first", "second", "last"]
+
+
+@pytest.mark.parametrize("hasQueue", [True, False])
+def test_whatIsTakenBackForAnUrgentCallIsNotLost(hasQueue: bool) -> None:
+    """
+    If the executor takes no more calls as it is given some again, after an urgent one, others
+    have all of them; without a queue they are lost, and none had begun.
+    """
+    executor = ManualExecutor()
+    worker, _, back = bareWorker(executor, ahead=3)
+    if not hasQueue:
+        worker._tasks.returner = None
+    tasks = [MemoryTask(int) for _ in range(3)]
+    for task in tasks:
+        worker.run(task)
+    executor.begin()
+    urgent = MemoryTask(int, options=CallOptions(doNext=True))
+    executor.shutdown()
+    with readingLogs():
+        assert not worker.run(urgent).called
+    if hasQueue:
+        assert back == [urgent, *tasks[1:]]
+    else:
+        errors = [errorOf(task.d) for task in (urgent, *tasks[1:])]
+        assert [(type(error), error.begun) for error in errors] == [(WorkerLost, False)] * 3
+
+
+def test_whatHasItsOutcomeIsNotBegunByThreads() -> None:
+    """
+    A thread does not make the call of a task that has its outcome by then.
+    """
+    made: list[int] = []
+    executor = ManualThreads()
+    worker, clock, _ = bareWorker(executor)
+    task = MemoryTask(made.append, 1)
+    worker.run(task)
+    task.callback("cancelled")
+    executor.step()
+    clock.advance(0)
+    assert (made, worker.statistics().held) == ([], 0)
 
 
 def test_outcomeThatCannotBeRead() -> None:

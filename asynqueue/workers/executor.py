@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from asynqueue.checks import wholeNumber
 from asynqueue.errors import WorkerError
 from asynqueue.failures import caught, failureOf
 from asynqueue.forks import isParents, tellForks
@@ -36,47 +37,31 @@ from asynqueue.workers.executorcalls import (
     CallsElsewhere,
     CallsHere,
     ExecutorCalls,
+    Places,
     daskClient,
     executorWorkers,
     isFinal,
-    outcomeOf,
 )
 from asynqueue.workers.failing import RetriedFault
 from asynqueue.workers.iterators import ThreadIterators
 from asynqueue.workers.outbox import Outbox
 from asynqueue.workers.prefetch import Life, Prefetch, Prefetching
 from asynqueue.workers.steps import Close, Step
+from asynqueue.workers.window import Window
 
 _log = Logger()
 
+# The most tasks that may be sent ahead to threads.
+_MOST_AHEAD = 500
 
-class _Places:
-    """
-    As many tasks as an executor has workers, as far as we know: nothing is sent ahead.
-    """
-
-    isClosed = False
-
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
-
-    @property
-    def size(self) -> int:
-        """
-        How many workers the executor has now.
-        """
-        return executorWorkers(self._executor)
-
-    def close(self) -> None:
-        """
-        Do nothing: nothing is sent ahead.
-        """
+# An urgent task does not wait behind more work than this, besides what runs.
+_SHORT_SECONDS = 0.0005
 
 
 @implementer(
     IPrefetchingWorker, ICancellingWorker, IFailingWorker, IResigningWorker, ISlottedWorker
 )
-class ExecutorWorker(Prefetching[_Places]):
+class ExecutorWorker(Prefetching[Window | Places]):
     """
     Runs tasks in any C{concurrent.futures.Executor}: threads, processes, loky's
     reusable processes, Dask's cluster.
@@ -90,9 +75,10 @@ class ExecutorWorker(Prefetching[_Places]):
     the others with it) makes this worker resign. What was in its hands may have
     begun.
 
-    It holds as many tasks as the executor has workers, and follows their number.
-    What an executor is given ahead of what it runs cannot be taken back for sure,
-    if that turns out to be long (G6): so nothing is sent ahead.
+    Threads are given a few milliseconds of work ahead of what they run, which is taken back
+    if it does not move. Of other executors it holds as many tasks as they have workers, and
+    follows their number: what they are given ahead of that cannot be taken back for sure, if
+    what runs turns out to be long (G6). C{ahead} has them given more all the same.
 
     The executor is its owner's: it is shut down with the worker only if so asked.
 
@@ -109,6 +95,7 @@ class ExecutorWorker(Prefetching[_Places]):
         *,
         raw: bool = False,
         shutdown: bool = False,
+        ahead: int | None = None,
         reactor: Any = None,
     ) -> None:
         """
@@ -118,8 +105,14 @@ class ExecutorWorker(Prefetching[_Places]):
             not say; with threads only.
         @param shutdown: whether the executor is shut down when this worker stops
             or crashes.
+        @param ahead: how many tasks the executor may be given ahead of those that its workers
+            run. For threads it is the most, and C{None} a large number. For others, which are
+            given none if it is C{None}, it is for calls that are short: one behind a long
+            call may have to wait for that, though another worker is idle, and C{timeout=}
+            counts the time that it waits.
         @param reactor: the reactor, or an asyncio loop; C{None}: the one that runs when
             it is needed first.
+        @raise ValueError: C{ahead} is negative.
         @raise TypeError: it is no executor; or C{series} is a string, or one of them is
             not hashable.
         """
@@ -136,12 +129,17 @@ class ExecutorWorker(Prefetching[_Places]):
         self._shutdown = shutdown
         self._theReactor = partial(theReactor, checkedReactor(reactor))
         self._outbox: Outbox[Any] | None = None
+        if ahead is not None:
+            wholeNumber(ahead, "ahead", least=0)
+        workers = executorWorkers(executor)
         # By their futures.
-        self._tasks = Prefetch(
+        self._tasks = Prefetch[Window | Places](
             self,
-            _Places(executor),
+            Window(workers, _MOST_AHEAD if ahead is None else ahead)
+            if self._here
+            else Places(executor, ahead or 0),
             lambda seconds, f: later(self._theReactor(), seconds, f),
-            slots=inf,
+            slots=workers if self._here or ahead else inf,
         )
         self._fault = RetriedFault(self._tasks.name, self._theReactor)
         self._iterators = ThreadIterators(
@@ -156,7 +154,7 @@ class ExecutorWorker(Prefetching[_Places]):
         """
         How many tasks run at once.
         """
-        return self._tasks.window.size
+        return executorWorkers(self._executor)
 
     def setResignator(self, callableObject: Callable[[], None]) -> None:
         """
@@ -173,34 +171,56 @@ class ExecutorWorker(Prefetching[_Places]):
 
     def run(self, task: ITask) -> Deferred[None]:
         """
-        Give a task to the executor, which has no order but its own: C{doNext} goes before what the
-        queue has, not before what the executor has.
+        Give a task to the executor. C{doNext} goes before what that can give back, and not before
+        what it keeps.
         """
         tasks = self._tasks
-        if self._outbox is None:
-            self._outbox = Outbox(self._theReactor(), self._collect)
+        held = tasks.held
         if tasks.life is not Life.SERVING and tasks.life is not Life.STOPPING:
             return self._refuse(task)
-        put = self._outbox.put
+        if len(held) >= tasks.window.size and tasks.turnsAway(task):
+            return tasks.wait()
+        if self._outbox is None:
+            self._outbox = Outbox(self._theReactor(), self._collect)
+        if task.options.doNext and len(held) * tasks.window.mean > _SHORT_SECONDS:
+            others = tasks.takeBack()
+            urgent = [other for other in others if other.options.doNext]
+            line = [*urgent, task, *(other for other in others if not other.options.doNext)]
+        else:
+            line = [task]
+        for place, each in enumerate(line):
+            refused = self._give(each, self._outbox.put)
+            if refused is not None:
+                rest = tasks.handBack(line[place + 1 :])
+                tasks.lose(rest, self.loss or self._fault.reason, begun=False)
+                return refused
+        return tasks.taken()
+
+    def _give(self, task: ITask, put: Callable[[Any], None]) -> Deferred[None] | None:
+        """
+        Have the executor make the call of a task. A hot path.
+
+        @return: what C{run} is to return, if the executor refuses it.
+        """
         try:
             call, args = self._calls.make(task, put)
         except BaseException as error:
             # Pickling runs other people's code, and may raise anything: the task
             # cannot be sent, and that is its outcome.
             task.errback(caught(error))
-            return succeed(None)
+            return None
         try:
             future = self._executor.submit(call, *args)
         except Exception as error:
             # It is shut down or broken, or has no connection or no room for now.
             return self._refused(task, args, error)
-        tasks.held[future] = task
+        self._tasks.held[future] = task
         if self._fault.reason:
             self._fault.stop()
         if not self._here:
             task.begin()
         future.add_done_callback(put)
-        return tasks.taken()
+        return None
 
     def _refused(self, task: ITask, args: tuple[Any, ...], error: Exception) -> Deferred[None]:
         """
@@ -332,6 +352,7 @@ class ExecutorWorker(Prefetching[_Places]):
             else:
                 # A step of an iterator, or a begin.
                 item.done()
+        self._calls.measure(self._tasks.window.measured)
         self._tasks.checkReady()
         self._tasks.checkStopped()
 
@@ -372,7 +393,7 @@ class ExecutorWorker(Prefetching[_Places]):
         Give a task its outcome.
         """
         try:
-            outcome = outcomeOf(result)
+            outcome = self._calls.outcomeOf(result)
         except BaseException as unreadable:
             # Somebody's objects.
             task.errback(caught(unreadable))
@@ -398,7 +419,9 @@ class ExecutorWorker(Prefetching[_Places]):
         if not self._tellsBegun or not self._isOurs:
             return []
         held = self._tasks.held
-        return [held.pop(future) for future in list(held) if future.cancel()]
+        # From the last on: meanwhile the first ones may begin, and none is to begin before those.
+        tasks = [held.pop(future) for future in reversed(list(held)) if future.cancel()]
+        return tasks[::-1]
 
     def letGo(self) -> bool:
         """

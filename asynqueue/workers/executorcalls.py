@@ -1,15 +1,18 @@
 """
-What an executor is given to call, and what may be known of that: in threads of this process,
-and elsewhere.
+What an executor is given to call, how much of that, and what may be known of it: in threads of
+this process, and elsewhere.
 """
 
 from __future__ import annotations
 
 import pickle
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor
 from functools import partial
 from itertools import count
+from math import inf
+from time import perf_counter
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -59,6 +62,40 @@ def isFinal(error: Exception) -> bool:
     return isinstance(error, BrokenExecutor) or "shutdown" in str(error)
 
 
+class Places:
+    """
+    As many tasks as an executor has workers, as far as we know, and a number more, whatever
+    they take.
+
+    @ivar size: how many there may be now.
+    @ivar mean: how long tasks run; nobody knows.
+    @ivar isClosed: whether nothing may be sent ahead, until a task has ended.
+    """
+
+    mean = inf
+
+    def __init__(self, executor: Executor, ahead: int) -> None:
+        self._executor = executor
+        self._ahead = ahead
+        self.isClosed = False
+
+    @property
+    def size(self) -> int:
+        return executorWorkers(self._executor) + (0 if self.isClosed else self._ahead)
+
+    def measured(self, tasks: int, seconds: float) -> None:
+        """
+        Tasks have ended.
+        """
+        self.isClosed = False
+
+    def close(self) -> None:
+        """
+        Send nothing ahead until a task has ended.
+        """
+        self.isClosed = True
+
+
 class ExecutorCalls(Protocol):
     """
     Makes calls for an executor.
@@ -81,19 +118,72 @@ class ExecutorCalls(Protocol):
         @param args: what it was to be called with.
         """
 
+    def outcomeOf(self, result: Any) -> Any:
+        """
+        Return the outcome that a call gave.
+
+        @raise BaseException: unpickling it runs other people's code, and may raise anything.
+        """
+
+    def measure(self, measured: Callable[[int, float], None]) -> None:
+        """
+        Tell how many calls have ended since this was asked last, if any, and how many seconds
+        they ran, all together; 0 if that is not known. A hot path.
+        """
+
 
 class CallsHere:
     """
     Makes calls for threads of this process.
     """
 
+    def __init__(self) -> None:
+        # The seconds of calls that have ended.
+        self._ran: deque[float] = deque()
+
     def make(
         self, task: ITask, put: Callable[[Any], None]
     ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _runHere, (task, [None], partial(put, Begun(task)) if task.watched else None)
+        begun = partial(put, Begun(task)) if task.watched else None
+        return self._run, (task, [None], begun)
 
     def isWithdrawn(self, executor: Executor, args: tuple[Any, ...]) -> bool:
         return _isFirst(args[1])
+
+    def outcomeOf(self, result: Any) -> Any:
+        return result
+
+    def _run(
+        self, task: ITask, claim: list[None], begun: Callable[[], None] | None
+    ) -> Returned | Raised:
+        """
+        Make the call of a task. Runs in a thread.
+
+        @param claim: is empty if the call is not to be made: the executor has refused it, and
+            kept it. Who takes out what is in it decides.
+        """
+        # One that has been cancelled by now is only handed back.
+        if task.ended or not _isFirst(claim):
+            return Returned(None)
+        if begun is not None:
+            begun()
+        f, args, kw = task.callTuple
+        start = perf_counter()
+        try:
+            value = task.context.run(f, *args, **kw)
+            outcome: Returned | Raised = Returned(task.context.run(settled, value))
+        except BaseException as error:
+            # The seam to user code: an exit or an interrupt is an outcome.
+            outcome = Raised(presentable(error), "")
+        self._ran.append(perf_counter() - start)
+        return outcome
+
+    def measure(self, measured: Callable[[int, float], None]) -> None:
+        ran = self._ran
+        if ran:
+            take = ran.popleft
+            seconds = [take() for _ in range(len(ran))]
+            measured(len(seconds), sum(seconds))
 
 
 def _isFirst(claim: list[None]) -> bool:
@@ -107,27 +197,6 @@ def _isFirst(claim: list[None]) -> bool:
     return True
 
 
-def _runHere(task: ITask, claim: list[None], begun: Callable[[], None] | None) -> Returned | Raised:
-    """
-    Make the call of a task in a thread of this process.
-
-    @param claim: is empty if the call is not to be made: the executor has refused it, and
-        kept it. Who takes out what is in it decides.
-    """
-    if not _isFirst(claim):
-        return Returned(None)
-    if begun is not None:
-        begun()
-    f, args, kw = task.callTuple
-    try:
-        value = task.context.run(f, *args, **kw)
-        outcome: Returned | Raised = Returned(task.context.run(settled, value))
-    except BaseException as error:
-        # The seam to user code: an exit or an interrupt is an outcome.
-        outcome = Raised(presentable(error), "")
-    return outcome
-
-
 class CallsElsewhere:
     """
     Makes calls for other processes, pickled.
@@ -137,6 +206,7 @@ class CallsElsewhere:
         # Calls of this one are unlike those of all others, also elsewhere.
         self._mark = uuid4().hex
         self._numbers = count()
+        self._ended = 0
 
     def make(
         self, task: ITask, put: Callable[[Any], None]
@@ -161,11 +231,11 @@ class CallsElsewhere:
                 return cancelled
         return True
 
+    def outcomeOf(self, result: Any) -> Any:
+        self._ended += 1
+        return pickle.loads(result) if isinstance(result, bytes) else result
 
-def outcomeOf(result: Any) -> Any:
-    """
-    Return the outcome that such a call gave.
-
-    @raise BaseException: unpickling it runs other people's code, and may raise anything.
-    """
-    return pickle.loads(result) if isinstance(result, bytes) else result
+    def measure(self, measured: Callable[[int, float], None]) -> None:
+        ended, self._ended = self._ended, 0
+        if ended:
+            measured(ended, 0.0)
