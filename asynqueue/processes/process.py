@@ -28,7 +28,7 @@ from asynqueue.outcome import inWords
 from asynqueue.processes.calls import ProcessCalls
 from asynqueue.processes.guard import harmless, report
 from asynqueue.processes.outlet import Outlet
-from asynqueue.processes.protocol import INTERRUPT_SIGNAL, Kind
+from asynqueue.processes.protocol import INTERRUPT_SIGNAL
 from asynqueue.processes.roles import (
     CallDelegate,
     ExitReport,
@@ -37,7 +37,7 @@ from asynqueue.processes.roles import (
     Setup,
 )
 from asynqueue.processes.spawn import Spawned
-from asynqueue.timers import Timer as SingleTimer
+from asynqueue.processes.tidying import Tidying
 
 # The seconds that a child has to end after it was told to, before it is killed; and
 # then those in which SIGKILL must have ended it, before it is given up.
@@ -45,9 +45,6 @@ PATIENCE = 5.0
 
 # Those that one that cannot even be prepared has.
 _ABANDON_SECONDS = 1.0
-
-# The seconds for which memory for large messages is kept after the latest, or up to twice as long.
-_KEPT_SECONDS = 1.0
 
 # Those between looks at a process whose end nothing tells.
 _LOOK_SECONDS = 0.02
@@ -96,9 +93,8 @@ class ChildProcess:
         self._spawned = spawn(setup.limit)
         self.pid = self._spawned.pid
         self._channel = self._spawned.channel
-        self._segments = self._channel.segments
-        self._segments.most = setup.kept
-        self._tidying = SingleTimer(self._callLater)
+        segments = self._channel.segments
+        segments.most = setup.kept
         self._shared = self._spawned.shared
         self._life = _Life.WORKING
         self._reason = ""
@@ -107,6 +103,7 @@ class ChildProcess:
         self._patience: Timer | None = None
         self._look: Timer | None = None
         self._outlet = Outlet(loop, self._channel, self.guarded)
+        self._tidying = Tidying(segments, self._outlet, self._callLater)
         self.calls = ProcessCalls(
             self, loop, self._outlet, self._shared, setup.limit, delegate, life
         )
@@ -220,21 +217,6 @@ class ChildProcess:
                 self._loop.unwatch(descriptor)
         spawned.close()
         self._shared.close()
-
-    def _tidyLater(self) -> None:
-        """
-        Have no memory kept for large messages when there was none for a while.
-        """
-        if not self._tidying.isRunning and self._life is not _Life.GONE:
-            self._tidying.start(_KEPT_SECONDS, self._tidy)
-
-    def _tidy(self) -> None:
-        if self._segments.wereUsed:
-            self._segments.wereUsed = False
-            self._tidyLater()
-        else:
-            self._segments.clear()
-            self._outlet.send(Kind.TIDY, 0, b"")
 
     def _become(self, life: _Life) -> None:
         self._life = life
@@ -386,8 +368,7 @@ class ChildProcess:
             report(error, f"reading what process {self.pid} sends")
             raise EOFError(self._reason) from error
         self.calls.deliver(frames)
-        if self._segments.wereUsed:
-            self._tidyLater()
+        self._tidying.look()
         return frames
 
     def _callLater(self, seconds: float, f: Callable[[], None]) -> Timer:
