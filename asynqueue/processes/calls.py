@@ -48,7 +48,7 @@ _LARGE = 1 << 14
 _BATCH_BYTES = 1 << 15
 
 # How many calls are collected before they are sent, while more come.
-_BATCH = 32
+_BATCH = 64
 
 
 class CallsDelegate(Protocol):
