@@ -54,8 +54,8 @@ _ZERO = 0
 # How many calls L{TaskQueue.map} makes ahead of the result that is taken next; where
 # they may be made in chunks, how many for each process, and how many at the most.
 _MAP_AHEAD = 128
-_CHUNKS_AHEAD = 512
-_MOST_AHEAD = 4096
+_CHUNKS_AHEAD = 1024
+_MOST_AHEAD = 8192
 
 # The loop of a queue that has not looked up its reactor.
 _NOT_YET: Any = object()
@@ -328,7 +328,7 @@ class TaskQueue:
             they come as they are completed. Keys stay here, whatever they are.
         @param ahead: how many results may be under way or wait to be taken: 2 at
             the least, since a result is handed out when it is known whether
-            another one follows. C{None}: 128, or some hundreds for each process.
+            another one follows. C{None}: 128, or about a thousand for each process.
         @param options: the options of each call.
         @raise QueueRunError: the queue is shut down.
         """
