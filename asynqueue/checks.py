@@ -20,7 +20,7 @@ def wholeNumber(value: Any, name: str, least: int = 1) -> int:
     @raise ValueError: it is no whole number, or less than C{least}.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} is a whole number, {least} or more, not {value!r}")
+        raise ValueError(f"{name} must be a whole number, {least} or more, not {value!r}")
     return value
 
 
@@ -35,7 +35,7 @@ def secondsOrNone(value: Any, name: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ValueError(f"{name} is a number of seconds above 0, or None, not {value!r}")
+        raise ValueError(f"{name} must be a number of seconds above 0, or None, not {value!r}")
     return value
 
 
@@ -51,5 +51,5 @@ def listOf(given: Iterable[_T], name: str) -> list[_T]:
         shown = f'"{given}"' if isinstance(given, str) else repr(given)
         raise TypeError(f"{name} is a string: give a list, [{shown}]")
     if not isinstance(given, Iterable):
-        raise TypeError(f"{name} is a list, not {given!r}")
+        raise TypeError(f"{name} must be a list, not {given!r}")
     return list(given)

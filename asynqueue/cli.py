@@ -375,7 +375,7 @@ def keys(
     click.echo(made, nl=False)
 
 
-@asynqueue.command(short_help="Ask a host how it stands.")
+@asynqueue.command(short_help="Show the status of a host.")
 @click.argument("endpoint")
 @_optional(_NAMED["key-file"])
 @_optional(_NAMED["codec"])
@@ -406,7 +406,7 @@ def status(
     asJSON: bool,
 ) -> None:
     """
-    Ask the host that listens at ENDPOINT how it stands: its workers, what they run, what
+    Show the status of the host that listens at ENDPOINT: its workers, what they run, what
     waits, how fast it goes.
 
     Exit status is 0, or 1 if the host cannot be reached or does not answer.

@@ -31,7 +31,7 @@ def statusOf(
     names: Iterable[str] = (),
 ) -> dict[str, Any]:
     """
-    Return how a host stands. Costs a look at each flow and each worker.
+    Return the status of a host. Costs a look at each flow and each worker.
 
     @param queue: has the calls made.
     @param slots: how many calls the host can run at once.

@@ -416,7 +416,9 @@ class TaskQueue:
         @raise QueueRunError: the queue is shut down.
         """
         if "consumer" in kw:
-            raise ValueError("an update runs on many workers, and cannot feed one consumer")
+            raise ValueError(
+                "an update runs on many workers, and cannot feed one consumer: leave it out"
+            )
         callTuple: Any = (func, args, kw)
         self._look(describeCall(*callTuple))
         if not ephemeral:
@@ -557,7 +559,7 @@ class TaskQueue:
         """
         record = self._registry.find(worker)
         if record is None:
-            raise ValueError(f"{worker!r} is no worker of this queue")
+            raise ValueError(f"{worker!r} is no worker of this queue: attach it first")
         hash(series)
         self._lifecycle.qualify(record, series)
 

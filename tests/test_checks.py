@@ -17,7 +17,7 @@ def test_whatIsNoCount(value: Any) -> None:
     """
     It is refused by its name and value.
     """
-    with pytest.raises(ValueError, match="threads is a whole number, 1 or more, not "):
+    with pytest.raises(ValueError, match="threads must be a whole number, 1 or more, not "):
         wholeNumber(value, "threads")
 
 
@@ -34,7 +34,9 @@ def test_whatIsNoTimeLimit(value: Any) -> None:
     """
     It is refused by its name and value.
     """
-    with pytest.raises(ValueError, match="timeout is a number of seconds above 0, or None, not "):
+    with pytest.raises(
+        ValueError, match="timeout must be a number of seconds above 0, or None, not "
+    ):
         secondsOrNone(value, "timeout")
 
 
@@ -60,7 +62,7 @@ def test_whatHasNoItemsIsNoList(given: Any) -> None:
     """
     What cannot be iterated over is refused with the name of the argument.
     """
-    with pytest.raises(TypeError, match="names is a list, not"):
+    with pytest.raises(TypeError, match="names must be a list, not"):
         listOf(given, "names")
 
 

@@ -561,7 +561,7 @@ def test_limitLeavesRoom(limit: Any) -> None:
     """
     A limit that lets nothing run is refused.
     """
-    with pytest.raises(ValueError, match="limit is a whole number, 1 or more"):
+    with pytest.raises(ValueError, match="limit must be a whole number, 1 or more"):
         Map(limit=limit)
 
 

@@ -469,7 +469,7 @@ def test_theWindowIsAtLeastTwo() -> None:
     A window in which no item could be handed out is refused.
     """
     for window in (1, True, 2.5):
-        with pytest.raises(ValueError, match="window is a whole number, 2 or more"):
+        with pytest.raises(ValueError, match="window must be a whole number, 2 or more"):
             Deferator.fromSource(Scripted(), "narrow", window)  # type: ignore[arg-type]
 
 

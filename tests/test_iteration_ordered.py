@@ -298,7 +298,7 @@ def test_wrongArgumentsAreRefused() -> None:
     with pytest.raises(TypeError):
         producer.produceItem(5)  # type: ignore[arg-type]
     for maxAhead in (0, True, 1.5):
-        with pytest.raises(ValueError, match="maxAhead is a whole number"):
+        with pytest.raises(ValueError, match="maxAhead must be a whole number"):
             OrderedItemProducer(maxAhead=maxAhead)  # type: ignore[arg-type]
 
 

@@ -88,7 +88,7 @@ def test_aNumberThatNeverComesIsRefused(N: Any) -> None:
     """
     There are never fewer than none, nor is a number of tasks anything but whole.
     """
-    with pytest.raises(ValueError, match="N is a whole number, 1 or more"):
+    with pytest.raises(ValueError, match="N must be a whole number, 1 or more"):
         DeferredTracker().deferUntilFewer(N)
 
 

@@ -153,7 +153,7 @@ def test_threadQueueHasAThread(threads: Any) -> None:
     """
     Neither no thread nor a yes or no is a number of threads.
     """
-    with pytest.raises(ValueError, match="threads is a whole number, 1 or more"):
+    with pytest.raises(ValueError, match="threads must be a whole number, 1 or more"):
         ThreadQueue(threads)
 
 
@@ -482,11 +482,11 @@ def test_maximumIsAnotherWord(options: Any, count: int) -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"N": 0}, "N is a whole number, 1 or more, not 0"),
-        ({"N": True}, "N is a whole number, 1 or more, not True"),
-        ({"N": 2.5}, "N is a whole number, 1 or more, not 2.5"),
-        ({"maximum": 0}, "maximum is a whole number, 1 or more, not 0"),
-        ({"N": 2, "minimum": -1}, "minimum is a whole number, 0 or more, not -1"),
+        ({"N": 0}, "N must be a whole number, 1 or more, not 0"),
+        ({"N": True}, "N must be a whole number, 1 or more, not True"),
+        ({"N": 2.5}, "N must be a whole number, 1 or more, not 2.5"),
+        ({"maximum": 0}, "maximum must be a whole number, 1 or more, not 0"),
+        ({"N": 2, "minimum": -1}, "minimum must be a whole number, 0 or more, not -1"),
         ({"N": 2, "minimum": 3}, "minimum=3 is more than there are at the most, 2"),
         ({"N": 2, "maximum": 5}, "N=2 and maximum=5 are two words for one number"),
     ],

@@ -257,7 +257,7 @@ def test_neverMoreThanGiven() -> None:
     stage = Stage(slots=30, rtt=0.05, N_concurrent=2)
     assert len(stage.fill()) == 2
     for number in (0, True, 1.5):
-        with pytest.raises(ValueError, match="N_concurrent is a whole number"):
+        with pytest.raises(ValueError, match="N_concurrent must be a whole number"):
             RemoteWorker("a host", N_concurrent=number)  # type: ignore[arg-type]
 
 

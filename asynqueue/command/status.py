@@ -1,5 +1,5 @@
 """
-C{asynqueue status}: asks a host how it stands.
+C{asynqueue status}: shows the status of a host.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class _Inquiry:
 
     def ask(self) -> Deferred[Any]:
         """
-        Ask how it stands.
+        Ask for the status.
         """
         assert self.connection is not None
         self._last += 1
@@ -118,7 +118,7 @@ class _Inquiry:
 
 async def ask(reactor: Any, address: HostAddress, interval: float | None = None) -> dict[str, Any]:
     """
-    Ask a host how it stands.
+    Ask a host for its status.
 
     @param interval: the seconds between two questions, of which the rate of now is made;
         C{None}: there is only one.

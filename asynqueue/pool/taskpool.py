@@ -262,7 +262,7 @@ class TaskPool:
     @property
     def info(self) -> dict[str, Any]:
         """
-        How it stands: what C{json.dumps} takes.
+        Return the state of the pool: what C{json.dumps} takes.
         """
         options = self.options
         return {

@@ -59,7 +59,7 @@ class CallOptions:
     @niceness.validator
     def _checkNiceness(self, attribute: Any, value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or not -20 <= value <= 20:
-            raise ValueError(f"niceness is a whole number from -20 to 20, not {value!r}")
+            raise ValueError(f"niceness must be a whole number from -20 to 20, not {value!r}")
 
     @timeout.validator
     def _checkTimeout(self, attribute: Any, value: Any) -> None:
@@ -91,7 +91,7 @@ class CallOptions:
 
     def __attrs_post_init__(self) -> None:
         if self.doNext and self.doLast:
-            raise ValueError("a call cannot have both doNext and doLast")
+            raise ValueError("a call has both doNext and doLast: give one of them")
         if self.after is not None and self.expires is not None and self.expires <= self.after:
             raise ValueError(
                 f"a call that expires after {self.expires:g} s could never begin after"

@@ -1,5 +1,5 @@
 """
-Tell the parent of this process how it stands, as systemd understands it (sd_notify).
+Tell the parent of this process its state, as systemd understands it (sd_notify).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Notifier:
         """
         Tell that the service serves.
 
-        @param status: how it stands, in a line for people.
+        @param status: its state, in a line for people.
         """
         self._tell(f"READY=1\nSTATUS={status}\nMAINPID={os.getpid()}")
 

@@ -164,7 +164,7 @@ class MemoryWorker:
 
     def statistics(self) -> WorkerSnapshot:
         """
-        Return how it stands.
+        Return a snapshot of the worker.
         """
         tasks = self._tasks
         return WorkerSnapshot(

@@ -216,7 +216,7 @@ class AsyncWorker:
 
     def statistics(self) -> WorkerSnapshot:
         """
-        Return how it stands.
+        Return a snapshot of the worker.
         """
         tasks = self._tasks
         return WorkerSnapshot(

@@ -441,7 +441,7 @@ class ExecutorWorker(Prefetching[Window | Places]):
 
     def statistics(self) -> WorkerSnapshot:
         """
-        Return how it stands.
+        Return a snapshot of the worker.
         """
         tasks = self._tasks
         return WorkerSnapshot(

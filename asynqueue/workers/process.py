@@ -405,8 +405,8 @@ class ProcessWorker(Prefetching[Window]):
 
     def statistics(self) -> ProcessStatistics:
         """
-        Return how it stands, and what it has done. The seconds of a task are counted when its
-        Deferred fires.
+        Return a snapshot of the worker, and what it has done. The seconds of a task count when
+        its Deferred fires.
         """
         for child in self._supervisor.children:
             child.calls.measure(self._tasks.window.measured)

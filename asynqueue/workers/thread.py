@@ -412,7 +412,7 @@ class ThreadWorker(Prefetching[Window]):
 
     def statistics(self) -> ThreadStatistics:
         """
-        Return how it stands.
+        Return a snapshot of the worker.
         """
         tasks = self._tasks
         return ThreadStatistics(

@@ -913,13 +913,13 @@ def test_sizesThatCannotBe(threads: Driven) -> None:
     pool = threads.start(2)
     for change in (pool.grow, pool.shrink):
         for number in (-1, 1.5, 1.0, True, "1", None):
-            with pytest.raises(ValueError, match="n is a whole number, 0 or more"):
+            with pytest.raises(ValueError, match="n must be a whole number, 0 or more"):
                 change(number)
     with pytest.raises(ValueError, match="cannot shrink by 2"):
         pool.shrink(2)
     assert pool.num_processes == 2
     for limit in (0, -1, 1.5):
-        with pytest.raises(ValueError, match="limit is a whole number, 1 or more"):
+        with pytest.raises(ValueError, match="limit must be a whole number, 1 or more"):
             TaskPool(limit)
 
 
@@ -928,7 +928,7 @@ def test_limitsThatCannotBe(threads: Driven, name: str) -> None:
     """
     A limit is a number of seconds above 0, for a pool and for a call.
     """
-    match = f"{name} is a number of seconds above 0"
+    match = f"{name} must be a number of seconds above 0"
     pool = threads.start(1)
     for limit in (-1, nan):
         with pytest.raises(ValueError, match=match):
