@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -16,15 +17,17 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred
 
+from asynqueue import ExecutorWorker, ThreadWorker
 from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteTraceback, WorkerLost
 from asynqueue.framing import LARGEST
 from asynqueue.reactors import theReactor
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.wire.client.worker import WireWorker
-from asynqueue.wire.host.catalog import WireWorkerUniverse
+from asynqueue.wire.host.catalog import Catalog, WireWorkerUniverse
 from asynqueue.wire.host.server import WireServer
 from tests.integration.process_checks import PATIENCE, until
 from tests.integration.travellers import Journeys, Trap, Traveller, TravellingError, fail, hang
+from tests.integration.wire_hosts import Serving
 from tests.mains import mainOf
 
 # The items of a test are fewer.
@@ -304,6 +307,26 @@ async def test_theHostOpensNoCallables(tmp_path: Path) -> None:
         hanging.cancel()
         with pytest.raises(CancelledError):
             await soon(hanging)
+
+
+@ensureDeferred
+async def test_overTwoHosts(tmp_path: Path) -> None:
+    """
+    A host that has another one make the calls, or an executor, passes on arguments and code,
+    too.
+    """
+    universe = Journeys()
+    inner = await Serving(TaskQueue(ThreadWorker()), Catalog(universe, trust="code")).listen()
+    with ThreadPoolExecutor(1) as pool:
+        for worker in (WireWorker(universe, inner.description), ExecutorWorker(pool)):
+            outer = await Serving(TaskQueue(worker), Catalog(universe, trust="code")).listen()
+            queue = TaskQueue(WireWorker(universe, outer.description))
+            assert await soon(queue.call("same", [1], other=2)) == [1]
+            assert await soon(queue.call(lambda value: value + 1, 5)) == 6
+            assert await soon(queue.call(partial(len, "three"))) == 5
+            await queue.shutdown()
+            await outer.close()
+    await inner.close()
 
 
 @ensureDeferred
