@@ -24,7 +24,6 @@ from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.task import Clock
 
 from asynqueue.errors import ImplementationError
-from asynqueue.loops import adapters
 from asynqueue.loops.adapters import AsyncioAdapter, LoopAdapter, ReactorAdapter, adapterOf
 
 # Seconds after which something does not happen.
@@ -585,9 +584,7 @@ def plain() -> Iterator[PlainLoop]:
     loop.close()
 
 
-def test_writabilityIsMadeOfWhatTheSystemHas(
-    plain: PlainLoop, monkeypatch: pytest.MonkeyPatch, sockets: Any
-) -> None:
+def test_writabilityIsMadeOfWhatTheSystemHas(plain: PlainLoop, sockets: Any) -> None:
     """
     Where there is no epoll, a kqueue is asked for writability.
     """
@@ -604,8 +601,7 @@ def test_writabilityIsMadeOfWhatTheSystemHas(
         KQ_FILTER_WRITE="write",
         KQ_EV_ADD="add",
     )
-    monkeypatch.setattr(adapters, "select", system)
-    AsyncioAdapter(plain).awaitWritable(5, lambda: asked.append("told"))
+    AsyncioAdapter(plain, system).awaitWritable(5, lambda: asked.append("told"))
     there.send(b"it is")
     plain.step()
     assert asked == [([(5, "write", "add")], 0), "closed", "told"]

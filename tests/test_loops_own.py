@@ -286,16 +286,27 @@ def test_aTimerFarAwayHindersNobody(own: OwnLoop, sockets: Sockets, far: float) 
 # With a loop
 
 
-def test_registerMovesAll(own: OwnLoop, sockets: Sockets, driver: Driver) -> None:
+def askForAll(own: OwnLoop, here: socket.socket) -> list[str]:
     """
-    What is watched, awaited and timed by then, the loop looks after.
+    Have a loop watch a socket, wait until it is writable, and make a call later; one more is
+    cancelled.
+
+    @return: what it has told.
     """
-    here, there = sockets
     told: list[str] = []
     own.watch(here.fileno(), lambda: told.append(here.recv(10).decode()))
     own.awaitWritable(here.fileno(), lambda: told.append("writable"))
     own.callLater(0, lambda: told.append("timer"))
     own.callLater(0, lambda: told.append("no")).cancel()
+    return told
+
+
+def test_registerMovesAll(own: OwnLoop, sockets: Sockets, driver: Driver) -> None:
+    """
+    What is watched, awaited and timed by then, the loop looks after.
+    """
+    here, there = sockets
+    told = askForAll(own, here)
     own.register(adapterOf(driver.loop))
     there.send(b"readable")
     driver.until(lambda: len(told) == 3)
@@ -309,12 +320,8 @@ def test_laterOnesGoToTheLoop(own: OwnLoop, sockets: Sockets, driver: Driver) ->
     So does what comes after that.
     """
     here, there = sockets
-    told: list[str] = []
     own.register(adapterOf(driver.loop))
-    own.watch(here.fileno(), lambda: told.append(here.recv(10).decode()))
-    own.awaitWritable(here.fileno(), lambda: told.append("writable"))
-    own.callLater(0, lambda: told.append("timer"))
-    own.callLater(0, lambda: told.append("no")).cancel()
+    told = askForAll(own, here)
     there.send(b"readable")
     driver.until(lambda: len(told) == 3)
     driver.step()
@@ -328,11 +335,8 @@ def test_whoTurnsDoesItDespiteALoop(own: OwnLoop, sockets: Sockets, driver: Driv
     again.
     """
     here, there = sockets
-    told: list[str] = []
     own.register(adapterOf(driver.loop))
-    own.watch(here.fileno(), lambda: told.append(here.recv(10).decode()))
-    own.awaitWritable(here.fileno(), lambda: told.append("writable"))
-    own.callLater(0, lambda: told.append("timer"))
+    told = askForAll(own, here)
     there.send(b"readable")
     while len(told) < 3:
         own.turn(None)
@@ -366,11 +370,8 @@ def test_unregisterTakesAllBack(own: OwnLoop, sockets: Sockets, driver: Driver) 
     After that only who turns does anything, even if the loop is closed by then.
     """
     here, there = sockets
-    told: list[str] = []
     own.register(adapterOf(driver.loop))
-    own.watch(here.fileno(), lambda: told.append(here.recv(10).decode()))
-    own.awaitWritable(here.fileno(), lambda: told.append("writable"))
-    own.callLater(0, lambda: told.append("timer"))
+    told = askForAll(own, here)
     there.send(b"readable")
     own.unregister()
     own.unregister()

@@ -199,8 +199,14 @@ class AsyncioAdapter:
     An asyncio loop, or an object that is like one.
     """
 
-    def __init__(self, loop: Any) -> None:
+    def __init__(self, loop: Any, system: Any = select) -> None:
+        """
+        Adapt a loop.
+
+        @param system: has what the system can wait with, as the module C{select} has.
+        """
         self._loop = loop
+        self._system = system
         # Other loops that have add_writer may take one watch for each descriptor.
         self._watchesTwice = isinstance(loop, asyncio.AbstractEventLoop)
         self._reading: set[int] = set()
@@ -258,7 +264,7 @@ class AsyncioAdapter:
             self._writing[descriptor] = None
             Context().run(self._loop.add_writer, descriptor, once)
         else:
-            self._writing[descriptor] = waiting = _writabilityOf(descriptor)
+            self._writing[descriptor] = waiting = _writabilityOf(descriptor, self._system)
             Context().run(self._loop.add_reader, waiting.fileno(), once)
 
     def callLater(self, seconds: float, f: Callable[[], None]) -> Timer:
@@ -280,18 +286,16 @@ class AsyncioAdapter:
             waiting.close()
 
 
-def _writabilityOf(descriptor: int) -> Any:
+def _writabilityOf(descriptor: int, system: Any) -> Any:
     """
     Return an object whose descriptor is readable when this one is writable.
     """
-    if hasattr(select, "epoll"):
-        poller = select.epoll()
-        poller.register(descriptor, select.EPOLLOUT)
+    if hasattr(system, "epoll"):
+        poller = system.epoll()
+        poller.register(descriptor, system.EPOLLOUT)
         return poller
-    # What Linux has not: a module of no known type.
-    kernel: Any = select
-    queue = kernel.kqueue()
-    queue.control([kernel.kevent(descriptor, kernel.KQ_FILTER_WRITE, kernel.KQ_EV_ADD)], 0)
+    queue = system.kqueue()
+    queue.control([system.kevent(descriptor, system.KQ_FILTER_WRITE, system.KQ_EV_ADD)], 0)
     return queue
 
 
