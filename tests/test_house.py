@@ -35,9 +35,6 @@ WITHOUT_TWISTED = [
     "asynqueue.testing.calls",
 ]
 
-# Rooms whose docstrings do not all begin with a verb yet.
-OLD_ROOMS = ("wire",)
-
 # What begins a sentence that says what is so, and not what a function does.
 NO_VERB = re.compile(
     r"(An?|The|This|That|These|Those|Its?|They|There|What|How|Whether|Who|Which|Where|When|If|As"
@@ -217,12 +214,7 @@ def test_docstringsSayWhatFunctionsDo() -> None:
     """
     The docstring of a function begins with what it does, and not with an article or the like.
     """
-    paths = [
-        path
-        for path in sorted(PACKAGE.rglob("*.py"))
-        if path.relative_to(PACKAGE).parts[0] not in OLD_ROOMS
-    ]
-    assert [line for path in paths for line in withoutVerb(path)] == []
+    assert [line for path in sorted(PACKAGE.rglob("*.py")) for line in withoutVerb(path)] == []
 
 
 def test_phrasesThatSayNothing() -> None:
@@ -232,7 +224,6 @@ def test_phrasesThatSayNothing() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
         for path in [*sorted(PACKAGE.rglob("*.py")), *sorted((ROOT / "docs").glob("*.rst"))]
-        if "wire" not in path.parts
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if PHRASES.search(line)
     ]

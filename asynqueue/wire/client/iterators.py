@@ -79,7 +79,7 @@ class OpenIterators(HeldIterators):
         rtt: Callable[[], float],
     ) -> None:
         """
-        A call returned an iterator.
+        Hear that a call returned an iterator.
 
         @param text: what it is, in words.
         @param tell: sends the host a kind of message, a number and a body.
@@ -96,7 +96,7 @@ class OpenIterators(HeldIterators):
 
     def close(self, task: ITask) -> bool:
         """
-        Nobody waits for what comes of an iterator any more.
+        Hear that nobody waits for what comes of an iterator any more.
 
         @return: whether nothing has come of it; else the task looks after it.
         """
@@ -108,7 +108,7 @@ class OpenIterators(HeldIterators):
 
     def heard(self, kind: int, number: int, body: Any, buffers: Sequence[Any]) -> ITask | None:
         """
-        The host has sent items, a failure in their place, or the end.
+        Take items that the host has sent, a failure in their place, or the end.
 
         @return: the task, if that was the first of it.
         @raise RemoteProtocolError: it must not send that.

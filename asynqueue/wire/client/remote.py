@@ -299,7 +299,7 @@ class RemoteWorker(Prefetching[RoundTripWindow]):
 
     def received(self, connection: Connection, frames: list[Any]) -> None:
         """
-        A hot path.
+        Take what has come. A hot path.
         """
         session = self._session
         if session is None or session.connection is not connection:
@@ -361,8 +361,7 @@ class RemoteWorker(Prefetching[RoundTripWindow]):
 
     def _checkEmpty(self) -> None:
         """
-        When there is nothing left to do, and one of both sides leaves, close the
-        connection.
+        Close the connection when there is nothing left to do, and one of both sides leaves.
         """
         tasks, session = self._tasks, self._session
         tasks.checkStopped()

@@ -98,7 +98,8 @@ class FarSource:
 
     def stop(self) -> None:
         """
-        It may also be called by a collector of garbage, in the reactor's thread.
+        Close the iterator. This may also be called by a collector of garbage, in the reactor's
+        thread.
         """
         self.sink = None
         self._waiting.clear()
@@ -116,7 +117,7 @@ class FarSource:
 
     def lost(self, failure: Failure) -> None:
         """
-        Nothing more can come.
+        End the iteration: nothing more can come.
         """
         if not self.over and not self._stopped:
             self._waiting.append(_Failed(failure))
@@ -144,7 +145,7 @@ class FarSource:
 
     def failed(self, failure: Failure) -> None:
         """
-        A failure has come in the place of an item.
+        Take a failure that has come in the place of an item.
 
         @raise RemoteProtocolError: there was no credit for it.
         """
@@ -156,7 +157,7 @@ class FarSource:
 
     def ended(self) -> None:
         """
-        There are no more items.
+        Hear that there are no more items.
         """
         self.over = True
         self._deliver()

@@ -236,7 +236,7 @@ class HostCalls:
 
     def callReturned(self, number: int, value: Any) -> None:
         """
-        A call has returned: say what. A hot path.
+        Say what a call has returned. A hot path.
         """
         isClosed = type(value) is Closed
         if type(value) not in VALUES and not isClosed:
@@ -260,7 +260,7 @@ class HostCalls:
 
     def callFailed(self, number: int, failure: Failure) -> None:
         """
-        A call has failed.
+        Say that a call has failed.
         """
         self._credits.pop(number, None)
         sendRaised(self.say, self._codec, RAISED, number, failure)
@@ -269,7 +269,7 @@ class HostCalls:
 
     def callRefused(self, number: int, error: BaseException) -> None:
         """
-        A call cannot be made: give it back if the queue takes none, and else say why.
+        Give a call back that cannot be made if the queue takes none, and else say why.
         """
         if isinstance(error, QueueRunError) and not self._queue.isRunning():
             self.say(MessageKind.GIVEN_BACK, number)
@@ -278,7 +278,7 @@ class HostCalls:
 
     def callBegun(self, number: int) -> None:
         """
-        A call begins whose beginning the other side wants to know.
+        Say that a call begins whose beginning the other side wants to know.
         """
         self.say(MessageKind.BEGUN, number)
 
@@ -338,7 +338,7 @@ class HostCalls:
 
     def _areItemsHeld(self, goOn: Callable[[], None]) -> bool:
         """
-        Whether iterators must give nothing now. If so, C{goOn} is called when they may.
+        Tell whether iterators must give nothing now. If so, C{goOn} is called when they may.
         """
         connection = self.connection
         if connection is None or connection.backlog <= _MOST_ITEMS_BACKLOG:

@@ -22,7 +22,7 @@ from asynqueue.salvage import Lost
 from asynqueue.wire.protocol.codecs import Codec
 from asynqueue.wire.protocol.messages import MessageKind
 
-# So many items may be granted that were not given yet: nobody takes as many in a second.
+# How many items may be granted that were not given yet: nobody takes as many in a second.
 _MOST_CREDIT = 1 << 21
 
 # For hot paths: members of an enumeration are slow to look up.
@@ -56,7 +56,7 @@ def sendRaised(send: Send, codec: Codec, kind: int, number: int, failure: Failur
 
 def checkedCredit(credit: int) -> int:
     """
-    The credit of an iterator.
+    Return the credit of an iterator.
 
     @raise RemoteProtocolError: it is more than there may be.
     """

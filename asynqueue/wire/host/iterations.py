@@ -115,7 +115,7 @@ class Iteration:
 
     def _awake(self, result: Any) -> None:
         """
-        There is an item, or the end.
+        Go on with an iterator that has an item, or its end.
         """
         if self._state is State.WAITING:
             self._activate()
@@ -254,7 +254,7 @@ class Iterations:
 
     def grant(self, number: int, count: int) -> bool:
         """
-        An iterator may give more items.
+        Let an iterator give more items.
 
         @return: whether there is one of this number.
         @raise RemoteProtocolError: they are too many.
@@ -266,7 +266,7 @@ class Iterations:
 
     def close(self, number: int) -> bool:
         """
-        Nobody takes more items of an iterator.
+        Close an iterator of which nobody takes more items.
 
         @return: whether there was one of this number. If so, its end was told.
         """
@@ -278,7 +278,7 @@ class Iterations:
 
     def stop(self) -> None:
         """
-        Nobody is there any more: close all, and say nothing.
+        Close all, and say nothing: nobody is there any more.
         """
         self._turn.stop()
         self._active.clear()
@@ -300,7 +300,7 @@ class Iterations:
 
     def _takeTurn(self) -> None:
         """
-        One iterator gives some items.
+        Have one iterator give some items.
         """
         self._wait = self._areHeld(self._goOn)
         if self._wait:

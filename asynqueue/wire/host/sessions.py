@@ -266,7 +266,7 @@ class HostSession:
 
     def received(self, connection: Connection, frames: Sequence[Frame]) -> None:
         """
-        A hot path.
+        Take what has come. A hot path.
         """
         if connection is self._calls.connection:
             self._calls.heard(frames)

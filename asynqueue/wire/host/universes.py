@@ -43,7 +43,7 @@ class Blueprint:
     @classmethod
     def of(cls, given: Any) -> Blueprint:
         """
-        The blueprint of what a user gave: the name of a class, a class, or an instance,
+        Return the blueprint of what a user gave: the name of a class, a class, or an instance,
         which is copied as it is now.
 
         @raise WireError: it is an instance, or a class of this program alone, that cannot
@@ -75,7 +75,7 @@ class Blueprint:
 
 def universeOf(given: Any, server: Any = None) -> Any:
     """
-    The universe that a user gave: the dotted name of one, or of its class; a class; or the
+    Return the universe that a user gave: the dotted name of one, or of its class; a class; or the
     universe itself.
 
     @param server: what a class is called with, if it wants anything.
@@ -94,7 +94,7 @@ def universeOf(given: Any, server: Any = None) -> Any:
 
 def _named(name: str) -> Any:
     """
-    What is found by a name: C{module.name} or C{module:name}.
+    Return what is found by a name: C{module.name} or C{module:name}.
 
     @raise ImportError: there is no such module, or it has nothing of this name.
     """
@@ -139,7 +139,7 @@ class ChildCatalog(Catalog):
 
     def resolve(self, name: str) -> Callable[..., Any]:
         """
-        A method has always the same function: a process is told of it once.
+        Return always the same function for a method: a process is told of it once.
         """
         function = self._functions.get(name)
         if function is None:

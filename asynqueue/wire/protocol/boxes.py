@@ -68,7 +68,7 @@ _MOST_NUMBER = (1 << 63) - 1
 
 def packedBox(command: type[Command], **arguments: object) -> bytes:
     """
-    A box that says something. Not for batches and chunks.
+    Return a box that says something. Not for batches and chunks.
     """
     box: AmpBox = command.makeArguments(arguments, None)
     box[COMMAND] = command.commandName
@@ -84,7 +84,7 @@ def packedBatch(frames: list[bytes], size: int) -> bytes:
 
 def chunkTail(stream: int) -> bytes:
     """
-    How each chunk of a stream ends.
+    Return how each chunk of a stream ends.
     """
     return _CHUNK_KEY + _field(str(stream).encode()) + _END
 
@@ -98,14 +98,14 @@ def packedChunk(pieces: list[Any], size: int, tail: bytes) -> bytes:
 
 def packedNumber(command: type[Command], number: int) -> bytes:
     """
-    The box of a command whose one argument is a number. It comes with every few chunks.
+    Return the box of a command whose one argument is a number. It comes with every few chunks.
     """
     return _NUMBER_HEADS[command] + _field(b"%d" % number) + _END
 
 
 def unpackedNumber(command: type[Command], box: Box) -> int:
     """
-    What such a box says: no negative number, and none without end.
+    Return the number of such a box: no negative one, and none without end.
 
     @raise RemoteProtocolError: it is none.
     """
@@ -120,7 +120,7 @@ def unpackedNumber(command: type[Command], box: Box) -> int:
 
 def unpackedBox(command: type[Command], box: Box) -> dict[str, Any]:
     """
-    What a box says. Not for batches and chunks.
+    Return what a box says. Not for batches and chunks.
 
     @raise RemoteProtocolError: an argument is missing, or is none.
     """
@@ -135,14 +135,14 @@ def unpackedBox(command: type[Command], box: Box) -> dict[str, Any]:
 
 def canonical(box: Box) -> bytes:
     """
-    The bytes of a box, its keys in ascending order: the same on both sides.
+    Return the bytes of a box, its keys in ascending order: the same on both sides.
     """
     return bytes(AmpBox(box).serialize())
 
 
 def _noBox(data: bytes) -> str:
     """
-    What is wrong with the begin of something else.
+    Return what is wrong with the beginning of something else.
     """
     for begin, name, todo in _OTHERS:
         if data.startswith(begin):
@@ -188,7 +188,7 @@ class BoxParser:
 
     def next(self) -> Box | None:
         """
-        The next box, or C{None} if it has not come as a whole. A hot path.
+        Return the next box, or C{None} if it has not come as a whole. A hot path.
 
         @raise RemoteProtocolError: this is no box, or more than is allowed. Nothing more
             can be had of the stream after that.
@@ -223,7 +223,7 @@ class BoxParser:
 
     def _nextChunk(self, data: bytes, start: int) -> Box | None:
         """
-        A chunk as we would write it. A hot path.
+        Return a chunk as we would write it. A hot path.
         """
         begin = start + _CHUNK_SIZE
         if begin > len(data):
@@ -244,7 +244,7 @@ class BoxParser:
 
     def _nextLimited(self) -> Box | None:
         """
-        A box of somebody who has not proved itself.
+        Return a box of somebody who has not proved itself.
         """
         assert self._bytesLeft is not None
         before = self._have
@@ -304,7 +304,7 @@ class BoxParser:
 
     def _taken(self, stop: int) -> None:
         """
-        The box ends here. A hot path.
+        Take the end of the box. A hot path.
         """
         self._have -= stop - self._start
         self._wanted = 1

@@ -170,7 +170,7 @@ class CborCodec:
 
     def decodeItems(self, body: Any, buffers: Sequence[Any] = ()) -> list[list[Any] | Lost]:
         """
-        They are plain: all can be read, or none.
+        Read items, which are plain: all can be read, or none.
         """
         items = self.decode(body, buffers)
         if type(items) is not list:
@@ -266,8 +266,8 @@ def _clean(text: str) -> str:
 
 def _canBeMadeOf(error: BaseException, name: str) -> bool:
     """
-    Whether an exception is one of those that come back with their types, and would be
-    the same if it was made of its arguments.
+    Tell whether an exception is one of those that come back with their types, and would be the same
+    if it was made of its arguments.
     """
     kind = _ERRORS.get(name)
     if kind is not type(error):

@@ -20,7 +20,7 @@ from asynqueue.program import ELSEWHERE
 from asynqueue.salvage import Lost, NoList, loadItems
 from asynqueue.wire.protocol.cbor import CborCodec
 
-# So many bytes are not copied into a pickle.
+# The bytes from which something is not copied into a pickle.
 _LARGE_BYTES = 1 << 16
 
 
@@ -126,7 +126,7 @@ class PickleCodec:
     @staticmethod
     def encodeCall(args: tuple[Any, ...], kw: dict[str, Any]) -> tuple[bytes | None, Sequence[Any]]:
         """
-        A hot path.
+        Pickle the arguments of a call, what is large apart. A hot path.
         """
         for arg in args:
             if _isLarge(arg):
@@ -139,7 +139,7 @@ class PickleCodec:
     @staticmethod
     def encode(value: Any) -> tuple[bytes, Sequence[Any]]:
         """
-        A hot path.
+        Pickle a value, what is large apart. A hot path.
         """
         return encode(_Apart(value) if _isLarge(value) else value, ELSEWHERE)
 
@@ -196,7 +196,7 @@ class PickleCodec:
 
 def codecNamed(name: str) -> Codec:
     """
-    A codec by its name: "pickle" or "cbor".
+    Return a codec by its name: "pickle" or "cbor".
 
     @raise ValueError: there is none of this name.
     @raise ImportError: what it needs is not installed.
