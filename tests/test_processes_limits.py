@@ -24,7 +24,7 @@ def test_limitsAreMoreThanNothing(name: str, value: int) -> None:
     """
     A limit that no child could keep is refused, by its name.
     """
-    with pytest.raises(ValueError, match=f"{name} is a .* not {value}"):
+    with pytest.raises(ValueError, match=f"{name} must be a .* not {value}"):
         Limits(**{name: value})
 
 

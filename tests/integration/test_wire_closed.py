@@ -6,6 +6,7 @@ host is in this process, so whatever it would unpickle were unpickled here.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -155,7 +156,7 @@ async def test_argumentsAndResultsThatFail(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="as it is read"):
             await soon(queue.call("same", Trap(fail, "as it is read")))
         with pytest.raises(WorkerLost, match="same"):
-            await soon(queue.call("same", Trap(os._exit, 3)))
+            await soon(queue.call("same", Trap(signal.raise_signal, signal.SIGKILL)))
         with pytest.raises(MaybeEncodingError, match="lock"):
             await soon(queue.call("unpicklable"))
         with pytest.raises(MaybeEncodingError, match="not here"):
@@ -222,7 +223,7 @@ async def test_callsBehindOneThatEndsTheProcess(tmp_path: Path) -> None:
     async with journeys(tmp_path, processes=1) as queue:
         large = bytearray(os.urandom(1 << 18))
         calls: list[Any] = [queue.call("same", [number, large]) for number in range(10)]
-        deadly = queue.call("same", Trap(os._exit, 3))
+        deadly = queue.call("same", Trap(signal.raise_signal, signal.SIGKILL))
         calls += [queue.call("same", [number, large]) for number in range(10, 20)]
         with pytest.raises(WorkerLost):
             await soon(deadly)
