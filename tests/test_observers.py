@@ -380,6 +380,44 @@ def test_freeWorkerLeavesAsATaskIsAnnounced() -> None:
     assert queue.workers()[0].tasks
 
 
+@pytest.mark.parametrize("look", ["statistics", "cancelSeries"])
+def test_whatIsLookedAtAsItIsAnnouncedRuns(look: str) -> None:
+    """
+    A task goes to the worker that is free, also if an observer looks through the queue as it hears
+    of the task.
+    """
+    queue: Any = MemoryQueue(MemoryWorker())
+
+    class Looker(QueueObserver):
+        def taskQueued(self, task: Any) -> None:
+            if look == "statistics":
+                queue.statistics()
+            else:
+                queue.cancelSeries("another")
+
+    queue.addObserver(Looker())
+    queue.call(len, "")
+    assert len(queue.workers()[0].tasks) == 1
+
+
+def test_whatIsCancelledAsItIsAnnouncedGoesNowhere() -> None:
+    """
+    A worker that is free is not given a task that an observer cancels as it hears of the task,
+    also where another task waits that the worker may not run.
+    """
+    queue: Any = MemoryQueue(MemoryWorker())
+    queue.call(abs, 1, series="of no worker")
+
+    class Canceller(QueueObserver):
+        def taskQueued(self, task: Any) -> None:
+            task.d.cancel()
+
+    queue.addObserver(Canceller())
+    d = queue.call(len, "")
+    assert isinstance(errorOf(d), CancelledError)
+    assert not queue.workers()[0].tasks
+
+
 def test_whatIsInheritedIsNotCalled() -> None:
     """
     A method that an observer has from L{QueueObserver} unchanged is not called: where nobody
