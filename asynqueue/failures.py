@@ -32,7 +32,7 @@ def failureOf(outcome: Raised) -> Failure:
 
 def raisedOf(failure: Failure) -> Raised:
     """
-    Return what is to be told of the failure of a call.
+    Return the failure of a call as an outcome that can be sent.
     """
     error = failure.value
     assert error is not None

@@ -247,7 +247,7 @@ class Segments:
 
     def release(self) -> list[int]:
         """
-        Give back what is to be given back.
+        Give free segments back to the other end, where messages come in them and none go.
 
         @return: the keys of segments that belong to the other end from now on.
         """

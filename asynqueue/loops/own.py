@@ -103,7 +103,7 @@ class OwnLoop:
         self._delayed: dict[_Delayed, None] = {}
         self._calls: deque[Callable[[], None]] = deque()
         self._wakeUp: tuple[int, int] | None = None
-        # A collector of garbage may ask for something in the middle of that.
+        # The garbage collector may ask for something in the middle of that.
         self._lock = RLock()
 
     @property

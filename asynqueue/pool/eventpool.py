@@ -253,8 +253,8 @@ class EventPool:
 
     def leave(self) -> None:
         """
-        Take no more calls, and wait for nothing: nobody has this pool any more. Called by a
-        collector of garbage, too. Where no loop drives it, its processes are killed when the last
+        Take no more calls, and wait for nothing: nobody has this pool any more. Called by the
+        garbage collector, too. Where no loop drives it, its processes are killed when the last
         result is dropped that a caller may wait for.
         """
         self.close()

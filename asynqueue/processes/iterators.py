@@ -73,7 +73,7 @@ class ChildIterator:
 
     def stop(self) -> None:
         """
-        Close the iterator. This may also be called by a collector of garbage, in the reactor's
+        Close the iterator. This may also be called by the garbage collector, in the reactor's
         thread.
         """
         self.sink = None

@@ -134,7 +134,7 @@ def aKindKeepsItsOrder(trial: BacklogTrial) -> None:
 @_check
 def theBandsGoBeforeAndAfter(trial: BacklogTrial) -> None:
     """
-    What is to be done next is picked before all others, and what is to be done last after them.
+    Tasks with C{doNext} are picked before all others, and those with C{doLast} after them.
     """
     last, fair, following = trial.push(doLast=True), trial.push(), trial.push(doNext=True)
     expect(trial.picked(), [following, fair, last], "what was picked")

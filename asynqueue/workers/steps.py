@@ -115,7 +115,7 @@ class Close:
 
     def refused(self, failure: Failure) -> None:
         """
-        Leave it to the collector of garbage to close it: no thread will.
+        Leave it to the garbage collector to close it: no thread will.
         """
         self._source.iterator = None
 
@@ -178,7 +178,7 @@ class ThreadSource:
 
     def stop(self) -> None:
         """
-        May be called in any thread: a collector of garbage calls it, too.
+        May be called in any thread: the garbage collector calls it, too.
         """
         self.sink = None
         self._isStopped = True

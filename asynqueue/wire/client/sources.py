@@ -98,7 +98,7 @@ class FarSource:
 
     def stop(self) -> None:
         """
-        Close the iterator. This may also be called by a collector of garbage, in the reactor's
+        Close the iterator. This may also be called by the garbage collector, in the reactor's
         thread.
         """
         self.sink = None
