@@ -12,8 +12,10 @@ import faulthandler
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 from asynqueue.reactors import theReactor
@@ -76,6 +78,24 @@ class EndSignals:
         """
         self._isEnding = True
 
+    def stopReactor(self) -> None:
+        """
+        Stop the reactor, unless the program ends already: a signal may have stopped it, or be about
+        to.
+        """
+        if not self._isEnding:
+            self._isEnding = True
+            theReactor(self._reactor).stop()
+
+    def ended(self) -> None:
+        """
+        Call no listener any more: what was to end has ended, and the process is about to. Until
+        then, a signal only stops a reactor that still runs.
+        """
+        self._listeners.clear()
+        if self._before and self._lastSeconds is not None:
+            faulthandler.cancel_dump_traceback_later()
+
     def ignore(self, listener: Callable[[signal.Signals], None]) -> bool:
         """
         Call a function no more. With the last one, the reactor has its handlers back.
@@ -94,6 +114,9 @@ class EndSignals:
         return True
 
     def _caught(self, number: int, frame: Any) -> None:
+        if not self._listeners:
+            theReactor(self._reactor).callFromThread(self._stopOnce)
+            return
         if not self._isEnding:
             self._isEnding = True
             self._before[number](number, frame)
@@ -105,6 +128,11 @@ class EndSignals:
             # By its number: what the logs put in the place of standard error is no file.
             faulthandler.dump_traceback_later(self._lastSeconds, exit=True, file=_STDERR)
         theReactor(self._reactor).callFromThread(self._tell, signal.Signals(number))
+
+    def _stopOnce(self) -> None:
+        # It raises where it stops already, and logs that in the last words of the process.
+        with suppress(ReactorNotRunning):
+            theReactor(self._reactor).stop()
 
     def _tell(self, number: signal.Signals) -> None:
         listeners = list(self._listeners)

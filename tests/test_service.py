@@ -504,9 +504,8 @@ class FakeInterrupts(EndSignals):
     def ending(self) -> None:
         self.isEnding = True
 
-    def ignore(self, listener: Any) -> bool:
+    def ended(self) -> None:
         self.heard = None
-        return True
 
 
 class FakeReactor(MemoryReactorClock):

@@ -12,21 +12,42 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.testing import MemoryReactorClock
 
 from asynqueue.signals import EndSignals
 
-PROGRAM = Path(__file__).parent / "integration" / "signals_program.py"
+PROGRAMS = Path(__file__).parent / "integration"
+
+
+def ran(program: str, *args: str) -> subprocess.CompletedProcess[bytes]:
+    """
+    Run a program to its end.
+    """
+    return subprocess.run(
+        [sys.executable, str(PROGRAMS / program), *args],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
 
 
 class Reactor(MemoryReactorClock):
     """
-    A reactor that calls at once what signals have it call, and notes signals of its own.
+    A reactor that calls at once what signals have it call, and notes signals of its own. It stops
+    only once, as every reactor does.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.own: list[int] = []
+        self.stops = 0
+
+    def stop(self) -> None:
+        if self.hasStopped:
+            raise ReactorNotRunning
+        super().stop()
+        self.stops += 1
 
     def sigInt(self, number: int, frame: Any) -> None:
         self.own.append(number)
@@ -118,7 +139,50 @@ def test_signalToAnotherThreadWakesTheReactor() -> None:
     A signal that comes to another thread, while the reactor sleeps, is heard in the reactor.
     Afterwards signals do what they did before.
     """
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM)], capture_output=True, timeout=60, check=False
-    )
+    done = ran("signals_program.py")
     assert (done.returncode, done.stdout) == (0, b"SIGTERM True\nTrue True\n"), done.stderr
+
+
+def test_reactorStopsOnce(owner: Reactor) -> None:
+    """
+    The program stops its reactor itself where no signal does: after a first signal, which the
+    reactor may still have to handle, and after another reason to end, it does not.
+    """
+    for before in (lambda signals: signal.raise_signal(signal.SIGTERM), EndSignals.ending):
+        owner.takeSignals()
+        signals = EndSignals(owner, isEnding=False)
+        signals.hear(print)
+        before(signals)
+        signals.stopReactor()
+        assert not owner.hasStopped
+        signals.ignore(print)
+    signals = EndSignals(owner, isEnding=False)
+    signals.stopReactor()
+    signals.stopReactor()
+    assert owner.stops == 1
+
+
+def test_signalAfterTheEndOnlyStops(owner: Reactor) -> None:
+    """
+    When all has ended, no listener is called and nothing kills the process in some seconds: signals
+    stop the reactor, if it still runs.
+    """
+    owner.takeSignals()
+    heard: list[int] = []
+    signals = EndSignals(owner, isEnding=False, lastSeconds=1000)
+    signals.hear(heard.append)
+    signals.ended()
+    for _ in range(2):
+        signal.raise_signal(signal.SIGTERM)
+    assert (owner.stops, owner.own, heard) == (1, [], [])
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+
+
+@pytest.mark.parametrize("when", ["before", "after", "late"])
+def test_signalAtTheEndIsQuiet(when: str) -> None:
+    """
+    A signal that comes to a host just before it stops by itself, just after, or when all has ended
+    but the process, changes nothing and is not logged as an error.
+    """
+    done = ran("late_signal_program.py", when)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -17,12 +17,14 @@ from asynqueue.service.logs import observerFor, setLevel
 from asynqueue.service.readiness import Notifier
 from asynqueue.service.running import HostService, Server, ownSignals
 from asynqueue.service.settings import Settings
+from asynqueue.signals import EndSignals
 
 
 def work(
     settings: Settings,
     makeServer: Callable[[Settings, Any], Server] | None = None,
     notifier: Notifier | None = None,
+    interrupts: EndSignals | None = None,
 ) -> Status:
     """
     Serve until a signal ends it. The log goes to standard error. Runs the reactor, which
@@ -31,6 +33,7 @@ def work(
     @param makeServer: makes what serves of the settings and the reactor; C{None}: as
         L{HostService} does.
     @param notifier: is told when it serves, and when it stops; C{None}: tells systemd.
+    @param interrupts: hear the signals; C{None}: those of L{ownSignals}.
     @return: whether all ended within the grace, it could not serve at all, or a second
         signal has ended it.
     """
@@ -39,25 +42,21 @@ def work(
     observer = observerFor(sys.stderr, settings.logLevel, settings.logJson)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     reactor: Any = theReactor()
+    interrupts = interrupts or ownSignals()
 
     def failed(failure: Failure) -> None:
-        # It may not run yet, or be about to stop by itself.
-        reactor.callWhenRunning(lambda: reactor.callLater(0, _stop, reactor))
+        # It may not run yet.
+        reactor.callWhenRunning(reactor.callLater, 0, interrupts.stopReactor)
 
     service = HostService(
         settings,
         failed=failed,
         makeServer=makeServer,
         notifier=notifier or Notifier(),
-        interrupts=ownSignals(),
+        interrupts=interrupts,
     )
     service.startService()
     reactor.run()
     if service.failure is not None:
         return Status.FAILED
     return Status.TERMINATED if service.forced else Status.WELL
-
-
-def _stop(reactor: Any) -> None:
-    if reactor.running:
-        reactor.stop()

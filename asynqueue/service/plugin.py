@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 
 from twisted.application.service import Service
 from twisted.logger import ILogObserver
-from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 from twisted.python.usage import Options as UsageOptions, UsageError
 
@@ -23,6 +22,7 @@ from asynqueue.service.logs import jsonLines, levelOf, observerFor, setLevel
 from asynqueue.service.readiness import Notifier
 from asynqueue.service.running import HostService, ownSignals
 from asynqueue.service.settings import OPTIONS, Option, Settings, SettingsError, settingsOf
+from asynqueue.signals import EndSignals
 
 # What C{twist} has among its options, and C{twistd} has not.
 _TWIST = "fileLogObserverFactory"
@@ -142,8 +142,13 @@ def makeService(options: Any) -> Service:
         # The modules of the user, as for `asynqueue worker`.
         sys.path.insert(0, folder)
     observer = _observerFor(settings, options.parent)
+    interrupts = ownSignals()
     return _TwistdService(
-        settings, observer, failed=_giveUp, notifier=Notifier(), interrupts=ownSignals()
+        settings,
+        observer,
+        failed=lambda failure: _giveUp(interrupts),
+        notifier=Notifier(),
+        interrupts=interrupts,
     )
 
 
@@ -160,19 +165,18 @@ def _observerFor(settings: Settings, parent: Any) -> Any:
     return observerFor(file, settings.logLevel, settings.logJson)
 
 
-def _giveUp(failure: Failure) -> None:
+def _giveUp(interrupts: EndSignals) -> None:
     """
     End the process. Its parent must know by its status that something is wrong,
     which C{twistd} has no way to say.
     """
-    reactor = theReactor()
-    reactor.callWhenRunning(lambda: reactor.callLater(0, _stop, reactor))
 
-
-def _stop(reactor: Any) -> None:
-    if reactor.running:
+    def stop() -> None:
         atexit.register(_exitWithFailure)
-        reactor.stop()
+        interrupts.stopReactor()
+
+    reactor = theReactor()
+    reactor.callWhenRunning(reactor.callLater, 0, stop)
 
 
 def _exitWithFailure() -> None:

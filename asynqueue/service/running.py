@@ -207,7 +207,7 @@ class HostService(Service):
     def _stopped(self, _: Any) -> None:
         self._life = _Life.STOPPED
         if self._interrupts is not None:
-            self._interrupts.ignore(self._interrupted)
+            self._interrupts.ended()
         _log.info("ended")
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
 from typing import Any
 
 import click
-from twisted.internet.error import ReactorNotRunning
 
 from asynqueue.command.worker import work
 from asynqueue.descriptors import holdStandard
 from asynqueue.lifelines import endWith
-from asynqueue.reactors import theReactor
 from asynqueue.service.readiness import Notifier
-from asynqueue.service.running import serverOf
+from asynqueue.service.running import ownSignals, serverOf
 from asynqueue.service.settings import CODECS, LEVELS, TRUST, Settings
 from asynqueue.wire.host.server import WireServer
 from asynqueue.wire.transport.endpoints import dialedAs
@@ -105,8 +104,10 @@ def host(
         server = serverOf(settings)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise click.UsageError(f"{settings.universe or description}: {error}") from error
-    line = ReadyLine(server, description, dial, _STDOUT if ready is None else ready)
-    context.exit(work(settings, lambda settings, reactor: server, line).value)
+    interrupts = ownSignals()
+    descriptor = _STDOUT if ready is None else ready
+    line = ReadyLine(server, description, dial, descriptor, interrupts.stopReactor)
+    context.exit(work(settings, lambda settings, reactor: server, line, interrupts).value)
 
 
 class ReadyLine(Notifier):
@@ -114,12 +115,20 @@ class ReadyLine(Notifier):
     Tells by a line that a server serves, and where. One that stops by itself ends the program.
     """
 
-    def __init__(self, server: WireServer, description: str, dial: bool, descriptor: int) -> None:
+    def __init__(
+        self,
+        server: WireServer,
+        description: str,
+        dial: bool,
+        descriptor: int,
+        stop: Callable[[], None],
+    ) -> None:
         super().__init__()
         self._server = server
         self._description = description
         self._dial = dial
         self._descriptor = descriptor
+        self._stop = stop
 
     def ready(self, status: str) -> None:
         super().ready(status)
@@ -129,13 +138,7 @@ class ReadyLine(Notifier):
         # The one that wanted to know it may not be there any more.
         with suppress(OSError):
             os.write(self._descriptor, f"ready {where}\n".encode())
-        self._server.whenStopped().addBoth(lambda _: _stopReactor())
-
-
-def _stopReactor() -> None:
-    # It may be what has stopped the server.
-    with suppress(ReactorNotRunning):
-        theReactor().stop()
+        self._server.whenStopped().addBoth(lambda _: self._stop())
 
 
 def _killAtEnd(lifeline: int) -> None:
