@@ -4,6 +4,7 @@ L{ProcessWorker}, what every worker promises, over real processes, and what it l
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from twisted.internet.defer import Deferred
 
 from asynqueue import ProcessWorker
 from asynqueue.errors import TaskInterrupted, WorkerLost
+from asynqueue.processes.protocol import SharedState
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.testing import MemoryTask, WorkerCheck, workerChecks
 from tests.children import ChildDouble, ReadingClock
@@ -91,6 +93,13 @@ class Stage:
         return self.child
 
     @property
+    def shared(self) -> Any:
+        """
+        What the parent shares with the latest child.
+        """
+        return self.child.shared
+
+    @property
     def child(self) -> ChildDouble:
         """
         The latest child.
@@ -104,6 +113,48 @@ class Stage:
         self.child.exit(-9)
         self.clock.turn()
         self.worker.crash()
+
+
+class Looking:
+    """
+    Memory that parent and child share, of which the parent reads around each step of the child.
+    """
+
+    def __init__(self, memory: Any, look: Callable[[], Any]) -> None:
+        self.memory = memory
+        self.look = look
+
+    def __getitem__(self, index: int) -> Any:
+        self.look()
+        return self.memory[index]
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        self.look()
+        self.memory[index] = value
+        self.look()
+
+
+def test_noTimeIsLostWhileTheChildNotesIt() -> None:
+    """
+    The seconds of a call are in the statistics with the call, and stay, whenever they are read
+    while the child writes them.
+    """
+    stage = Stage()
+    seen: list[tuple[int, float]] = []
+
+    def look() -> None:
+        stage.worker.stats()
+        seen.append((stage.shared.measured()[0], stage.worker.stats().seconds))
+
+    shared = SharedState.__new__(SharedState)
+    shared.numbers = Looking(stage.shared.numbers, look)
+    shared.floats = Looking(stage.shared.floats, look)
+    for _ in range(3):
+        shared.ended(0.5)
+    look()
+    assert all(seconds >= 0.5 * calls for calls, seconds in seen)
+    assert seen[-1] == (3, 1.5)
+    stage.end()
 
 
 def test_aCancelHidesNoDeath() -> None:

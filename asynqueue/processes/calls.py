@@ -320,8 +320,9 @@ class ProcessCalls(Generic[_Child]):
         """
         if not self._child.isGone:
             tasks, seconds = self._measured
-            now = self._measured = self._shared.measured()
+            now = self._shared.measured()
             if now[0] != tasks:
+                self._measured = now
                 measured(now[0] - tasks, now[1] - seconds)
 
     # What comes

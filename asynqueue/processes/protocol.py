@@ -170,8 +170,10 @@ class SharedState:
         """
         Note how long a call ran.
         """
-        self.numbers[_ENDED] += 1
+        # In this order: the parent, which reads them in the other one, then has the seconds of
+        # all the calls that it counts.
         self.floats[_SECONDS] += seconds
+        self.numbers[_ENDED] += 1
 
     def isInterrupted(self, number: int) -> bool:
         """

@@ -54,6 +54,15 @@ def notedNumber(path: str, number: int) -> tuple[int, int]:
     return number, os.getpid()
 
 
+def aTick() -> None:
+    """
+    Run until the clock has gone on, which it need not do between two looks.
+    """
+    start = time.perf_counter()
+    while time.perf_counter() <= start:
+        pass
+
+
 def notedSpan(path: str) -> None:
     """
     Note when this begins and ends.
