@@ -408,6 +408,14 @@ class IItemSink(Interface):
         Take a failure in the place of one item.
         """
 
+    def resize(window: int) -> None:
+        """
+        Have at most C{window} items granted and not consumed from now on, if the sink grants by
+        a window. It may grant some within this call.
+
+        @param window: a number of items, two at the least.
+        """
+
     def finish() -> None:
         """
         Hear that there are no more items. An iterator that raised is finished, too, after its

@@ -132,6 +132,11 @@ class Sink:
         """
         self.heard += items
 
+    def resize(self, window: int) -> None:
+        """
+        Grant as the test says all the same.
+        """
+
     def receiveFailure(self, failure: Failure) -> None:
         """
         Take a failure.

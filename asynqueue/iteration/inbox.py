@@ -153,6 +153,17 @@ class Inbox:
         self._complete = False
         self._settle()
 
+    def resize(self, window: int) -> None:
+        """
+        Have another window. A hot path.
+        """
+        if window == self._window:
+            return
+        self._window = window
+        self._low = window // 2
+        if len(self._buffer) + self._granted <= self._low:
+            self._topUp()
+
     def finish(self) -> None:
         """
         Hear that there are no more items. The source is let go.

@@ -68,6 +68,11 @@ class Arrivals:
 
     # IItemSink
 
+    def resize(self, window: int) -> None:
+        """
+        Go on: who asks for items says how many.
+        """
+
     @property
     def consumed(self) -> int:
         """

@@ -42,11 +42,11 @@ class Deliveries:
         self._emptied = emptied
         self._deferators: dict[ITask, Deferator] = {}
 
-    def __bool__(self) -> bool:
+    def __len__(self) -> int:
         """
-        Tell whether there is such a task.
+        Return how many such tasks there are.
         """
-        return bool(self._deferators)
+        return len(self._deferators)
 
     def end(
         self,

@@ -1,5 +1,10 @@
 """
 Iterators of a host on their way to tasks: what becomes of the messages about them.
+
+::
+
+    host ── ITEMS ──▶ FarSource ── receive ──▶ Inbox: a round trip's worth of items ─▶ Deferator
+         ◀── CREDIT ──          ◀── grant ──
 """
 
 from __future__ import annotations
@@ -7,23 +12,143 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
 from asynqueue.errors import RemoteProtocolError
 from asynqueue.failures import failureOf
-from asynqueue.interfaces import ITask
+from asynqueue.interfaces import IItemSink, IItemSource, ITask
 from asynqueue.outcome import cannotDecode
 from asynqueue.salvage import Lost
-from asynqueue.wire.client.sources import FarSource
 from asynqueue.wire.protocol.codecs import Codec
 from asynqueue.wire.protocol.messages import MessageKind, packedCount
 from asynqueue.workers.held import HeldIterators
+
+# The items that may be on the way or not consumed: at any distance, and more for each second of
+# the round trip. The half of that is under way for sure, as items are granted by halves ...
+_ITEMS = 512
+_ITEMS_PER_SECOND = 300_000
+
+# ... or fewer, if these have more bytes together ...
+_BYTES = 4 << 20
+_BYTES_PER_SECOND = 375_000_000
+
+# ... but two at the least, and two of the first, of whose size nothing is known.
+_LEAST = 2
+
+
+@implementer(IItemSource)
+class FarSource:
+    """
+    An iterator on a host, as the queue sees it.
+
+    The window of its sink holds as many items as the way to the host and back can, by their
+    size, which may change.
+
+    @ivar sink: where its items go; C{None} once nobody wants any, or there are no more.
+    """
+
+    def __init__(
+        self, credit: Callable[[int], Any], close: Callable[[], Any], rtt: Callable[[], float]
+    ) -> None:
+        """
+        @param credit: tells the host how many more items it may give.
+        @param close: tells it that no more are taken.
+        @param rtt: tells the least round trip to it, in seconds.
+        """
+        self.sink: IItemSink | None = None
+        self._credit = credit
+        self._close = close
+        self._rtt = rtt
+        self._granted = 0
+        self._isOver = False
+
+    def connect(self, sink: IItemSink) -> None:
+        self.sink = sink
+
+    def grant(self, count: int) -> None:
+        if not self._isOver:
+            self._granted += count
+            self._credit(count)
+
+    def stop(self) -> None:
+        """
+        Close the iterator. This may also be called by the garbage collector, in the reactor's
+        thread.
+        """
+        self.sink = None
+        if not self._isOver:
+            self._isOver = True
+            self._close()
+
+    def fail(self, failure: Failure) -> None:
+        """
+        End the iteration from this side, after what has come.
+        """
+        sink = self.sink
+        self.stop()
+        if sink is not None:
+            sink.receiveFailure(failure)
+            sink.finish()
+
+    # What the host says
+
+    def receive(self, items: Sequence[Any], size: int) -> None:
+        """
+        Items have come. A hot path.
+
+        @param size: how many bytes they had.
+        @raise RemoteProtocolError: they are more than the host may give.
+        """
+        self._use(len(items))
+        sink = self.sink
+        if sink is None:
+            return
+        rtt = self._rtt()
+        most = _ITEMS + _ITEMS_PER_SECOND * rtt
+        fitting = (_BYTES + _BYTES_PER_SECOND * rtt) * len(items) / max(1, size)
+        sink.resize(max(_LEAST, int(min(most, fitting))))
+        sink.receive(items)
+
+    def failed(self, failure: Failure) -> None:
+        """
+        Take a failure that has come in the place of an item.
+
+        @raise RemoteProtocolError: there was no credit for it.
+        """
+        self._use(1)
+        if self.sink is not None:
+            self.sink.receiveFailure(failure)
+
+    def ended(self) -> None:
+        """
+        Hear that there are no more items.
+        """
+        self._isOver = True
+        sink, self.sink = self.sink, None
+        if sink is not None:
+            sink.finish()
+
+    def lost(self, failure: Failure) -> None:
+        """
+        End the iteration: nothing more can come.
+        """
+        self._isOver = True
+        self.fail(failure)
+
+    def _use(self, count: int) -> None:
+        self._granted -= count
+        if self._granted < 0:
+            raise RemoteProtocolError(
+                f"{-self._granted} items of an iterator came that were not asked for"
+            )
 
 
 class OpenIterators(HeldIterators):
     """
     The iterators that are open on a host, over one connection after the other.
 
-    A task that is here is not held any more. It ends when something has come of its iterator:
-    only then it is known how large the items are.
+    A task that is here is not held any more.
 
     @ivar sources: the iterators, by the numbers of their calls.
     """
@@ -42,33 +167,6 @@ class OpenIterators(HeldIterators):
         self.sources: dict[int, FarSource] = {}
         super().__init__(self.sources.values, name, callLater, looked)
         self._codec = codec
-        # Those of which nothing has come: their tasks, and what they are, in words.
-        self._openings: dict[int, tuple[ITask, str]] = {}
-
-    @property
-    def isDelivering(self) -> bool:
-        """
-        Whether there is a task that has not ended.
-        """
-        return bool(self._openings or self.deliveries)
-
-    @property
-    def unopened(self) -> int:
-        """
-        How many tasks there are for which nothing has come.
-        """
-        return len(self._openings)
-
-    def takeUnopened(self) -> list[ITask]:
-        """
-        Take the tasks for which nothing has come, and will come.
-        """
-        tasks = [task for task, _ in self._openings.values() if not task.ended]
-        self._openings.clear()
-        return tasks
-
-    def wait(self, reason: str) -> bool:
-        return bool(self._openings) or super().wait(reason)
 
     def open(
         self,
@@ -90,27 +188,15 @@ class OpenIterators(HeldIterators):
             lambda: tell(MessageKind.CLOSE, number, b""),
             rtt,
         )
-        self._openings[number] = task, text
         if task.ended:
             source.stop()
+        else:
+            self.deliveries.begin(task, source, text, _LEAST)
 
-    def close(self, task: ITask) -> bool:
-        """
-        Hear that nobody waits for what comes of an iterator any more.
-
-        @return: whether nothing has come of it; else the task looks after it.
-        """
-        for number, (other, _) in self._openings.items():
-            if other is task:
-                self.sources[number].stop()
-                return True
-        return False
-
-    def heard(self, kind: int, number: int, body: Any, buffers: Sequence[Any]) -> ITask | None:
+    def heard(self, kind: int, number: int, body: Any, buffers: Sequence[Any]) -> None:
         """
         Take items that the host has sent, a failure in their place, or the end.
 
-        @return: the task, if that was the first of it.
         @raise RemoteProtocolError: it must not send that.
         """
         source = self.sources.get(number)
@@ -125,15 +211,6 @@ class OpenIterators(HeldIterators):
         else:
             del self.sources[number]
             source.ended()
-        opening = self._openings.pop(number, None)
-        if opening is None:
-            return None
-        task, text = opening
-        if task.ended:
-            source.stop()
-        else:
-            self.deliveries.begin(task, source, text, source.window)
-        return task
 
     def lose(self, reason: str) -> None:
         """
@@ -146,14 +223,6 @@ class OpenIterators(HeldIterators):
         self.sources.clear()
         for source in sources:
             source.lost(self._lost(reason))
-
-    def crash(self) -> list[ITask]:
-        """
-        End none of the tasks.
-
-        @return: those that have not ended.
-        """
-        return self.takeUnopened() + self.deliveries.crash()
 
     def _items(self, source: FarSource, body: Any, buffers: Sequence[Any]) -> None:
         try:

@@ -204,7 +204,7 @@ class RemoteWorker(Prefetching[RoundTripWindow]):
         if self._tasks.life is Life.CRASHED:
             return []
         left, _ = self._tasks.crash()
-        left += self._iterators.crash()
+        left += self._iterators.deliveries.crash()
         session, self._session = self._session, None
         if session is not None:
             session.stop()
@@ -224,7 +224,7 @@ class RemoteWorker(Prefetching[RoundTripWindow]):
             if self._session is not None:
                 self._session.checkReady()
             self._checkEmpty()
-        elif not self._iterators.close(task) and self._session is not None:
+        elif self._session is not None:
             self._session.cancel(task)
 
     # For people
@@ -255,7 +255,7 @@ class RemoteWorker(Prefetching[RoundTripWindow]):
         return RemoteStatistics(
             state=state,
             slots=window.slots,
-            held=tasks.count + self._iterators.unopened,
+            held=tasks.count + len(self._iterators.deliveries),
             ended=tasks.ended,
             fault=self._fault.reason,
             host=self.host,
@@ -329,7 +329,7 @@ class RemoteWorker(Prefetching[RoundTripWindow]):
         tasks.pause()
         self._iterators.stop()
         isStopping = tasks.life in (Life.STOPPING, Life.LEAVING)
-        if isStopping and tasks.isIdle and not self._iterators.isDelivering:
+        if isStopping and tasks.isIdle and not self._iterators.deliveries:
             self._disconnect()
         else:
             self.loss = "the host left" if session.isLeaving else _lossBy(error)
@@ -339,7 +339,7 @@ class RemoteWorker(Prefetching[RoundTripWindow]):
                 self._resignator()
             if tasks.life is not Life.CRASHED:
                 # Without a queue nobody else ends what was sent.
-                sent = [*tasks.held.values(), *self._iterators.takeUnopened()]
+                sent = [*tasks.held.values(), *self._iterators.deliveries.crash()]
                 tasks.held.clear()
                 tasks.lose(sent, self.loss)
                 if tasks.waiting:

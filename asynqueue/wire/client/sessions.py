@@ -302,10 +302,10 @@ class QueueSession:
             case MessageKind.ITERATOR:
                 text = bytes(body).decode(errors="replace")
                 task = self._settled(kind, number)
+                self._tasks.ended += 1
                 self._iterators.open(task, number, text, self.tell, lambda: self.rtt)
             case MessageKind.ITEMS | MessageKind.ITEM_FAILED | MessageKind.END:
-                if self._iterators.heard(kind, number, body, buffers) is not None:
-                    self._tasks.ended += 1
+                self._iterators.heard(kind, number, body, buffers)
             case MessageKind.CAPACITY:
                 self._tasks.window.resize(number)
                 reason, isHopeless = unpackedFault(body)

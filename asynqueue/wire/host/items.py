@@ -229,6 +229,11 @@ class ClosedIteration:
             self._early.append(failure)
             self._activate()
 
+    def resize(self, window: int) -> None:
+        """
+        Go on: the credit is that of the other side.
+        """
+
     def finish(self) -> None:
         self._hasEnded = True
         self._activate()

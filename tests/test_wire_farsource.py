@@ -1,5 +1,6 @@
 """
-The near end of an iterator on a host.
+The near end of an iterator on a host: what L{asynqueue.wire.client.iterators.FarSource} asks for,
+and what comes of it.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ import pytest
 from twisted.python.failure import Failure
 
 from asynqueue.errors import RemoteProtocolError
-from asynqueue.iteration.deferator import Deferator
-from asynqueue.wire.client.sources import FarSource
-from tests.iterations import Sink
+from asynqueue.iteration.inbox import Inbox
+from asynqueue.wire.client.iterators import FarSource
 
 FAILURE = Failure(LookupError("of a test"))
+END = "the end"
+
+#: The window of items that are small, if the host is near.
+WINDOW = 512
 
 
 class Far:
     """
-    A host that gives numbers as far as it has credit.
+    A host that gives numbers as far as it has credit, to whom takes them from an inbox.
 
     @ivar told: the credits that it was given, and C{"close"}.
     @ivar given: how many it has given.
@@ -30,22 +34,9 @@ class Far:
         self.given = 0
         self.credit = 0
         self.size = size
-        self.sink = Sink()
         self.source = FarSource(self._credited, lambda: self.told.append("close"), lambda: rtt)
-
-    @property
-    def heard(self) -> list[Any]:
-        """
-        What the sink has heard.
-        """
-        return self.sink.heard
-
-    def connect(self) -> Far:
-        """
-        Have somebody listen.
-        """
-        self.source.connect(self.sink)
-        return self
+        self.inbox = Inbox(self.source, 2)
+        self.inbox.open()
 
     def give(self, count: int | None = None) -> int:
         """
@@ -65,6 +56,21 @@ class Far:
         while self.credit:
             self.give()
 
+    def fail(self) -> None:
+        """
+        Give a failure in the place of an item.
+        """
+        self.credit -= 1
+        self.source.failed(FAILURE)
+
+    def take(self, most: int = 1_000_000) -> list[Any]:
+        """
+        Take what is there: items, failures by their text, and the end.
+        """
+        items = self.inbox.takeReady(most)
+        heard = [str(item.value) if isinstance(item, Failure) else item for item in items]
+        return heard if self.inbox.moreLeft else [*heard, END]
+
     def _credited(self, count: int) -> None:
         self.told.append(count)
         self.credit += count
@@ -72,8 +78,7 @@ class Far:
 
 def test_theFirstAreFew() -> None:
     """
-    As long as nothing is known of the size of the items, two are asked for, and before
-    anybody listens.
+    As long as nothing is known of the size of the items, two are asked for.
     """
     assert Far().told == [2]
 
@@ -82,10 +87,10 @@ def test_theFirstAreFew() -> None:
     ("rtt", "size", "least", "most"),
     [
         (0.0, 8, 512, 512),
-        (0.06, 8, 12_000, 13_000),
+        (0.06, 8, 18_000, 19_000),
         (0.0, 8192, 512, 512),
         (0.0, 1 << 20, 4, 4),
-        (0.06, 1 << 20, 15, 20),
+        (0.06, 1 << 20, 20, 26),
         (0.0, 1 << 30, 2, 2),
     ],
 )
@@ -97,60 +102,70 @@ def test_theWindowIsARoundTripsWorth(rtt: float, size: int, least: int, most: in
     far = Far(rtt, size)
     far.giveAll()
     assert least <= far.given <= most
+    assert far.inbox.unconsumed == far.given
 
 
-def test_nothingIsHandedOverUngranted() -> None:
+@pytest.mark.parametrize(("rtt", "size"), [(0.01, 8), (0.06, 8), (0.3, 8), (0.06, 1 << 16)])
+def test_aLongWayIsKeptFull(rtt: float, size: int) -> None:
     """
-    What has come waits until it is wanted, in order.
+    A host whose items are taken as they come gives 150,000 of them in a second, or 180 MB,
+    however long the way: before it has used its credit, more has come.
     """
-    far = Far().connect()
+    far = Far(rtt, size)
     far.giveAll()
-    assert far.heard == []
-    far.source.grant(3)
-    assert far.heard == [0, 1, 2]
-    far.source.grant(2)
-    assert far.heard == [0, 1, 2, 3, 4]
+    far.take()
+    window = far.credit
+    while far.credit <= window:
+        window = far.credit
+        far.give(1)
+        far.take()
+    onTheWay = min(150_000 * rtt, 180e6 * rtt / size)
+    assert window >= onTheWay
 
 
 def test_consumptionMakesRoom() -> None:
     """
     As items are consumed the host may give as many more, in large pieces.
     """
-    far = Far().connect()
+    far = Far()
     far.giveAll()
     before = len(far.told)
-    for _ in range(512):
-        far.source.grant(1)
-    assert sum(far.told[before:]) >= 512 - 128
-    assert len(far.told) - before <= 5
+    for _ in range(WINDOW):
+        far.take(1)
+    assert sum(far.told[before:]) == WINDOW
+    assert len(far.told) - before == 2
 
 
 def test_theWindowFollowsTheSize() -> None:
     """
-    When the items become large, no more are asked for than the window for such has.
+    When the items become large, no more are asked for than the window for such has; and as many
+    as before when they are small again.
     """
-    far = Far().connect()
+    far = Far()
     far.giveAll()
-    far.source.grant(512)
+    far.take()
     far.size = 1 << 20
     far.giveAll()
-    before = far.given
-    far.source.grant(400)
+    far.take()
     far.giveAll()
-    assert len(far.heard) == 512 + 400
-    assert far.given - len(far.heard) <= max(4, before - len(far.heard))
+    assert far.inbox.unconsumed == 4
+    far.size = 8
+    far.take()
+    far.giveAll()
+    assert far.inbox.unconsumed == WINDOW
 
 
 def test_asksForNoMoreThanItsWindow() -> None:
     """
-    Whatever is granted here, the host has at most its window of items out.
+    Whatever is taken here, the host has at most its window of items out.
     """
-    far = Far().connect()
-    far.source.grant(10**6)
+    far = Far()
+    got: list[int] = []
     while far.given < 5000:
-        assert far.credit <= 512
+        assert far.credit + far.inbox.unconsumed <= WINDOW
         far.give()
-    assert far.heard == list(range(far.given))
+        got += far.take(100)
+    assert got == list(range(len(got)))
 
 
 def test_moreThanAskedForIsAFault() -> None:
@@ -165,54 +180,48 @@ def test_failuresKeepTheirPlace() -> None:
     """
     A failure comes between the items before and after it, and takes the place of one.
     """
-    far = Far().connect()
+    far = Far()
     far.give(1)
-    far.source.failed(FAILURE)
-    far.credit -= 1
+    far.fail()
     far.give(2)
     far.source.ended()
-    far.source.grant(3)
-    assert far.heard == [0, "of a test", 1]
-    far.source.grant(1)
-    assert far.heard == [0, "of a test", 1, 2, Sink.END]
+    assert far.take(3) == [0, "of a test", 1]
+    assert far.take() == [2, END]
 
 
 def test_theEndComesAfterAll() -> None:
     """
-    The end is told when all items were handed over, and nothing is asked for after it.
+    The end comes when all items were taken, and nothing is asked for after it.
     """
-    far = Far().connect()
+    far = Far()
     far.give(2)
     told = list(far.told)
     far.source.ended()
-    assert far.heard == []
-    far.source.grant(64)
-    assert far.heard == [0, 1, Sink.END]
+    assert far.take() == [0, 1, END]
     assert far.told == told
-    assert far.source.over
 
 
 def test_anEmptyIterationEnds() -> None:
     """
-    Without items the end is told at once, whether anything was granted or not.
+    Without items the end comes at once.
     """
-    far = Far().connect()
+    far = Far()
     far.source.ended()
-    assert far.heard == [Sink.END]
+    assert far.take() == [END]
 
 
 def test_stopping() -> None:
     """
     One that is stopped tells the host so, once, and hears nothing more.
     """
-    far = Far().connect()
+    far = Far()
     far.give(1)
-    far.source.stop()
+    far.inbox.stop()
     far.source.stop()
     far.give(1)
-    far.source.failed(FAILURE) if far.credit else None
+    far.fail()
     far.source.ended()
-    assert far.heard == []
+    assert far.take() == [END]
     assert far.told[-1] == "close"
     assert far.told.count("close") == 1
 
@@ -221,7 +230,7 @@ def test_stoppingAfterTheEndSaysNothing() -> None:
     """
     The host need not be told to close what it has ended.
     """
-    far = Far().connect()
+    far = Far()
     far.source.ended()
     far.source.stop()
     assert "close" not in far.told
@@ -230,15 +239,14 @@ def test_stoppingAfterTheEndSaysNothing() -> None:
 @pytest.mark.parametrize("how", ["fail", "lost"])
 def test_endingFromThisSide(how: str) -> None:
     """
-    What has come is handed over, then the failure; what comes later is not.
+    What has come can be taken, then the failure; what comes later does not.
     """
-    far = Far().connect()
+    far = Far()
     far.give(1)
     getattr(far.source, how)(FAILURE)
     far.give(1)
     far.source.ended()
-    far.source.grant(10)
-    assert far.heard == [0, "of a test", Sink.END]
+    assert far.take() == [0, "of a test", END]
     assert ("close" in far.told) is (how == "fail")
 
 
@@ -246,26 +254,23 @@ def test_lossAfterTheEndIsNone() -> None:
     """
     When the connection is lost after the last item has come, nothing is missing.
     """
-    far = Far().connect()
+    far = Far()
     far.give(2)
     far.source.ended()
     far.source.lost(FAILURE)
-    far.source.grant(10)
-    assert far.heard == [0, 1, Sink.END]
+    assert far.take() == [0, 1, END]
 
 
 @pytest.mark.bulk
-def test_aDeferatorOfThousands() -> None:
+def test_aReaderOfThousands() -> None:
     """
-    A Deferator over it gives all items in order, and holds only a few.
+    Who takes one at a time has all items in order, and never more here than the window holds.
     """
     far = Far(rtt=0.06)
-    far.give()
-    deferator = Deferator.fromSource(far.source, "numbers", far.source.window)
     got: list[int] = []
     while len(got) < 30_000:
-        if deferator.unconsumed < 2:
+        if far.inbox.unconsumed < 2:
             far.give()
-        next(deferator).addCallback(got.append)
-        assert deferator.unconsumed <= 64
+        far.inbox.next().addCallback(got.append)
+        assert far.inbox.unconsumed + far.credit <= 19_000
     assert got == list(range(30_000))
