@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from benchmarks.against import against
+from benchmarks.executors import executors
 from benchmarks.observing import OBSERVERS
 from benchmarks.processes import ROWS, processes
 from benchmarks.rounds import ROOT, runOnce, runRounds, table
@@ -135,7 +136,8 @@ def observers(rounds: int) -> str:
 
 
 BENCHMARKS = {
-    f.__name__: f for f in (threads, queue, backlog, fairness, idle, observers, processes, wire)
+    f.__name__: f
+    for f in (threads, queue, backlog, fairness, idle, observers, executors, processes, wire)
 }
 
 
