@@ -24,7 +24,7 @@ from types import CoroutineType, TracebackType
 from typing import Any, NamedTuple
 from weakref import ProxyTypes
 
-from asynqueue.codec import ClosedCall, Names, dumps
+from asynqueue.codec import PLAIN, ClosedCall, Names, dumps
 from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteTraceback
 
 # What exceptions hold, whatever their classes make of that.
@@ -461,20 +461,21 @@ def settled(value: Any) -> Any:
     return value
 
 
-def perform(payload: bytes, number: object = None) -> bytes:
+def perform(payload: bytes, number: object = None) -> bytes | tuple[Any]:
     """
-    Make a pickled call (f, args, kw) here.
+    Make a pickled call (f, args, kw) here. A hot path.
 
     Whatever the call does, this returns; so an executor of any kind never sees
     an exception, and never has to carry one.
 
     @param number: makes this call unlike any other: some executors take equal
         calls for one.
-    @return: its outcome, pickled.
+    @return: its outcome, pickled; or its value, in a tuple, if every Python has that.
     """
     try:
         f, args, kw = pickle.loads(payload)
-        return _packed(settled(f(*args, **kw)))
+        value = settled(f(*args, **kw))
+        return (value,) if type(value) in PLAIN else _packed(value)
     except BaseException as error:
         # The seam between user code and an executor: exits and interrupts of the
         # task are outcomes, too, as they are in every worker.

@@ -387,6 +387,13 @@ def test_performReturns() -> None:
     assert call(divmod, 7, 2) == Returned((3, 1))
 
 
+def test_performReturnsPlainValues() -> None:
+    """
+    A value that every Python has arrives as it is: the executor pickles it, and once is enough.
+    """
+    assert perform(cloudpickle.dumps((len, ("abc",), {}))) == (3,)
+
+
 @pytest.mark.parametrize(
     "error", [KeyError("x"), SystemExit(1), KeyboardInterrupt(), StopIteration(7)]
 )

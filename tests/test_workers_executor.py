@@ -746,7 +746,8 @@ def test_outcomeThatCannotBeRead() -> None:
     assert isinstance(errorOf(d), pickle.UnpicklingError)
 
 
-def test_outcomeThatIsNone() -> None:
+@pytest.mark.parametrize("given", [cloudpickle.dumps("something else"), (1, 2), None], ids=repr)
+def test_outcomeThatIsNone(given: Any) -> None:
     """
     An executor that gives something else than the outcome costs the task, and no
     Deferred waits for ever.
@@ -755,7 +756,7 @@ def test_outcomeThatIsNone() -> None:
     queue, clock = makeQueue(executor)
     d = queue.call(int)
     executor.begin()
-    executor.futures.pop(0).set_result(cloudpickle.dumps("something else"))
+    executor.futures.pop(0).set_result(given)
     clock.advance(0)
     assert "no outcome" in str(errorOf(d))
 

@@ -6,7 +6,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+)
 from functools import partial
 from math import inf
 from typing import Any
@@ -178,7 +184,7 @@ class ExecutorWorker(Prefetching[Window | Places]):
         held = tasks.held
         if tasks.life is not Life.SERVING and tasks.life is not Life.STOPPING:
             return self._refuse(task)
-        if len(held) >= tasks.window.size and tasks.turnsAway(task):
+        if tasks.window.isClosed and len(held) >= tasks.window.size and tasks.turnsAway(task):
             return tasks.wait()
         if self._outbox is None:
             self._outbox = Outbox(self._theReactor(), self._collect)
@@ -365,7 +371,9 @@ class ExecutorWorker(Prefetching[Window | Places]):
         if task is None:
             # It was taken back, and may have been given again.
             return
-        if future.cancelled():
+        try:
+            error = future.exception()
+        except CancelledError:
             # By us, if the task has ended, or else by who shut the executor down.
             if not task.ended:
                 tasks.held[future] = task
@@ -373,7 +381,6 @@ class ExecutorWorker(Prefetching[Window | Places]):
                 self._resign()
             return
         tasks.ended += 1
-        error = future.exception()
         if error is None:
             self._end(task, future.result())
             return
@@ -399,10 +406,10 @@ class ExecutorWorker(Prefetching[Window | Places]):
             task.errback(caught(unreadable))
             return
         match outcome:
-            case Raised(error, trace):
-                task.errback(failureOf(outcome) if trace else caught(error))
             case Returned(value):
                 self._iterators.end(task, value)
+            case Raised(error, trace):
+                task.errback(failureOf(outcome) if trace else caught(error))
             case _:
                 text = f"the executor gave {shortRepr(outcome)}, which is no outcome"
                 task.errback(Failure(WorkerError(text)))

@@ -13,10 +13,11 @@ from functools import partial
 from itertools import count
 from math import inf
 from time import perf_counter
+from types import FunctionType
 from typing import Any, Protocol
 from uuid import uuid4
 
-from asynqueue.codec import dumps, located
+from asynqueue.codec import PLAIN, dumps, located
 from asynqueue.errors import Unsendable
 from asynqueue.interfaces import ITask
 from asynqueue.outcome import Raised, Returned, perform, presentable, settled
@@ -213,10 +214,15 @@ class CallsElsewhere:
     ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         # Nobody hears from another process that a call begins.
         f, args, kw = task.callTuple
-        try:
-            packed = dumps((keptElsewhere(f), args, kw), ELSEWHERE)
-        except Unsendable as error:
-            raise located(error, args, kw, lambda arg: dumps(arg, ELSEWHERE)) from None
+        kept = keptElsewhere(f)
+        if kept is f and type(f) is FunctionType and not kw and PLAIN.issuperset(map(type, args)):
+            # Nothing of that needs a closer look.
+            packed = pickle.dumps((f, args, kw), pickle.HIGHEST_PROTOCOL)
+        else:
+            try:
+                packed = dumps((kept, args, kw), ELSEWHERE)
+            except Unsendable as error:
+                raise located(error, args, kw, lambda arg: dumps(arg, ELSEWHERE)) from None
         return perform, (packed, f"{self._mark}-{next(self._numbers)}")
 
     def isWithdrawn(self, executor: Executor, args: tuple[Any, ...]) -> bool:
@@ -233,6 +239,8 @@ class CallsElsewhere:
 
     def outcomeOf(self, result: Any) -> Any:
         self._ended += 1
+        if type(result) is tuple and len(result) == 1:
+            return Returned(result[0])
         return pickle.loads(result) if isinstance(result, bytes) else result
 
     def measure(self, measured: Callable[[int, float], None]) -> None:
