@@ -39,7 +39,13 @@ from asynqueue.scheduling.dispatch import Dispatcher
 from asynqueue.scheduling.draining import Drain, LastCalls
 from asynqueue.scheduling.lifecycle import Lifecycle
 from asynqueue.scheduling.observers import CallLogger, LoadProducer
-from asynqueue.scheduling.options import DEFAULT, CallOptions, makeOptions, namedOptions
+from asynqueue.scheduling.options import (
+    DEFAULT,
+    CallOptions,
+    loggedOptions,
+    makeOptions,
+    namedOptions,
+)
 from asynqueue.scheduling.records import WorkerRecord, WorkerState, traitsOf
 from asynqueue.scheduling.registry import Registry
 from asynqueue.scheduling.snapshots import QueueStatistics
@@ -283,7 +289,7 @@ class TaskQueue:
         if not callable(f):
             options = _optionsOfName(f, options)
         if options.returnFailure is None and not self._returnFailure:
-            options = evolve(options, returnFailure=False)
+            options = loggedOptions(options)
         task = self._registry.newTask(callTuple, options)
         dispatcher.submit(task)
         return task.d

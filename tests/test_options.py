@@ -7,9 +7,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from asynqueue.errors import ImplementationError
-from asynqueue.scheduling.options import DEFAULT, CallOptions, makeOptions
+from asynqueue.scheduling.options import (
+    DEFAULT,
+    REMOTE_SERIES,
+    CallOptions,
+    loggedOptions,
+    makeOptions,
+    namedOptions,
+)
 from asynqueue.testing import RecordingConsumer
 
 # What C{makeOptions} takes by position.
@@ -123,6 +131,29 @@ def test_equalOptionsAreOne() -> None:
     """
     assert made(series="a", timeout=2) is made(series="a", timeout=2)
     assert made() is DEFAULT == CallOptions()
+
+
+@pytest.mark.parametrize("change", [namedOptions, loggedOptions])
+@pytest.mark.parametrize("kw", [{}, {"timeout": 5.0, "niceness": 3, "retries": 1, "raw": True}])
+def test_whatAQueueChangesIsOne(change: Any, kw: dict[str, Any]) -> None:
+    """
+    The options of calls by name, and of those whose failures are logged, are made once as well.
+    """
+    assert change(made(**kw)) is change(made(**kw))
+
+
+@pytest.mark.parametrize(
+    ("change", "changed"),
+    [(namedOptions, {"series": REMOTE_SERIES}), (loggedOptions, {"returnFailure": False})],
+)
+def test_nothingElseIsChanged(change: Any, changed: dict[str, Any]) -> None:
+    """
+    What a queue changes of the options of a call leaves the rest as it was.
+    """
+    consumer = RecordingConsumer()
+    options = made(doNext=True, consumer=consumer, after=1.0, expires=2.0, timeout=7.0)
+    assert change(options) == evolve(options, **changed)
+    assert change(DEFAULT) == evolve(DEFAULT, **changed)
 
 
 @pytest.mark.parametrize(("one", "other"), [(True, 1), (1, 1.0)])
