@@ -162,7 +162,7 @@ class TaskQueue:
 
     def __repr__(self) -> str:
         state = "running" if self.isRunning() else "shut down"
-        queued, running = self._dispatcher.backlog.queued, self._registry.running
+        queued, running = self._dispatcher.waiting, self._registry.running
         return (
             f"<{type(self).__name__} {state}: {len(self)} workers, {queued} tasks queued,"
             f" {running} running>"

@@ -336,12 +336,13 @@ def test_whatIsAnnouncedWaits(workers: int) -> None:
 
     class Looker(QueueObserver):
         def taskQueued(self, task: Any) -> None:
+            seen.append("1 tasks queued" in repr(queue))
             statistics = queue.statistics()
             seen.append((statistics.queued, len(statistics.flows)))
 
     queue.addObserver(Looker())
     queue.call(len, "")
-    assert seen == [(1, 1)]
+    assert seen == [True, (1, 1)]
 
 
 def test_whatAnObserverCallsComesAfter() -> None:

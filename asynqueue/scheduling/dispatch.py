@@ -105,7 +105,7 @@ class Dispatcher:
         if task.options.isTimed and self._isPostponed(task):
             return
         hook = self.observers.taskQueued
-        if hook and self._isOver(hook, task):
+        if hook and self._announce(hook, task):
             return
         # Where nothing waits there is no order to be kept, nor a share.
         isFirst = self._loop is RESTING and not self._backlog.queued
@@ -117,16 +117,15 @@ class Dispatcher:
         if record is not None:
             self.attend(record)
 
-    def _isOver(self, hook: Hook, task: Task) -> bool:
+    def _announce(self, hook: Hook, task: Task) -> bool:
         """
         Tell observers of a task as if it waited with the others. It is put there only if they
         look: most do not, and it can still be given to a worker that waits.
 
         @return: whether nothing is left to be done for it.
         """
-        if self._announced is not None:
-            # By one of those who are told of the first: that goes before.
-            self._backlog.push(self._announced)
+        # If it was queued by one of those who are told of another, that goes before.
+        self.completeBacklog()
         self._announced = task
         for method in hook:
             try:
@@ -220,10 +219,10 @@ class Dispatcher:
         if record.ready:
             self.attend(record)
 
-    @property
-    def backlog(self) -> IBacklog:
+    def completeBacklog(self) -> IBacklog:
         """
-        The tasks that wait for a worker, with that of which observers are being told.
+        Put the task of which observers are being told, if there is one, with those that wait for
+        a worker, and return them all.
         """
         task, self._announced = self._announced, None
         if task is not None:
@@ -231,11 +230,11 @@ class Dispatcher:
         return self._backlog
 
     @property
-    def queued(self) -> int:
+    def waiting(self) -> int:
         """
-        How many tasks wait for a worker, or for their time.
+        How many tasks wait for a worker.
         """
-        return self.backlog.queued + len(self.later)
+        return self._backlog.queued + (self._announced is not None)
 
     @property
     def isServing(self) -> bool:
@@ -248,7 +247,7 @@ class Dispatcher:
         """
         Yield the tasks that wait for a worker, or for their time.
         """
-        yield from self.backlog.tasks()
+        yield from self.completeBacklog().tasks()
         yield from self.later
 
     def discard(self, task: Task) -> None:

@@ -95,7 +95,7 @@ class Draining(QueueObserver):
     def _look(self) -> None:
         self._turn = None
         lifecycle = self._lifecycle
-        queued = lifecycle.dispatcher.backlog.queued
+        queued = lifecycle.dispatcher.waiting
         dials = self._awaited and queued and lifecycle.reconnects.workers()
         if not lifecycle.registry.isBusy and not dials:
             self._end()

@@ -402,7 +402,7 @@ class Lifecycle:
             # It was not hired, and nothing has waited for it.
             return
         able = [other for other in self.registry.records.values() if other.state in _ABLE]
-        backlog = self.dispatcher.backlog
+        backlog = self.dispatcher.completeBacklog()
         hopeless = {
             flow.series
             for flow in backlog.statistics()

@@ -97,7 +97,7 @@ class Registry:
         Return how many tasks have no outcome.
         """
         waiting = sum(len(record.updates) for record in self.records.values())
-        return self.dispatcher.queued + self.running + waiting
+        return self.dispatcher.waiting + len(self.dispatcher.later) + self.running + waiting
 
     @property
     def isBusy(self) -> bool:

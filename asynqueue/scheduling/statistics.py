@@ -23,9 +23,9 @@ def queueStatistics(lifecycle: Lifecycle) -> QueueStatistics:
     Return a snapshot of a queue. Costs a look at each flow and each worker.
     """
     registry, dispatcher = lifecycle.registry, lifecycle.dispatcher
-    flows = tuple(dispatcher.backlog.statistics())
+    flows = tuple(dispatcher.completeBacklog().statistics())
     return QueueStatistics(
-        queued=dispatcher.backlog.queued,
+        queued=dispatcher.waiting,
         running=registry.running,
         done=registry.done,
         failed=registry.failed,
@@ -102,7 +102,7 @@ def _whyQueued(lifecycle: Lifecycle, task: Task) -> str:
         )
     before = sum(
         1
-        for other in dispatcher.backlog.tasks()
+        for other in dispatcher.completeBacklog().tasks()
         if other.series == task.series and other < task and other.state is not ENDED
     )
     preparing = sum(1 for record in workers if record.state is WorkerState.PREPARING)
