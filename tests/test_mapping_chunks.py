@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import marshal
 import pickle
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
@@ -70,7 +71,7 @@ class Line:
         told: list[Any] = list(self.board.outcomes(self.slot))
         assert summary.values is None or [Returned(value) for value in summary.values] == told
         if summary.last is not None:
-            told.append(outcomeOf(*summary.last))
+            told.append(outcomeOf(marshal.loads(summary.last)))
         assert len(told) == summary.ended
         return [o.value if isinstance(o, Returned) else o.localError() for o in told]
 
@@ -132,7 +133,18 @@ async def iteratorLater(n: int) -> Iterator[int]:
     return numbers(n)
 
 
-@given(st.lists(st.one_of(st.none(), st.integers(), st.floats(allow_nan=False), st.text())))
+PLAIN_VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False),
+    st.complex_numbers(allow_nan=False),
+    st.text(st.characters()),
+    st.binary(),
+)
+
+
+@given(st.lists(PLAIN_VALUES))
 def test_plainValues(values: list[Any]) -> None:
     """
     What is plain goes there and comes back, with its type.

@@ -10,6 +10,7 @@ Items of a map that travel in chunks, by what an item costs.
 
 from __future__ import annotations
 
+import marshal
 from collections.abc import Callable, Sequence
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, Protocol
@@ -198,7 +199,7 @@ class Chunker:
         self._over = True
         for batch in self.underWay:
             assert self._board is not None
-            self._board.close(batch.slot)
+            self._board.warn(batch.slot)
         while self.underWay:
             batch = self.underWay.popitem()[0]
             if batch.d is not None:
@@ -273,7 +274,7 @@ class Chunker:
         else:
             outcomes = self._written(batch)
         if summary.last is not None:
-            outcomes.append(_inTwisted(outcomeOf(*summary.last)))
+            outcomes.append(_inTwisted(outcomeOf(marshal.loads(summary.last))))
         outcomes += last
         self._release(batch, outcomes, batch.items[summary.ended - batch.done :])
 

@@ -20,9 +20,11 @@ This module imports no Twisted.
 
 from __future__ import annotations
 
+import marshal
 import os
 import pickle
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from functools import partial
 from time import perf_counter
 from types import CoroutineType
 from typing import Any, NamedTuple
@@ -36,10 +38,10 @@ from asynqueue.mapping.board import (
     CLOSED,
     DONE,
     HEADER_BYTES,
-    LENGTH,
     SLOT_BYTES,
     SLOT_WORDS,
     memoryOf,
+    recordOf,
 )
 from asynqueue.outcome import (
     ITERATOR,
@@ -57,8 +59,8 @@ MOST_SECONDS = 0.005
 # The items of a chunk have not many more bytes than these, pickled.
 _PACKED_BYTES = 1 << 18
 
-_NONE = pickle.dumps(None, 5)
-_NONE_RECORD = LENGTH.pack(len(_NONE) << 1) + _NONE
+# The record of nothing is a byte, and so an item in a bytearray.
+(_NONE,) = marshal.dumps(None)
 
 
 class Summary(NamedTuple):
@@ -69,8 +71,7 @@ class Summary(NamedTuple):
     @ivar ended: how many items have an outcome; the others were not begun.
     @ivar values: the results, if all calls returned something plain; else the
         outcomes are on the board.
-    @ivar last: the outcome of the last of them if that is not on the board, as a
-        failure or not, and pickled.
+    @ivar last: the record of the last of them, if that is not on the board.
     @ivar alone: whether the function returns what a chunk cannot carry, so that
         items had better be called one by one.
     """
@@ -78,7 +79,7 @@ class Summary(NamedTuple):
     seconds: float
     ended: int
     values: list[Any] | None = None
-    last: tuple[bool, bytes] | None = None
+    last: bytes | None = None
     alone: bool = False
 
 
@@ -195,18 +196,18 @@ class _Running(Constant):
         except OSError:
             return None
         items = pickle.loads(packed)
-        words = memory.words
-        room = memory.bytes
-        begunAt = slot * SLOT_WORDS + BEGUN
-        doneAt = slot * SLOT_WORDS + DONE
-        closedAt = slot * SLOT_WORDS + CLOSED
+        call = self._function
+        if call is None or not together or self._rest is not None:
+            call = partial(self._withCopies, together)
+        words, room = memory.words, memory.map
+        begunAt, doneAt, closedAt = (slot * SLOT_WORDS + word for word in (BEGUN, DONE, CLOSED))
         place = slot * SLOT_BYTES + HEADER_BYTES
-        end = (slot + 1) * SLOT_BYTES
-        # Together they are the fence.
-        release, acquire = memory.lock.release, memory.lock.acquire
-        function = self._function
-        rest = self._rest
-        values: list[Any] | None = []
+        # For a record of nothing there is always room.
+        end = (slot + 1) * SLOT_BYTES - len(items)
+        values: list[Any] = []
+        told = values.append
+        plain = PLAIN
+        arePlain = True
         ended = 0
         started = now = perf_counter()
         deadline = started + self._seconds
@@ -214,75 +215,74 @@ class _Running(Constant):
             if now > deadline:
                 break
             words[begunAt] = ended + 1
-            release()
-            acquire()
             if words[closedAt]:
                 break
-            failed = plain = False
             try:
-                if function is None:
-                    f = pickle.loads(self._code)
-                    if isConstant(f):
-                        function = self._function = f
-                else:
-                    f = function
-                if not together:
-                    item = pickle.loads(item)
-                if rest is None:
-                    value = f(item)
-                else:
-                    args, kw = pickle.loads(rest)
-                    value = f(item, *args, **kw)
-                plain = type(value) in PLAIN
+                value = call(item)
             except TaskInterrupted:
                 # Nobody waits for any of this.
                 raise
             except BaseException as error:
                 # The seam to user code: exits of it are outcomes, too.
-                failed = True
-                pickled = dumps(raised(error))
+                arePlain = False
+                record = recordOf(True, dumps(raised(error)))
             else:
-                if plain:
-                    pickled = _NONE if value is None else pickle.dumps(value, 5)
+                if value is None:
+                    told(None)
+                    room[place] = _NONE
+                    place += 1
+                    ended += 1
+                    now = perf_counter()
+                    continue
+                if type(value) in plain:
+                    told(value)
+                    record = marshal.dumps(value)
                 elif type(value) is CoroutineType:
                     return _awaited(perf_counter() - started, ended + 1, value, self._raw)
                 elif not self._raw and shapeOf(value) is not None:
                     return _streamed(Summary(perf_counter() - started, ended + 1), value)
                 else:
-                    failed, pickled = _pickled(value)
-            now = perf_counter()
-            if plain and value is None:
-                record = _NONE_RECORD
-            else:
-                record = LENGTH.pack(len(pickled) << 1 | failed) + pickled
-            after = place + len(record)
+                    arePlain = False
+                    record = _recorded(value)
             ended += 1
+            now = perf_counter()
+            after = place + len(record)
             if after > end:
-                return Summary(now - started, ended, last=(failed, pickled))
+                return Summary(now - started, ended, last=record)
             room[place:after] = record
             place = after
-            release()
-            acquire()
-            words[doneAt] = ended
-            if not plain:
-                values = None
-            elif values is not None:
-                values.append(value)
-        return Summary(now - started, ended, values)
+        words[doneAt] = ended
+        return Summary(now - started, ended, values if arePlain else None)
+
+    def _withCopies(self, together: bool, item: Any) -> Any:
+        """
+        Call the function, as the caller had it, with copies of all that may be changed.
+        """
+        function = self._function
+        if function is None:
+            function = pickle.loads(self._code)
+            if isConstant(function):
+                self._function = function
+        if not together:
+            item = pickle.loads(item)
+        if self._rest is None:
+            return function(item)
+        args, kw = pickle.loads(self._rest)
+        return function(item, *args, **kw)
 
 
-def _pickled(value: Any) -> tuple[bool, bytes]:
+def _recorded(value: Any) -> bytes:
     """
-    Return a result that is to be sent, or why it cannot be.
+    Return the record of a result that is to be sent, or of why it cannot be.
     """
     try:
-        return False, dumps(value)
+        return recordOf(False, dumps(value))
     except TaskInterrupted:
         # Nobody waits for any of this.
         raise
     except BaseException as error:
         # Somebody's objects: whatever their pickling raises, an exit too.
-        return True, dumps(raised(cannotSend(error, value)))
+        return recordOf(True, dumps(raised(cannotSend(error, value))))
 
 
 async def _awaited(
@@ -296,11 +296,11 @@ async def _awaited(
         value = await coroutine
     except Exception as error:
         # The seam to user code; a cancellation means the whole chunk.
-        last = True, dumps(raised(error))
+        last = recordOf(True, dumps(raised(error)))
     else:
         if not raw and shapeOf(value) is not None:
             return _streamed(Summary(seconds, ended), value)
-        last = _pickled(value)
+        last = _recorded(value)
     return Summary(seconds + perf_counter() - started, ended, last=last, alone=True)
 
 

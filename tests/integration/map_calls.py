@@ -13,6 +13,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 
+def nothing(n: int) -> None:
+    """
+    Return nothing.
+    """
+
+
 def double(n: int) -> int:
     return 2 * n
 

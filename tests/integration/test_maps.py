@@ -13,10 +13,14 @@ from typing import Any
 import psutil
 import pytest
 import pytest_twisted
+from twisted.internet.task import deferLater
 
 from asynqueue import CallOptions, Deferator, ProcessQueue, TaskQueue, ThreadWorker, WorkerLost
 from asynqueue.errors import MaybeEncodingError
 from asynqueue.mapping.board import ProgressBoard
+from asynqueue.mapping.chunks import Chunk, pack
+from asynqueue.outcome import Returned
+from asynqueue.reactors import theReactor
 from asynqueue.testing import RecordingObserver
 from asynqueue.workers.process import ProcessWorker
 from tests.doubles import outcomes
@@ -26,6 +30,7 @@ from tests.integration.map_calls import (
     hang,
     later,
     noted,
+    nothing,
     upTo,
     upToLater,
     warn,
@@ -74,6 +79,31 @@ async def test_deathCostsOneItem(tmp_path: Path) -> None:
     assert results == [n for n in range(2000) if n != 1234]
     assert sorted(map(int, path.read_text().split())) == list(range(2000))
     assert queue.statistics().done < 2000
+    await queue.shutdown()
+
+
+@pytest_twisted.ensureDeferred
+async def test_closedProcessBeginsNoMore() -> None:
+    """
+    What a chunk has begun as it is closed is known, while its process goes on: no item that
+    is not counted then is begun, wherever that process is.
+    """
+    queue, board = ProcessQueue(1), ProgressBoard()
+    chunk = Chunk(nothing, seconds=60.0)
+    packed, together, count = pack([0] * 50_000)
+    for least in range(0, 20_000, 1000):
+        slot = board.take()
+        assert slot is not None
+        d = queue.call(chunk, board.name, slot, packed, together)
+        while board.begun(slot) <= least and not d.called:
+            await deferLater(theReactor(), 0)
+        closed = board.close(slot)
+        summary = await d
+        assert least < closed <= count
+        assert closed - summary.ended in (0, 1)
+        assert board.outcomes(slot) == [Returned(None)] * summary.ended
+        board.give(slot)
+    board.shut()
     await queue.shutdown()
 
 
