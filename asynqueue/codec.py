@@ -143,7 +143,9 @@ class ClosedCall:
     def __init__(self, f: Callable[..., Any], packed: Any, buffers: Sequence[Any] = ()) -> None:
         self.f = f
         self.packed = packed or None
-        self.buffers: Sequence[pickle.PickleBuffer] = list(map(pickle.PickleBuffer, buffers))
+        self.buffers: Sequence[pickle.PickleBuffer] = (
+            list(map(pickle.PickleBuffer, buffers)) if buffers else ()
+        )
 
     def opened(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
         """

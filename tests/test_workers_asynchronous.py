@@ -213,6 +213,21 @@ def test_nextGoesBeforeWhatWaits() -> None:
     assert order == ["next", "first"]
 
 
+def test_severalAreAskedForAtOnce() -> None:
+    """
+    Of tasks that end at once the worker is ready for more when it has run those that it has: then
+    for as many as may be with it.
+    """
+    async_, clock = worker(concurrent=3)
+    seen: list[bool] = []
+    readies = [async_.run(MemoryTask(lambda: seen.append(readies[2].called))) for _ in range(3)]
+    clock.advance(0)
+    assert seen == [False, False, False]
+    assert readies[2].called
+    again = [async_.run(MemoryTask(lambda: None)).called for _ in range(3)]
+    assert again == [True, True, False]
+
+
 def test_endedTaskIsNotBegun() -> None:
     """
     A task that was cancelled before its turn is not run, and takes no place.

@@ -19,6 +19,7 @@ from asynqueue.awaitable import deferAwaitable
 from asynqueue.checks import wholeNumber
 from asynqueue.failures import caught
 from asynqueue.interfaces import ICancellingWorker, ISlottedWorker, ITask
+from asynqueue.outcome import VALUES
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.scheduling.snapshots import WorkerSnapshot
@@ -139,38 +140,53 @@ class AsyncWorker:
 
     def _take(self) -> None:
         """
-        Run what waits, one after the other, for as long as a slice of time.
+        Run what waits, one after the other, for as long as a slice of time. A hot path.
         """
         end = perf_counter() + _SLICE
-        while self._waiting:
-            self._begin(self._waiting.popleft())
-            if perf_counter() > end and self._waiting:
-                self._later(0, self._take)
-                return
+        waiting = self._waiting
+        while waiting:
+            self._begin(waiting.popleft())
+            isLate = perf_counter() > end
+            if isLate or not waiting:
+                # To be given several at once is less work, for the queue as well.
+                self._look()
+                if isLate and waiting:
+                    self._later(0, self._take)
+                    return
         self._isDue = False
 
+    def _look(self) -> None:
+        self._tasks.checkReady()
+        self._tasks.checkStopped()
+
     def _begin(self, task: ITask) -> None:
-        if not task.ended:
-            f, args, kw = task.callTuple
-            try:
-                value = task.context.run(f, *args, **kw)
-                if inspect.isawaitable(value):
-                    self._await(task, task.context.run(deferAwaitable, value))
-                    return
-            except BaseException as error:
-                # The seam to user code: an exit or an interrupt that a task
-                # raises is its outcome, and does not concern the reactor.
-                value = caught(error)
-            self._over(value, task)
-        else:
+        """
+        Run a task. A hot path.
+        """
+        if task.ended:
             del self._tasks.held[task]
-            self._tasks.checkReady()
-            self._tasks.checkStopped()
+            return
+        f, args, kw = task.callTuple
+        isPlain = False
+        try:
+            value = task.context.run(f, *args, **kw)
+            # Most values need no closer look; a class with a metaclass of somebody's may not
+            # be looked up.
+            kind = type(value)
+            isPlain = type(kind) is type and kind in VALUES
+            if not isPlain and inspect.isawaitable(value):
+                self._await(task, task.context.run(deferAwaitable, value))
+                return
+        except BaseException as error:
+            # The seam to user code: an exit or an interrupt that a task
+            # raises is its outcome, and does not concern the reactor.
+            value = caught(error)
+        self._end(value, task, isPlain)
 
     def _await(self, task: ITask, d: Deferred[Any]) -> None:
         if task in self._tasks.held:
             self._awaited[task] = d
-            d.addBoth(self._over, task)
+            d.addBoth(self._ended, task)
             if task.ended:
                 # It was cancelled within its first step.
                 d.cancel()
@@ -179,22 +195,31 @@ class AsyncWorker:
             d.cancel()
             d.addErrback(lambda failure: None)
 
-    def _over(self, result: Any, task: ITask) -> None:
+    def _ended(self, result: Any, task: ITask) -> None:
         """
-        End a run that was waited for. What a crash ended is not ours to end.
+        End a run that was waited for.
+        """
+        self._awaited.pop(task, None)
+        self._end(result, task)
+        self._look()
+
+    def _end(self, result: Any, task: ITask, isPlain: bool = False) -> None:
+        """
+        End a task. What a crash ended is not ours to end. A hot path.
+
+        @param isPlain: whether it is known that the result is a value of a plain type.
         """
         tasks = self._tasks
-        if tasks.held.pop(task, None) is not None:
-            if self._awaited:
-                self._awaited.pop(task, None)
-            tasks.ended += 1
-            # Not of the result: somebody's __class__ may raise.
-            if issubclass(type(result), Failure):
-                task.errback(result)
-            else:
-                self._deliveries.endHere(task, result, self._raw, _WINDOW)
-            tasks.checkReady()
-            tasks.checkStopped()
+        if tasks.held.pop(task, None) is None:
+            return
+        tasks.ended += 1
+        if isPlain:
+            task.callback(result)
+        # Not of the result: somebody's __class__ may raise.
+        elif issubclass(type(result), Failure):
+            task.errback(result)
+        else:
+            self._deliveries.endHere(task, result, self._raw, _WINDOW)
 
     # PrefetchDelegate
 
