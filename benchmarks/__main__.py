@@ -11,6 +11,7 @@ import click
 from benchmarks.against import against
 from benchmarks.executors import executors
 from benchmarks.observing import OBSERVERS
+from benchmarks.pages import pages
 from benchmarks.processes import ROWS, processes
 from benchmarks.rounds import ROOT, runOnce, runRounds, table
 from benchmarks.wire import ROWS as WIRE_ROWS, wire
@@ -137,7 +138,7 @@ def observers(rounds: int) -> str:
 
 BENCHMARKS = {
     f.__name__: f
-    for f in (threads, queue, backlog, fairness, idle, observers, executors, processes, wire)
+    for f in (threads, queue, backlog, fairness, idle, observers, executors, pages, processes, wire)
 }
 
 
