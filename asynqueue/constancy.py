@@ -65,7 +65,7 @@ class ClosedCallable:
             return self._made
         made = self._decode(self.packed)
         if not callable(made):
-            raise TypeError(f"{made!r} cannot be called")
+            raise TypeError(f"{made!r} cannot be called, and came in the place of a function")
         if isConstant(made):
             self._made = made
         return made  # type: ignore[no-any-return]  # it was looked at just now

@@ -45,7 +45,10 @@ class QueueRunError(AsynQueueError, RuntimeError):
         self.call = call
 
     def __str__(self) -> str:
-        return f"{self.call} was not run: the queue is shut down"
+        return (
+            f"{self.call} was not run: the queue is shut down; make another one, or have what is"
+            " queued done first, with shutdown(drain=True)"
+        )
 
 
 class LoopError(QueueRunError):
@@ -139,7 +142,10 @@ class TaskTimedOut(AsynQueueError, TimeoutError):
         self.seconds = seconds
 
     def __str__(self) -> str:
-        return f"{self.call} ran for more than its {self.seconds:g} s"
+        return (
+            f"{self.call} ran for more than its {self.seconds:g} s; give a longer timeout= if it"
+            " may take longer"
+        )
 
 
 class TaskExpired(AsynQueueError, TimeoutError):
@@ -157,7 +163,10 @@ class TaskExpired(AsynQueueError, TimeoutError):
         self.seconds = seconds
 
     def __str__(self) -> str:
-        return f"{self.call} had not begun {self.seconds:g} s after it was queued"
+        return (
+            f"{self.call} had not begun {self.seconds:g} s after it was queued; give a later"
+            " expires=, or more workers"
+        )
 
 
 class FrameError(AsynQueueError):
@@ -208,7 +217,7 @@ class FrameTruncated(FrameError, EOFError):
     def __str__(self) -> str:
         return (
             f"the other end is gone in the middle of a message:"
-            f" {self.received:,} of {self.expected:,} bytes came"
+            f" {self.received:,} of {self.expected:,} bytes came; look there for why it ended"
         )
 
 
@@ -273,7 +282,10 @@ class WorkerLost(WorkerError):
                 f"{self.worker} was lost{how} while it ran {self.call};"
                 f" {repeat} if the call may safely be repeated"
             )
-        return f"{self.worker} was lost{how} before it began {self.call}"
+        return (
+            f"{self.worker} was lost{how} before it began {self.call}, which may safely be called"
+            " again"
+        )
 
 
 class SoftTimeLimitExceeded(WorkerError, TimeoutError):
@@ -290,7 +302,9 @@ class SoftTimeLimitExceeded(WorkerError, TimeoutError):
         self.seconds = seconds
 
     def __str__(self) -> str:
-        return f"the task ran for more than its soft limit of {self.seconds:g} s"
+        return (
+            f"the task ran for more than its soft limit of {self.seconds:g} s: clean up, and return"
+        )
 
 
 _DEAF = (
@@ -316,7 +330,7 @@ class TimeLimitExceeded(WorkerError, TimeoutError):
         why = f"; {_DEAF}" if self.isDeaf else ""
         return (
             f"the task ran for more than its limit of {self.seconds:g} s; its process was"
-            f" ended{why}"
+            f" ended{why}; give a longer limit if it may take longer"
         )
 
 
@@ -489,8 +503,8 @@ class IdentityRequired(WireError, ValueError):
     def __str__(self) -> str:
         return (
             f"{self.description} can be reached from other hosts, and those who connect need not"
-            " prove itself: make a key with `asynqueue keys DIRECTORY` and give its file to both"
-            " sides (keyFile=, --key-file, or ASYNQUEUE_KEY_FILE), use certificates of both"
+            " prove themselves: make a key with `asynqueue keys DIRECTORY` and give its file to"
+            " both sides (keyFile=, --key-file, or ASYNQUEUE_KEY_FILE), use certificates of both"
             " sides, or listen on a UNIX socket or the loopback interface"
         )
 
@@ -528,7 +542,7 @@ class IdentityRefused(WireError, PermissionError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"no proof of identity with {self.peer}: {self.reason}"
+        return f"the proof of identity with {self.peer} failed: {self.reason}"
 
 
 class VersionRefused(WireError):
@@ -547,7 +561,7 @@ class VersionRefused(WireError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"cannot work with {self.peer}: {self.reason}"
+        return f"this side cannot work with {self.peer}: {self.reason}"
 
 
 class LocalProtocolError(WireError):

@@ -249,7 +249,7 @@ def test_missingHostIsToldOf(crew: Crew) -> None:
     assert crew.said == ["cannot reach unix:/host0: nobody; going on without it"]
     assert not crew.gaveUp
     crew.asked[1].errback(IdentityRefused("host1", "no key"))
-    assert crew.gaveUp == ["no proof of identity with host1: no key"]
+    assert crew.gaveUp == ["the proof of identity with host1 failed: no key"]
 
 
 def test_lostHostIsWaitedFor(crew: Crew) -> None:

@@ -176,7 +176,7 @@ def test_whyTellsThatTheHostRefused() -> None:
     queue.attachWorker(worker).addErrback(lambda _: None)
     worker.attempts[-1].errback(IdentityRefused("the host", "wrong key"))
     said = queue.why(queue.call("work"))
-    assert said.endswith("there is no host (no proof of identity with the host: wrong key)")
+    assert said.endswith("there is no host (the proof of identity with the host failed: wrong key)")
 
 
 def test_lossTells() -> None:

@@ -205,7 +205,9 @@ def test_callThatHasNotBegunExpires() -> None:
     assert isinstance(error, TaskExpired)
     assert isinstance(error, TimeoutError)
     assert (error.call, error.seconds) == ("abs(-2)", 5)
-    assert str(error) == "abs(-2) had not begun 5 s after it was queued"
+    assert str(error) == (
+        "abs(-2) had not begun 5 s after it was queued; give a later expires=, or more workers"
+    )
     worker = queue.workers()[0]
     worker.step()
     assert running.result == 1

@@ -796,7 +796,7 @@ def test_hubRefuses(
             reactor.advance(10)
             caller.run()
     assert isinstance(started.error, IdentityRefused)
-    assert any("no proof of identity" in said for said in logs.said())
+    assert any("the proof of identity" in said for said in logs.said())
     assert len(endpoint.attempts) == 1
     assert "does not serve" in repr(server)
 

@@ -212,7 +212,9 @@ class Exchange:
         """
         Receive from a channel that is ready, and do something with that.
         """
-        raise NotImplementedError(f"{type(self).__name__} must say what to do with what comes")
+        raise NotImplementedError(
+            f"{type(self).__name__} does not say what to do with what comes: override store_data()"
+        )
 
     def start(self, callable: Callable[..., Any], /, *args: Any, **kw: Any) -> None:
         """

@@ -165,7 +165,7 @@ class Map(Exchange):
             return [self[place] for place in range(*index.indices(len(self)))]
         place = index + len(self) if index < 0 else index
         if not 0 <= place < len(self):
-            raise IndexError(f"computation {index}, where {len(self)} were started")
+            raise IndexError(f"there is no computation {index}: {len(self)} were started")
         while not self._isIn(place):
             self.store()
         if not self.unfinished():
@@ -176,7 +176,9 @@ class Map(Exchange):
         if self.continuous:
             return [valueOf(delivery) for delivery in deliveries]
         if not deliveries:
-            raise LookupError(f"the channel of computation {index} was removed")
+            raise LookupError(
+                f"computation {index} has no result: its channel was removed before that came"
+            )
         return valueOf(deliveries[0])
 
     def _isIn(self, place: int) -> bool:

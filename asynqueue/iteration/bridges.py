@@ -63,7 +63,7 @@ class Consumerator:
         @raise RuntimeError: if there is one already.
         """
         if self._producer is not None:
-            raise RuntimeError("a producer is registered already")
+            raise RuntimeError("a producer is registered already: unregister that first")
         if self._handover.ended:
             producer.stopProducing()
             return
@@ -185,7 +185,7 @@ class Filerator:
         @raise ValueError: if this is closed.
         """
         if not self._handover.put(data):
-            raise ValueError("write to a closed Filerator")
+            raise ValueError("this Filerator is closed: write before its close()")
 
     def writelines(self, lines: Iterable[Any]) -> None:
         """

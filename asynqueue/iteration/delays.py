@@ -53,7 +53,7 @@ class Delay:
         self.backoff = _BACKOFF if backoff is None else backoff
         self.timeout = timeout
         if not 1.0 <= self.backoff <= 1.3:
-            raise ValueError(f"the backoff is to be between 1.0 and 1.3, not {self.backoff}")
+            raise ValueError(f"the backoff must be from 1.0 to 1.3, not {self.backoff!r}")
         self._reactor = checkedReactor(reactor)
         self._running = True
         # The delays that have not ended, and what ends them, with their timers.
@@ -125,7 +125,7 @@ class Delay:
         @raise TypeError: if the check cannot be called.
         """
         if not callable(check):
-            raise TypeError(f"{check!r} cannot be called to check for an event")
+            raise TypeError(f"{check!r} cannot be called to check for an event: give a function")
         return bothWorlds(Deferred.fromCoroutine(self._poll(lambda: check(*args, **kw))))
 
     async def _poll(self, check: Callable[[], object]) -> bool | None:

@@ -89,9 +89,13 @@ class OrderedItemProducer:
         @raise ImplementationError: if it was started, or stopped, before.
         """
         if not callable(fb):
-            raise TypeError(f"{fb!r} cannot be called with the items")
+            raise TypeError(
+                f"{fb!r} cannot be called with the items: give a function of an iterator"
+            )
         if self._stage is not _Stage.NEW:
-            raise ImplementationError("an OrderedItemProducer is started once, before its stop")
+            raise ImplementationError(
+                "an OrderedItemProducer starts only once, before its stop(): make another one"
+            )
         started: AwaitableDeferred[None] = AwaitableDeferred(lambda _: None)
         context = contextvars.copy_context()
         reactor = self.i.useReactor()
@@ -127,7 +131,7 @@ class OrderedItemProducer:
         @raise TypeError: if C{fp} cannot be called.
         """
         if not callable(fp):
-            raise TypeError(f"{fp!r} cannot be called for an item")
+            raise TypeError(f"{fp!r} cannot be called for an item: give a function")
         slot = _Slot(self._cancelled)
         if self._failure is not None or self._stage not in (_Stage.NEW, _Stage.RUNNING):
             slot.d.callback(None)

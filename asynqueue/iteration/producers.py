@@ -54,7 +54,7 @@ class IterationProducer:
         @raise ImplementationError: if the consumer is no C{IConsumer}.
         """
         if not isinstance(dr, Deferator):
-            raise TypeError(f"{dr!r} is not a Deferator")
+            raise TypeError(f"{dr!r} is not a Deferator: give what a call with an iterator returns")
         #: What is produced.
         self.dr = dr
         #: To whom.
@@ -79,7 +79,9 @@ class IterationProducer:
         if not IConsumer.providedBy(consumer):
             raise ImplementationError(f"{consumer!r} does not provide IConsumer")
         if self._life is not _Life.IDLE:
-            raise ImplementationError("this producer is running, with its consumer")
+            raise ImplementationError(
+                "this producer is running, with its consumer: register another one before run()"
+            )
         self.consumer = consumer
         try:
             consumer.registerProducer(self, True)
@@ -97,7 +99,7 @@ class IterationProducer:
         @raise ImplementationError: if there is no consumer.
         """
         if self.consumer is None:
-            raise ImplementationError("register a consumer before the run")
+            raise ImplementationError("there is no consumer: register one before run()")
         if self._life is _Life.IDLE:
             self._life = _Life.RUNNING
             self.dr.follow()
@@ -250,9 +252,9 @@ class ListConsumer:
         @raise TypeError: if it is a pull producer.
         """
         if self._producer is not None:
-            raise RuntimeError("a producer is registered already")
+            raise RuntimeError("a producer is registered already: unregister that first")
         if not streaming:
-            raise TypeError("only a push producer can be registered")
+            raise TypeError("only a push producer can be registered: give streaming=True")
         self._producer = producer
         if self._production is _Production.FAILED:
             producer.stopProducing()
@@ -344,7 +346,7 @@ def iteratorToProducer(
     @raise ImplementationError: if the consumer is no C{IConsumer}.
     """
     if wrapper is not None and not callable(wrapper):
-        raise TypeError(f"the wrapper {wrapper!r} cannot be called")
+        raise TypeError(f"the wrapper {wrapper!r} cannot be called: give a function of an item")
     if consumer is not None and not IConsumer.providedBy(consumer):
         raise ImplementationError(f"{consumer!r} does not provide IConsumer")
     if not isIterator(iterator):

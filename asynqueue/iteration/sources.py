@@ -68,7 +68,7 @@ class IteratorSource:
         @raise ImplementationError: if it is no iterator.
         """
         if not isIterator(iterator):
-            raise ImplementationError(f"{iterator!r} is not an iterator")
+            raise ImplementationError(f"{iterator!r} is not an iterator: give iter() of it")
         self._iterator = iterator
         self._sink: IItemSink | None = None
         self._credit = 0
@@ -190,7 +190,9 @@ class AsyncIteratorSource:
         @raise ImplementationError: if it is no asynchronous iterator.
         """
         if not isinstance(iterator, AsyncIterator):
-            raise ImplementationError(f"{iterator!r} is not an asynchronous iterator")
+            raise ImplementationError(
+                f"{iterator!r} is not an asynchronous iterator: give aiter() of it"
+            )
         self._iterator = iterator
         self._sink: IItemSink | None = None
         self._credit = 0
@@ -309,7 +311,7 @@ class PullSource:
         @raise TypeError: if C{f} cannot be called.
         """
         if not callable(f):
-            raise TypeError(f"{f!r} cannot be called for the next item")
+            raise TypeError(f"{f!r} cannot be called for the next item: give a function")
         self._call = f, args, kw
         self._sink: IItemSink | None = None
         self._credit = 0

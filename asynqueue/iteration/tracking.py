@@ -60,7 +60,7 @@ class DeferredTracker:
         @raise TypeError: if it is no Deferred.
         """
         if not isinstance(d, Deferred):
-            raise TypeError(f"{d!r} is not a Deferred")
+            raise TypeError(f"{d!r} is not a Deferred: give what a call returns")
 
         def ended(result: Any) -> Any:
             self.removeWait()

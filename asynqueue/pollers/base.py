@@ -182,7 +182,9 @@ class BasePoller:
         @param timeout: the most seconds to wait: 0 for what has
             happened already, C{None} for as long as it takes.
         """
-        raise NotImplementedError(f"{type(self).__name__} cannot wait: use one that can")
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot wait: use SelectPoller, or another one that can"
+        )
 
     def loop(self, timeout: float | None = None, count: int | None = None) -> None:
         """

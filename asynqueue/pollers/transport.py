@@ -180,7 +180,7 @@ class Transport:
             closed. In a callback that leads to L{handle_close}.
         """
         if self.socket is None:
-            raise OSError(errno.EBADF, f"{self!r} cannot send")
+            raise OSError(errno.EBADF, f"{self!r} cannot send: it has no socket, or was closed")
         if self.connected:
             try:
                 return self.socket.send(data)

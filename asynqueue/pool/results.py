@@ -105,7 +105,9 @@ class ResultHandler:
         @raise RuntimeError: no loop is registered.
         """
         if self._loop is None:
-            raise RuntimeError("not registered with an event loop: call register_with_event_loop")
+            raise RuntimeError(
+                "this handler is not registered with an event loop: call register_with_event_loop"
+            )
         outq = self.fileno_to_outq.get(fileno)
         # At its end the descriptor may have gone to another process already.
         if self._read(fileno) is None and self.fileno_to_outq.get(fileno) is outq:
@@ -220,7 +222,7 @@ class AsyncResult:
         @raise ValueError: it has not ended.
         """
         if not self.ready():
-            raise ValueError("the call has not ended: see ready()")
+            raise ValueError("the call has not ended: ask ready() first")
         return self._error is None
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -245,7 +247,9 @@ class AsyncResult:
         @raise BaseException: what the call raised, or what became of it.
         """
         if not self.wait(timeout):
-            raise TimeoutError(f"no result within {timeout:g} s")
+            raise TimeoutError(
+                f"no result came within {timeout:g} s: give a longer timeout, or call get() again"
+            )
         if self._error is not None:
             raise raisable(self._error, "a call", exits=True)
         return self._value

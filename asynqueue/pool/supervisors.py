@@ -69,7 +69,9 @@ class Supervisors:
         @raise ValueError: none would be left.
         """
         if n >= len(self):
-            raise ValueError(f"a pool of {len(self)} cannot shrink by {n!r}")
+            raise ValueError(
+                f"a pool of {len(self)} cannot shrink by {n!r}: one process must be left"
+            )
         # Those without work go first.
         sorted_ = sorted(self._staying, key=lambda each: any(m.calls.held for m in each.children))
         self._staying = sorted_[n:]

@@ -83,7 +83,9 @@ class Dispatcher:
         @raise ImplementationError: it is no L{IBacklog}.
         """
         if backlog is not None and not IBacklog.providedBy(backlog):
-            raise ImplementationError(f"{backlog!r} is no IBacklog")
+            raise ImplementationError(
+                f"{backlog!r} is no IBacklog: give an object that provides that"
+            )
         self.reactor = reactor
         self._backlog: IBacklog = FairBacklog() if backlog is None else backlog
         self.lanes = Lanes(self._backlog)

@@ -71,7 +71,9 @@ class Lifecycle:
         @raise InvariantError: its qualifications are no lists.
         """
         if not IWorker.providedBy(worker):
-            raise ImplementationError(f"{worker!r} is no IWorker")
+            raise ImplementationError(
+                f"{worker!r} is no IWorker: give an object that provides that"
+            )
         try:
             IWorker.validateInvariants(worker)
         except InvariantError:

@@ -78,7 +78,9 @@ class Observers:
         @raise ImplementationError: it is no L{IQueueObserver}.
         """
         if not IQueueObserver.providedBy(observer):
-            raise ImplementationError(f"{observer!r} is no IQueueObserver")
+            raise ImplementationError(
+                f"{observer!r} is no IQueueObserver: derive its class from QueueObserver"
+            )
         if observer not in self._observers:
             self._observers.append(observer)
             self._gather()
@@ -134,7 +136,9 @@ class LoadProducer(QueueObserver):
             more.
         """
         if not IConsumer.providedBy(consumer):
-            raise ImplementationError(f"{consumer!r} is no IConsumer")
+            raise ImplementationError(
+                f"{consumer!r} is no IConsumer: give an object that provides that"
+            )
         self._consumer: Any = consumer
         self._load = load
         self._written = load

@@ -123,7 +123,10 @@ class ExecutorWorker(Prefetching[Window | Places]):
             not hashable.
         """
         if not isinstance(executor, Executor):
-            raise TypeError(f"{executor!r} is no concurrent.futures.Executor")
+            raise TypeError(
+                f"{executor!r} is no concurrent.futures.Executor: give one, such as a"
+                " ThreadPoolExecutor"
+            )
         self.iQualified: list[Any] = seriesOf(series)
         self.ID: int | None = None
         self.loss = ""
@@ -411,7 +414,10 @@ class ExecutorWorker(Prefetching[Window | Places]):
             case Raised(error, trace):
                 task.errback(failureOf(outcome) if trace else caught(error))
             case _:
-                text = f"the executor gave {shortRepr(outcome)}, which is no outcome"
+                text = (
+                    f"the executor gave {shortRepr(outcome)}, which is no outcome: install the same"
+                    " release of asynqueue where it makes calls"
+                )
                 task.errback(Failure(WorkerError(text)))
 
     # PrefetchDelegate

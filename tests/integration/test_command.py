@@ -833,7 +833,8 @@ def test_timeout(shell: Shell, function: str) -> None:
     assert (status, first, third) == (1, "a", "b")
     assert second["error"] == {
         "type": "TaskTimedOut",
-        "message": f"{function}('{function}') ran for more than its 1 s",
+        "message": f"{function}('{function}') ran for more than its 1 s; give a longer timeout= if"
+        " it may take longer",
     }
 
 

@@ -467,7 +467,7 @@ def test_refusedByTheQueue(shell: Shell) -> None:
     arguments = ["--connect", shell.socket, "--allow", "farm", "--key-file", "two/shared.key"]
     status, log = shell.start(WORKER, *arguments).ended()
     assert status == 1
-    assert "no proof of identity" in log
+    assert "the proof of identity" in log
 
 
 def test_helpOfAllPrograms(shell: Shell) -> None:
@@ -656,7 +656,7 @@ def test_statusNeedsTheKey(shell: Shell, codec: str) -> None:
     shell.host("--allow", "farm", "--key-file", "keys/shared.key", "--codec", codec)
     code, out, err = shell.run("status", shell.socket, "--codec", codec)
     assert (code, out) == (1, "")
-    assert "has no key" in err or "no proof of identity" in err
+    assert "has no key" in err or "the proof of identity" in err
     arguments = ["--codec", codec, "--key-file", "keys/shared.key", "--interval=0"]
     assert shell.run("status", shell.socket, *arguments)[0] == 0
 

@@ -220,7 +220,7 @@ class HostCalls:
     def _checkThreads(self, name: str) -> None:
         workers = self._queue.workers(dialing=False)
         if not any(isQualified(worker, self._threadSeries) for worker in workers):
-            raise NoSuchCallable(name, "this host has no threads: thread=True is not for it")
+            raise NoSuchCallable(name, "this host has no threads: call it without thread=True")
 
     def _tellStatus(self, number: int) -> None:
         """

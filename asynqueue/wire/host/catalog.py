@@ -58,7 +58,10 @@ class WireWorkerUniverse:
         @raise TypeError: it is none.
         """
         if not isinstance(instance, cls):
-            raise TypeError(f"{instance!r} is no instance of a subclass of {cls.__qualname__}")
+            raise TypeError(
+                f"{instance!r} is no instance of a subclass of {cls.__qualname__}: derive its class"
+                " from that"
+            )
         return True
 
 
@@ -122,10 +125,12 @@ class Catalog:
         if universe is not None:
             WireWorkerUniverse.check(universe)
         if trust not in TRUSTS:
-            raise ValueError(f"trust is one of {', '.join(TRUSTS)}, not {trust!r}")
+            raise ValueError(f"trust must be one of {', '.join(TRUSTS)}, not {trust!r}")
         patterns = listOf(modules, "modules")
         if patterns and trust == "universe":
-            raise ValueError("modules can be called where trust='modules' only")
+            raise ValueError(
+                "functions of modules can be called with trust='modules' or 'code' only: give that"
+            )
         if trust == "modules" and not patterns:
             raise ValueError("trust='modules' needs the names of the modules that are allowed")
         self.trust = trust

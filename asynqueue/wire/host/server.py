@@ -185,7 +185,10 @@ class WireServer:
         @raise Exception: whatever the import or the making of the universe raises.
         """
         if queue is not None and processes:
-            raise ValueError("either a queue makes the calls, or processes that this one starts")
+            raise ValueError(
+                f"the calls are made by the queue, or by {processes!r} processes that this server"
+                " starts: give one of the two"
+            )
         self.service = _ServerService(self._begin, lambda: self._leave(grace))
         self.address: Any = None
         self._description = description

@@ -102,13 +102,15 @@ def _named(name: str) -> Any:
     if not colon:
         moduleName, _, path = name.rpartition(".")
     if not moduleName or not path:
-        raise ImportError(f"{name!r} is no name like module.Universe")
+        raise ImportError(f"{name!r} names no universe: give a name like module.Universe")
     found: Any = import_module(moduleName)
     for part in path.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
-            raise ImportError(f"module {moduleName} has no {path}") from None
+            raise ImportError(
+                f"the module {moduleName} has no {path}: see to the spelling of both"
+            ) from None
     return found
 
 

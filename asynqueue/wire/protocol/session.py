@@ -117,9 +117,9 @@ class Session:
             too large.
         """
         if role not in ROLES:
-            raise ValueError(f"the role {role!r} is neither of {', '.join(ROLES)}")
+            raise ValueError(f"the role must be one of {', '.join(ROLES)}, not {role!r}")
         if largest < LEAST_LARGEST:
-            raise ValueError(f"messages need {LEAST_LARGEST:,} bytes at the least")
+            raise ValueError(f"messages need {LEAST_LARGEST:,} bytes at the least, not {largest:,}")
         checkKey(key)
         self._about = json.dumps(dict(about))
         if len(self._about.encode()) > MOST_VALUE:

@@ -220,7 +220,7 @@ class ServerManager:
 
     def _private(self) -> _Folder:
         if not self._isOpen:
-            raise WireError("the manager is shut down, and spawns no servers")
+            raise WireError("the manager is shut down, and spawns no servers: make another one")
         if self._folder is None:
             self._folder = _Folder()
             try:

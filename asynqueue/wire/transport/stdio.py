@@ -114,7 +114,11 @@ class StdioServer:
         """
         end, self._end = self._end, None
         if end is None:
-            return fail(ConnectError(string=f"{self.description} was connected before"))
+            return fail(
+                ConnectError(
+                    string=f"{self.description} was connected before, and can be once only"
+                )
+            )
         protocol = protocolFactory.buildProtocol(None)
         with end:
             # The transport makes a descriptor of its own.
