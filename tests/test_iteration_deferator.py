@@ -263,6 +263,49 @@ def test_theIterationGoesOnAfterAFailedItem() -> None:
 # Cancelling and stopping ----------------------------------------------------
 
 
+@pytest.mark.parametrize("odd", [0, 7, 20, 29])
+def test_failuresAmongManyItemsKeepTheirPlaces(odd: int) -> None:
+    """
+    Of many items that come together, one that is a Failure raises in its place, and the others
+    are given.
+    """
+    source, dr = scripted()
+    items: list[Any] = list(range(30))
+    items[odd] = Failure(Oops())
+    source.give(*items[:20])
+    source.end(*items[20:])
+    got: list[Any] = []
+
+    async def taken() -> None:
+        while dr.moreLeft:
+            try:
+                got.append(await anext(dr))
+            except Oops as error:
+                got.append(error)
+
+    assert outcomeOf(ensureDeferred(taken())) is None
+    assert [n for n, item in enumerate(got) if isinstance(item, Oops)] == [odd]
+    assert [item for item in got if item != got[odd]] == [n for n in range(30) if n != odd]
+
+
+def test_allWhoWaitUntilReadyHearOfManyItems() -> None:
+    """
+    One of those who wait for items may take one in an asynchronous loop: the others hear that
+    more are here.
+    """
+    source, dr = scripted()
+    heard: list[Any] = []
+
+    async def taken() -> None:
+        await dr.deferUntilReady()
+        heard.append(await anext(dr))
+
+    takers = [ensureDeferred(taken()) for _ in range(2)]
+    source.give(*range(20))
+    assert [outcomeOf(taker) for taker in takers] == [None, None]
+    assert (heard, dr.unconsumed) == ([0, 1], 18)
+
+
 def test_aCancelledItemIsGivenNext() -> None:
     """
     Cancelling the Deferred of an item loses no item.
@@ -495,9 +538,13 @@ def test_aFailureMayComeWithoutCredit() -> None:
 
 
 @given(
-    window=st.integers(2, 9),
-    total=st.integers(0, 30),
-    steps=st.lists(st.sampled_from(["give", "give2", "next", "anext", "cancel", "end", "stop"])),
+    window=st.integers(2, 40),
+    total=st.integers(0, 80),
+    steps=st.lists(
+        st.sampled_from(
+            ["give 1", "give 2", "give 20", "next", "anext", "take", "cancel", "end", "stop"]
+        )
+    ),
 )
 def test_anyInterleavingGivesEachItemOnceInOrder(window: int, total: int, steps: list[str]) -> None:
     """
@@ -523,7 +570,7 @@ def test_anyInterleavingGivesEachItemOnceInOrder(window: int, total: int, steps:
 
     for step in [*steps, "end", *["next"] * (total + 1)]:
         if step.startswith("give") and not (ended or stopped):
-            count = min(total - given, source.granted, 2 if step == "give2" else 1)
+            count = min(total - given, source.granted, int(step.split()[1]))
             if count:
                 source.give(*range(given, given + count))
                 given += count
@@ -543,7 +590,11 @@ def test_anyInterleavingGivesEachItemOnceInOrder(window: int, total: int, steps:
                 for d in dr:
                     watch(d)
                     break
-        assert dr.unconsumed + source.granted <= window or ended or stopped
+        elif step == "take" and not pending:
+            got += dr.takeReady(3)
+        if not (ended or stopped):
+            assert window // 2 < dr.unconsumed + source.granted <= window
+            assert dr.unconsumed == given - len(got)
         assert got == list(range(len(got)))
     assert not pending
     assert len(got) == given or stopped

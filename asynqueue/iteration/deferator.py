@@ -92,6 +92,7 @@ class Deferator:
         self.representation = "[]" if source is None else _shortened(objOrRep)
         reactor = runningReactor()
         self._inbox = Inbox(source, window, reactor)
+        self._atHand = self._inbox.atHand
         self.d: AwaitableDeferred[bool] = self._inbox.d
         weakref.finalize(self, _dropped, self._inbox, threading.get_ident(), reactor).atexit = False
         self._inbox.open()
@@ -142,10 +143,12 @@ class Deferator:
 
     async def __anext__(self) -> Any:
         """
-        Return the next item.
+        Return the next item. A hot path.
 
         @raise NotReadyError: if another one is waited for.
         """
+        if self._atHand:
+            return self._atHand.popleft()
         item = self._inbox.take()
         if item is NOTHING:
             return await self._inbox.waitForItem()

@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from asynqueue.awaitable import AwaitableDeferred
 from asynqueue.errors import ImplementationError, NotReadyError
+from asynqueue.failures import areOrdinary
 from asynqueue.interfaces import IItemSink, IItemSource
 from asynqueue.outcome import cannotSend, raisable
 
@@ -29,6 +30,9 @@ from asynqueue.outcome import cannotSend, raisable
 NOTHING: Any = object()
 
 _ITEM = "an item of an iteration"
+
+# Where at least this many items come at once, it pays to look at all of them together.
+_MANY = 8
 
 
 class _Life(Enum):
@@ -70,7 +74,11 @@ class Inbox:
     Keeps items until they are consumed, and grants credit for more.
 
     This is a hot path: an item costs one C{popleft}, a Deferred, and its share
-    of a grant. A failure is kept as it is, in its place among the items.
+    of a grant; or, in an asynchronous loop, one step of L{atHand}. A failure is kept as it is,
+    in its place among the items.
+
+    @ivar atHand: the next items, as far as nothing else is to be done for them: they are no
+        failures, and no more are to be granted as they are taken.
     """
 
     def __init__(self, source: IItemSource | None, window: int, reactor: Any = None) -> None:
@@ -88,6 +96,9 @@ class Inbox:
         self._window = window
         self._low = window // 2
         self._buffer: deque[Any] = deque()
+        # How many of the first ones of these are surely no failures.
+        self._ordinary = 0
+        self.atHand: deque[Any] = deque()
         self._granted = 0
         self._life = _OPEN
         self._received = 0
@@ -128,7 +139,10 @@ class Inbox:
             )
         self._granted -= count
         self._received += count
-        self._buffer.extend(items)
+        buffer = self._buffer
+        if count >= _MANY and self._ordinary == len(buffer) and areOrdinary(items):
+            self._ordinary += count
+        buffer.extend(items)
         self._enough = 1 if moreLeft else 2
         self._complete = True
         self._settle()
@@ -159,6 +173,7 @@ class Inbox:
         """
         if window == self._window:
             return
+        self._putBack()
         self._window = window
         self._low = window // 2
         if len(self._buffer) + self._granted <= self._low:
@@ -185,7 +200,7 @@ class Inbox:
         """
         How many items were taken from here.
         """
-        return self._received - len(self._buffer)
+        return self._received - self.unconsumed
 
     @property
     def isAwaited(self) -> bool:
@@ -207,14 +222,14 @@ class Inbox:
         """
         How many items are here.
         """
-        return len(self._buffer)
+        return len(self._buffer) + len(self.atHand)
 
     @property
     def moreLeft(self) -> bool:
         """
         Whether there is, or may be, another item.
         """
-        return bool(self._buffer) or self._life is _OPEN
+        return self._life is _OPEN or self.unconsumed > 0
 
     def next(self) -> ItemDeferred:
         """
@@ -226,6 +241,7 @@ class Inbox:
         """
         if self._pending is not None:
             raise NotReadyError
+        self._putBack()
         if len(self._buffer) >= self._enough:
             d = ItemDeferred(self)
             self._handOut(d)
@@ -237,15 +253,25 @@ class Inbox:
 
     def take(self) -> Any:
         """
-        Return the next item at once, perhaps a failure, or L{NOTHING}.
+        Return the next item at once, perhaps a failure, or L{NOTHING}. None are L{atHand}; after
+        this some may be.
 
         @raise StopAsyncIteration: if there are no more items.
         @raise NotReadyError: if the last Deferred has not fired.
         """
         if self._pending is not None:
             raise NotReadyError
-        if self._buffer:
-            return self._pop()
+        buffer = self._buffer
+        if buffer:
+            # As _pop() has it: a call for each item shows.
+            item = buffer.popleft()
+            if self._ordinary:
+                self._ordinary -= 1
+            if len(buffer) + self._granted <= self._low:
+                self._topUp()
+            if self._ordinary:
+                self._hold()
+            return item
         if self._life is not _OPEN:
             self._resolve()
             raise StopAsyncIteration
@@ -260,12 +286,9 @@ class Inbox:
         """
         if self._pending is not None:
             raise NotReadyError
+        self._putBack()
         buffer = self._buffer
-        if len(buffer) <= most:
-            items = list(buffer)
-            buffer.clear()
-        else:
-            items = [buffer.popleft() for _ in range(most)]
+        items = self._first(most)
         if items:
             if len(buffer) + self._granted <= self._low:
                 self._topUp()
@@ -296,12 +319,13 @@ class Inbox:
         """
         if self._life is _STOPPED:
             return
-        consumed = self._life is _FINISHED and not self._buffer
+        consumed = self._life is _FINISHED and not self.unconsumed
         source, self._source = self._source, None
         pending, self._pending = self._pending, None
         self._life = _STOPPED
-        self._granted = 0
+        self._granted = self._ordinary = 0
         self._buffer.clear()
+        self.atHand.clear()
         try:
             if source is not None:
                 source.stop()
@@ -325,8 +349,44 @@ class Inbox:
         """
         self._pending = None
 
+    def _hold(self) -> None:
+        """
+        Have items at hand that may be taken without a look at what else is to be done.
+        """
+        count = self._ordinary
+        if self._source is not None:
+            # With the one after these, more are granted.
+            count = min(count, len(self._buffer) + self._granted - self._low - 1)
+        if count > 0:
+            self.atHand.extend(self._first(count))
+
+    def _putBack(self) -> None:
+        """
+        Have nothing at hand.
+        """
+        items = self.atHand
+        if items:
+            self._ordinary += len(items)
+            self._buffer.extendleft(reversed(items))
+            items.clear()
+
+    def _first(self, most: int) -> list[Any]:
+        """
+        Take the first items, and not more than C{most}.
+        """
+        buffer = self._buffer
+        if len(buffer) <= most:
+            items = list(buffer)
+            buffer.clear()
+        else:
+            items = [buffer.popleft() for _ in range(most)]
+        self._ordinary = max(0, self._ordinary - len(items))
+        return items
+
     def _pop(self) -> Any:
         item = self._buffer.popleft()
+        if self._ordinary:
+            self._ordinary -= 1
         if len(self._buffer) + self._granted <= self._low:
             self._topUp()
         return item
@@ -382,7 +442,7 @@ class Inbox:
         Fire those who watch. One of them may consume the item; the others then
         wait for the next.
         """
-        while self._watchers and (self._buffer or self._life is not _OPEN):
+        while self._watchers and (self.unconsumed or self._life is not _OPEN):
             self._watchers.pop(0).callback(None)
 
     def _resolve(self, complete: bool | None = None) -> None:
