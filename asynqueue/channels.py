@@ -108,7 +108,8 @@ class Channel:
         @raise OSError: the other end is gone, or there is no memory for it.
         """
         if not buffers and len(body) < self._inlineBelow:
-            checkSize(len(body), self._limit)
+            if len(body) > self._limit:
+                checkSize(len(body), self._limit)
             return self.write(packed(kind, number, body))
         if self._inlineBelow != self._sharedFrom:
             self._inlineBelow = self._sharedFrom

@@ -230,24 +230,26 @@ class Decoder:
             elif self._rest:
                 data = self._rest + data
             limit = self._limit
-            start = 0
+            unpack = _HEADER.unpack_from
+            append = frames.append
             end = len(data)
-            while end - start >= _HEADER_SIZE:
-                number, size, count, kind, flags = _HEADER.unpack_from(data, start)
-                body = start + _HEADER_SIZE
-                stop = body + size
-                if stop > end:
-                    self._expect(data[start:], size, count, flags)
+            # What is smaller altogether, has no frame that is larger.
+            isChecked = end > limit
+            stop = 0
+            while (body := stop + _HEADER_SIZE) <= end:
+                number, size, count, kind, flags = unpack(data, stop)
+                if body + size > end:
+                    self._expect(data[stop:], size, count, flags)
                     return frames
+                stop = body + size
                 if flags:
                     view = memoryview(bytearray(data[body:stop]))
                     frames += self._taken(number, count, kind, flags, view)
-                elif size > limit:
+                elif isChecked and size > limit:
                     raise FrameTooLarge(size, limit)
                 else:
-                    frames.append((kind, number, data[body:stop], ()))
-                start = stop
-            self._rest = data[start:]
+                    append((kind, number, data[body:stop], ()))
+            self._rest = data[stop:]
         except FrameError as error:
             error.before = frames
             raise

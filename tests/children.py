@@ -227,8 +227,7 @@ class ChildDouble:
                 self._send(Kind.SKIPPED, number, b"")
         elif self._calls:
             number, args = self._calls.popleft()
-            if not self._shared.isRevoked(number):
-                self._shared.begin(number)
+            if self._shared.begin(number) is not None:
                 self.poised = number, args
         else:
             self._hear()

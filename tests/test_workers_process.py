@@ -5,6 +5,7 @@ L{ProcessWorker}, what every worker promises, over real processes, and what it l
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -215,6 +216,38 @@ def test_whatMayHaveEndedAChildIsAlone() -> None:
         ended.append(everyone)
     assert ended[-1] == [True] * 4
     assert stage.back == []
+    stage.end()
+
+
+class Asking:
+    """
+    As it is pickled, it has the worker run a task.
+    """
+
+    def __init__(self, stage: Stage, task: MemoryTask) -> None:
+        self.stage = stage
+        self.task = task
+
+    def __reduce__(self) -> Any:
+        self.stage.worker.run(self.task)
+        return int, ()
+
+
+@pytest.mark.parametrize("isCalled", [False, True])
+def test_picklingMayHaveOtherCallsMade(isCalled: bool) -> None:
+    """
+    A call that is made while another one is pickled takes nothing from that.
+    """
+    stage = Stage()
+    inner = MemoryTask(abs, -3)
+    asking = Asking(stage, inner)
+    outer = MemoryTask(partial(abs, asking)) if isCalled else MemoryTask(abs, asking)
+    stage.worker.run(outer)
+    for _ in range(40):
+        stage.child.step()
+        stage.clock.turn()
+        stage.clock.advance(0)
+    assert [task.ended for task in (*stage.tasks, inner, outer)] == [True] * 4
     stage.end()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import blake2b
-from types import FunctionType
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from asynqueue.codec import dumps, isImportable
@@ -25,19 +25,23 @@ _MOST_BYTES = 64 << 20
 # What is the same as long as it is the same object. So are functions written in C.
 _CONSTANT = frozenset({FunctionType, type})
 
+# What may be looked up among the callables that are known: nobody's code is asked for that.
+HASHABLE = _CONSTANT | {BuiltinFunctionType}
 
-class _Known:
+
+class Known:
     """
     A callable that a child knows.
+
+    @ivar name: the number that stands for it.
+    @ivar closure: what it needs of the main program, as it was told; C{None}: it can be
+        imported.
+    @ivar lastUse: the number of the latest call of it.
     """
 
     __slots__ = ("closure", "key", "lastUse", "name", "size")
 
     def __init__(self, key: Any, name: int, size: int, closure: Closure | None) -> None:
-        """
-        @param closure: what it needs of the main program, as it was told; C{None}: it can
-            be imported.
-        """
         self.key = key
         self.closure = closure
         self.name = name
@@ -48,6 +52,9 @@ class _Known:
 class Callables:
     """
     Gives numbers to callables, and has a child told what they stand for.
+
+    @ivar known: what the child knows. What is the same as long as it is the same object, is
+        there by itself.
     """
 
     def __init__(
@@ -66,38 +73,48 @@ class Callables:
         self._told = told
         self._define = define
         self._forget = forget
-        self._known: dict[Any, _Known] = {}
+        self.known: dict[Any, Known] = {}
         self._bytes = 0
         self._last = 0
 
     def nameOf(self, f: Callable[..., Any], call: int, oldest: int) -> int:
         """
-        Return the number for a callable. A hot path.
+        Return the number for a callable.
 
         @param call: the number of the call that it is for.
+        @param oldest: see L{find}.
+        @raise Exception: whatever its pickling raises.
+        """
+        known = self.find(f, oldest)
+        known.lastUse = call
+        return known.name
+
+    def find(self, f: Callable[..., Any], oldest: int) -> Known:
+        """
+        Return what a child knows a callable as. It is to be given its last use then.
+
         @param oldest: the number of the oldest call that may still be made: what
             is used by that or a later one is not forgotten.
         @raise Exception: whatever its pickling raises.
         """
         if type(f) in _CONSTANT or isUnbound(f):
-            known = self._known.get(f)
+            known = self.known.get(f)
             if known is None or (known.closure is not None and not known.closure.holds()):
                 known = self._renewed(f, known, oldest)
         elif type(f) is ClosedCallable:
-            known = self._known.get(f) or self._introduce(f, f.packed, oldest)
+            known = self.known.get(f) or self._introduce(f, f.packed, oldest)
         else:
             if self._told is None:
                 pickled, stamp = dumps(f, ELSEWHERE), 0
             else:
                 pickled, stamp = self._told.dumps(f)
             key = blake2b(pickled, digest_size=16).digest(), stamp
-            known = self._known.get(key)
+            known = self.known.get(key)
             if known is None:
                 known = self._introduce(key, pickled, oldest)
-        known.lastUse = call
-        return known.name
+        return known
 
-    def _renewed(self, f: Any, known: _Known | None, oldest: int) -> _Known:
+    def _renewed(self, f: Any, known: Known | None, oldest: int) -> Known:
         """
         Make known a function or class that is new, or needs something that has changed.
         """
@@ -122,27 +139,27 @@ class Callables:
 
     def _introduce(
         self, key: Any, pickled: bytes, oldest: int, closure: Closure | None = None
-    ) -> _Known:
-        if len(self._known) >= _MOST or self._bytes >= _MOST_BYTES:
+    ) -> Known:
+        if len(self.known) >= _MOST or self._bytes >= _MOST_BYTES:
             self._forgetSome(oldest)
-        former = self._known.pop(key, None)
+        former = self.known.pop(key, None)
         self._last += 1
         self._define(self._last, pickled)
-        known = self._known[key] = _Known(key, self._last, len(pickled), closure)
+        known = self.known[key] = Known(key, self._last, len(pickled), closure)
         self._bytes += known.size
         if former is not None:
             # Calls that are under way may still name it.
             former.key = self._last, former.name
-            self._known[former.key] = former
+            self.known[former.key] = former
         return known
 
     def _forgetSome(self, oldest: int) -> None:
         """
         Forget the half of what is not in use, which was not used for longer.
         """
-        unused = [known for known in self._known.values() if known.lastUse < oldest]
+        unused = [known for known in self.known.values() if known.lastUse < oldest]
         unused.sort(key=lambda known: known.lastUse)
         for known in unused[: len(unused) // 2 + 1]:
-            del self._known[known.key]
+            del self.known[known.key]
             self._bytes -= known.size
             self._forget(known.name)

@@ -24,14 +24,14 @@ from asynqueue.framing import Frame, checkSize
 from asynqueue.loops.adapters import LoopAdapter, Timer
 from asynqueue.mainmodule import described
 from asynqueue.outcome import ClosedError, Raised, cannotDecode, describeCall
-from asynqueue.processes.callables import Callables
+from asynqueue.processes.callables import HASHABLE, Callables
 from asynqueue.processes.iterators import ChildIterator
 from asynqueue.processes.outlet import Outlet
 from asynqueue.processes.protocol import (
     CALLS,
     CLOSED,
-    CLOSED_RETURNED,
     INTERRUPT_SIGNAL,
+    RAW,
     RETURNED,
     Kind,
     SharedState,
@@ -49,6 +49,8 @@ _BATCH_BYTES = 1 << 15
 
 # How many calls are collected before they are sent, while more come.
 _BATCH = 64
+
+_NO_BUFFERS: Sequence[pickle.PickleBuffer] = ()
 
 
 class CallsDelegate(Protocol):
@@ -137,9 +139,9 @@ class ProcessCalls(Generic[_Child]):
             lambda name: self._send(Kind.FORGET, name, b""),
             self._told,
         )
+        self._known = self._callables.known
         self._large = min(_LARGE, limit)
         self._batch: list[tuple[int, bytes | None, int]] = []
-        self._first = 0
         self._batchBytes = 0
         self._collecting = False
         self._flushing: Timer | None = None
@@ -178,32 +180,39 @@ class ProcessCalls(Generic[_Child]):
             was sent then.
         """
         held = self.held
-        number = self.given + 1
-        flags = int(raw)
-        if type(f) is ClosedCall:
-            flags |= CLOSED
-            packed, buffers = f.packed, f.buffers
-            f = f.f
-        else:
+        flags = RAW if raw else 0
+        packed, buffers = None, _NO_BUFFERS
+        if args or kw:
             packed, buffers = encodeCall(args, kw, self._told)
-        name = self._callables.nameOf(f, number, next(iter(held)) if held else number)
-        size = 0 if packed is None else len(packed)
-        if buffers or size > self._large:
-            checkSize(size + sum(buffer.raw().nbytes for buffer in buffers), self._limit)
-            self.flush()
-            self._tellSurroundings()
-            self._send(Kind.CALL, number, marshal.dumps((name, flags)), [packed, *buffers])
-            self.given = number
-            held[number] = job
-            return number
+        known = self._known.get(f) if type(f) in HASHABLE else None
+        if known is None or known.closure is not None:
+            if type(f) is ClosedCall:
+                flags |= CLOSED
+                packed, buffers = f.packed, f.buffers
+                f = f.f
+            known = self._callables.find(f, next(iter(held)) if held else self.given + 1)
+        # Only now: what pickles somebody's objects may have had another call made.
+        number = known.lastUse = self.given + 1
+        isDue = not held
+        if packed is not None:
+            size = len(packed)
+            if buffers or size > self._large:
+                checkSize(size + sum(buffer.raw().nbytes for buffer in buffers), self._limit)
+                self.flush()
+                self._tellSurroundings()
+                self._send(
+                    Kind.CALL, number, marshal.dumps((known.name, flags)), [packed, *buffers]
+                )
+                self.given = number
+                held[number] = job
+                return number
+            self._batchBytes += size
+            isDue = isDue or self._batchBytes > _BATCH_BYTES
         self.given = number
         held[number] = job
         batch = self._batch
-        if not batch:
-            self._first = number
-        batch.append((name, packed, flags))
-        self._batchBytes += size
-        if len(held) == 1 or len(batch) >= _BATCH or self._batchBytes > _BATCH_BYTES:
+        batch.append((known.name, packed, flags))
+        if isDue or len(batch) >= _BATCH:
             self.flush()
         elif not self._collecting and self._flushing is None:
             self._flushing = self._callLater(0, self._flushLater)
@@ -228,7 +237,7 @@ class ProcessCalls(Generic[_Child]):
         batch = self._batch
         if batch:
             self._tellSurroundings()
-            self._send(CALLS, self._first, marshal.dumps(batch))
+            self._send(CALLS, self.given - len(batch) + 1, marshal.dumps(batch))
             self._batch = []
             self._batchBytes = 0
 
@@ -238,7 +247,7 @@ class ProcessCalls(Generic[_Child]):
 
         @return: their jobs, in order.
         """
-        sent = self._first - 1 if self._batch else self.given
+        sent = self.given - len(self._batch)
         self._batch = []
         self._batchBytes = 0
         held = self.held
@@ -332,37 +341,29 @@ class ProcessCalls(Generic[_Child]):
         Tell what has come. A hot path.
         """
         held = self.held
-        delegate = self._delegate
+        child = self._child
+        returned = self._delegate.returned
         self._collecting = True
-        for frame in frames:
-            kind, number, body, buffers = frame
-            job = None
+        for kind, number, body, buffers in frames:
+            job = held.get(number)
             try:
-                if kind == RETURNED:
-                    if number in held:
-                        job = held.pop(number)
-                        try:
-                            value = pickle.loads(body, buffers=buffers)
-                        except BaseException as error:
-                            # Somebody's objects: whatever their unpickling raises.
-                            delegate.raised(self._child, job, cannotDecode(error))
-                        else:
-                            delegate.returned(self._child, job, value)
-                    elif self.preparing:
-                        self._notePrepared(number)
-                elif kind == CLOSED_RETURNED:
-                    if number in held:
-                        job = held.pop(number)
-                        delegate.returned(self._child, job, Closed(body, buffers))
+                if kind == RETURNED and job is not None:
+                    del held[number]
+                    try:
+                        value = pickle.loads(body, buffers=buffers) if body else None
+                    except BaseException as error:
+                        # Somebody's objects: whatever their unpickling raises.
+                        self._delegate.raised(child, job, cannotDecode(error))
+                    else:
+                        returned(child, job, value)
                 else:
-                    job = held.get(number)
-                    self._heard(frame)
+                    self._heard(kind, number, body, buffers)
             except BaseException as error:
                 # The seam to all that follows from a message.
                 if job is not None:
                     # It may not have been told: then it ends with this child.
                     held.setdefault(number, job)
-                self._child.fault(error)
+                child.fault(error)
         self._collecting = False
         if not self._child.isGone:
             self._child.guarded(self._batchRead)
@@ -371,9 +372,16 @@ class ProcessCalls(Generic[_Child]):
         self._delegate.onBatchRead(self._child)
         self.flush()
 
-    def _heard(self, frame: Frame) -> None:
-        kind, number, body, buffers = frame
+    def _heard(self, kind: int, number: int, body: Any, buffers: Sequence[Any]) -> None:
         match kind:
+            case Kind.RETURNED:
+                if self.preparing:
+                    self._notePrepared(number)
+            case Kind.CLOSED_RETURNED:
+                if number in self.held:
+                    self._delegate.returned(
+                        self._child, self.held.pop(number), Closed(body, buffers)
+                    )
             case Kind.RAISED:
                 if number in self.held:
                     self._delegate.raised(

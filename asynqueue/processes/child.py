@@ -53,7 +53,8 @@ from asynqueue.processes.running import Performer, halfImported
 from asynqueue.processes.streaming import Stream, encoded, sendRaised, sizeOf
 from asynqueue.processes.surroundings import Latecomers, follow, forwardTracking
 
-_NONE = pickle.dumps(None, 5)
+# The arguments and keywords of a call that has none.
+_NOTHING: tuple[Any, Any] = (), {}
 
 # What may come at any time, and from any thread.
 _REPORTS = (Kind.LOGGED, Kind.WARNED, Kind.PRINTED, Kind.TRACKED)
@@ -207,19 +208,18 @@ class Child:
         Make a call, unless it was taken back. A hot path.
         """
         shared = self._shared
-        if shared.isRevoked(number):
+        if not (may := shared.begin(number)):
             if not number:
                 learn(packed)
-            return
-        if not shared.begin(number):
-            self._send(SKIPPED, number, b"")
+            elif may is not None:
+                self._send(SKIPPED, number, b"")
             return
         started = perf_counter()
         try:
             f = self._callables.get(name)
             if f is None:
                 f = self._defined(name)
-            args, kw = ((), {}) if packed is None else pickle.loads(packed, buffers=buffers)
+            args, kw = _NOTHING if packed is None else pickle.loads(packed, buffers=buffers)
             value = self._performer.perform(number, f, args, kw)
             stays = type(value) not in VALUES and not flags & RAW and shapeOf(value) is not None
         except BaseException as error:
@@ -230,7 +230,7 @@ class Child:
             return
         shared.ended(perf_counter() - started)
         if value is None:
-            self._send(RETURNED, number, _NONE)
+            self._send(RETURNED, number, b"")
         elif stays:
             self._open(number, value, flags)
         else:

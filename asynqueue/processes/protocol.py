@@ -60,7 +60,7 @@ class Kind(IntEnum):
     UP = 16
     """It is set up."""
     RETURNED = 17
-    """The value that a call returned, pickled."""
+    """The value that a call returned, pickled; C{None} in no bytes."""
     RAISED = 18
     """The L{Raised<asynqueue.outcome.Raised>} of a call, pickled."""
     SKIPPED = 19
@@ -145,13 +145,16 @@ class SharedState:
 
     # The child's.
 
-    def begin(self, number: int) -> bool:
+    def begin(self, number: int) -> bool | None:
         """
         Note that the child is about to begin a call.
 
-        @return: whether it may; if not, it was taken back in the same moment.
+        @return: whether it may; if not, it was taken back in the same moment. C{None}: it was
+            taken back before, and nothing was noted.
         """
         numbers = self.numbers
+        if number <= numbers[_REVOKED]:
+            return None
         numbers[_BEGUN] = number
         # The later of the two, this or L{revoke}, sees what the other wrote:
         # each writes before it reads, and no processor may change that order around
@@ -159,12 +162,6 @@ class SharedState:
         self._fence.release()
         self._fence.acquire()
         return number > numbers[_REVOKED]
-
-    def isRevoked(self, number: int) -> bool:
-        """
-        Tell whether a call was taken back before it was looked at.
-        """
-        return number <= self.numbers[_REVOKED]
 
     def ended(self, seconds: float) -> None:
         """

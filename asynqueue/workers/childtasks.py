@@ -46,18 +46,16 @@ class ChildTasks:
 
     def give(self, task: ITask) -> None:
         """
-        Have the call of a task made. A hot path.
+        Have the call of a task made in its turn, which may be the first, and when there is a child
+        for it.
         """
         tasks = self._tasks
-        child = self._supervisor.child
         if task.options.doNext and (
             tasks.waiting or (len(tasks.held) + 1) * tasks.window.mean > _SHORT_SECONDS
         ):
             self._giveFirst(task)
-        elif child is None or task.tries:
-            self.lineUp((task,))
         else:
-            self._make(child, task)
+            self.lineUp((task,))
 
     def lineUp(self, tasks: Iterable[ITask]) -> None:
         """
@@ -72,7 +70,7 @@ class ChildTasks:
             if child is None:
                 self._tasks.waiting[task] = None
                 continue
-            self._make(child, task)
+            self.make(child, task)
             if task.tries and child.calls.held:
                 supervisor.reserve()
         if self._tasks.waiting:
@@ -87,19 +85,19 @@ class ChildTasks:
         rest = [other for other in others if not other.options.doNext]
         self.lineUp((*urgent, task, *rest))
 
-    def _make(self, child: ChildProcess, task: ITask) -> None:
+    def make(self, child: ChildProcess, task: ITask) -> None:
         """
         Have the child make the call of a task. A hot path.
         """
-        f, args, kw = task.callTuple
-        raw = task.options.raw
-        if task.watched and not child.calls.held and child.calls.isUp:
+        calls = child.calls
+        if not calls.held and calls.isUp and task.watched:
             task.begin()
         held = self._tasks.held
         held[task] = task
         try:
-            raw = self._raw if raw is None else raw
-            child.calls.make(task, f, args, kw, raw)
+            f, args, kw = task.callTuple
+            raw = task.options.raw
+            calls.make(task, f, args, kw, self._raw if raw is None else raw)
         except BaseException as error:
             # Somebody's objects: whatever their pickling raises, and does.
             if held.pop(task, None) is not None:

@@ -215,9 +215,14 @@ class ProcessWorker(Prefetching[Window]):
 
     def run(self, task: ITask) -> Deferred[None]:
         tasks = self._tasks
-        if len(tasks.held) >= tasks.window.size and tasks.turnsAway(task):
+        window = tasks.window
+        if window.isClosed and len(tasks.held) >= window.size and tasks.turnsAway(task):
             return tasks.wait()
-        self._line.give(task)
+        child = self._supervisor.child
+        if child is None or task.tries or task.options.doNext:
+            self._line.give(task)
+        else:
+            self._line.make(child, task)
         return tasks.taken()
 
     def stop(self) -> Deferred[None]:
@@ -282,8 +287,7 @@ class ProcessWorker(Prefetching[Window]):
         End a task with its value. A hot path.
         """
         tasks = self._tasks
-        if job in tasks.held:
-            del tasks.held[job]
+        if tasks.held.pop(job, None) is not None:
             tasks.ended += 1
             if job.lasting:
                 self._supervisor.prepare(job.callTuple)
