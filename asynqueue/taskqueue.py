@@ -290,7 +290,9 @@ class TaskQueue:
             options = _optionsOfName(f, options)
         if options.returnFailure is None and not self._returnFailure:
             options = loggedOptions(options)
-        task = self._registry.newTask(callTuple, options)
+        registry = self._registry
+        registry.lastNumber = number = registry.lastNumber + 1
+        task = Task(registry, callTuple, options, number)
         dispatcher.submit(task)
         return task.d
 

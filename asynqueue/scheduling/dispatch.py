@@ -34,7 +34,7 @@ from asynqueue.scheduling.backlog import FairBacklog
 from asynqueue.scheduling.lanes import Lane, Lanes
 from asynqueue.scheduling.observers import Hook, Observers, logFailed
 from asynqueue.scheduling.records import CHOOSING, WorkerRecord, WorkerState
-from asynqueue.scheduling.task import ASSIGNED, ENDED, QUEUED, Task
+from asynqueue.scheduling.task import ASSIGNED, BEGUN, ENDED, QUEUED, Task
 from asynqueue.scheduling.timetable import Timetable
 from asynqueue.timers import later
 
@@ -104,20 +104,37 @@ class Dispatcher:
         """
         Queue a task. It may begin within this call. A hot path.
         """
-        if task.options.isTimed and self._isPostponed(task):
+        options = task.options
+        if options.isTimed and self._isPostponed(task):
             return
         hook = self.observers.taskQueued
         if hook and self._announce(hook, task):
             return
-        # Where nothing waits there is no order to be kept, nor a share.
-        isFirst = self._loop is RESTING and not self._backlog.queued
-        record = self.lanes.takeIdle(task.options.series)
-        if record is not None and isFirst:
-            self._giveAtOnce(record, task)
+        backlog = self._backlog
+        record = self.lanes.takeIdle(options.series)
+        if record is None:
+            backlog.push(task)
             return
-        self._backlog.push(task)
-        if record is not None:
+        if self._loop is not RESTING or backlog.queued:
+            backlog.push(task)
             self.attend(record)
+            return
+        # Where nothing waits there is no order to be kept, nor a share: it is given at once.
+        record.ready = False
+        self._loop = SERVING
+        try:
+            isReady = self._give(record, task)
+        finally:
+            self._loop = RESTING
+        if self._ready or backlog.queued or record.updates or record.state is not _SERVES:
+            # A task may have been handed back at once, which wakes nobody.
+            if isReady:
+                self._ready.append(record)
+            self._serve()
+        elif isReady:
+            # It is ready again at once, and nothing is there for it.
+            record.ready = True
+            record.lane.idle[record] = None
 
     def _announce(self, hook: Hook, task: Task) -> bool:
         """
@@ -148,29 +165,6 @@ class Dispatcher:
         record = self.lanes.takeIdle(task.options.series)
         if record is not None:
             self.attend(record)
-
-    def _giveAtOnce(self, record: WorkerRecord, task: Task) -> None:
-        """
-        Give a task to a worker that waits, while nothing else does. A hot path.
-        """
-        record.ready = False
-        self._loop = SERVING
-        try:
-            self._give(record, task)
-        finally:
-            self._loop = RESTING
-        ready = self._ready
-        if self._backlog.queued:
-            # The worker has handed it back at once, which wakes nobody.
-            self._serve()
-        elif ready:
-            isAlone = len(ready) == 1 and ready[0] is record
-            if isAlone and record.state is _SERVES and not record.updates:
-                # It is ready again at once, and nothing is there for it.
-                ready.clear()
-                record.rest()
-            else:
-                self._serve()
 
     def _isPostponed(self, task: Task) -> bool:
         """
@@ -357,7 +351,8 @@ class Dispatcher:
                 task = self._next(record)
                 if task is None:
                     continue
-                self._give(record, task, record.lane)
+                if self._give(record, task, record.lane):
+                    ready.append(record)
                 given += 1
                 if given % _LOOK == 0 and perf_counter() - started > _SLICE:
                     self._loop = POSTPONED
@@ -388,39 +383,44 @@ class Dispatcher:
             record.ready = True
         return None
 
-    def _give(self, record: WorkerRecord, task: Task, lane: Lane | None = None) -> None:
+    def _give(self, record: WorkerRecord, task: Task, lane: Lane | None = None) -> bool:
         """
-        Have a worker run a task, and go on when it is ready. A hot path.
+        Have a worker run a task, and hear when it is ready for another one. A hot path.
 
         @param lane: where the flow of the task was charged for it, if anywhere.
+        @return: whether it is ready at once.
         """
         task.holder = record
-        task.state = ASSIGNED
         record.tasks[task] = lane
-        if not record.traits.prefetching:
+        if record.traits.prefetching:
+            task.state = ASSIGNED
+        elif task.options.timeout is None and not self.observers.taskBegun:
+            task.state = BEGUN
+        else:
+            task.state = ASSIGNED
             task.begin()
             if task.state is ENDED:
                 # An observer that heard of the beginning has ended it.
-                self._ready.append(record)
-                return
+                return True
         try:
             ready = record.worker.run(task)
         except BaseException as error:
             # The seam to other people's workers: the fault is the worker's, not
             # the queue's, an exit too.
             _broken(record, task, f"run() raised {inWords(error)}", Failure())
-            return
+            return False
         if not isinstance(ready, Deferred):
             _broken(record, task, f"run() returned {ready!r}, no Deferred", None)
-        elif ready.called and not ready.paused and ready.result is None:
-            self._ready.append(record)
-        else:
-            ready.addCallbacks(
-                self._becameReady,
-                self._neverReady,
-                callbackArgs=(record,),
-                errbackArgs=(record, task),
-            )
+            return False
+        if ready.called and not ready.paused and ready.result is None:
+            return True
+        ready.addCallbacks(
+            self._becameReady,
+            self._neverReady,
+            callbackArgs=(record,),
+            errbackArgs=(record, task),
+        )
+        return False
 
     def _neverReady(self, failure: Failure, record: WorkerRecord, task: Task) -> None:
         if record.state is not WorkerState.GONE:

@@ -15,7 +15,7 @@ from asynqueue.errors import QueueRunError
 from asynqueue.reactors import theReactor
 from asynqueue.scheduling.dispatch import Dispatcher
 from asynqueue.scheduling.observers import logFailed
-from asynqueue.scheduling.options import DEFAULT, CallOptions
+from asynqueue.scheduling.options import DEFAULT
 from asynqueue.scheduling.records import WorkerRecord, WorkerState
 from asynqueue.scheduling.task import QUEUED, CallTuple, LastingUpdate, Task, Update
 from asynqueue.timers import later
@@ -25,12 +25,12 @@ _log = Logger()
 
 class Registry:
     """
-    Makes the tasks of a queue, hears from each how it goes on, and tells the observers.
+    Hears from each task of a queue how it goes on, and tells the observers.
 
     @ivar dispatcher: brings tasks to workers.
     @ivar observers: whom to tell.
     @ivar records: the workers by ID. C{Lifecycle} puts them in and takes them out.
-    @ivar lastNumber: the number of the task that was made last.
+    @ivar lastNumber: the number of the task that was made last: see C{TaskQueue.call}.
     @ivar done: how many tasks have ended.
     @ivar failed: how many of them failed.
     @ivar tellsBegun: whether anybody wants to hear when a task begins.
@@ -55,13 +55,6 @@ class Registry:
         return self.dispatcher.reactor
 
     # Tasks
-
-    def newTask(self, callTuple: CallTuple, options: CallOptions) -> Task:
-        """
-        Make a task of a call.
-        """
-        number = self.lastNumber = self.lastNumber + 1
-        return Task(self, callTuple, options, number)
 
     def newUpdate(self, callTuple: CallTuple, lasting: bool) -> Task:
         """
@@ -186,7 +179,13 @@ class Registry:
         """
         Take a task out of the books. A hot path.
         """
-        self._release(task)
+        record: WorkerRecord | None = task.holder
+        if record is not None and task in record.tasks:
+            # Most are there: it is what L{_release} does, in place.
+            del record.tasks[task]
+            record.done += 1
+        else:
+            self._release(task)
         if task.options.isTimed:
             self.dispatcher.expiring.discard(task)
         if counts:
@@ -195,7 +194,6 @@ class Registry:
                 self.failed += 1
         hook = self.observers.taskDone
         if hook:
-            record: WorkerRecord | None = task.holder
             worker = None if record is None else record.worker
             for method in hook:
                 try:
