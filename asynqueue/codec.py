@@ -135,17 +135,21 @@ class ClosedCall:
 
     @ivar f: what is called.
     @ivar packed: the pickled arguments and keywords; C{None} for none.
-    @ivar buffers: what belongs to that.
     """
 
-    __slots__ = ("buffers", "f", "packed")
+    __slots__ = ("_buffers", "f", "packed")
 
     def __init__(self, f: Callable[..., Any], packed: Any, buffers: Sequence[Any] = ()) -> None:
         self.f = f
         self.packed = packed or None
-        self.buffers: Sequence[pickle.PickleBuffer] = (
-            list(map(pickle.PickleBuffer, buffers)) if buffers else ()
-        )
+        self._buffers = buffers
+
+    @property
+    def buffers(self) -> Sequence[pickle.PickleBuffer]:
+        """
+        What belongs to the arguments, to be sent on.
+        """
+        return list(map(pickle.PickleBuffer, self._buffers))
 
     def opened(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
         """
@@ -155,7 +159,8 @@ class ClosedCall:
         """
         if self.packed is None:
             return self.f, (), {}
-        args, kw = pickle.loads(self.packed, buffers=self.buffers)
+        # Themselves: bytes need no copy.
+        args, kw = pickle.loads(self.packed, buffers=self._buffers)
         return self.f, args, kw
 
     def __call__(self) -> Any:

@@ -114,6 +114,32 @@ def head(
     return _HEADER.pack(number, size, count, kind, flags) + table
 
 
+def unpackedHead(data: Any) -> tuple[int, int, list[int], int] | None:
+    """
+    Read what stands before the body of a frame that is not shared.
+
+    @param data: how a frame begins.
+    @return: its kind, its number, the bytes of its body and of each buffer, and where the body
+        begins; C{None} if more has to come for that.
+    @raise FrameInvalid: no such frame begins so.
+    """
+    if len(data) < _HEADER_SIZE:
+        return None
+    number, size, count, kind, flags = _HEADER.unpack_from(data)
+    if flags not in (0, _TABLE):
+        raise FrameInvalid(f"a frame with flags {flags:#x}, where no segments are shared")
+    table = _tableSize(size, count, flags)
+    first = _HEADER_SIZE + table
+    if len(data) < first:
+        return None
+    lengths = [size]
+    if table:
+        lengths = list(Struct(f"<{count + 1}Q").unpack_from(data, _HEADER_SIZE))
+    if sum(lengths) != size - table:
+        raise FrameInvalid(f"a frame of {size - table:,} bytes, whose parts have {sum(lengths):,}")
+    return kind, number, lengths, first
+
+
 def released(keys: Sequence[int]) -> bytes:
     """
     Return a frame that gives segments back.

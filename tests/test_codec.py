@@ -540,6 +540,17 @@ def test_aClosedCallOpensItselfAsItIsMade() -> None:
     assert ClosedCall(echo, b"")() == ((), {})
 
 
+def test_aClosedCallHasBytesWithoutACopy() -> None:
+    """
+    A buffer that is the bytes which the call is made with is taken as it is.
+    """
+    given = bytes(1000)
+    apart: list[pickle.PickleBuffer] = []
+    packed = pickle.dumps(((pickle.PickleBuffer(given),), {}), 5, buffer_callback=apart.append)
+    _, args, _ = ClosedCall(echo, packed, [given]).opened()
+    assert args[0] is given
+
+
 def echo(*args: Any, **kw: Any) -> Any:
     """
     What it is called with.

@@ -17,7 +17,16 @@ from hypothesis import example, given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from asynqueue.errors import FrameError, FrameInvalid, FrameTooLarge, FrameTruncated
-from asynqueue.framing import LARGEST, MOST_BUFFERS, Decoder, head, layout, packed, released
+from asynqueue.framing import (
+    LARGEST,
+    MOST_BUFFERS,
+    Decoder,
+    head,
+    layout,
+    packed,
+    released,
+    unpackedHead,
+)
 
 HEADER = Struct("<QQHBB")
 TABLE, SHARED = 1, 2
@@ -473,6 +482,32 @@ def test_aHeadIsFollowedByWhatItSays(lengths: Sequence[int]) -> None:
         assert (number, count, kind) == (8, len(lengths) - 1, 9)
         assert flags == TABLE | (SHARED if shared else 0)
         assert HEADER.size + size == len(begin) + (0 if shared else sum(lengths))
+
+
+@pytest.mark.parametrize("lengths", [[0], [5], [5, 0], [0, 1, 2]])
+def test_aHeadIsReadAsItIsWritten(lengths: list[int]) -> None:
+    """
+    When a head has come as a whole, it is known what follows.
+    """
+    begin = packed(9, 8, bytes(lengths[0])) if len(lengths) == 1 else head(9, 8, lengths)
+    size = HEADER.size + (8 * len(lengths) if len(lengths) > 1 else 0)
+    assert [unpackedHead(begin[:count]) for count in range(size)] == [None] * size
+    assert unpackedHead(begin) == (9, 8, lengths, size)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [head(9, 8, [5, 6], shared=True), HEADER.pack(8, 5, 0, 9, 64), HEADER.pack(8, 9, 1, 9, TABLE)],
+)
+def test_otherHeadsAreRefused(begin: bytes) -> None:
+    """
+    A frame whose parts are elsewhere, or have no place in it, is refused by its head.
+    """
+    with pytest.raises(FrameInvalid):
+        unpackedHead(begin)
+    longer = HEADER.pack(8, 16, 0, 9, TABLE) + bytes([9] + [0] * 7)
+    with pytest.raises(FrameInvalid, match="parts"):
+        unpackedHead(longer)
 
 
 def test_aFrameWithoutBuffersIsItsHeaderAndItsBody() -> None:

@@ -6,6 +6,7 @@ ones first, large ones by turns, and never more of them than was granted.
 
 from __future__ import annotations
 
+import pickle
 from collections import defaultdict
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import given, settings, strategies as st
 from twisted.protocols.amp import COMMAND, parseString
 
 from asynqueue.errors import FrameError, FrameTooLarge, RemoteProtocolError
+from asynqueue.framing import head
 from asynqueue.wire.protocol.boxes import (
     BoxParser,
     canonical,
@@ -33,7 +35,7 @@ from asynqueue.wire.protocol.commands import (
     Goodbye,
     Refuse,
 )
-from asynqueue.wire.protocol.messages import MessageKind
+from asynqueue.wire.protocol.messages import MessageKind, packedCall, unpackedCall
 from asynqueue.wire.protocol.streams import Outgoing, Reassembler, ReceiveWindow
 from tests.wires import LongWay, Pair, parsed, plainFrames
 
@@ -386,6 +388,75 @@ def test_whatComesInChunksCanBeWrittenTo() -> None:
     for box in parsed(b"".join(everything(outgoing))):
         frames += incoming.chunk(int(box[b"stream"]), box[b"data"])
     assert not frames[0][3][0].readonly
+
+
+def cut(message: bytes, size: int) -> Any:
+    """
+    What comes of a message in chunks of C{size} bytes.
+    """
+    incoming = Reassembler(LARGEST)
+    frames: list[Any] = []
+    for at in range(0, len(message), size):
+        assert frames == []
+        frames = incoming.chunk(1, memoryview(message)[at : at + size])
+    [frame] = frames
+    return frame
+
+
+def framed(kind: int, body: bytes, buffers: list[Any]) -> bytes:
+    """
+    The frame of a message.
+    """
+    return b"".join([head(kind, 1, [len(body), *map(len, buffers)]), body, *buffers])
+
+
+@pytest.mark.parametrize("size", [1, 2, 21, 100, 1000, 70_000])
+@pytest.mark.parametrize("isCall", [False, True])
+def test_largeBytesAreMadeOnce(isCall: bool, size: int) -> None:
+    """
+    Buffers that a pickle has as bytes come as bytes, which it need not copy; those that it may
+    write to come as memory for that, and no more of it than is wanted.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    value = [Apart(b"abc" * 100), Apart(bytearray(b"defg" * 50)), Apart(b""), b"in it"]
+    body = pickle.dumps(value, 5, buffer_callback=buffers.append)
+    kind = MessageKind.RETURNED
+    if isCall:
+        body = packedCall(0, "a name", body)
+        kind = MessageKind.CALL
+    _, _, body, got = cut(framed(kind, body, [buffer.raw() for buffer in buffers]), size)
+    if isCall:
+        assert unpackedCall(body)[:2] == (0, "a name")
+        body = unpackedCall(body)[2]
+    assert [type(each) for each in got] == [bytes, memoryview, bytes]
+    first, second, third, last = pickle.loads(body, buffers=got)
+    assert (first, second, third, last) == (b"abc" * 100, b"defg" * 50, b"", b"in it")
+    assert first is got[0]
+    second[0] = 0
+
+
+class Apart:
+    """
+    Bytes that are no part of their pickle, or a view of them that can be written to.
+    """
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        self.data = data
+
+    def __reduce__(self) -> Any:
+        kind = bytes if isinstance(self.data, bytes) else memoryview
+        return kind, (pickle.PickleBuffer(self.data),)
+
+
+@pytest.mark.parametrize("body", [b"", b"no pickle", pickle.dumps(5), b"\x98.", bytes(1 << 15)])
+def test_otherBodiesHaveBuffersToWriteTo(body: bytes) -> None:
+    """
+    Of what is no pickle with such buffers nothing is thought.
+    """
+    for kind in (MessageKind.RETURNED, MessageKind.CALL):
+        _, _, got, [buffer] = cut(framed(kind, body, [b"a buffer"]), 30)
+        assert got == body
+        assert not buffer.readonly
 
 
 def test_aMessageIsTooLargeBeforeItIsLinedUp() -> None:

@@ -4,7 +4,7 @@ Messages to boxes, and back. No I/O.
 ::
 
     send ──▶ at most 16 KiB ─────────────────────────▶ Batch ──▶ frames
-        └──▶ larger: a line for each number, which ──▶ Chunk ──▶ a Decoder for each
+        └──▶ larger: a line for each number, which ──▶ Chunk ──▶ an Arrival for each
              take turns, as far as the window goes  ◀── Grant     stream ──▶ frame
 
 Small messages overtake large ones, unless they are about the same number: those keep
@@ -15,11 +15,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from io import BytesIO
 from pickle import PickleBuffer
+from pickletools import genops
 from typing import Any
 
 from asynqueue.errors import RemoteProtocolError
-from asynqueue.framing import LARGEST, Decoder, Frame, checkSize, head, packed
+from asynqueue.framing import LARGEST, Decoder, Frame, checkSize, head, packed, unpackedHead
 from asynqueue.wire.protocol.boxes import chunkTail, packedBatch, packedChunk
 from asynqueue.wire.protocol.commands import (
     LEAST_WINDOW,
@@ -28,11 +30,11 @@ from asynqueue.wire.protocol.commands import (
     MOST_VALUE,
     MOST_WINDOW,
 )
-from asynqueue.wire.protocol.messages import MessageKind
+from asynqueue.wire.protocol.messages import MessageKind, unpackedCall
 
 # The number of these is not that of a call, so it gives them no order.
 _CAPACITY = int(MessageKind.CAPACITY)
-
+_CALL = int(MessageKind.CALL)
 
 # A window holds the bytes of this many round trips, and grows when a stream has become faster
 # by this factor.
@@ -45,6 +47,9 @@ _MOST_SPEED = 1e9
 # A round trip that is longer than the shortest by this factor has waited on the way. (On a
 # local network the chunk before it takes as long as the way does.)
 _QUEUED = 2
+
+# In a longer pickle nobody looks for what is read-only.
+_MOST_LOOKED_AT = 1 << 14
 
 
 class _Message:
@@ -296,6 +301,99 @@ class ReceiveWindow:
         self.size = max(LEAST_WINDOW, min(self.size, most))
 
 
+def _readOnly(kind: int, body: bytes, count: int) -> list[bool]:
+    """
+    Return which of its buffers a message makes read-only, if its body has a pickle.
+
+    @param count: how many it has.
+    """
+    found: list[bool] = []
+    if count and len(body) <= _MOST_LOOKED_AT:
+        try:
+            for opcode, _, _ in genops(unpackedCall(body)[2] if kind == _CALL else body):
+                if opcode.name == "NEXT_BUFFER":
+                    found.append(False)
+                elif opcode.name == "READONLY_BUFFER" and found:
+                    found[-1] = True
+        except Exception:
+            # Somebody's bytes: whatever they are, that shows when they are read.
+            found.clear()
+    return found if len(found) == count else [False] * count
+
+
+class _Arrival:
+    """
+    A message that comes in chunks.
+
+    Each part grows as its bytes come: what is announced may never be there. What its user may
+    change is collected in a bytearray, and the rest as bytes: neither is copied at the end.
+    """
+
+    def __init__(self, largest: int) -> None:
+        """
+        @param largest: how many bytes it may have.
+        """
+        self._largest = largest
+        # What has come of the head; then what that says.
+        self._begun = b""
+        self._kind = self._number = 0
+        self._lengths: list[int] = []
+        # What is complete; the next part, and how many bytes it wants.
+        self._parts: list[Any] = []
+        self._readOnly: list[bool] = []
+        self._place: BytesIO | bytearray = BytesIO()
+        self._wanted = 0
+
+    def add(self, data: Any) -> Frame | None:
+        """
+        Take a chunk. A hot path.
+
+        @return: the message, if it is complete.
+        @raise FrameError: it is none.
+        @raise RemoteProtocolError: something follows it.
+        """
+        if not self._lengths:
+            begun = self._begun = self._begun + bytes(data)
+            head = unpackedHead(begun)
+            if head is None:
+                return None
+            self._kind, self._number, self._lengths, first = head
+            checkSize(sum(self._lengths), self._largest)
+            self._wanted = self._lengths[0]
+            self._begun = b""
+            data = memoryview(begun)[first:]
+        while True:
+            piece = data[: self._wanted]
+            place = self._place
+            if isinstance(place, bytearray):
+                place += piece
+            else:
+                place.write(piece)
+            self._wanted -= len(piece)
+            if self._wanted:
+                return None
+            data = data[len(piece) :]
+            self._take(place)
+            if len(self._parts) == len(self._lengths):
+                break
+        if data:
+            raise RemoteProtocolError("more than one message in a stream")
+        body, *buffers = self._parts
+        return self._kind, self._number, body, buffers
+
+    def _take(self, place: BytesIO | bytearray) -> None:
+        """
+        Take a part that is complete, and make place for the next.
+        """
+        parts, lengths = self._parts, self._lengths
+        parts.append(memoryview(place) if isinstance(place, bytearray) else place.getvalue())
+        if len(parts) == 1:
+            self._readOnly = _readOnly(self._kind, parts[0], len(lengths) - 1)
+        if len(parts) < len(lengths):
+            self._place = BytesIO() if self._readOnly[len(parts) - 1] else bytearray()
+            self._wanted = lengths[len(parts)]
+
+
 class Reassembler:
     """
     Boxes to messages.
@@ -308,7 +406,7 @@ class Reassembler:
         self.window = ReceiveWindow()
         self._largest = largest
         self._batches = Decoder(largest)
-        self._streams: dict[int, Decoder] = {}
+        self._streams: dict[int, _Arrival] = {}
         self._latest = 0
 
     def batch(self, frames: bytes) -> list[Frame]:
@@ -328,25 +426,22 @@ class Reassembler:
         @raise FrameError: it is none.
         @raise RemoteProtocolError: there is no such stream.
         """
-        decoder = self._streams.get(stream)
-        if decoder is None:
-            decoder = self._begin(stream)
+        arrival = self._streams.get(stream)
+        if arrival is None:
+            arrival = self._begin(stream)
         if not data:
             raise RemoteProtocolError("a chunk without data")
-        # Only what is collected in a place of its own may be a view.
-        frames = decoder.feed(data if decoder.missing else bytes(data))
-        if frames:
-            decoder.finish()
-            if len(frames) > 1:
-                raise RemoteProtocolError("more than one message in a stream")
-            del self._streams[stream]
-        return frames
+        frame = arrival.add(data)
+        if frame is None:
+            return []
+        del self._streams[stream]
+        return [frame]
 
-    def _begin(self, stream: int) -> Decoder:
+    def _begin(self, stream: int) -> _Arrival:
         if stream != self._latest + 1:
             raise RemoteProtocolError(f"a chunk of stream {stream} after {self._latest}")
         if len(self._streams) >= MOST_STREAMS:
             raise RemoteProtocolError(f"more than {MOST_STREAMS} large messages at once")
         self._latest = stream
-        decoder = self._streams[stream] = Decoder(self._largest)
-        return decoder
+        arrival = self._streams[stream] = _Arrival(self._largest)
+        return arrival
