@@ -249,7 +249,7 @@ class TaskQueue:
             and expires is None
         ):
             # Most calls have no options. To look them up would take four times as long.
-            return self._submit((func, args, kw), DEFAULT)
+            return self._submit(func, args, kw, DEFAULT)
         options = makeOptions(
             niceness,
             series,
@@ -263,7 +263,7 @@ class TaskQueue:
             after=after,
             expires=expires,
         )
-        return self._submit((func, args, kw), options)
+        return self._submit(func, args, kw, options)
 
     def callWith(
         self, options: CallOptions, func: Callable[..., Any] | str, /, *args: Any, **kw: Any
@@ -276,23 +276,24 @@ class TaskQueue:
         """
         if not isinstance(options, CallOptions):
             raise TypeError(f"callWith takes CallOptions first, not {options!r}")
-        return self._submit((func, args, kw), options)
+        return self._submit(func, args, kw, options)
 
-    def _submit(self, callTuple: Any, options: CallOptions) -> AwaitableDeferred[Any]:
+    def _submit(
+        self, func: Any, args: tuple[Any, ...], kw: dict[str, Any], options: CallOptions
+    ) -> AwaitableDeferred[Any]:
         dispatcher = self._dispatcher
         loop = self._loop
         if dispatcher.admission.stage is not OPEN or (
             loop is not None and loop is not runningLoop()
         ):
-            self._look(describeCall(*callTuple))
-        f = callTuple[0]
-        if not callable(f):
-            options = _optionsOfName(f, options)
+            self._look(describeCall(func, args, kw))
+        if not callable(func):
+            options = _optionsOfName(func, options)
         if options.returnFailure is None and not self._returnFailure:
             options = loggedOptions(options)
         registry = self._registry
         registry.lastNumber = number = registry.lastNumber + 1
-        task = Task(registry, callTuple, options, number)
+        task = Task(registry, func, args, kw, options, number)
         dispatcher.submit(task)
         return task.d
 
@@ -350,7 +351,7 @@ class TaskQueue:
         wholeNumber(ahead, "ahead", least=2)
 
         def call(item: Any) -> Deferred[Any]:
-            return self._submit((func, (item, *args), kw), options)
+            return self._submit(func, (item, *args), kw, options)
 
         name = describeCall(func, (), {}).removesuffix("()")
         source = MapSource(
@@ -383,7 +384,7 @@ class TaskQueue:
         once = evolve(options, retries=0) if options.retries else options
 
         def call(chunk: Callable[..., Any], *what: Any) -> Deferred[Any]:
-            return self._submit((chunk, what, {}), once)
+            return self._submit(chunk, what, {}, once)
 
         return lambda owner: Chunker(
             owner,

@@ -57,7 +57,7 @@ def newTask(owner: Any = None, args: Any = (1,), number: int = 1, **options: Any
     """
     A task that is queued.
     """
-    return Task(owner or Owner(), (abs, args, {}), CallOptions(**options), number)
+    return Task(owner or Owner(), abs, args, {}, CallOptions(**options), number)
 
 
 def runningTask(owner: Any = None, **options: Any) -> Task:

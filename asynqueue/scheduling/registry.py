@@ -64,7 +64,7 @@ class Registry:
         """
         kind = LastingUpdate if lasting else Update
         self.lastNumber += 1
-        return kind(self, callTuple, DEFAULT, self.lastNumber)
+        return kind(self, *callTuple, DEFAULT, self.lastNumber)
 
     def tasks(self, queued: bool = True, held: bool = True) -> Iterator[Task]:
         """

@@ -140,20 +140,20 @@ class Task:
     @cvar lasting: whether it is one that later workers must make, too.
     """
 
-    # For nearly all, who need no place for them: see L{Update}.
+    # For nearly all, who need no place for them: see L{Update} and L{_NextAttempt}.
     isUpdate = False
     lasting = False
+    attempt = 1
+    _spent = 0
 
     __slots__ = (
         "ID",
         "_args",
-        "_attemptsLeft",
         "_caller",
         "_context",
         "_func",
         "_kw",
         "_timer",
-        "attempt",
         "d",
         "holder",
         "options",
@@ -165,12 +165,15 @@ class Task:
     def __init__(
         self,
         owner: TaskOwner,
-        callTuple: CallTuple,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kw: dict[str, Any],
         options: CallOptions,
         ID: int,
     ) -> None:
         self.owner = owner
-        self._func, self._args, kw = callTuple
+        self._func = func
+        self._args = args
         # A dictionary for each of a million queued calls is a tenth of their memory.
         self._kw = kw or None
         self.options = options
@@ -182,8 +185,6 @@ class Task:
         self.state = QUEUED
         self.holder: Any = None
         self._timer: Any = None
-        self.attempt = 1
-        self._attemptsLeft = options.retries
         self.tries = 0
         self.d = TaskDeferred(_cancelTask)
         self.d.task = self
@@ -309,7 +310,9 @@ class Task:
         if isinstance(failure.value, WorkerLost):
             self.owner.taskLost(self)
             # An observer may have ended it.
-            if self.state is ENDED or (self._attemptsLeft > 0 and self.owner.retryTask(self)):
+            if self.state is ENDED:
+                return
+            if self._spent < self.options.retries and self.owner.retryTask(self):
                 return
         self._fail(failure)
 
@@ -329,10 +332,10 @@ class Task:
 
         @param spent: how many of the retries this costs.
         """
-        again = Task(self.owner, self.callTuple, self.options, self.ID)
+        again = _NextAttempt(self.owner, *self.callTuple, self.options, self.ID)
         again.attempt = self.attempt + 1
+        again._spent = self._spent + spent
         again._caller = self._caller
-        again._attemptsLeft = self._attemptsLeft - spent
         again.tries = self.tries
         again.d = self.d
         again.d.task = again
@@ -392,6 +395,14 @@ class Task:
     def _stopTimer(self) -> None:
         self._timer.cancel()
         self._timer = None
+
+
+class _NextAttempt(Task):
+    """
+    An attempt to make a call after the first.
+    """
+
+    __slots__ = ("_spent", "attempt")
 
 
 class Update(Task):
