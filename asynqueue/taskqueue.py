@@ -58,10 +58,12 @@ _log = Logger()
 _ZERO = 0
 
 # How many calls L{TaskQueue.map} makes ahead of the result that is taken next; where
-# they may be made in chunks, how many for each process, and how many at the most.
+# they may be made in chunks, how many for each process, and how many at the most; and how many
+# of cheap items, whose chunks are large.
 _MAP_AHEAD = 128
 _CHUNKS_AHEAD = 1024
 _MOST_AHEAD = 8192
+_MOST_CHEAP = 32768
 
 # The loop of a queue that has not looked up its reactor.
 _NOT_YET: Any = object()
@@ -337,7 +339,8 @@ class TaskQueue:
             they come as they are completed. Keys stay here, whatever they are.
         @param ahead: how many results may be under way or wait to be taken: 2 at
             the least, since a result is handed out when it is known whether
-            another one follows. C{None}: 128, or about a thousand for each process.
+            another one follows. C{None}: 128, or about a thousand for each process, and
+            some thousands where calls take microseconds and results are waited for.
         @param options: the options of each call.
         @raise QueueRunError: the queue is shut down.
         """
@@ -345,7 +348,9 @@ class TaskQueue:
         if not callable(func):
             options = _optionsOfName(func, options)
         chunker = self._chunkerFor(func, args, kw, options)
+        most = 0
         if ahead is None:
+            most = _MOST_CHEAP
             processes = 0 if chunker is None else self._processes(options.series)
             ahead = max(_MAP_AHEAD, min(_MOST_AHEAD, _CHUNKS_AHEAD * processes))
         wholeNumber(ahead, "ahead", least=2)
@@ -362,6 +367,7 @@ class TaskQueue:
             chunker,
             lambda: self._processes(options.series),
             keyed,
+            most,
         )
         return Deferator.fromSource(source, f"map of {name}", ahead)
 

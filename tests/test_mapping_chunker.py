@@ -93,6 +93,7 @@ class Map:
         workers: int = 2,
         isAsynchronous: bool = False,
         keyed: bool = False,
+        most: int = 0,
         **options: Any,
     ) -> None:
         self.calls = Calls()
@@ -125,6 +126,7 @@ class Map:
             chunkerOf,
             lambda: self.workers,
             keyed,
+            most,
         )
         self.deferator = Deferator.fromSource(source, "a map", ahead)
         self.results: list[Any] = []
@@ -332,6 +334,48 @@ def test_chunksGrowAsItemsAreCheap() -> None:
     assert max(map_.calls.sizes) > 50
     assert len(map_.calls.sizes) < 500
     assert map_.results == list(range(5000))
+
+
+def rows(n: int) -> list[bytes]:
+    """
+    Give a result of which few fit on the board, or one of which many do.
+    """
+    return [bytes(3000 if n < 2000 else 1)]
+
+
+def test_chunksAreAsLargeAsTheirResultsAllow() -> None:
+    """
+    Of cheap items with large results few are sent in vain, beyond those that have room; and many
+    again when results are small.
+    """
+    map_ = Map(rows, range(6000), ahead=6000)
+    map_.collect()
+    while len(map_.results) < 2000:
+        map_.calls.run()
+    assert sum(map_.calls.sizes) < 3 * 2000
+    map_.runAll()
+    assert [len(row) for (row,) in map_.results] == [3000] * 2000 + [1] * 4000
+    assert max(map_.calls.sizes[-10:]) > 100
+
+
+def test_moreResultsAreAheadWhereItemsAreCheap() -> None:
+    """
+    While results of cheap items are waited for, more of them are under way than at first, and
+    never more than is said; but not where nobody waits.
+    """
+    map_ = Map(abs, range(100_000), ahead=64, most=500)
+    while map_.calls.waiting:
+        map_.calls.run()
+    assert map_.taken == 64
+    map_.collect(1)
+    ahead = []
+    for _ in range(100):
+        map_.collect(100)
+        while map_.calls.waiting and not map_.deferator.unconsumed:
+            map_.calls.run()
+        ahead.append(map_.taken - len(map_.results))
+    assert 64 < max(ahead) <= 500
+    map_.deferator.stop()
 
 
 def test_costlyItemsTravelAlone() -> None:

@@ -283,18 +283,26 @@ def test_functionThatCannotBeMadeFailsItsItems() -> None:
     assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError] * 2
 
 
-def test_chunkWhoseSlotIsFullEnds() -> None:
+@pytest.mark.parametrize("isPlain", [True, False])
+def test_chunkWhoseSlotIsFullEnds(isPlain: bool) -> None:
     """
     A chunk ends with the result that has no room, and that is told; the rest was
     not begun.
     """
-    summary = Line(_large).run([20_000] * 10)
-    assert summary.last is not None
-    assert 1 < summary.ended < 10
+    line = Line(_large if isPlain else _largeInList)
+    summary = line.run([20_000] * 10)
+    assert len(line.board.outcomes(line.slot)) == summary.ended - 1
+    told = summary.values if isPlain else line.told(summary)
+    assert 1 < len(told) == summary.ended < 10
+    assert told[-1] == (bytes(20_000) if isPlain else [bytes(20_000)])
 
 
 def _large(size: int) -> bytes:
     return bytes(size)
+
+
+def _largeInList(size: int) -> list[bytes]:
+    return [bytes(size)]
 
 
 def test_chunkThatTakesLongEnds() -> None:

@@ -20,15 +20,15 @@ from twisted.python.failure import Failure
 
 from asynqueue.durations import Durations
 from asynqueue.errors import QueueRunError, WorkerLost
-from asynqueue.failures import caught, failureOf
+from asynqueue.failures import anyFailure, caught, failureOf
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.mapping.board import Outcome, ProgressBoard, outcomeOf
-from asynqueue.mapping.chunks import Chunk, Rest, Summary, arePlain, pack
+from asynqueue.mapping.chunks import MOST_SECONDS, Chunk, Rest, Summary, arePlain, pack
 from asynqueue.outcome import Returned, describeCall
 
 # The seconds of work that a chunk is to be (G6), and the most items that it has.
 _SECONDS = 0.0025
-_MOST = 500
+_MOST = 2000
 
 # A chunk is at most this many times as large as the last one.
 _GROWTH = 8
@@ -52,19 +52,21 @@ class Batch:
     @ivar losses: how often the first one was lost with a process.
     @ivar keys: for who has the items called: the keys of the items, if they have some.
     @ivar results: for who has the items called: the outcomes that were handed on.
+    @ivar failing: for who has the items called: whether there are failures among these.
     @ivar done: how many outcomes were handed on.
     @ivar begun: how many items had been begun when that was looked up last.
     @ivar slot: where on the board it has its place.
     @ivar d: fires as the task of the batch ends, while it is under way.
     """
 
-    __slots__ = ("begun", "d", "done", "items", "keys", "losses", "results", "slot")
+    __slots__ = ("begun", "d", "done", "failing", "items", "keys", "losses", "results", "slot")
 
     def __init__(self, items: list[Any], losses: int = 0) -> None:
         self.items = items
         self.losses = losses
         self.keys: Sequence[Any] = ()
         self.results: list[Any] = []
+        self.failing = False
         self.d: Deferred[Any] | None = None
         self.slot = 0
         self.done = 0
@@ -76,9 +78,11 @@ class BatchDelegate(Protocol):
     Who has items called, and hears of them from the L{Chunker}.
     """
 
-    def onResults(self, batch: Batch, outcomes: list[Any]) -> None:
+    def onResults(self, batch: Batch, outcomes: list[Any], failing: bool) -> None:
         """
         Hear of the outcomes of the first items of a batch: values and Failures.
+
+        @param failing: whether there may be Failures among them.
         """
 
     def onRemainder(self, batch: Batch, items: list[Any], losses: int) -> None:
@@ -137,6 +141,8 @@ class Chunker:
             type(function) in _CONSTANT and arePlain(args) and arePlain(self._kw.values())
         )
         self._durations = Durations()
+        # What fits on the board may be less than this much work.
+        self._most = _MOST
         self._alone = False
         self._timer: Any = None
         self._over = False
@@ -266,17 +272,18 @@ class Chunker:
         if summary.alone:
             self._alone = True
         if summary.ended:
+            self._fitted(summary, batch)
             self._measured(summary.seconds, summary.ended)
-        if summary.values is not None and not batch.done:
-            outcomes = summary.values
-        elif summary.values is not None:
-            outcomes = summary.values[batch.done :]
+        if summary.values is not None:
+            outcomes = summary.values[batch.done :] if batch.done else summary.values
         else:
             outcomes = self._written(batch)
         if summary.last is not None:
             outcomes.append(_inTwisted(outcomeOf(marshal.loads(summary.last))))
         outcomes += last
-        self._release(batch, outcomes, batch.items[summary.ended - batch.done :])
+        # What is plain is not asked.
+        failing = summary.values is None and anyFailure(outcomes)
+        self._release(batch, outcomes, batch.items[summary.ended - batch.done :], failing=failing)
 
     def _failed(self, failure: Failure, batch: Batch) -> None:
         """
@@ -345,12 +352,14 @@ class Chunker:
         rest: list[Any],
         losses: int = 0,
         isOver: bool = True,
+        failing: bool = True,
     ) -> None:
         """
         Give back the place of a batch that has ended, and hand on its outcomes and the rest of it.
 
         @param rest: the items of it that have not, if there are any.
         @param isOver: whether surely nothing more is written down of it.
+        @param failing: whether there may be failures among the outcomes.
         """
         assert self._board is not None
         if isOver:
@@ -358,19 +367,29 @@ class Chunker:
         if rest:
             del batch.items[len(batch.items) - len(rest) :]
             self._delegate.onRemainder(batch, rest, losses)
-        self._handOn(batch, outcomes)
+        self._handOn(batch, outcomes, failing)
 
-    def _handOn(self, batch: Batch, outcomes: list[Any]) -> None:
+    def _handOn(self, batch: Batch, outcomes: list[Any], failing: bool) -> None:
         if self._over:
             return
         count = len(outcomes)
         del batch.items[:count]
         batch.done += count
-        self._delegate.onResults(batch, outcomes)
+        self._delegate.onResults(batch, outcomes, failing)
+
+    def _fitted(self, summary: Summary, batch: Batch) -> None:
+        """
+        Note how many results the place of a chunk has room for, if it ended for want of it: what
+        has none is pickled in vain, time and again.
+        """
+        if summary.ended < batch.done + len(batch.items) and summary.seconds < MOST_SECONDS:
+            self._most = summary.ended
+        else:
+            self._most = min(_MOST, self._most + self._most // 8 + 1)
 
     def _measured(self, seconds: float, items: int) -> None:
         self._durations.add(items, seconds)
-        most = 1 if self._alone else min(_MOST, self.size * _GROWTH)
+        most = 1 if self._alone else min(self._most, self.size * _GROWTH)
         self.size = max(1, int(min(most, self._durations.within(self._seconds))))
 
     def _look(self) -> None:
@@ -404,7 +423,7 @@ class Chunker:
         outcomes = self._written(batch)
         if rest:
             self._delegate.onRemainder(batch, rest, 0)
-        self._handOn(batch, outcomes)
+        self._handOn(batch, outcomes, anyFailure(outcomes))
 
 
 async def _opened(deferator: Deferator) -> Rest:

@@ -208,13 +208,13 @@ class _Running(Constant):
         told = values.append
         plain = PLAIN
         arePlain = True
-        ended = 0
+        begun = 0
         started = now = perf_counter()
         deadline = started + self._seconds
-        for item in items:
+        for begun, item in enumerate(items, 1):
             if now > deadline:
                 break
-            words[begunAt] = ended + 1
+            words[begunAt] = begun
             if words[closedAt]:
                 break
             try:
@@ -231,28 +231,31 @@ class _Running(Constant):
                     told(None)
                     room[place] = _NONE
                     place += 1
-                    ended += 1
                     now = perf_counter()
                     continue
                 if type(value) in plain:
                     told(value)
                     record = marshal.dumps(value)
                 elif type(value) is CoroutineType:
-                    return _awaited(perf_counter() - started, ended + 1, value, self._raw)
+                    return _awaited(perf_counter() - started, begun, value, self._raw)
                 elif not self._raw and shapeOf(value) is not None:
-                    return _streamed(Summary(perf_counter() - started, ended + 1), value)
+                    return _streamed(Summary(perf_counter() - started, begun), value)
                 else:
                     arePlain = False
                     record = _recorded(value)
-            ended += 1
             now = perf_counter()
             after = place + len(record)
             if after > end:
-                return Summary(now - started, ended, last=record)
+                if arePlain:
+                    return Summary(now - started, begun, values)
+                return Summary(now - started, begun, last=record)
             room[place:after] = record
             place = after
-        words[doneAt] = ended
-        return Summary(now - started, ended, values if arePlain else None)
+        else:
+            begun += 1
+        # The one that the loop was left with was not called.
+        words[doneAt] = begun - 1
+        return Summary(now - started, begun - 1, values if arePlain else None)
 
     def _withCopies(self, together: bool, item: Any) -> Any:
         """

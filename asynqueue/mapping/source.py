@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from asynqueue.failures import anyFailure, caught
+from asynqueue.failures import caught
 from asynqueue.interfaces import IItemSink, IItemSource
 from asynqueue.mapping.arrivals import Arrivals
 from asynqueue.mapping.chunker import Batch, Chunker
@@ -33,6 +34,10 @@ _EACH = 3
 _LOOK = 32
 
 
+# The items of a chunk that are taken before it is looked up whether the map was stopped.
+_AT_ONCE = 64
+
+
 def _never() -> int:
     """
     Return 0: there are no workers for chunks.
@@ -40,15 +45,25 @@ def _never() -> int:
     return 0
 
 
+def _keysApart(pairs: Iterator[Any], keys: list[Any]) -> Iterator[Any]:
+    """
+    Iterate over the items of pairs, and collect their keys.
+    """
+    for key, item in pairs:
+        keys.append(key)
+        yield item
+
+
 class _SingleCall:
     """
     An item that travels by itself: a L{Batch} without what chunks need.
     """
 
-    __slots__ = ("d", "items", "keys", "results")
+    __slots__ = ("d", "failing", "items", "keys", "results")
 
     def __init__(self, items: list[Any], keys: Sequence[Any]) -> None:
         self.d: Deferred[Any] | None = None
+        self.failing = False
         self.items = items
         self.keys = keys
         self.results: list[Any] = []
@@ -73,6 +88,7 @@ class MapSource:
         chunker: Callable[[MapSource], Chunker] | None = None,
         workers: Callable[[], int] = _never,
         keyed: bool = False,
+        most: int = 0,
     ) -> None:
         """
         @param call: makes one call.
@@ -85,6 +101,8 @@ class MapSource:
             are called one by one.
         @param keyed: whether the iterable gives pairs of a key and an item, and the sink gets
             pairs of a key and an outcome.
+        @param most: how many results may be under way where items are cheap, and results are
+            waited for.
         """
         self._call = call
         # What may have another item now ...
@@ -98,6 +116,7 @@ class MapSource:
             self._iterator = iter(iterable)  # type: ignore[arg-type]
         self._ordered = ordered
         self._ahead = ahead
+        self._most = most
         self._workers = workers
         self._keyed = keyed
         self._chunker = None if chunker is None else chunker(self)
@@ -110,6 +129,8 @@ class MapSource:
         # matter, the results.
         self._order: deque[Batch | _SingleCall] = deque()
         self._loose: list[Any] = []
+        # Whether there may be failures among these.
+        self._looseFailing = False
         # What no worker has, and the chunker has given back.
         self._givenBack: deque[Batch] = deque()
         self._pending: dict[Batch | _SingleCall, None] = {}
@@ -145,9 +166,11 @@ class MapSource:
 
     # BatchDelegate
 
-    def onResults(self, batch: Batch, outcomes: list[Any]) -> None:
+    def onResults(self, batch: Batch, outcomes: list[Any], failing: bool) -> None:
         if outcomes:
-            self._filled(batch, outcomes)
+            self._filled(batch, outcomes, failing)
+        if self._ahead < self._most:
+            self._widen()
         self._advance()
 
     def onRemainder(self, batch: Batch, items: list[Any], losses: int) -> None:
@@ -188,6 +211,19 @@ class MapSource:
         self._processes = self._workers() if chunker is not None and chunker.works else 0
         # Single calls are a hot path, too: there it is looked up now and then.
         self._lookAfter = 0 if self._processes else _LOOK
+
+    def _widen(self) -> None:
+        """
+        Have more results under way, if the chunks of all workers would be more, and who takes
+        results waits for them. Else nothing is gained by it, and the reactor waits for who takes
+        them all.
+        """
+        chunker, sink = self._chunker, self._sink
+        assert chunker is not None
+        wanted = min(self._most, 2 * self._ahead, 2 * _EACH * self._processes * chunker.size)
+        if wanted > self._ahead and sink is not None and sink.isAwaited:
+            self._ahead = wanted
+            sink.resize(wanted)
 
     def _isBusy(self) -> bool:
         underWay = self._chunker is not None and self._chunker.underWay
@@ -262,7 +298,7 @@ class MapSource:
         last = _SingleCall([], ())
         if self._ordered:
             self._order.append(last)
-        self._filled(last, [failure])
+        self._filled(last, [failure], True)
 
     def _arrived(self) -> None:
         """
@@ -301,20 +337,19 @@ class MapSource:
         # Taken away meanwhile, as for a single call.
         iterator, self._iterator = self._iterator, None
         assert iterator is not None
-        step = iterator.__next__
-        items, keyed = batch.items, self._keyed
-        batch.keys = keys = []
+        items = batch.items
+        step = iterator
+        if self._keyed:
+            keys: list[Any] = []
+            batch.keys = keys
+            step = _keysApart(iterator, keys)
         most = min(count, self._credit)
+        wanted = 0
         try:
-            while len(items) < most and self._sink is not None:
-                item = step()
-                if keyed:
-                    key, item = item
-                    keys.append(key)
-                items.append(item)
-        except StopIteration:
-            self._credit -= len(items)
-            self._ranOut()
+            while wanted == len(items) < most and self._sink is not None:
+                wanted = min(wanted + _AT_ONCE, most)
+                # What came before an exception stays in the list.
+                items += islice(step, wanted - len(items))
         except BaseException as error:
             # The seam to the user's iterable, here for a chunk.
             self._credit -= len(items)
@@ -323,7 +358,10 @@ class MapSource:
             self._raised(caught(error))
         else:
             self._credit -= len(items)
-            self._iterator = iterator
+            if len(items) == wanted:
+                self._iterator = iterator
+            else:
+                self._ranOut()
         if self._sink is None:
             self._closeIterator()
             items.clear()
@@ -362,7 +400,7 @@ class MapSource:
         """
         self._closeIterator()
         batch.items.clear()
-        self._filled(batch, failures)
+        self._filled(batch, failures, True)
 
     # Results
 
@@ -372,23 +410,26 @@ class MapSource:
             return
         batch.d = None
         batch.items = []
-        if self._keyed:
-            result = batch.keys[0], result
-        if self._ordered:
-            batch.results = [result]
-        else:
-            self._loose.append(result)
+        self._filled(batch, [result], type(result) is Failure)
         self._advance()
 
-    def _filled(self, batch: Batch | _SingleCall, results: list[Any]) -> None:
+    def _filled(self, batch: Batch | _SingleCall, results: list[Any], failing: bool) -> None:
+        """
+        Keep results until it is their turn. A hot path.
+
+        @param failing: whether there may be failures among them.
+        """
         if batch.keys:
             count = len(results)
             results = list(zip(batch.keys[:count], results, strict=True))
             batch.keys = batch.keys[count:]
+            failing = False
         if self._ordered:
             batch.results += results
+            batch.failing |= failing
         else:
             self._loose += results
+            self._looseFailing |= failing
 
     def _flush(self) -> bool:
         """
@@ -396,21 +437,25 @@ class MapSource:
         """
         if not self._ordered:
             ready, self._loose = self._loose, []
+            failing, self._looseFailing = self._looseFailing, False
         else:
             ready = []
+            failing = False
             order = self._order
             while order:
                 batch = order[0]
                 if batch.results:
                     ready += batch.results
+                    failing |= batch.failing
                     batch.results = []
+                    batch.failing = False
                 if batch.items:
                     break
                 order.popleft()
         if not ready:
             return False
         start = 0
-        if anyFailure(ready):
+        if failing:
             for place, result in enumerate(ready):
                 if type(result) is Failure:
                     self._receive(ready[start:place])
