@@ -7,7 +7,8 @@ Channels: framed messages between two processes, over a pair of sockets.
     receive ◀─ Decoder ◀─ what there is now, when readable
 
 A message of many bytes goes through a segment of shared memory, whose descriptor is sent
-along (SCM_RIGHTS): see L{asynqueue.segments}.
+along (SCM_RIGHTS): see L{asynqueue.segments}. Many small messages one way cost less in a pipe:
+then only the descriptors go that way over the sockets, each before its message.
 
 This module imports no Twisted.
 """
@@ -19,7 +20,9 @@ import os
 import socket
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pickle import PickleBuffer
 from typing import Any
 
@@ -66,14 +69,26 @@ class Channel:
         connection: socket.socket,
         limit: int = LARGEST,
         sharedFrom: int = SHARED_FROM,
+        *,
+        inlet: int = -1,
+        outlet: int = -1,
     ) -> None:
         """
         @param connection: a connected socket of the UNIX family. The channel
             owns it from now on.
         @param limit: how many bytes a message may have, either way.
         @param sharedFrom: the bytes from which messages go through shared memory.
+        @param inlet: the reading end of a pipe by which messages come; -1: they come over
+            the connection. The channel owns this and the next one, too.
+        @param outlet: the writing end of one by which messages go, and that the other end of the
+            channel has as its inlet.
         """
         self._socket = connection
+        self._inlet = inlet
+        self._outlet = outlet
+        self._write: Callable[[Any], int] = (
+            connection.send if outlet < 0 else partial(os.write, outlet)
+        )
         self._limit = limit
         self._sharedFrom = sharedFrom
         self.segments = Segments()
@@ -86,9 +101,24 @@ class Channel:
 
     def fileno(self) -> int:
         """
-        Return the descriptor to watch; -1 once the channel is closed.
+        Return the descriptor to watch for what comes; -1 once the channel is closed.
         """
-        return self._socket.fileno()
+        return self._socket.fileno() if self._inlet < 0 else self._inlet
+
+    @property
+    def outgoing(self) -> int:
+        """
+        The descriptor that is writable when there is room for what goes; -1 once the channel is
+        closed.
+        """
+        return self._socket.fileno() if self._outlet < 0 else self._outlet
+
+    @property
+    def descriptors(self) -> set[int]:
+        """
+        Those that a loop may watch; none once the channel is closed.
+        """
+        return {self.fileno(), self.outgoing} - {-1}
 
     @property
     def unsent(self) -> int:
@@ -137,7 +167,7 @@ class Channel:
         """
         if not self._waiting:
             try:
-                sent = self._socket.send(data)
+                sent = self._write(data)
             except OSError as error:
                 if error.errno not in _LATER:
                     raise
@@ -161,10 +191,14 @@ class Channel:
             piece, segment = waiting[0]
             try:
                 if segment is None:
-                    sent = self._socket.send(piece)
-                else:
+                    sent = self._write(piece)
+                elif self._outlet < 0:
                     sent = socket.send_fds(self._socket, [piece], [segment])
                     os.close(segment)
+                else:
+                    socket.send_fds(self._socket, [b"\0"], [segment])
+                    os.close(segment)
+                    sent = 0
             except OSError as error:
                 if error.errno not in _LATER:
                     raise
@@ -188,17 +222,12 @@ class Channel:
         decoder = self._decoder
         size = min(max(_CHUNK, decoder.missing), 1 << 20)
         try:
-            data, ancillary, flags, _ = self._socket.recvmsg(size, _ANCILLARY, _RECEIVE_FLAGS)
+            data = self._receive(size) if self._inlet < 0 else os.read(self._inlet, size)
         except BlockingIOError:
             return []
         except OSError:
             # It went with something of ours unread: an end like any other.
-            data, ancillary, flags = b"", [], 0
-        if ancillary:
-            self._takeSegments(ancillary)
-        if flags & _TRUNCATED:
-            # One read has at most one segment. Those that come later would be taken for it.
-            self._descriptors.append(_LOST)
+            data = b""
         if not data:
             decoder.finish()
             raise EOFError("the other end is gone")
@@ -209,6 +238,10 @@ class Channel:
         Close the connection. It may be called more than once.
         """
         self._socket.close()
+        for pipe in (self._inlet, self._outlet):
+            if pipe >= 0:
+                os.close(pipe)
+        self._inlet = self._outlet = -1
         self.segments.clear()
         for _, segment in self._waiting:
             if segment is not None:
@@ -218,6 +251,20 @@ class Channel:
             descriptor = self._descriptors.popleft()
             if descriptor != _LOST:
                 os.close(descriptor)
+
+    def _receive(self, size: int) -> bytes:
+        """
+        Read from the connection, and take the segments that come with that.
+
+        @raise OSError: there is nothing now, or there will be no more.
+        """
+        data, ancillary, flags, _ = self._socket.recvmsg(size, _ANCILLARY, _RECEIVE_FLAGS)
+        if ancillary:
+            self._takeSegments(ancillary)
+        if flags & _TRUNCATED:
+            # One read has at most one segment. Those that come later would be taken for it.
+            self._descriptors.append(_LOST)
+        return data
 
     def _takeSegments(self, ancillary: Sequence[tuple[int, int, bytes]]) -> None:
         for level, kind, data in ancillary:
@@ -234,6 +281,10 @@ class Channel:
         @raise OSError: it was lost.
         @raise MemoryError: there is no room for it.
         """
+        if self._inlet >= 0:
+            # It was sent before what announces it.
+            with suppress(OSError):
+                self._receive(1)
         if not self._descriptors:
             raise FrameInvalid("a shared segment was announced, and none has come")
         descriptor = self._descriptors.popleft()

@@ -75,6 +75,26 @@ def keptPair(**kw: Any) -> tuple[Channel, Channel]:
     return pair
 
 
+def pipedPair(**kw: Any) -> tuple[Channel, Channel]:
+    """
+    Both ends of a connection whose messages go through pipes.
+    """
+    here, there = socket.socketpair()
+    pipes = os.pipe(), os.pipe()
+    for end in (here, there, *pipes[0], *pipes[1]):
+        os.set_blocking(end if isinstance(end, int) else end.fileno(), False)
+    (inlet, farOutlet), (farInlet, outlet) = pipes
+    one = Channel(here, inlet=inlet, outlet=outlet, **kw)
+    return one, Channel(there, inlet=farInlet, outlet=farOutlet, **kw)
+
+
+def pipedSharedPair(**kw: Any) -> tuple[Channel, Channel]:
+    """
+    The same, and all that is sent is shared.
+    """
+    return pipedPair(sharedFrom=0, **kw)
+
+
 def smallMemoryPair(**kw: Any) -> tuple[MemoryChannel, MemoryChannel]:
     """
     Doubles that take little at once.
@@ -89,6 +109,8 @@ PAIRS = [
     narrowInlinePair,
     sharedPair,
     keptPair,
+    pipedPair,
+    pipedSharedPair,
     memoryChannelPair,
     smallMemoryPair,
 ]
@@ -242,6 +264,33 @@ def raw(ends: list[Any]) -> Any:
     there.setblocking(False)
     ends += here, Channel(there)
     return ends
+
+
+def test_segmentsThatNeverCameAreMissed(ends: list[Any]) -> None:
+    """
+    A message that announces a segment, where none was sent over the connection before, is none.
+    """
+    here, there = socket.socketpair()
+    inlet, outlet = os.pipe()
+    channel = Channel(there, inlet=inlet)
+    ends += here, channel
+    there.setblocking(False)
+    os.write(outlet, head(1, 1, [5], shared=True))
+    os.close(outlet)
+    with pytest.raises(FrameInvalid, match="none has come"):
+        channel.receive()
+
+
+def test_pipesAreWatchedEachForItsOwn(ends: list[Any]) -> None:
+    """
+    A channel says which descriptor tells of what comes, which of room for what goes, and none
+    once it is closed.
+    """
+    here, there = ends[:] = pipedPair()
+    assert len({here.fileno(), here.outgoing, there.fileno(), there.outgoing}) == 4
+    assert here.descriptors == {here.fileno(), here.outgoing}
+    here.close()
+    assert (here.fileno(), here.outgoing, here.descriptors) == (-1, -1, set())
 
 
 @pytest.mark.bulk

@@ -348,6 +348,24 @@ def test_writableIsToldOnce(driver: Driver, adapter: LoopAdapter, sockets: Any) 
     assert told == ["first", "second"]
 
 
+def test_writableIsToldWhereNothingIsRead(
+    driver: Driver, adapter: LoopAdapter, sockets: Any
+) -> None:
+    """
+    That something can be written is told of a descriptor that nobody watches, too.
+    """
+    here, there = sockets
+    told: list[str] = []
+    fill(here)
+    adapter.awaitWritable(here.fileno(), lambda: told.append("told"))
+    driver.step()
+    assert told == []
+    drain(there)
+    driver.until(lambda: told)
+    adapter.unwatch(here.fileno())
+    assert told == ["told"]
+
+
 def test_writableMayAskAgainWithin(driver: Driver, adapter: LoopAdapter, sockets: Any) -> None:
     """
     Who could not write all may ask for the next time within the callback.

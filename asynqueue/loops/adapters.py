@@ -185,7 +185,11 @@ class ReactorAdapter:
         abandon(descriptor)
 
     def awaitWritable(self, descriptor: int, writable: Callable[[], None]) -> None:
-        watched = self._descriptors[descriptor]
+        watched = self._descriptors.get(descriptor)
+        if watched is None:
+            # Who writes there reads elsewhere, and sees an end there.
+            watched = self._descriptors[descriptor] = _Descriptor(descriptor, lambda: None)
+            watched.reactor = self._reactor
         if watched.writable is None:
             watched.writable = writable
             Context().run(self._reactor.addWriter, watched)

@@ -411,11 +411,12 @@ class Child:
         self._output.forget()
 
 
-def main(connection: int, memory: int, lifeline: int, parent: int, limit: int) -> None:
+def main(connection: int, outlet: int, memory: int, lifeline: int, parent: int, limit: int) -> None:
     """
     Be a child.
 
     @param connection: the descriptor of the socket to the parent.
+    @param outlet: that of the pipe for what is sent to the parent.
     @param memory: that of the shared memory.
     @param lifeline: that of a pipe that ends with the parent.
     @param parent: the process ID of the parent.
@@ -436,12 +437,13 @@ def main(connection: int, memory: int, lifeline: int, parent: int, limit: int) -
         # Its parent was faster, and a fork of that has the pipe.
         os._exit(1)
     os.set_inheritable(connection, False)
+    os.set_inheritable(outlet, False)
     shared = SharedState(memory)
     os.close(memory)
     end = socket.socket(fileno=connection)
     # Where the parent has a default timeout for sockets, it does not block.
     end.setblocking(True)
-    channel = Channel(end, max(limit, SMALLEST))
+    channel = Channel(end, max(limit, SMALLEST), outlet=outlet)
     channel.segments.most = KEPT
     child = Child(channel, shared, limit)
     os.register_at_fork(after_in_child=child.forked)

@@ -58,4 +58,4 @@ class Outlet:
 
     def _awaitWritable(self) -> None:
         writable = partial(self._guarded, self._writable)
-        self._loop.awaitWritable(self._channel.fileno(), writable)
+        self._loop.awaitWritable(self._channel.outgoing, writable)

@@ -158,7 +158,8 @@ class ChildProcess:
         """
         if self._life is _Life.WORKING:
             self._become(_Life.FINISHING)
-            self._loop.unwatch(self._channel.fileno())
+            for descriptor in self._channel.descriptors:
+                self._loop.unwatch(descriptor)
             self._channel.close()
             self._expectEnd()
 
@@ -193,9 +194,8 @@ class ChildProcess:
         self._reason = isParents(self._parent)
         self._shared.detach()
         try:
-            for descriptor in (self._channel.fileno(), self._spawned.stderr, self._spawned.pidfd):
-                if descriptor != -1:
-                    self._loop.letGo(descriptor)
+            for descriptor in self._descriptors:
+                self._loop.letGo(descriptor)
         finally:
             self._spawned.forked()
         self._loop.callLater(0, self._exited)
@@ -211,12 +211,18 @@ class ChildProcess:
 
     def _close(self) -> None:
         self._tidying.stop()
-        spawned = self._spawned
-        for descriptor in (self._channel.fileno(), spawned.stderr, spawned.pidfd):
-            if descriptor != -1:
-                self._loop.unwatch(descriptor)
-        spawned.close()
+        for descriptor in self._descriptors:
+            self._loop.unwatch(descriptor)
+        self._spawned.close()
         self._shared.close()
+
+    @property
+    def _descriptors(self) -> list[int]:
+        """
+        All that the loop may watch.
+        """
+        others = self._spawned.stderr, self._spawned.pidfd
+        return [*self._channel.descriptors, *(each for each in others if each != -1)]
 
     def _become(self, life: _Life) -> None:
         self._life = life

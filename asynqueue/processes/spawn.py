@@ -1,9 +1,9 @@
 """
 How a child process starts.
 
-It is a fresh interpreter, no fork of one with threads and a reactor. It has three
-descriptors of the parent: a socket, the memory of the shared state, and the reading end of a pipe
-to which nobody ever writes, and which ends with the parent.
+It is a fresh interpreter, no fork of one with threads and a reactor. It has four descriptors of
+the parent: a socket, the writing end of a pipe for what it sends, the memory of the shared state,
+and the reading end of a pipe to which nobody ever writes, and which ends with the parent.
 """
 
 from __future__ import annotations
@@ -72,6 +72,9 @@ class Spawned:
             here, there = socket.socketpair()
             kept.callback(here.close)
             passed.callback(there.close)
+            inlet, outlet = os.pipe()
+            kept.callback(os.close, inlet)
+            passed.callback(os.close, outlet)
             memory = anonymousFile()
             passed.callback(os.close, memory)
             lifeline, self._lifeline = os.pipe()
@@ -79,7 +82,7 @@ class Spawned:
             passed.callback(os.close, lifeline)
             self.shared = SharedState(memory)
             kept.callback(self.shared.close)
-            self._process = _start((there.fileno(), memory, lifeline), limit)
+            self._process = _start((there.fileno(), outlet, memory, lifeline), limit)
             # The last is undone first.
             kept.callback(self._process.wait)
             kept.callback(self._process.kill)
@@ -91,7 +94,8 @@ class Spawned:
             self.pidfd = _pidfdOf(self.pid)
             kept.pop_all()
         here.setblocking(False)
-        self.channel = Channel(here, max(limit, SMALLEST))
+        os.set_blocking(inlet, False)
+        self.channel = Channel(here, max(limit, SMALLEST), inlet=inlet)
         os.set_blocking(self.stderr, False)
         self._errors = Errors()
         # Where no loop keeps what watches it, nobody may have it any more before it is closed.
