@@ -2,8 +2,8 @@
 AsynQueue: a task queue for Twisted and asyncio programs.
 
   - Queues: L{TaskQueue}; with workers of their own L{ThreadQueue}, L{ProcessQueue} and
-    L{NullQueue}; L{deferToThread}. L{CallOptions} say how a call is made, and L{QueueObserver}
-    (L{IQueueObserver}) hears of it.
+    L{NullQueue}; L{deferToThread}. L{CallOptions} say how a call is made, L{QueueObserver}
+    (L{IQueueObserver}) hears of it, and L{CallTimes} measures how long it takes.
   - Workers: L{AsyncWorker}, L{ThreadWorker}, L{ProcessWorker}, L{ExecutorWorker}, L{WireWorker}, or
     your own L{IWorker}.
   - Other hosts: L{WireServer}, L{WireHub}, L{WireWorkerUniverse}, L{ServerManager}.
@@ -107,6 +107,9 @@ if TYPE_CHECKING:
     from asynqueue.scheduling.options import (
         CallOptions as CallOptions,
     )
+    from asynqueue.scheduling.times import (
+        CallTimes as CallTimes,
+    )
     from asynqueue.taskqueue import (
         TaskQueue as TaskQueue,
     )
@@ -136,6 +139,7 @@ __all__ = [
     "AsyncWorker",
     "BasePoller",
     "CallOptions",
+    "CallTimes",
     "Consumerator",
     "Deferator",
     "DeferredLock",
@@ -262,6 +266,7 @@ __getattr__, __dir__ = lazyNames(
         "asynqueue.queues": ("NullQueue", "ProcessQueue", "ThreadQueue", "deferToThread"),
         "asynqueue.scheduling.observers": ("QueueObserver",),
         "asynqueue.scheduling.options": ("CallOptions",),
+        "asynqueue.scheduling.times": ("CallTimes",),
         "asynqueue.taskqueue": ("TaskQueue",),
         "asynqueue.wire": (
             "ServerManager",

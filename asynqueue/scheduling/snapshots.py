@@ -129,6 +129,37 @@ class QueueStatistics(Snapshot):
     later: int = 0
 
 
+@frozen
+class Spread(Snapshot):
+    """
+    How long some calls took.
+
+    @ivar count: how many they are.
+    @ivar seconds: how long all of them took, all together.
+    @ivar longest: the seconds of the longest.
+    @ivar classes: pairs of seconds and a number, which is how many took less than these seconds,
+        but not less than half of them; the shortest first.
+    """
+
+    count: int
+    seconds: float
+    longest: float
+    classes: tuple[tuple[float, int], ...]
+
+
+@frozen
+class CallTimesStatistics(Snapshot):
+    """
+    How long the calls of a queue took.
+
+    @ivar waited: from when they were queued until they began.
+    @ivar ran: from when they began until they ended.
+    """
+
+    waited: Spread
+    ran: Spread
+
+
 def _plain(snapshot: Any, attribute: Any, value: Any) -> Any:
     if attribute is None or attribute.name != "series":
         return list(value) if isinstance(value, tuple) else value
