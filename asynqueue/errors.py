@@ -329,8 +329,8 @@ class TimeLimitExceeded(WorkerError, TimeoutError):
     def __str__(self) -> str:
         why = f"; {_DEAF}" if self.isDeaf else ""
         return (
-            f"the task ran for more than its limit of {self.seconds:g} s; its process was"
-            f" ended{why}; give a longer limit if it may take longer"
+            f"the task ran for more than its limit of {self.seconds:g} s (give a longer one if it"
+            f" may); its process was ended{why}"
         )
 
 
