@@ -41,7 +41,7 @@ class Line:
         seconds: float = inf,
         **kw: Any,
     ) -> None:
-        self.board = ProgressBoard()
+        self.board = newBoard()
         chunk = Chunk(function, args, kw, raw, seconds=seconds)
         self.chunk = pickle.loads(pickle.dumps(chunk))
         slot = self.board.take()
@@ -76,22 +76,26 @@ class Line:
         return [o.value if isinstance(o, Returned) else o.localError() for o in told]
 
 
+_boards: list[ProgressBoard] = []
+
+
+def newBoard() -> ProgressBoard:
+    """
+    A board that is shut when its test has ended.
+    """
+    board = ProgressBoard()
+    _boards.append(board)
+    return board
+
+
 @pytest.fixture(autouse=True)
-def _noBoardIsLeft(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _noBoardIsLeft() -> Iterator[None]:
     """
     Boards are shut, so that none is left for the collector.
     """
-    boards: list[ProgressBoard] = []
-    make = ProgressBoard.__init__
-
-    def made(self: ProgressBoard) -> None:
-        make(self)
-        boards.append(self)
-
-    monkeypatch.setattr(ProgressBoard, "__init__", made)
     yield
-    for board in boards:
-        board.shut()
+    while _boards:
+        _boards.pop().shut()
 
 
 def third(n: int) -> float:
@@ -410,7 +414,7 @@ def test_chunkIsForOtherProcesses() -> None:
     """
     Where it was made a chunk does nothing, and so says that it must not be there.
     """
-    board = ProgressBoard()
+    board = newBoard()
     assert Chunk(third)(board.name, 0, b"", True) is None
     assert Chunk(third).__qualname__ == "chunks of third"
 
@@ -428,7 +432,7 @@ def test_slotsHaveAnEnd() -> None:
     """
     There are so many slots; those that were given back are taken again, empty.
     """
-    board = ProgressBoard()
+    board = newBoard()
     slots = []
     while (slot := board.take()) is not None:
         slots.append(slot)
