@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from asynqueue.constancy import ClosedCallable
-from asynqueue.processes import callables
 from asynqueue.processes.callables import Callables
 from asynqueue.testing.calls import echo, nextNumber, numbered, whereAmI
 
@@ -25,10 +24,10 @@ class Told:
     @ivar defined: all numbers that it was ever told.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         self.known: dict[int, bytes] = {}
         self.defined: list[int] = []
-        self.callables = Callables(self.define, self.forget)
+        self.callables = Callables(self.define, self.forget, **options)
 
     def define(self, name: int, pickled: bytes) -> None:
         """
@@ -222,11 +221,11 @@ def test_whatIsInUseIsNeverForgotten(told: Told) -> None:
     assert len(told.known) < 1000
 
 
-def test_bytesAreBound(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytesAreBound() -> None:
     """
     Large ones are forgotten when they have too many bytes together.
     """
-    monkeypatch.setattr(callables, "_MOST_BYTES", 10_000)
+    told = Told(mostBytes=10_000)
     for number in range(1, 101):
         told.callables.nameOf(partial(echo, bytes(1000), number), number, number)
         assert sum(map(len, told.known.values())) < 12_000

@@ -62,6 +62,8 @@ class Callables:
         define: Callable[[int, bytes], Any],
         forget: Callable[[int], Any],
         told: Told | None = None,
+        *,
+        mostBytes: int = _MOST_BYTES,
     ) -> None:
         """
         @param define: sends a child a number, and the pickled callable it stands
@@ -69,8 +71,11 @@ class Callables:
         @param forget: sends it a number that stands for nothing any more.
         @param told: tells it what a callable needs of the main program; C{None}: each has
             that with it.
+        @param mostBytes: how many bytes all that the child knows may have, before those that
+            were not used for the longest time are forgotten.
         """
         self._told = told
+        self._mostBytes = mostBytes
         self._define = define
         self._forget = forget
         self.known: dict[Any, Known] = {}
@@ -140,7 +145,7 @@ class Callables:
     def _introduce(
         self, key: Any, pickled: bytes, oldest: int, closure: Closure | None = None
     ) -> Known:
-        if len(self.known) >= _MOST or self._bytes >= _MOST_BYTES:
+        if len(self.known) >= _MOST or self._bytes >= self._mostBytes:
             self._forgetSome(oldest)
         former = self.known.pop(key, None)
         self._last += 1
