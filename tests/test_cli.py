@@ -27,7 +27,6 @@ from twisted.python.failure import Failure
 
 from asynqueue import Deferator, TaskQueue, WorkerLost
 from asynqueue.cli import asynqueue as asynqueueCommand
-from asynqueue.command import inputs as inputsModule
 from asynqueue.command.crew import Here, ProcessCrew, ThreadCrew, howLost
 from asynqueue.command.inputs import Inputs, Lines, Text, UnreadableInput, sourcesOf
 from asynqueue.command.job import (
@@ -75,16 +74,19 @@ def allOf(inputs: Inputs) -> list[str]:
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 1000])
-def test_linesAreWholeWhateverIsRead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
-) -> None:
+def test_linesAreWholeWhateverIsRead(tmp_path: Path, block: int) -> None:
     """
     However a file comes in pieces, its lines are whole, without their ends.
     """
-    monkeypatch.setattr(inputsModule, "_BLOCK", block)
     path = tmp_path / "lines"
     path.write_bytes(b"one\n\nthr\xc3\xa9\xc3\xa9\r\nfo\rur\n\xff")
-    assert allOf(Inputs([Lines(str(path))])) == ["one", "", "thréé", "fo\rur", "\udcff"]
+    assert allOf(Inputs([Lines(str(path))], block=block)) == [
+        "one",
+        "",
+        "thréé",
+        "fo\rur",
+        "\udcff",
+    ]
 
 
 def test_totalOfArgumentsIsKnown() -> None:
@@ -96,14 +98,13 @@ def test_totalOfArgumentsIsKnown() -> None:
     assert [len(batch) for batch in inputs.batches()] == [1000, 1000, 500]
 
 
-def test_totalOfFilesIsEstimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_totalOfFilesIsEstimated(tmp_path: Path) -> None:
     """
     How many lines files have is estimated from their sizes, and known in the end.
     """
-    monkeypatch.setattr(inputsModule, "_BLOCK", 10)
     path = tmp_path / "lines"
     path.write_text("a\n" * 50)
-    inputs = Inputs([Lines(str(path)), Lines(str(path))])
+    inputs = Inputs([Lines(str(path)), Lines(str(path))], block=10)
     assert inputs.total() is None
     batches = inputs.batches()
     assert len(next(batches)) == 5

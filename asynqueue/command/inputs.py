@@ -94,10 +94,12 @@ class Inputs:
     how far it is in any.
     """
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[Source], *, block: int = _BLOCK) -> None:
         """
         @param sources: where they come from, in this order.
+        @param block: how many bytes of a file are asked for at once.
         """
+        self._block = block
         self._sources = sources
         self._seen = 0
         self._bytesSeen = 0
@@ -144,7 +146,7 @@ class Inputs:
             fd = _opened(source)
             try:
                 rest: list[bytes] = []
-                while block := os.read(fd, _BLOCK):
+                while block := os.read(fd, self._block):
                     self._bytesSeen += len(block)
                     whole, newline, tail = block.rpartition(b"\n")
                     if newline:
