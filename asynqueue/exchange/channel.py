@@ -37,8 +37,6 @@ from asynqueue.forks import isParents, tellForks
 from asynqueue.framing import Frame
 from asynqueue.outcome import Raised, Returned, cannotSend, raised
 
-# The seconds within which a process ends whose end of the channel is closed; or its
-# exit code is not waited for any longer.
 _PATIENCE = 5.0
 
 # What the pickling of somebody's objects raises, and concerns these. KeyboardInterrupt is the
@@ -94,6 +92,8 @@ class Channel:
         write: int | HasDescriptor,
         doing: str = "",
         names: Names | None = None,
+        *,
+        patience: float = _PATIENCE,
     ) -> None:
         """
         @param read: where to receive from: a socket, a file object, or a descriptor.
@@ -102,8 +102,11 @@ class Channel:
             what is large goes as shared memory.
         @param doing: what the other process does, for its errors.
         @param names: what it knows of the main module; C{None}: it is what created this one.
+        @param patience: the seconds within which a process ends whose end of the channel is
+            closed; or its exit code is not waited for any longer.
         """
         self._names = names
+        self._patience = patience
         self.pid = pid
         self.process = processOf(pid)
         self._messages = Messages(read, write, self.process)
@@ -299,7 +302,7 @@ class Channel:
         """
         process = self.process
         if process and not process.hasEnded() and self._messages.life is Life.ENDED:
-            process.wait(_PATIENCE)
+            process.wait(self._patience)
         self.abandon()
 
     def forked(self) -> None:
@@ -368,7 +371,7 @@ class Channel:
             return EOFError(text)
         if self.received and self._messages.life is Life.ENDED:
             return EOFError(f"process {self.pid} has ended, and sends no more")
-        code = self.process.wait(_PATIENCE)
+        code = self.process.wait(self._patience)
         if code is not None and code < 0:
             return WorkerLostError(self.pid, None, -code, self._doing, reason)
         return WorkerLostError(self.pid, code, None, self._doing, reason)

@@ -40,7 +40,6 @@ from asynqueue.exchange import (
     PersistentExchange,
     PersistentQueue,
     Queue,
-    channel as channels,
     create,
     create_persistent,
     pmap,
@@ -441,21 +440,19 @@ def test_partlyWrittenToTheDead() -> None:
     os.close(somebody)
 
 
-def test_closesAndLivesOn(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closesAndLivesOn(gate: Gate) -> None:
     """
     A process that closes its channel and lives on is no reason to wait for it.
     """
-    monkeypatch.setattr(channels, "_PATIENCE", 0.01)
-
-    def closes(channel: Channel) -> None:
-        channel.close()
-        gate.waitAt()
-
-    channel = start(closes)
+    child = start(lambda _: gate.waitAt())
+    here, there = socket.socketpair()
+    channel = Channel(child.pid, here, here, patience=0.01)
+    there.close()
     with pytest.raises(WorkerLostError, match="is gone") as caught:
         channel.receive()
     assert caught.value.exitCode is None
     channel.close()
+    child.close()
 
 
 def test_failsWithoutAChannel() -> None:
