@@ -13,7 +13,7 @@ AHEAD_SECONDS = 0.005
 # has the next one already, and is not idle until this program, which may be busy, sends it.
 _LEAST_PART = 0.1
 
-# After so many times what a call runs nothing is thought to move, within bounds.
+# Nothing is thought to move after this many times what a call runs, within bounds.
 _STALE_CALLS = 1.5
 _STALE_LEAST, _STALE_MOST = 2 * AHEAD_SECONDS, 15 * AHEAD_SECONDS
 
