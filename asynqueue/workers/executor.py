@@ -23,8 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue.checks import wholeNumber
-from asynqueue.errors import WorkerError
-from asynqueue.failures import caught, failureOf
+from asynqueue.failures import caught
 from asynqueue.forks import isParents, tellForks
 from asynqueue.interfaces import (
     ICancellingWorker,
@@ -34,7 +33,7 @@ from asynqueue.interfaces import (
     ISlottedWorker,
     ITask,
 )
-from asynqueue.outcome import Raised, Returned, inWords, shortRepr
+from asynqueue.outcome import inWords
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.scheduling.snapshots import WorkerSnapshot
@@ -385,7 +384,7 @@ class ExecutorWorker(Prefetching[Window | Places]):
             return
         tasks.ended += 1
         if error is None:
-            self._end(task, future.result())
+            self._calls.end(task, future.result(), self._iterators.end)
             return
         # The executor's own: its calls raise nothing.
         broken = isinstance(error, BrokenExecutor)
@@ -397,28 +396,6 @@ class ExecutorWorker(Prefetching[Window | Places]):
         tasks.lose([task], reason)
         if broken:
             self._resign()
-
-    def _end(self, task: ITask, result: Any) -> None:
-        """
-        Give a task its outcome.
-        """
-        try:
-            outcome = self._calls.outcomeOf(result)
-        except BaseException as unreadable:
-            # Somebody's objects.
-            task.errback(caught(unreadable))
-            return
-        match outcome:
-            case Returned(value):
-                self._iterators.end(task, value)
-            case Raised(error, trace):
-                task.errback(failureOf(outcome) if trace else caught(error))
-            case _:
-                text = (
-                    f"the executor gave {shortRepr(outcome)}, which is no outcome: install the same"
-                    " release of asynqueue where it makes calls"
-                )
-                task.errback(Failure(WorkerError(text)))
 
     # PrefetchDelegate
 

@@ -17,10 +17,13 @@ from types import FunctionType
 from typing import Any, Protocol
 from uuid import uuid4
 
+from twisted.python.failure import Failure
+
 from asynqueue.codec import PLAIN, dumps, located
-from asynqueue.errors import Unsendable
+from asynqueue.errors import Unsendable, WorkerError
+from asynqueue.failures import caught, failureOf
 from asynqueue.interfaces import ITask
-from asynqueue.outcome import Raised, Returned, perform, presentable, settled
+from asynqueue.outcome import Raised, Returned, perform, presentable, settled, shortRepr
 from asynqueue.program import ELSEWHERE, keptElsewhere
 from asynqueue.workers.outbox import Begun
 
@@ -119,11 +122,11 @@ class ExecutorCalls(Protocol):
         @param args: what it was to be called with.
         """
 
-    def outcomeOf(self, result: Any) -> Any:
+    def end(self, task: ITask, result: Any, deliver: Callable[[ITask, Any], None]) -> None:
         """
-        Return the outcome that a call gave.
+        End a task by what came of its call. A hot path.
 
-        @raise BaseException: unpickling it runs other people's code, and may raise anything.
+        @param deliver: ends it with the value that the call returned.
         """
 
     def measure(self, measured: Callable[[int, float], None]) -> None:
@@ -131,6 +134,20 @@ class ExecutorCalls(Protocol):
         Tell how many calls have ended since this was asked last, if any, and how many seconds
         they ran, all together; 0 if that is not known. A hot path.
         """
+
+
+def _end(task: ITask, outcome: Any, deliver: Callable[[ITask, Any], None]) -> None:
+    match outcome:
+        case Returned(value):
+            deliver(task, value)
+        case Raised(error, trace):
+            task.errback(failureOf(outcome) if trace else caught(error))
+        case _:
+            text = (
+                f"the executor gave {shortRepr(outcome)}, which is no outcome: install the same"
+                " release of asynqueue where it makes calls"
+            )
+            task.errback(Failure(WorkerError(text)))
 
 
 class CallsHere:
@@ -151,8 +168,8 @@ class CallsHere:
     def isWithdrawn(self, executor: Executor, args: tuple[Any, ...]) -> bool:
         return _isFirst(args[1])
 
-    def outcomeOf(self, result: Any) -> Any:
-        return result
+    def end(self, task: ITask, result: Any, deliver: Callable[[ITask, Any], None]) -> None:
+        _end(task, result, deliver)
 
     def _run(
         self, task: ITask, claim: list[None], begun: Callable[[], None] | None
@@ -237,11 +254,18 @@ class CallsElsewhere:
                 return cancelled
         return True
 
-    def outcomeOf(self, result: Any) -> Any:
+    def end(self, task: ITask, result: Any, deliver: Callable[[ITask, Any], None]) -> None:
         self._ended += 1
         if type(result) is tuple and len(result) == 1:
-            return Returned(result[0])
-        return pickle.loads(result) if isinstance(result, bytes) else result
+            deliver(task, result[0])
+            return
+        try:
+            outcome = pickle.loads(result) if isinstance(result, bytes) else result
+        except BaseException as unreadable:
+            # Somebody's objects.
+            task.errback(caught(unreadable))
+        else:
+            _end(task, outcome, deliver)
 
     def measure(self, measured: Callable[[int, float], None]) -> None:
         ended, self._ended = self._ended, 0
