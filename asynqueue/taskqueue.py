@@ -9,8 +9,7 @@ from functools import partial
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred, DeferredList, gatherResults, succeed
-from twisted.internet.interfaces import IReactorCore
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -27,16 +26,15 @@ from asynqueue.reactors import (
     checkedReactor,
     installedReactor,
     isGone,
-    loopIsClosed,
     loopOf,
-    readUntil,
     runningLoop,
     runningReactor,
     theReactor,
 )
 from asynqueue.scheduling.admission import OPEN
 from asynqueue.scheduling.dispatch import Dispatcher
-from asynqueue.scheduling.draining import Drain, LastCalls
+from asynqueue.scheduling.draining import Drain
+from asynqueue.scheduling.ending import Ending
 from asynqueue.scheduling.lifecycle import Lifecycle
 from asynqueue.scheduling.observers import CallLogger, LoadProducer
 from asynqueue.scheduling.options import (
@@ -67,13 +65,6 @@ _MOST_CHEAP = 32768
 
 # The loop of a queue that has not looked up its reactor.
 _NOT_YET: Any = object()
-
-# The seconds that workers of a queue without a time limit have, when the reactor stops,
-# seconds to end what they run: the program was told to end.
-_REACTOR_GRACE = 10.0
-
-# How long processes that were killed are waited for, where no loop runs any more.
-_LAST_SECONDS = 1.0
 
 
 class TaskQueue:
@@ -125,18 +116,12 @@ class TaskQueue:
         self._dispatcher = Dispatcher(reactor, backlog)
         self._registry = Registry(self._dispatcher)
         self._lifecycle = Lifecycle(self._registry)
+        self._ending = Ending(self._lifecycle, timeout, self._attachFirst, self._ended)
         # The asyncio loop of the reactor, C{None} if it has none.
         self._loop: Any = _NOT_YET
         # What is to be done when the reactor is known.
         self._early: list[Callable[[], Any]] = []
         self._subscriptions: list[LoadProducer] = []
-        self._gone = False
-        self._waiters: list[AwaitableDeferred[None]] = []
-        self._trigger: Any = None
-        # What is left to be done since the reactor was told to stop.
-        self._last: LastCalls | None = None
-        # What is done before the end, if that was asked for.
-        self._drain: Drain | None = None
         # What is logged of calls, is of each by itself.
         self._logsCalls = warn or verbose or spew
         if self._logsCalls:
@@ -174,9 +159,8 @@ class TaskQueue:
         """
         Tell whether the queue takes calls.
         """
-        last = self._last
-        wakes = last is not None and not last.isOver and self._drain is None
-        return (self._dispatcher.admission.stage is OPEN or wakes) and not isGone(self._reactor)
+        isOpen = self._dispatcher.admission.stage is OPEN or self._ending.mayWake
+        return isOpen and not isGone(self._reactor)
 
     # Calls
 
@@ -639,14 +623,7 @@ class TaskQueue:
         @param changed: must not raise.
         @return: what ends that. It may be called more than once.
         """
-        watchers = self._lifecycle.watchers
-        key = object()
-        watchers[key] = changed
-
-        def end() -> None:
-            watchers.pop(key, None)
-
-        return end
+        return self._lifecycle.watch(changed)
 
     def faultOf(self, series: Hashable = None) -> tuple[str, bool]:
         """
@@ -706,86 +683,14 @@ class TaskQueue:
             another one for the same end.
         @raise LoopError: another loop runs this than that of the queue.
         """
-        if not self._gone and not isGone(self._reactor):
+        if not self._ending.isOver and not isGone(self._reactor):
             checkDrives(self._reactor, f"the shutdown of {self!r}")
-        if drain and self._dispatcher.admission.gives and not loopIsClosed(self._reactor):
-            return self._drained()
-        return self._shutdown(self._timeout)
+        return self._ending.begin(drain)
 
-    def _drained(self) -> AwaitableDeferred[None]:
-        """
-        Take no more calls, make those that there are, and then shut down.
-        """
-        waiter = self._waiter()
-        if self._drain is None:
-            self._dispatcher.admission.refuse()
-            self._drain = Drain(self._registry)
-            # It is cancelled where the end comes sooner.
-            self._drain.d.addCallbacks(self._isDrained, lambda _: None)
-        return waiter
-
-    def _isDrained(self, _: None) -> None:
-        self._shutdown(self._timeout)
-
-    def _waiter(self) -> AwaitableDeferred[None]:
-        waiter: AwaitableDeferred[None] = AwaitableDeferred(lambda _: None)
-        waiter.reactor = self._reactor
-        self._waiters.append(waiter)
-        return waiter
-
-    def _shutdown(self, limit: float | None) -> AwaitableDeferred[None]:
-        waiter = self._waiter()
-        if self._gone:
-            self._tellWaiters()
-            return waiter
-        if self._drain is not None:
-            self._drain.d.cancel()
-        last = self._last
-        if loopIsClosed(self._reactor):
-            self._abandon("the asyncio loop of its queue is closed")
-        elif last is not None and not last.isOver and not self._dispatcher.admission.gives:
-            # Its workers have been let go.
-            last.close().addCallback(self._ended)
-        elif self._dispatcher.admission.gives:
-            if last is not None:
-                limit = last.remaining if limit is None else min(limit, last.remaining)
-                last.close()
-            self._early.clear()
-            self._lifecycle.close()
-            records = list(self._registry.records.values())
-            departures = [self._lifecycle.dismiss(record, limit) for record in records]
-            ended: Deferred[Any] = gatherResults(departures)
-            ended.addCallback(lambda _: self._lifecycle.lingered())
-            ended.addCallback(self._ended)
-        return waiter
-
-    def _ended(self, results: Any) -> None:
-        self._gone = True
-        self._ignoreReactor()
-        if self._last is not None:
-            self._last.ended()
+    def _ended(self) -> None:
+        self._early.clear()
         for producer in list(self._subscriptions):
             producer.end()
-        self._tellWaiters()
-
-    def _tellWaiters(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.called:
-                waiter.callback(None)
-
-    def _abandon(self, reason: str) -> None:
-        """
-        End at once: nobody can wait for anything.
-        """
-        if self._last is not None:
-            self._last.close()
-        self._lifecycle.close()
-        for record in list(self._registry.records.values()):
-            self._lifecycle.crash(record, reason)
-        readUntil(self._reactor, self._lifecycle.lingered(), _LAST_SECONDS)
-        if not self._gone:
-            self._ended(None)
 
     # The reactor
 
@@ -795,8 +700,7 @@ class TaskQueue:
         """
         self._reactor = self._dispatcher.reactor = reactor
         self._loop = loopOf(reactor)
-        if IReactorCore.providedBy(reactor):
-            self._trigger = reactor.addSystemEventTrigger("before", "shutdown", self._reactorStops)
+        self._ending.follow(reactor)
         early, self._early = self._early, []
         for do in early:
             do()
@@ -828,51 +732,12 @@ class TaskQueue:
         """
         if isGone(self._reactor):
             raise LoopError(what, "the asyncio loop of its queue has ended")
-        if not (self._dispatcher.admission.stage is OPEN or isTaken or self._wakes()):
+        if not (self._dispatcher.admission.stage is OPEN or isTaken or self._ending.wake()):
             raise QueueRunError(what)
         if self._loop is _NOT_YET:
             self._begin(theReactor(self._reactor))
         if self._loop is not None:
             checkDrives(self._reactor, what)
-
-    def _wakes(self) -> bool:
-        """
-        Have workers again for a call, if the reactor has only been told to stop.
-        """
-        return self._drain is None and self._last is not None and self._last.wake()
-
-    def _ignoreReactor(self) -> None:
-        if self._trigger is not None:
-            self._reactor.removeSystemEventTrigger(self._trigger)
-            self._trigger = None
-
-    def _reactorStops(self) -> Deferred[Any]:
-        """
-        End what was accepted, in order, and then the workers, within the time of grace.
-        Calls are taken until the reactor has stopped: who answers a last request may need
-        another one.
-        """
-        # The trigger that is being run cannot be removed.
-        self._trigger = None
-        if loopIsClosed(self._reactor):
-            self._abandon("the asyncio loop of its queue is closed")
-            return succeed(None)
-        limit = _REACTOR_GRACE if self._timeout is None else self._timeout
-        for record in list(self._registry.records.values()):
-            if record.state is WorkerState.STOPPING:
-                self._lifecycle.dismiss(record, limit)
-        if not self._dispatcher.admission.gives or limit <= 0:
-            return self._shutdown(limit)
-        # This phase lasts until all have finished who were told, and then nobody waits.
-        self._reactor.addSystemEventTrigger("during", "shutdown", self._reactorStopped)
-        self._last = LastCalls(
-            self._lifecycle, self._reactor, limit, self._attachFirst, self._abandon
-        )
-        return self._last.begin()
-
-    def _reactorStopped(self) -> None:
-        if not self._gone:
-            self._abandon("the reactor has stopped")
 
 
 def _optionsOfName(name: Any, options: CallOptions) -> CallOptions:

@@ -48,7 +48,6 @@ class Lifecycle:
     @ivar updates: the calls that a worker makes when it is hired.
     @ivar reconnects: the workers that are hired when they have a connection.
     @ivar resigned: which worker was the last that can serve no more, and why, in words.
-    @ivar watchers: are called when a worker was hired or is gone.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -57,7 +56,7 @@ class Lifecycle:
         self.updates: list[CallTuple] = []
         self.reconnects = Reconnects(self.hire)
         self.resigned = ""
-        self.watchers: dict[object, Callable[[], None]] = {}
+        self._watchers: dict[object, Callable[[], None]] = {}
         self._IDs = count(1)
         # Each fires when nothing is left of a worker that has crashed.
         self._lingering: dict[Deferred[None], None] = {}
@@ -154,8 +153,23 @@ class Lifecycle:
         self._tellWatchers()
 
     def _tellWatchers(self) -> None:
-        for changed in list(self.watchers.values()):
+        for changed in list(self._watchers.values()):
             changed()
+
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """
+        Have something called each time that a worker came or went, or can run nothing for now,
+        or can again.
+
+        @return: what ends that.
+        """
+        key = object()
+        self._watchers[key] = changed
+
+        def end() -> None:
+            self._watchers.pop(key, None)
+
+        return end
 
     def qualify(self, record: WorkerRecord, series: Hashable) -> None:
         """
