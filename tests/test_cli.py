@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 
 from asynqueue import Deferator, TaskQueue, WorkerLost
 from asynqueue.cli import asynqueue as asynqueueCommand
-from asynqueue.command.crew import Here, ProcessCrew, ThreadCrew, howLost
+from asynqueue.command.crew import CrewDelegate, Here, ProcessCrew, ThreadCrew, howLost
 from asynqueue.command.inputs import Inputs, Lines, Text, UnreadableInput, sourcesOf
 from asynqueue.command.job import (
     JobFailure,
@@ -897,7 +897,7 @@ async def test_crewThatNobodyNeeds() -> None:
     was dismissed.
     """
     queue = TaskQueue()
-    crew = ProcessCrew(queue, 2, "builtins:len", False, lambda reason: None)
+    crew = ProcessCrew(CrewDelegate(queue, print, print, None), 2, "builtins:len", False)
     await crew.dismiss()
     crew.need(1)
     crew.end()

@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from asynqueue import TaskQueue, WorkerLost
 from asynqueue.cli import asynqueue as asynqueueCommand
 from asynqueue.command import hosts as hostsModule
+from asynqueue.command.crew import CrewDelegate
 from asynqueue.command.hosts import HostCrew, Hosts, Shipped, toCall
 from asynqueue.command.job import NoJSON, NoSuchFunction, findFunction
 from asynqueue.command.status import HostAddress, HostUnreachable, shown
@@ -182,9 +183,8 @@ class Crew:
         monkeypatch.setattr(self.queue, "attachWorker", self.attach)
         monkeypatch.setattr(self.queue, "detachWorker", self.detach)
         addresses = [HostAddress(f"unix:/host{n}") for n in range(hosts)]
-        self.crew = HostCrew(
-            self.queue, addresses, 3, self.said.append, self.gaveUp.append, self.clock
-        )
+        delegate = CrewDelegate(self.queue, self.said.append, self.gaveUp.append, self.clock)
+        self.crew = HostCrew(delegate, addresses, 3)
 
     def ask(self, reactor: Any, address: HostAddress) -> Deferred[Any]:
         d: Deferred[Any] = Deferred()

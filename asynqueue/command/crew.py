@@ -5,7 +5,7 @@ Where calls are made, and who makes them: threads, or processes that are replace
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.python.failure import Failure
@@ -44,6 +44,22 @@ def howLost(lost: WorkerLost) -> str:
     if lost.signal is not None:
         return f"killed by {signalName(lost.signal)}"
     return lost.reason if lost.exitCode is None else f"exit code {lost.exitCode}"
+
+
+class CrewDelegate(NamedTuple):
+    """
+    Whom a crew works for.
+
+    @ivar queue: makes the calls.
+    @ivar say: tells people something, in one line.
+    @ivar gaveUp: is called when no worker can be had, with the reason.
+    @ivar reactor: the reactor; C{None}: the one that runs.
+    """
+
+    queue: TaskQueue
+    say: Callable[[str], None]
+    gaveUp: Callable[[str], None]
+    reactor: Any
 
 
 class Crew(Protocol):
@@ -96,18 +112,9 @@ class Placement(Protocol):
         @param result: a value, or the C{Failure} of the call.
         """
 
-    def crew(
-        self,
-        queue: TaskQueue,
-        say: Callable[[str], None],
-        gaveUp: Callable[[str], None],
-        reactor: Any,
-    ) -> Crew:
+    def crew(self, delegate: CrewDelegate) -> Crew:
         """
         Return the workers that make the calls.
-
-        @param say: tells people something, in one line.
-        @param gaveUp: is called when no worker can be had, with the reason.
         """
 
 
@@ -140,17 +147,11 @@ class Here:
             return JobFailure(type(error).__name__, message, f"{error}\n")
         return failedWith(result)
 
-    def crew(
-        self,
-        queue: TaskQueue,
-        say: Callable[[str], None],
-        gaveUp: Callable[[str], None],
-        reactor: Any,
-    ) -> Crew:
+    def crew(self, delegate: CrewDelegate) -> Crew:
         if not self._processes:
-            return ThreadCrew(queue, self._most)
+            return ThreadCrew(delegate.queue, self._most)
         job = self.function
-        return ProcessCrew(queue, self._most, job.where, job.limit is not None, gaveUp, reactor)
+        return ProcessCrew(delegate, self._most, job.where, job.limit is not None)
 
 
 class ThreadCrew:
@@ -191,32 +192,22 @@ class ProcessCrew:
     was at, and its worker replaces it.
     """
 
-    def __init__(
-        self,
-        queue: TaskQueue,
-        most: int,
-        where: str,
-        limited: bool,
-        gaveUp: Callable[[str], None],
-        reactor: Any = None,
-    ) -> None:
+    def __init__(self, delegate: CrewDelegate, most: int, where: str, limited: bool) -> None:
         """
         @param most: how many processes.
         @param where: the function that each must have, as C{MODULE:FUNCTION}.
         @param limited: whether calls have time limits.
-        @param gaveUp: is called when no process can be had, with the reason.
         """
-        self._queue = queue
+        self._delegate = delegate
+        self._queue = delegate.queue
         self._most = most
         self._limited = limited
-        self._gaveUp = gaveUp
-        self._reactor = reactor
         # Whether they have been ready for inputs.
         self._workers: dict[ProcessWorker, bool] = {}
         self._calls = 0
         self._falseStarts = 0
         self._open = True
-        queue.update(ready, where)
+        self._queue.update(ready, where)
 
     def need(self, calls: int) -> None:
         self._calls = calls
@@ -242,7 +233,7 @@ class ProcessCrew:
 
     def _hire(self) -> None:
         worker = ProcessWorker(
-            initializer=prepare, initargs=(self._limited,), reactor=self._reactor
+            initializer=prepare, initargs=(self._limited,), reactor=self._delegate.reactor
         )
         self._workers[worker] = False
         hired: Deferred[int] = self._queue.attachWorker(worker)
@@ -273,4 +264,4 @@ class ProcessCrew:
         else:
             reason = f"a process cannot get ready: {failedWith(failure).oneLine()}"
         self._open = False
-        self._gaveUp(reason)
+        self._delegate.gaveUp(reason)

@@ -16,13 +16,12 @@ import cloudpickle
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.python.failure import Failure
 
-from asynqueue.command.crew import failedWith
+from asynqueue.command.crew import CrewDelegate, failedWith
 from asynqueue.command.job import JobFailure, failed, findFunction, parsed, toJSON
 from asynqueue.command.status import HostAddress, ask
 from asynqueue.errors import AsynQueueError, MaybeEncodingError
 from asynqueue.failures import isOf
 from asynqueue.scheduling.observers import QueueObserver
-from asynqueue.taskqueue import TaskQueue
 from asynqueue.timers import Timer, later
 from asynqueue.wire.client.worker import WireWorker
 
@@ -98,34 +97,25 @@ class HostCrew(QueueObserver):
     """
 
     def __init__(
-        self,
-        queue: TaskQueue,
-        addresses: Sequence[HostAddress],
-        most: int | None,
-        say: Callable[[str], None],
-        gaveUp: Callable[[str], None],
-        reactor: Any,
+        self, delegate: CrewDelegate, addresses: Sequence[HostAddress], most: int | None
     ) -> None:
         """
         @param addresses: where they are.
         @param most: how many calls run at once on each; C{None}: as many as it likes.
-        @param say: tells people something, in one line.
-        @param gaveUp: is called when no host can be had, with the reason.
         """
-        self._queue = queue
+        self._delegate = delegate
+        self._queue = delegate.queue
+        self._reactor = delegate.reactor
         self._addresses = addresses
         self._most = most
-        self._say = say
-        self._gaveUp = gaveUp
-        self._reactor = reactor
         self._began = False
         self._open = True
         self._asking: list[Deferred[None]] = []
         self._workers: list[WireWorker] = []
         self._present: set[WireWorker] = set()
         self._missing: list[str] = []
-        self._alone = Timer(partial(later, reactor))
-        queue.addObserver(self)
+        self._alone = Timer(partial(later, self._reactor))
+        self._queue.addObserver(self)
 
     def need(self, calls: int) -> None:
         """
@@ -184,9 +174,9 @@ class HostCrew(QueueObserver):
     def _isMissing(self, reason: str) -> None:
         self._missing.append(reason)
         if len(self._missing) < len(self._addresses):
-            self._say(f"{reason}; going on without it")
+            self._delegate.say(f"{reason}; going on without it")
         else:
-            self._gaveUp(reason)
+            self._delegate.gaveUp(reason)
 
     # IQueueObserver
 
@@ -197,7 +187,9 @@ class HostCrew(QueueObserver):
     def workerLeft(self, worker: Any) -> None:
         self._present.discard(worker)
         if self._open:
-            self._say(f"{worker.host}: {worker.loss or 'it left'}; trying to reach it again")
+            self._delegate.say(
+                f"{worker.host}: {worker.loss or 'it left'}; trying to reach it again"
+            )
             self._checkAlone()
 
     def _checkAlone(self) -> None:
@@ -205,7 +197,7 @@ class HostCrew(QueueObserver):
             self._alone.start(_ALONE, self._isAlone)
 
     def _isAlone(self) -> None:
-        self._gaveUp(f"no host could be reached for {_ALONE:g} s")
+        self._delegate.gaveUp(f"no host could be reached for {_ALONE:g} s")
 
 
 class Hosts:
@@ -240,11 +232,5 @@ class Hosts:
         except MaybeEncodingError as error:
             return failed(error)
 
-    def crew(
-        self,
-        queue: TaskQueue,
-        say: Callable[[str], None],
-        gaveUp: Callable[[str], None],
-        reactor: Any,
-    ) -> HostCrew:
-        return HostCrew(queue, self._addresses, self._most, say, gaveUp, reactor)
+    def crew(self, delegate: CrewDelegate) -> HostCrew:
+        return HostCrew(delegate, self._addresses, self._most)

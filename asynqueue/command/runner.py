@@ -17,7 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogBeginner
 from twisted.python.failure import Failure
 
-from asynqueue.command.crew import Placement, failedWith
+from asynqueue.command.crew import CrewDelegate, Placement, failedWith
 from asynqueue.command.inputs import Inputs
 from asynqueue.command.output import StandardOutput
 from asynqueue.command.progress import ERASE, ProgressLine
@@ -55,7 +55,8 @@ class MapRunner:
         # The thread in which inputs are read may hang: it is nobody else's.
         self._reader = ThreadQueue()
         self._run = MapRun(options, inputs, placement, self.say, self._reactor)
-        self._crew = placement.crew(self._queue, self.say, self._run.giveUp, self._reactor)
+        delegate = CrewDelegate(self._queue, self.say, self._run.giveUp, self._reactor)
+        self._crew = placement.crew(delegate)
         self._progress = ProgressLine(self._run, self._reactor) if progress else None
         self._drawn = False
         self._draining: Deferred[None] | None = None
