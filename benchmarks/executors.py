@@ -1,6 +1,6 @@
 """
-Calls in executors of others: our ExecutorWorker beside the bare executor, and our processes and
-hosts beside Dask's cluster. Everybody has two workers, and calls nothing.
+Calls in executors of others: our ExecutorWorker beside the bare executor. Everybody has two
+workers, and calls nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from time import process_time
 from typing import Any
 
 from benchmarks import process_peers, process_reactor
@@ -67,6 +68,13 @@ MAKERS: dict[str, Callable[[], Any]] = {
 }
 
 
+def figures(count: int, seconds: float, used: float) -> Figures:
+    """
+    How many calls were made in some seconds, and the processor time of each in this process.
+    """
+    return {"calls/s": count / seconds, "calls": count, "CPU us": used / count * 1e6}
+
+
 class Bare(process_peers.ExecutorPeer):
     """
     An executor of somebody who closes it.
@@ -84,7 +92,9 @@ def bare(kind: str) -> Figures:
         peer = Bare(executor)
         process_peers.warm(peer)
         count = CALLS[kind]
-        return {"calls/s": count / process_peers.callMany(peer, count, noop)}
+        before = process_time()
+        seconds = process_peers.callMany(peer, count, noop)
+        return figures(count, seconds, process_time() - before)
 
 
 class Ours(process_reactor.Peer):
@@ -110,9 +120,11 @@ async def ours(kind: str, reactor: Any) -> Figures:
         peer = Ours(executor, AHEAD[kind])
         await process_reactor.warm(peer)
         count = CALLS[kind]
+        before = process_time()
         seconds = await process_reactor.callMany(peer.call, count, count, noop)
+        used = process_time() - before
         await peer.close()
-    return {"calls/s": count / seconds}
+    return figures(count, seconds, used)
 
 
 bareThreads, oursThreads = partial(bare, "threads"), partial(ours, "threads")
@@ -133,11 +145,15 @@ def executors(rounds: int) -> str:
     Each executor bare, and with our worker.
     """
     contenders = [f"executors:{who}{kind}" for kind in NAMES.values() for who in ("bare", "ours")]
-    figures = runRounds(contenders, rounds)
+    measured = runRounds(contenders, rounds)
     rows = []
     for name, kind in NAMES.items():
-        its = figures[f"executors:bare{kind}"]["calls/s"]
-        own = figures[f"executors:ours{kind}"]["calls/s"]
-        rows.append([name, f"{its:,.0f}", f"{own:,.0f}", f"{own / its:.2f}"])
+        its, own = (measured[f"executors:{who}{kind}"] for who in ("bare", "ours"))
+        row = [f"{each['calls/s']:,.0f}" for each in (its, own)]
+        row += [f"{own['calls/s'] / its['calls/s']:.2f}"]
+        row += [f"{each['CPU us']:,.0f}" for each in (its, own)]
+        row += [f"{its['CPU us'] / own['CPU us']:.2f}"]
+        rows.append([name, *row])
     title = "No-op calls in executors of two workers, all at once"
-    return table(title, ["what", "bare, calls/s", "ExecutorWorker, calls/s", "ratio"], rows)
+    columns = ["what", "bare calls/s", "ours", "ratio", "bare CPU us each", "ours", "ratio"]
+    return table(title, columns, rows)

@@ -22,6 +22,7 @@ def burst(rounds: int) -> str:
         f"{OURS}, TCP with TLS and a key": "wire_ours:tlsBurst",
         "ampoule ProcessPool (pipes)": "process_reactor:ampouleBurst",
         "AsynQueue 0.9.9 WireWorker, UNIX sockets": "old:old_wire.py",
+        "Dask LocalCluster, its executor": "executors:bareDask",
     }
     figures = runRounds(list(names.values()), rounds)
     ours = figures["wire_ours:unixBurst"]["calls/s"]
