@@ -32,7 +32,7 @@ from asynqueue.checks import wholeNumber
 from asynqueue.failures import caught
 from asynqueue.forks import tellForks
 from asynqueue.interfaces import IFailingWorker, IPrefetchingWorker, ISlottedWorker, ITask
-from asynqueue.outcome import inWords, settled
+from asynqueue.outcome import VALUES, inWords, settled
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.scheduling.snapshots import WorkerSnapshot
@@ -209,7 +209,8 @@ class ThreadWorker(Prefetching[Window]):
     def run(self, task: ITask) -> Deferred[None]:
         tasks = self._tasks
         held = tasks.held
-        if len(held) >= tasks.window.size and tasks.turnsAway(task):
+        window = tasks.window
+        if window.isClosed and len(held) >= window.size and tasks.turnsAway(task):
             return tasks.wait()
         run = _Run(task)
         held[run] = task
@@ -367,10 +368,16 @@ class ThreadWorker(Prefetching[Window]):
             tasks.ended += len(ended)
             tasks.window.measured(len(ended), seconds)
         for run in ended:
-            if run.failure is None:
-                self._iterators.end(run.task, run.value)
-            else:
+            if run.failure is not None:
                 run.task.errback(run.failure)
+                continue
+            # Most values need no closer look; a class with a metaclass of somebody's may not
+            # be looked up.
+            kind = type(run.value)
+            if type(kind) is type and kind in VALUES:
+                run.task.callback(run.value)
+            else:
+                self._iterators.end(run.task, run.value)
         tasks.checkReady()
         tasks.checkStopped()
 
