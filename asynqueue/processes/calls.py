@@ -16,16 +16,16 @@ import marshal
 import pickle
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-from asynqueue.codec import Closed, ClosedCall, ClosedItems, decode, encodeCall
-from asynqueue.failures import failureOf
+from asynqueue.codec import Closed, ClosedCall, decode, encodeCall
 from asynqueue.framing import Frame, checkSize
 from asynqueue.loops.adapters import LoopAdapter, Timer
 from asynqueue.mainmodule import described
-from asynqueue.outcome import ClosedError, Raised, cannotDecode, describeCall
+from asynqueue.outcome import cannotDecode, describeCall
 from asynqueue.processes.callables import HASHABLE, Callables
 from asynqueue.processes.iterators import ChildIterator
+from asynqueue.processes.messages import firstItems, raisedThere, receiveItems
 from asynqueue.processes.outlet import Outlet
 from asynqueue.processes.protocol import (
     CALLS,
@@ -37,10 +37,15 @@ from asynqueue.processes.protocol import (
     SharedState,
 )
 from asynqueue.processes.replay import replay
-from asynqueue.processes.roles import CallDelegate, CallTuple, LifeDelegate, Setup
+from asynqueue.processes.roles import (
+    CallDelegate,
+    CallsDelegate,
+    CallTuple,
+    LifeDelegate,
+    Setup,
+)
 from asynqueue.processes.surroundings import Surroundings
 from asynqueue.program import Told
-from asynqueue.salvage import Lost, loadItems
 
 # A call with more bytes travels by itself; the others in frames of about as many as this,
 # which need no shared memory.
@@ -51,38 +56,6 @@ _BATCH_BYTES = 1 << 15
 _BATCH = 64
 
 _NO_BUFFERS: Sequence[pickle.PickleBuffer] = ()
-
-
-class CallsDelegate(Protocol):
-    """
-    The child process, as its calls need it.
-    """
-
-    @property
-    def isGone(self) -> bool:
-        """
-        Whether its process has ended, and all that it left is settled.
-        """
-
-    def signal(self, number: int) -> None:
-        """
-        Send it a signal.
-        """
-
-    def kill(self, reason: str) -> None:
-        """
-        End it at once.
-        """
-
-    def guarded(self, f: Callable[[], None]) -> None:
-        """
-        Do what an event loop calls.
-        """
-
-    def fault(self, error: BaseException) -> None:
-        """
-        Give the child up: something failed on this side.
-        """
 
 
 _Child = TypeVar("_Child", bound=CallsDelegate)
@@ -382,37 +355,23 @@ class ProcessCalls(Generic[_Child]):
                     self._delegate.returned(
                         self._child, self.held.pop(number), Closed(body, buffers)
                     )
-            case Kind.RAISED:
+            case Kind.RAISED | Kind.CLOSED_RAISED:
                 if number in self.held:
-                    self._delegate.raised(
-                        self._child, self.held.pop(number), _raisedThere(body, buffers)
-                    )
+                    outcome = raisedThere(kind, body, buffers)
+                    self._delegate.raised(self._child, self.held.pop(number), outcome)
                 elif number in self.preparing:
                     what = describeCall(*self.preparing[number])
-                    self._life.unfit(self._child, what, _raisedThere(body, buffers))
-            case Kind.CLOSED_RAISED:
-                if number in self.held:
-                    self._delegate.raised(self._child, self.held.pop(number), _closedThere(body))
+                    self._life.unfit(self._child, what, raisedThere(kind, body, buffers))
             case Kind.SKIPPED:
                 if number in self.held:
                     self._takenBack += 1
                     self._delegate.handedBack([self.held.pop(number)])
             case Kind.ITERATOR | Kind.CLOSED_ITERATOR:
                 self._iterating(number, decode(body), buffers, kind == Kind.CLOSED_ITERATOR)
-            case Kind.ITEMS:
+            case Kind.ITEMS | Kind.CLOSED_ITEMS | Kind.ITEM_FAILED | Kind.CLOSED_ITEM_FAILED:
                 source = self.streams.get(number)
                 if source is not None:
-                    self._items(source, body, buffers)
-            case Kind.CLOSED_ITEMS:
-                source = self.streams.get(number)
-                if source is not None:
-                    self._closedItems(source, body, buffers)
-            case Kind.ITEM_FAILED | Kind.CLOSED_ITEM_FAILED:
-                source = self.streams.get(number)
-                if source is not None:
-                    isClosed = kind == Kind.CLOSED_ITEM_FAILED
-                    there = _closedThere(body) if isClosed else _raisedThere(body, buffers)
-                    source.failed(failureOf(there))
+                    receiveItems(source, kind, body, buffers)
             case Kind.END:
                 source = self.streams.pop(number, None)
                 if source is not None:
@@ -443,16 +402,7 @@ class ProcessCalls(Generic[_Child]):
             self._send(Kind.STOP, number, b"")
             self._notePrepared(number)
             return
-        items: list[Any] = []
-        failure = None
-        if first and isClosed:
-            items = [ClosedItems(1, first[0], first[1:])]
-        elif first:
-            try:
-                items = decode(first[0], first[1:])
-            except BaseException as error:
-                # Somebody's objects: whatever their unpickling raises.
-                failure = failureOf(cannotDecode(error))
+        items, failure = firstItems(first, isClosed)
         source = self.streams[number] = ChildIterator(
             lambda count: self._send(Kind.CREDIT, number, marshal.dumps(count)),
             lambda: self._send(Kind.STOP, number, b""),
@@ -464,29 +414,6 @@ class ProcessCalls(Generic[_Child]):
         self._delegate.iterating(self._child, job, source)
         if failure is not None:
             source.failed(failure)
-
-    def _items(self, source: ChildIterator, body: Any, buffers: Any) -> None:
-        try:
-            items = loadItems(body, buffers)
-        except BaseException as error:
-            # They are not here, or what came is something else.
-            source.failed(failureOf(cannotDecode(error)))
-        else:
-            for run in items:
-                if isinstance(run, Lost):
-                    source.failed(failureOf(cannotDecode(run.error)))
-                else:
-                    source.receive(run)
-
-    def _closedItems(self, source: ChildIterator, body: Any, buffers: Any) -> None:
-        try:
-            items = ClosedItems(marshal.loads(body), buffers[0], buffers[1:])
-        except Exception as error:
-            # They are in a segment of memory that cannot be had here, and how many they are
-            # is not known.
-            source.fail(failureOf(cannotDecode(error)))
-        else:
-            source.receive([items])
 
     # The end
 
@@ -506,21 +433,3 @@ class ProcessCalls(Generic[_Child]):
     def _flushLater(self) -> None:
         self._flushing = None
         self.flush()
-
-
-def _raisedThere(body: Any, buffers: Any) -> Raised:
-    try:
-        outcome: Raised = decode(body, buffers)
-    except BaseException as error:
-        # It was tried out where it was raised; but here may be another world.
-        return cannotDecode(error)
-    return outcome
-
-
-def _closedThere(body: Any) -> Raised:
-    try:
-        name, text, trace, packed = marshal.loads(body)
-    except Exception as error:
-        # It is in a segment of memory that cannot be had here.
-        return cannotDecode(error)
-    return Raised(ClosedError(name, text, packed), trace)

@@ -212,6 +212,38 @@ class LifeDelegate(Protocol[_Child]):
         """
 
 
+class CallsDelegate(Protocol):
+    """
+    The child process, as its calls need it.
+    """
+
+    @property
+    def isGone(self) -> bool:
+        """
+        Whether its process has ended, and all that it left is settled.
+        """
+
+    def signal(self, number: int) -> None:
+        """
+        Send it a signal.
+        """
+
+    def kill(self, reason: str) -> None:
+        """
+        End it at once.
+        """
+
+    def guarded(self, f: Callable[[], None]) -> None:
+        """
+        Do what an event loop calls.
+        """
+
+    def fault(self, error: BaseException) -> None:
+        """
+        Give the child up: something failed on this side.
+        """
+
+
 class Reader(Protocol[_Child]):
     """
     Who reads what children send.
