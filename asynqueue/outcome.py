@@ -19,12 +19,11 @@ import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from enum import Enum
-from importlib import import_module
-from types import CoroutineType, TracebackType
+from types import TracebackType
 from typing import Any, NamedTuple
 from weakref import ProxyTypes
 
-from asynqueue.codec import PLAIN, ClosedCall, Names, dumps
+from asynqueue.codec import ClosedCall, Names, dumps
 from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteTraceback
 
 # What exceptions hold, whatever their classes make of that.
@@ -447,47 +446,3 @@ def portable(error: BaseException) -> BaseException:
     if type(again) is type(error):
         return error
     return RemoteError(nameOf(error), textOf(error))
-
-
-def settled(value: Any) -> Any:
-    """
-    Return what a call has returned; or, if that is a coroutine, what comes of it: it is run in an
-    asyncio loop of its own. To be called in the thread and the context of the call.
-
-    @raise BaseException: whatever the coroutine raises.
-    """
-    if type(value) is CoroutineType:
-        return import_module("asyncio").run(presented(value))
-    return value
-
-
-def perform(payload: bytes, number: object = None) -> bytes | tuple[Any]:
-    """
-    Make a pickled call (f, args, kw) here. A hot path.
-
-    Whatever the call does, this returns; so an executor of any kind never sees
-    an exception, and never has to carry one.
-
-    @param number: makes this call unlike any other: some executors take equal
-        calls for one.
-    @return: its outcome, pickled; or its value, in a tuple, if every Python has that.
-    """
-    try:
-        f, args, kw = pickle.loads(payload)
-        value = settled(f(*args, **kw))
-        return (value,) if type(value) in PLAIN else _packed(value)
-    except BaseException as error:
-        # The seam between user code and an executor: exits and interrupts of the
-        # task are outcomes, too, as they are in every worker.
-        return dumps(raised(error))
-
-
-def _packed(value: Any) -> bytes:
-    if shapeOf(value) is not None:
-        reason = "an iterator stays in the process that made it; return a list"
-        raise MaybeEncodingError(reason, shortRepr(value))
-    try:
-        return dumps(Returned(value))
-    except BaseException as error:
-        # Pickling runs other people's code, and may raise anything, an exit too.
-        raise cannotSend(error, value) from None

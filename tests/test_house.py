@@ -23,6 +23,7 @@ PACKAGE = Path(asynqueue.__file__).parent
 
 # Modules that also serve where there is no Twisted.
 WITHOUT_TWISTED = [
+    "asynqueue.calling",
     "asynqueue.channels",
     "asynqueue.mapping.chunks",
     "asynqueue.codec",

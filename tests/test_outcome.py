@@ -16,6 +16,7 @@ import cloudpickle
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from asynqueue.calling import perform
 from asynqueue.codec import ClosedCall, decode, dumps
 from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteTraceback
 from asynqueue.outcome import (
@@ -24,7 +25,6 @@ from asynqueue.outcome import (
     describeCall,
     inWords,
     oneLine,
-    perform,
     portable,
     presentable,
     raised,

@@ -21,9 +21,10 @@ from typing import Any, NoReturn
 
 from attrs import frozen
 
+from asynqueue.calling import settled
 from asynqueue.constancy import Constant
 from asynqueue.errors import AsynQueueError, MaybeEncodingError, TaskTimedOut
-from asynqueue.outcome import describeCall, nameOf, settled, shortRepr, textOf, traceOf
+from asynqueue.outcome import describeCall, nameOf, shortRepr, textOf, traceOf
 
 # The seconds after its time is up in which a call that cannot be interrupted, because it is deep
 # in a library, ends with its process.

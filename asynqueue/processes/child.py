@@ -18,7 +18,6 @@ import marshal
 import os
 import pickle
 import select
-import signal
 import socket
 import sys
 from collections import deque
@@ -49,7 +48,7 @@ from asynqueue.processes.protocol import (
     SharedState,
 )
 from asynqueue.processes.reporting import Reporter
-from asynqueue.processes.running import Performer, halfImported
+from asynqueue.processes.running import Performer, halfImported, resetSignals
 from asynqueue.processes.streaming import Stream, encoded, sendRaised, sizeOf
 from asynqueue.processes.surroundings import Latecomers, follow, forwardTracking
 
@@ -61,9 +60,6 @@ _REPORTS = (Kind.LOGGED, Kind.WARNED, Kind.PRINTED, Kind.TRACKED)
 
 # How many of those that come up while others are sent are sent, too.
 _MOST_LATE = 100
-
-# Python itself ignores these.
-_IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}
 
 Call = tuple[int, int, bytes | memoryview | None, int, Sequence[Any]]
 
@@ -423,14 +419,7 @@ def main(connection: int, outlet: int, memory: int, lifeline: int, parent: int, 
     @param limit: how many bytes a result may have.
     """
     holdStandard()
-    # A handler that does nothing, rather than SIG_IGN: programs that tasks start
-    # would inherit that.
-    for number in signal.valid_signals() - _IGNORED:
-        # What the parent ignores is inherited, and is not ours to ignore.
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, lambda signum, frame: None)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    resetSignals()
     sys.meta_path.append(Latecomers)
     endWith(lifeline)
     if os.getppid() != parent:

@@ -34,9 +34,26 @@ _CHANGED = (
     " signal limits and cancellations interrupt tasks. Use another one."
 )
 
+# Python itself ignores these.
+_IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}
+
 # Where the code of Python's import system says that it stands, and that below C{print}, which
 # would print again what it has printed.
 _WHOLE = ("<frozen importlib", "<frozen zipimport", printing.__file__)
+
+
+def resetSignals() -> None:
+    """
+    Ignore no signal that the parent ignores, and block none. Ctrl-C is the parent's affair.
+    """
+    for number in signal.valid_signals() - _IGNORED:
+        # What the parent ignores is inherited, and is not ours to ignore.
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    # A handler that does nothing, rather than SIG_IGN: programs that tasks start
+    # would inherit that.
+    signal.signal(signal.SIGINT, lambda signum, frame: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 class Performer:

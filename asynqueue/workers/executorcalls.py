@@ -19,11 +19,12 @@ from uuid import uuid4
 
 from twisted.python.failure import Failure
 
+from asynqueue.calling import perform, settled
 from asynqueue.codec import PLAIN, dumps, located
 from asynqueue.errors import Unsendable, WorkerError
 from asynqueue.failures import caught, failureOf
 from asynqueue.interfaces import ITask
-from asynqueue.outcome import Raised, Returned, perform, presentable, settled, shortRepr
+from asynqueue.outcome import Raised, Returned, presentable, shortRepr
 from asynqueue.program import ELSEWHERE, keptElsewhere
 from asynqueue.workers.outbox import Begun
 

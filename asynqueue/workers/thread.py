@@ -28,11 +28,12 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from asynqueue.calling import settled
 from asynqueue.checks import wholeNumber
 from asynqueue.failures import caught
 from asynqueue.forks import tellForks
 from asynqueue.interfaces import IFailingWorker, IPrefetchingWorker, ISlottedWorker, ITask
-from asynqueue.outcome import VALUES, inWords, settled
+from asynqueue.outcome import VALUES, inWords
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.scheduling.snapshots import WorkerSnapshot
