@@ -46,6 +46,10 @@ class _Life(Enum):
     ENDED = "nothing more is written"
 
 
+# By names, for each input: see L{asynqueue.outcome.ITERATOR}.
+_FEEDING, _DRAINING, _ENDED = _Life
+
+
 class OnError(Enum):
     """
     What becomes of a call that failed.
@@ -129,7 +133,7 @@ class MapRun:
         self._characters = 0
         self._room: Deferred[None] | None = None
         self._unreadable = False
-        self._life = _Life.FEEDING
+        self._life = _FEEDING
 
     def total(self) -> int | None:
         """
@@ -165,7 +169,7 @@ class MapRun:
         """
         Stop now: what is done and in its turn has been written.
         """
-        if self._life is not _Life.ENDED:
+        if self._life is not _ENDED:
             written = f"{self.written:,} result{'' if self.written == 1 else 's'} written"
             self._say(f"{status.name.lower()}: {written}")
             self._end(status)
@@ -182,7 +186,7 @@ class MapRun:
         """
         End, because it cannot go on.
         """
-        if self._life is not _Life.ENDED:
+        if self._life is not _ENDED:
             self._say(reason)
             self._end(Status.WRONG)
 
@@ -195,23 +199,27 @@ class MapRun:
         Give what to call the function with, and whose it is, whenever there is room for one more.
         """
         number = 0
+        ordered = self._options.ordered
+        asArgument = self._placement.argument
         async for batch in feed:
             crew.need(min(self.underWay + len(batch), self._placement.room))
             for text in batch:
-                while self._life is _Life.FEEDING and (self._isFull() or output.full):
+                # A hot path.
+                while (output.full or self._isFull()) and self._life is _FEEDING:
                     await self._waitForRoom(output)
-                if self._life is not _Life.FEEDING:
+                if self._life is not _FEEDING:
                     return
                 number += 1
                 slot = OutputSlot(number, text)
                 self.underWay += 1
                 self._characters += len(text)
-                if self._options.ordered:
+                if ordered:
                     self._slots.append(slot)
                 try:
-                    argument = self._placement.argument(text)
+                    argument = asArgument(text)
                 except NoJSON as error:
                     self._outcome(slot, failed(error))
+                    self._settle()
                 else:
                     yield slot, argument
 
@@ -233,7 +241,7 @@ class MapRun:
         """
         Take no more inputs, for a bad reason.
         """
-        if self._life is _Life.ENDED:
+        if self._life is _ENDED:
             return
         if not failure.check(UnreadableInput):
             self.giveUp(f"a fault of asynqueue: {failedWith(failure).oneLine()}")
@@ -257,7 +265,8 @@ class MapRun:
                 else:
                     slot, result = each
                     self._outcome(slot, self._placement.line(result))
-        if self._life is _Life.ENDED:
+            self._settle()
+        if self._life is _ENDED:
             return
         if self.failed:
             left = " and were left out" if self._options.onError is OnError.SKIP else ""
@@ -266,26 +275,20 @@ class MapRun:
 
     def _outcome(self, slot: OutputSlot, line: bytes | JobFailure) -> None:
         """
-        Note that a call has ended, and write its line in its turn.
+        Note that a call has ended. A hot path.
         """
-        if self._life is _Life.ENDED:
+        if self._life is _ENDED:
             return
         self.underWay -= 1
         self._characters -= len(slot.text)
         self.done += 1
         if isinstance(line, bytes):
             slot.line = line
+            self._waitingBytes += len(line)
         else:
             self._failed(slot, line)
-        if self._options.ordered:
-            self._waitingBytes += len(slot.line or b"")
-            self._settle()
-        else:
-            self._put(slot)
-        room = self._room
-        if room is not None and not self._isFull():
-            self._room = None
-            room.callback(None)
+        if not self._options.ordered:
+            self._slots.append(slot)
 
     def _failed(self, slot: OutputSlot, why: JobFailure) -> None:
         self.failed += 1
@@ -294,30 +297,43 @@ class MapRun:
         options = self._options
         if options.onError is OnError.FAIL:
             # Those before it are waited for, none after it is begun.
-            self._life = _Life.DRAINING
+            self._life = _DRAINING
         elif options.verbose:
             self._tell(slot, why)
         if options.onError is OnError.REPORT:
             slot.line = why.asJSON(slot.text, options.tracebacks)
+            self._waitingBytes += len(slot.line)
 
     def _settle(self) -> None:
         """
-        Write the lines whose turn it is.
+        Write the lines whose turn it is, and let inputs in for which there is room then.
         """
-        slots = self._slots
-        while slots and slots[0].line is not None and self._life is not _Life.ENDED:
-            slot = slots.popleft()
-            self._waitingBytes -= len(slot.line or b"")
-            self._put(slot)
-
-    def _put(self, slot: OutputSlot) -> None:
+        if self._life is _ENDED:
+            return
         assert self._output is not None
-        if slot.why is not None and self._options.onError is OnError.FAIL:
-            self._tell(slot, slot.why)
-            self._end(Status.WRONG if slot.why.badInput else Status.FAILED)
-        elif slot.line:
-            self.written += 1
-            self._output.write(slot.line + b"\n")
+        slots = self._slots
+        lines: list[bytes] = []
+        last: OutputSlot | None = None
+        while slots and slots[0].line is not None and last is None:
+            slot = slots.popleft()
+            if slot.line:
+                lines.append(slot.line)
+            elif slot.why is not None and self._options.onError is OnError.FAIL:
+                last = slot
+        if lines:
+            lines.append(b"")
+            text = b"\n".join(lines)
+            self.written += len(lines) - 1
+            self._waitingBytes -= len(text) - len(lines) + 1
+            self._output.write(text)
+        if last is not None:
+            assert last.why is not None
+            self._tell(last, last.why)
+            self._end(Status.WRONG if last.why.badInput else Status.FAILED)
+        room = self._room
+        if room is not None and not self._isFull():
+            self._room = None
+            room.callback(None)
 
     def _tell(self, slot: OutputSlot, why: JobFailure) -> None:
         self._say(f"input {slot.number}, {shortRepr(slot.text)}: {why.oneLine()}")
@@ -330,8 +346,8 @@ class MapRun:
         return Status.FAILED if self.failed else Status.WELL
 
     def _end(self, status: Status) -> None:
-        if self._life is not _Life.ENDED:
-            self._life = _Life.ENDED
+        if self._life is not _ENDED:
+            self._life = _ENDED
             self.ended.callback(status)
 
     def _stopped(self, status: Status, feed: Deferator) -> Status:
