@@ -123,9 +123,7 @@ def test_limitsWithoutAnInterrupt() -> None:
     pool = TaskPool(1)
     pool.start()
     result = pool.apply_async(time.sleep, (PATIENCE,), soft_timeout=PATIENCE, timeout=0.1)
-    with pytest.raises(
-        TimeLimitExceeded, match=r"was ended; give a longer limit if it may take longer$"
-    ):
+    with pytest.raises(TimeLimitExceeded, match=r"was ended$"):
         result.get(timeout=PATIENCE)
     pool.stop()
 
