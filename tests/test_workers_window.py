@@ -4,8 +4,6 @@ L{Window}: how many tasks a worker may hold.
 
 from __future__ import annotations
 
-import pytest
-
 from asynqueue.workers.window import AHEAD_SECONDS, Window
 
 
@@ -44,31 +42,14 @@ def test_longTasksHaveNoneAhead() -> None:
     assert window.size == 4
 
 
-def test_hasOneAheadOfRatherShortTasks() -> None:
+def test_hasNoneAheadThatUrgentTasksWouldWaitFor() -> None:
     """
-    A process that runs tasks of some ten milliseconds has the next one already: this program may
-    be too busy to send it just then.
-    """
-    sizes = []
-    for seconds in (0.045, 0.055):
-        window = Window(1, 500)
-        window.measured(1, seconds)
-        sizes.append(window.size)
-    assert sizes == [2, 1]
-
-
-def test_staleByWhatTasksTake() -> None:
-    """
-    What is ahead is not handed back while the task before it takes the time that they take; but
-    never is it kept for long.
+    A task of more than twice that time has none ahead: an urgent one is given to a worker that is
+    ready, and would begin behind both.
     """
     window = Window(1, 500)
-    stale = [window.staleSeconds()]
-    for seconds in (0.001, 0.016, 3.0):
-        window = Window(1, 500)
-        window.measured(1, seconds)
-        stale.append(window.staleSeconds())
-    assert stale == pytest.approx([0.010, 0.010, 0.024, 0.075])
+    window.measured(1, 2.2 * AHEAD_SECONDS)
+    assert window.size == 1
 
 
 def test_followsTheLatest() -> None:

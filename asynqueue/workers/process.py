@@ -162,19 +162,17 @@ class ProcessWorker(Prefetching[Window]):
         self._initial: list[CallTuple] = (
             [] if initializer is None else [(initializer, tuple(listOf(initargs, "initargs")), {})]
         )
-        # A limit of memory is looked at after each task: none is sent ahead of that.
-        window = Window(1, _MOST_AHEAD if maxMemory is None else 0)
         # By themselves: a child has the numbers of their calls.
         self._tasks = Prefetch(
             self,
-            window,
+            # A limit of memory is looked at after each task: none is sent ahead of that.
+            Window(1, _MOST_AHEAD if maxMemory is None else 0),
             lambda seconds, f: loop().callLater(seconds, f),
             progress=lambda: self._supervisor.children.progress,
             # This program may have been too busy to hear of an end, or of a beginning.
             patience=lambda looks: (
                 STALE_SECONDS if looks < _MOST_LOOKS and self._supervisor.children.mayMove else 0.0
             ),
-            staleSeconds=window.staleSeconds,
         )
         self._supervisor = Supervisor(
             self,

@@ -169,14 +169,12 @@ class ThreadWorker(Prefetching[Window]):
         self._jobs: deque[Any] = deque()
         self._tokens: SimpleQueue[bool] = SimpleQueue()
         self._outbox: Outbox[Any] | None = None
-        window = Window(threads, _MOST_AHEAD)
         # By the runs that are with threads, or wait for one.
         self._tasks = Prefetch(
             self,
-            window,
+            Window(threads, _MOST_AHEAD),
             lambda seconds, f: later(self._theReactor(), seconds, f),
             slots=threads,
-            staleSeconds=window.staleSeconds,
         )
         self._iterators = ThreadIterators(
             self.submit, raw, self._tasks.name, self._theReactor, self._tasks.checkStopped
