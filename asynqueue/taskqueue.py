@@ -335,7 +335,7 @@ class TaskQueue:
         most = 0
         if ahead is None:
             most = _MOST_CHEAP
-            processes = 0 if chunker is None else self._processes(options.series)
+            processes = 0 if chunker is None else self._lifecycle.processes(options.series)
             ahead = max(_MAP_AHEAD, min(_MOST_AHEAD, _CHUNKS_AHEAD * processes))
         wholeNumber(ahead, "ahead", least=2)
 
@@ -349,7 +349,7 @@ class TaskQueue:
             ordered,
             ahead,
             chunker,
-            lambda: self._processes(options.series),
+            lambda: self._lifecycle.processes(options.series),
             keyed,
             most,
         )
@@ -386,18 +386,6 @@ class TaskQueue:
             raw=options.raw,
             retries=options.retries,
         )
-
-    def _processes(self, series: Hashable) -> int:
-        """
-        Return how many workers there are for a series, if all have processes; else 0.
-        """
-        workers = 0
-        for record in self._registry.records.values():
-            if record.lane.serves(series) and record.state is not WorkerState.STOPPING:
-                if not record.traits.processes:
-                    return 0
-                workers += 1
-        return workers
 
     def update(
         self, func: Callable[..., Any] | str, *args: Any, ephemeral: bool = False, **kw: Any
@@ -456,7 +444,7 @@ class TaskQueue:
         @param running: whether those that workers hold are cancelled, too.
         @return: how many were cancelled. The Deferred of each errbacks.
         """
-        return self._cancel(lambda task: bool(task.series == series), running)
+        return self._registry.cancel(lambda task: bool(task.series == series), running)
 
     def cancelAll(self, running: bool = False) -> int:
         """
@@ -465,21 +453,7 @@ class TaskQueue:
         @param running: whether those that workers hold are cancelled, too.
         @return: how many were cancelled. The Deferred of each errbacks.
         """
-        return self._cancel(lambda task: True, running)
-
-    def _cancel(self, chosen: Callable[[Task], bool], running: bool) -> int:
-        tasks = [
-            task
-            for task in self._registry.tasks(held=running)
-            if not task.isUpdate and chosen(task)
-        ]
-        cancelled = 0
-        for task in tasks:
-            # The callbacks of one may have ended another.
-            if not task.ended:
-                task.cancel()
-                cancelled += 1
-        return cancelled
+        return self._registry.cancel(lambda task: True, running)
 
     def withdraw(self, d: Deferred[Any]) -> bool:
         """

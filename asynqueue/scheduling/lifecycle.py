@@ -407,6 +407,18 @@ class Lifecycle:
             if not record.fault and record.lane.serves(series)
         )
 
+    def processes(self, series: Hashable) -> int:
+        """
+        Return how many workers there are for a series, if all have processes; else 0.
+        """
+        workers = 0
+        for record in self.registry.records.values():
+            if record.lane.serves(series) and record.state is not WorkerState.STOPPING:
+                if not record.traits.processes:
+                    return 0
+                workers += 1
+        return workers
+
     def _endHopeless(self, record: WorkerRecord, reason: str) -> None:
         """
         End the queued tasks that only workers could run that cannot, and what was to prepare

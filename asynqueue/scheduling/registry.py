@@ -121,6 +121,23 @@ class Registry:
         task.withdraw()
         return True
 
+    def cancel(self, chosen: Callable[[Task], bool], running: bool) -> int:
+        """
+        Cancel tasks, but no updates.
+
+        @param chosen: tells whether a task is one of them.
+        @param running: whether those that workers hold are looked at, too.
+        @return: how many were cancelled.
+        """
+        tasks = [task for task in self.tasks(held=running) if not task.isUpdate and chosen(task)]
+        cancelled = 0
+        for task in tasks:
+            # The callbacks of one may have ended another.
+            if not task.ended:
+                task.cancel()
+                cancelled += 1
+        return cancelled
+
     def settling(self, record: WorkerRecord) -> bool:
         """
         Forget a worker that is gone: what it left is settled next.
