@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
@@ -35,6 +36,7 @@ from asynqueue.wire.protocol.commands import (
 )
 from asynqueue.wire.protocol.session import Session
 from asynqueue.wire.transport.listening import RefusalLog
+from asynqueue.wire.transport.sockets import tune
 from tests.doubles import readingLogs
 from tests.wires import KEY, End, FakeTransport, Wire, parsed
 
@@ -760,3 +762,12 @@ def test_aUNIXSocketIsDescribedByItsName(peer: bytes | None, here: bytes | None)
     end.transport.here = UNIXAddress(here)
     end.connect()
     assert end.connection.description == "UNIX socket /run/x"
+
+
+def test_asMuchIsReadAtOnceAsIsSent() -> None:
+    """
+    What one side sends at once, the other side reads at once.
+    """
+    transport = FileDescriptor(Clock())  # type: ignore[arg-type]  # nothing but time is wanted
+    tune(transport)
+    assert transport.bufferSize == transport.SEND_LIMIT

@@ -90,13 +90,16 @@ def closeWriting(transport: Any) -> None:
 
 def tune(transport: Any) -> None:
     """
-    Have small messages leave at once, and wait for little.
+    Have small messages leave at once, and wait for little; and as much read at once as is sent.
     """
+    below = _below(transport)
+    if isinstance(below, FileDescriptor):
+        below.bufferSize = max(below.bufferSize, below.SEND_LIMIT)
     # Twisted's UNIX sockets also say that they are of TCP.
     if not ITCPTransport.providedBy(transport) or isinstance(transport.getHost(), UNIXAddress):
         return
     transport.setTcpNoDelay(True)
-    handle = _below(transport).getHandle()
+    handle = below.getHandle()
     if isinstance(handle, socket.socket) and hasattr(socket, "TCP_NOTSENT_LOWAT"):
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _NOT_SENT)
 
