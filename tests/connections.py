@@ -12,8 +12,8 @@ from twisted.internet.error import ConnectionAborted, ConnectionLost
 from asynqueue.errors import FrameTooLarge, LocalProtocolError
 from asynqueue.outcome import raised
 from asynqueue.wire.protocol.codecs import PickleCodec
+from asynqueue.wire.protocol.commands import Peer
 from asynqueue.wire.protocol.messages import MessageKind, unpackedCall, unpackedCount
-from asynqueue.wire.protocol.states import Peer
 
 CODEC = PickleCodec()
 

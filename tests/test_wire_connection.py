@@ -35,7 +35,7 @@ from asynqueue.wire.protocol.commands import (
     Welcome,
 )
 from asynqueue.wire.protocol.session import Session
-from asynqueue.wire.transport.listening import RefusalLog
+from asynqueue.wire.transport.connecting import RefusalLog
 from asynqueue.wire.transport.sockets import tune
 from tests.doubles import readingLogs
 from tests.wires import KEY, End, FakeTransport, Wire, parsed

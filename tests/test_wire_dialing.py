@@ -1,5 +1,5 @@
 """
-What L{asynqueue.wire.transport.dialing} promises.
+What L{asynqueue.wire.transport.connecting} promises.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from twisted.internet.error import (
 from twisted.internet.task import Clock
 
 from asynqueue.errors import RemoteProtocolError
-from asynqueue.wire.transport.dialing import Attempts, Dialer, reasonOf
-from asynqueue.wire.transport.listening import ConnectionFactory
+from asynqueue.wire.transport.connecting import Attempts, ConnectionFactory, Dialer, reasonOf
 from tests.doubles import Heard, readingLogs, resultOf
 
 REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")

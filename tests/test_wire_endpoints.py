@@ -18,6 +18,7 @@ from twisted.internet.testing import MemoryReactor
 from asynqueue.errors import IdentityRequired, KeyFileRefused, WireError
 from asynqueue.wire.transport import endpoints
 from asynqueue.wire.transport.certificates import makeKeys
+from asynqueue.wire.transport.connecting import ConnectionFactory
 from asynqueue.wire.transport.endpoints import (
     ENVIRONMENT,
     Description,
@@ -29,7 +30,6 @@ from asynqueue.wire.transport.endpoints import (
     requireIdentity,
     serverEndpoint,
 )
-from asynqueue.wire.transport.listening import ConnectionFactory
 
 # Twisted hands them over, and pyOpenSSL says that it will have to learn it in a new way.
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")

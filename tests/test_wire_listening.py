@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IStreamServerEndpoint
 from zope.interface import implementer
 
-from asynqueue.wire.transport.listening import ConnectionFactory, Listener
+from asynqueue.wire.transport.connecting import ConnectionFactory, Listener
 from tests.doubles import Heard, resultOf
 
 

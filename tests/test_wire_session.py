@@ -25,16 +25,19 @@ from asynqueue.wire.protocol.commands import (
     LEAST_LARGEST,
     MOST_BEATS,
     Beat,
+    Beaten,
     Echo,
     Goodbye,
     Grant,
     Greet,
+    Left,
+    Opened,
     Prove,
     Refuse,
+    SessionState,
     Welcome,
 )
 from asynqueue.wire.protocol.session import Session
-from asynqueue.wire.protocol.states import Beaten, Left, Opened, SessionState
 from tests.wires import KEY, Pair, Side, parsed
 
 KEYED = {"key": KEY}

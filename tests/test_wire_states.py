@@ -1,5 +1,5 @@
 """
-L{asynqueue.wire.protocol.states}: which states there are, and whether people are told so.
+L{asynqueue.wire.protocol.commands}: which states there are, and whether people are told so.
 """
 
 from __future__ import annotations
@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections import deque
 from pathlib import Path
 
-from asynqueue.wire.protocol import states
-from asynqueue.wire.protocol.states import TRANSITIONS, Ours, SessionState
+from asynqueue.wire.protocol import commands
+from asynqueue.wire.protocol.commands import TRANSITIONS, Ours, SessionState
 
 PAGE = Path(__file__).parent.parent / "docs" / "protocol.rst"
 
@@ -97,8 +97,8 @@ def test_theModuleHasTheDrawing() -> None:
     """
     The module draws how a session opens and ends, as the table has it.
     """
-    assert states.__doc__ is not None
-    assert "\n".join("    " + line for line in drawing()) in states.__doc__
+    assert commands.__doc__ is not None
+    assert "\n".join("    " + line for line in drawing()) in commands.__doc__
 
 
 def test_everyStateCanBeReached() -> None:

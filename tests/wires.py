@@ -20,10 +20,10 @@ from zope.interface import implementer
 from asynqueue.errors import WireError
 from asynqueue.framing import Frame
 from asynqueue.wire.protocol.boxes import Box, BoxParser
+from asynqueue.wire.protocol.commands import Event, Frames
 from asynqueue.wire.protocol.session import Session
-from asynqueue.wire.protocol.states import Event, Frames
+from asynqueue.wire.transport.connecting import RefusalLog
 from asynqueue.wire.transport.connection import Connection
-from asynqueue.wire.transport.listening import RefusalLog
 
 KEY = b"a key that only two sides have.."
 

@@ -18,8 +18,8 @@ from asynqueue.status import STATUS
 from asynqueue.wire.protocol.codecs import codecNamed
 from asynqueue.wire.protocol.messages import MessageKind, packedCall
 from asynqueue.wire.protocol.session import Session
+from asynqueue.wire.transport.connecting import reasonOf
 from asynqueue.wire.transport.connection import Connection
-from asynqueue.wire.transport.dialing import reasonOf
 from asynqueue.wire.transport.endpoints import clientEndpoint, keyFor, requireIdentity
 
 

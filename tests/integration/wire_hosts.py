@@ -22,9 +22,9 @@ from asynqueue.taskqueue import TaskQueue
 from asynqueue.wire.host.catalog import Catalog, WireWorkerUniverse
 from asynqueue.wire.host.sessions import HostSession
 from asynqueue.wire.protocol.codecs import codecNamed
+from asynqueue.wire.transport.connecting import ConnectionFactory, RefusalLog
 from asynqueue.wire.transport.connection import Connection
 from asynqueue.wire.transport.endpoints import clientEndpoint, serverEndpoint
-from asynqueue.wire.transport.listening import ConnectionFactory, RefusalLog
 from asynqueue.workers.asynchronous import AsyncWorker
 from asynqueue.workers.thread import ThreadWorker
 

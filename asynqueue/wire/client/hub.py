@@ -25,10 +25,11 @@ from asynqueue.scheduling.snapshots import Snapshot
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.timers import later
 from asynqueue.wire.client.remote import RemoteStatistics, RemoteWorker
+from asynqueue.wire.host.serving import ServingService
 from asynqueue.wire.protocol.session import Session
+from asynqueue.wire.transport.connecting import ConnectionFactory, Listener
 from asynqueue.wire.transport.connection import Connection
 from asynqueue.wire.transport.endpoints import dialedAs, keyFor, requireIdentity, serverEndpoint
-from asynqueue.wire.transport.listening import ConnectionFactory, Listener
 
 _log = Logger()
 
@@ -112,19 +113,8 @@ class WireHub:
             C{tls:}; see L{asynqueue.wire.transport.endpoints}.
         @param series: what the workers are qualified for, besides their kind and what
             their hosts say.
-        @param raw: whether iterators are sent as they are, where the call does not say.
-        @param thread: whether methods run in threads of the hosts, where the call does
-            not say.
-        @param N_concurrent: how many calls may be under way on a host at once; C{None}:
-            as many as keep it busy.
-        @param key: the key that hosts must have.
-        @param keyFile: the file that it is in; without both, the one that
-            C{ASYNQUEUE_KEY_FILE} names in the environment.
-        @param codec: how arguments and results are encoded: "pickle" or "cbor".
-        @param heartbeat: the seconds of silence after which a host is asked for a sign of
-            life; after three times that its connection is lost. C{None}: never.
-        @param largest: how many bytes the result of a task may have, encoded.
-        @param reactor: the reactor; C{None} is the installed one.
+        @param key: as L{WireWorker<asynqueue.wire.client.worker.WireWorker>} takes it; and so for
+            all others, which hold for the worker of each host.
         @raise TypeError: C{series} is a string, or one of them is not hashable.
         """
         self.address: Any = None
@@ -169,7 +159,7 @@ class WireHub:
         """
         A service that listens while it runs.
         """
-        return _HubService(self)
+        return ServingService(lambda: self.start().addErrback(_cannotServe), self.stop)
 
     def start(self) -> Deferred[Any]:
         """
@@ -313,21 +303,5 @@ class WireHub:
             _log.failure("{host} was not hired", failure, host=connection.description)
 
 
-class _HubService(Service):
-    """
-    A hub as a service.
-    """
-
-    def __init__(self, hub: WireHub) -> None:
-        self._hub = hub
-
-    def startService(self) -> None:
-        Service.startService(self)
-        self._hub.start().addErrback(self._failed)
-
-    def stopService(self) -> Deferred[None]:
-        Service.stopService(self)
-        return self._hub.stop()
-
-    def _failed(self, failure: Failure) -> None:
-        _log.failure("the hub cannot listen", failure)
+def _cannotServe(failure: Failure) -> None:
+    _log.failure("the hub cannot listen", failure)

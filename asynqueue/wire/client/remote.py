@@ -41,8 +41,8 @@ from asynqueue.timers import later
 from asynqueue.wire.client.iterators import OpenIterators
 from asynqueue.wire.client.sessions import QueueSession
 from asynqueue.wire.protocol.codecs import codecNamed
+from asynqueue.wire.protocol.commands import Peer
 from asynqueue.wire.protocol.messages import CallFlag
-from asynqueue.wire.protocol.states import Peer
 from asynqueue.wire.transport.connection import Connection
 from asynqueue.workers.failing import Fault
 from asynqueue.workers.prefetch import Life, Prefetch, Prefetching

@@ -20,10 +20,9 @@ from asynqueue.timers import later
 from asynqueue.wire.client.remote import RemoteWorker
 from asynqueue.wire.host.catalog import WireWorkerUniverse, methodNames
 from asynqueue.wire.protocol.session import Session
+from asynqueue.wire.transport.connecting import Attempts, ConnectionFactory, Dialer
 from asynqueue.wire.transport.connection import Connection
-from asynqueue.wire.transport.dialing import Attempts, Dialer
 from asynqueue.wire.transport.endpoints import clientEndpoint, keyFor, requireIdentity
-from asynqueue.wire.transport.listening import ConnectionFactory
 from asynqueue.workers.prefetch import Life
 
 

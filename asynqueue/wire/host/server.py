@@ -10,12 +10,9 @@ A host: a queue of its own behind connections.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from enum import Enum
+from collections.abc import Iterable
 from typing import Any
 
-from attrs import frozen
-from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
 from twisted.internet.interfaces import IReactorCore
 from twisted.logger import Logger
@@ -28,14 +25,20 @@ from asynqueue.forks import isParents, tellForks
 from asynqueue.framing import LARGEST
 from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
-from asynqueue.scheduling.snapshots import QueueStatistics, Snapshot
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.timers import Timer, later
-from asynqueue.wire.host.sessions import HostSession, SessionStatistics
+from asynqueue.wire.host.serving import ServerState, ServerStatistics, ServingService
+from asynqueue.wire.host.sessions import HostSession
 from asynqueue.wire.host.workers import HostWorkers, buildHostQueue, newCatalog
 from asynqueue.wire.protocol.codecs import codecNamed
+from asynqueue.wire.transport.connecting import (
+    Attempts,
+    ConnectionFactory,
+    ConnectionSource,
+    Dialer,
+    Listener,
+)
 from asynqueue.wire.transport.connection import Connection
-from asynqueue.wire.transport.dialing import Attempts, Dialer
 from asynqueue.wire.transport.endpoints import (
     clientEndpoint,
     dialedAs,
@@ -43,78 +46,9 @@ from asynqueue.wire.transport.endpoints import (
     requireIdentity,
     serverEndpoint,
 )
-from asynqueue.wire.transport.listening import (
-    ConnectionFactory,
-    ConnectionSource,
-    Listener,
-)
 from asynqueue.workers.waiters import Waiters
 
 _log = Logger()
-
-
-class _State(Enum):
-    """
-    What a server does: for programs, and in words.
-    """
-
-    IDLE = "idle", "does not serve"
-    STARTING = "starting", "begins to serve"
-    SERVING = "serving", "serves"
-    LEAVING = "stopping", "ends what it has"
-    CLOSING = "closing", "lets its workers go"
-
-
-@frozen
-class ServerStatistics(Snapshot):
-    """
-    The state of a server.
-
-    @ivar state: "idle", "starting", "serving", "stopping" (calls still end) or "closing" (its
-        workers do).
-    @ivar description: where it is to listen, or what it dials.
-    @ivar address: what queues dial to reach it; empty while it does not listen.
-    @ivar seconds: how long it has been serving; 0 if it does not.
-    @ivar sessions: those with queues that have proved themselves.
-    @ivar unproven: how many connections there are with others.
-    @ivar queue: the state of the queue that makes the calls; C{None} while there is none.
-    """
-
-    state: str
-    description: str
-    address: str
-    seconds: float
-    sessions: tuple[SessionStatistics, ...]
-    unproven: int
-    queue: QueueStatistics | None
-
-
-class _ServerService(Service):
-    """
-    A server, for those who think in services.
-    """
-
-    def __init__(self, begin: Callable[[], None], leave: Callable[[], Deferred[None]]) -> None:
-        self._begin = begin
-        self._leave = leave
-
-    def startService(self) -> None:
-        """
-        Serve.
-
-        @raise Exception: whatever makes it impossible to serve.
-        """
-        Service.startService(self)
-        self._begin()
-
-    def stopService(self) -> Deferred[None]:
-        """
-        Serve no more.
-
-        @return: a Deferred that fires when nothing is left.
-        """
-        Service.stopService(self)
-        return self._leave()
 
 
 class WireServer:
@@ -189,7 +123,7 @@ class WireServer:
                 f"the calls are made by the queue, or by {processes!r} processes that this server"
                 " starts: give one of the two"
             )
-        self.service = _ServerService(self._begin, lambda: self._leave(grace))
+        self.service = ServingService(self._begin, lambda: self._leave(grace))
         self.address: Any = None
         self._description = description
         self._key = key
@@ -209,7 +143,7 @@ class WireServer:
         # The process that serves, and what drives it.
         self._process = os.getpid()
         self._driver: Any = None
-        self._state = _State.IDLE
+        self._state = ServerState.IDLE
         self._source: ConnectionSource | None = None
         self._queue: TaskQueue | None = None
         self._sessions: dict[HostSession, None] = {}
@@ -230,7 +164,7 @@ class WireServer:
         Return the state of the server. Costs a look at each flow and each worker of its queue.
         """
         seconds = 0.0
-        if self._state is _State.SERVING:
+        if self._state is ServerState.SERVING:
             seconds = theReactor(self._reactor).seconds() - self._servesSince
         sessions = [each.statistics() for each in self._sessions if each.isProven]
         address = self.address
@@ -257,13 +191,13 @@ class WireServer:
             <asynqueue.errors.VersionRefused>} if the hub does not want this host; and with
             whatever else makes it impossible to serve.
         """
-        if self._state is _State.SERVING:
+        if self._state is ServerState.SERVING:
             return bothWorlds(succeed(None))
-        if self._state not in (_State.IDLE, _State.STARTING):
+        if self._state not in (ServerState.IDLE, ServerState.STARTING):
             return bothWorlds(fail(WireError(f"{self!r} and can start when that is over")))
         waiter: AwaitableDeferred[None] = AwaitableDeferred(lambda _: None)
         self._starting.append(waiter)
-        if self._state is _State.IDLE:
+        if self._state is ServerState.IDLE:
             self.service.startService()
         return waiter
 
@@ -271,9 +205,9 @@ class WireServer:
         """
         Begin to serve, if the server is idle.
         """
-        if self._state is not _State.IDLE:
+        if self._state is not ServerState.IDLE:
             return
-        self._state = _State.STARTING
+        self._state = ServerState.STARTING
         try:
             opening = self._open()
         except Exception as error:
@@ -306,8 +240,8 @@ class WireServer:
         return source.open(ConnectionFactory(lambda address: self._newConnection(key)))
 
     def _serves(self, address: Any) -> None:
-        if self._state is _State.STARTING:
-            self._state = _State.SERVING
+        if self._state is ServerState.STARTING:
+            self._state = ServerState.SERVING
             self._servesSince = theReactor(self._reactor).seconds()
             self.address = address
             _log.info("{server!r}", server=self)
@@ -319,7 +253,7 @@ class WireServer:
         Tell those who wait for the start that it is impossible, or else the one that has started
         the service.
         """
-        if self._state is not _State.STARTING:
+        if self._state is not ServerState.STARTING:
             return None
         starting = self._noLongerStarting()
         self.stop(0.0)
@@ -334,7 +268,7 @@ class WireServer:
     # Connections
 
     def _newConnection(self, key: bytes | None) -> Connection | None:
-        if self._state not in (_State.STARTING, _State.SERVING):
+        if self._state not in (ServerState.STARTING, ServerState.SERVING):
             return None
         assert self._queue is not None
         assert self._source is not None
@@ -375,7 +309,7 @@ class WireServer:
         if self._source is not None:
             assert session.connection is not None
             self._source.lost(session.connection, error)
-        if self._isOnce and self._state is _State.SERVING:
+        if self._isOnce and self._state is ServerState.SERVING:
             # Nobody else can come.
             self.stop()
         self._checkLeft()
@@ -401,7 +335,7 @@ class WireServer:
 
         @return: a Deferred that fires then, or at once if it does not serve.
         """
-        if self._state is _State.IDLE:
+        if self._state is ServerState.IDLE:
             return bothWorlds(succeed(None))
         return bothWorlds(self._stopped.wait())
 
@@ -411,11 +345,11 @@ class WireServer:
         return self.stop()
 
     def _leave(self, grace: float) -> Deferred[None]:
-        if self._state is _State.IDLE:
+        if self._state is ServerState.IDLE:
             return succeed(None)
         stopped = self._stopped.wait()
-        if self._state in (_State.STARTING, _State.SERVING):
-            self._state = _State.LEAVING
+        if self._state in (ServerState.STARTING, ServerState.SERVING):
+            self._state = ServerState.LEAVING
             self.address = None
             if self._source is not None:
                 self._shut = self._source.shut()
@@ -432,8 +366,8 @@ class WireServer:
         Serve no more in a fork of the process that serves, and goes on to serve, until the
         server is started here.
         """
-        if self._state in (_State.STARTING, _State.SERVING, _State.LEAVING):
-            self._state = _State.LEAVING
+        if self._state in (ServerState.STARTING, ServerState.SERVING, ServerState.LEAVING):
+            self._state = ServerState.LEAVING
             self.service.running = False
             self.address = None
             assert self._source is not None
@@ -480,9 +414,9 @@ class WireServer:
                 queue.detachWorker(worker, crash=True)
 
     def _checkLeft(self) -> None:
-        if self._state is not _State.LEAVING or self._sessions:
+        if self._state is not ServerState.LEAVING or self._sessions:
             return
-        self._state = _State.CLOSING
+        self._state = ServerState.CLOSING
         ending = [self._shut]
         if self._queue is not None and self._queue is not self._givenQueue:
             ending.append(self._queue.shutdown())
@@ -496,7 +430,7 @@ class WireServer:
             theReactor(self._reactor).removeSystemEventTrigger(self._trigger)
             self._trigger = None
         self._queue = self._source = None
-        self._state = _State.IDLE
+        self._state = ServerState.IDLE
         self._stopped.fire()
 
 

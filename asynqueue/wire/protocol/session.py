@@ -1,7 +1,7 @@
 """
 One connection between a queue and a host, without its I/O: boxes in, events out.
 
-What may be said when, and the state after it, stands in L{asynqueue.wire.protocol.states}.
+What may be said when, and the state after it, stands in L{asynqueue.wire.protocol.commands}.
 """
 
 from __future__ import annotations
@@ -33,15 +33,24 @@ from asynqueue.wire.protocol.commands import (
     LEAST_WINDOW,
     MOST_BEATS,
     MOST_VALUE,
+    TRANSITIONS,
     VERSIONS,
     Beat,
+    Beaten,
     Chunk,
     Echo,
+    Event,
+    Frames,
     Goodbye,
     Grant,
     Greet,
+    Left,
+    Opened,
+    Ours,
+    Peer,
     Prove,
     Refuse,
+    SessionState,
     Welcome,
 )
 from asynqueue.wire.protocol.handshake import (
@@ -56,17 +65,6 @@ from asynqueue.wire.protocol.handshake import (
     plain,
     refusedBy,
     refusing,
-)
-from asynqueue.wire.protocol.states import (
-    TRANSITIONS,
-    Beaten,
-    Event,
-    Frames,
-    Left,
-    Opened,
-    Ours,
-    Peer,
-    SessionState,
 )
 from asynqueue.wire.protocol.streams import Outgoing, Reassembler
 
@@ -320,9 +318,8 @@ class Session:
         self._transcript = Transcript(dialer, listener, self._binding)
         if self._key is None:
             self._welcome()
-        else:
-            if self._dialed:
-                self._prove()
+        elif self._dialed:
+            self._prove()
         return ()
 
     def _proved(self, box: Box, now: float) -> Sequence[Event]:
@@ -409,8 +406,7 @@ class Session:
         return (Beaten(rtt),)
 
     def _left(self, box: Box, now: float) -> Sequence[Event]:
-        reason = plain(unpackedBox(Goodbye, box)["reason"])
-        return (Left(reason),)
+        return (Left(plain(unpackedBox(Goodbye, box)["reason"])),)
 
     # Steps of the opening
 

@@ -33,9 +33,12 @@ from asynqueue.wire.protocol.commands import (
     MOST_UNPROVEN_BOXES,
     MOST_UNPROVEN_BYTES,
     OPENING_SECONDS,
+    Frames,
+    Left,
+    Opened,
+    Peer,
 )
 from asynqueue.wire.protocol.session import Session
-from asynqueue.wire.protocol.states import Frames, Left, Opened, Peer
 from asynqueue.wire.transport.sockets import (
     Heartbeat,
     Writer,

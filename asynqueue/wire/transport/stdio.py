@@ -20,7 +20,7 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
-from asynqueue.wire.transport.listening import ConnectionFactory
+from asynqueue.wire.transport.connecting import ConnectionFactory
 
 _STDIN, _STDOUT, _STDERR = range(3)
 
