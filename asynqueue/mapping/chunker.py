@@ -28,7 +28,7 @@ from asynqueue.outcome import Returned, describeCall
 
 # The seconds of work that a chunk is to be (G6), and the most items that it has.
 _SECONDS = 0.0025
-_MOST = 2000
+_MOST = 4000
 
 # A chunk is at most this many times as large as the last one.
 _GROWTH = 8
