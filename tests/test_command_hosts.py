@@ -23,7 +23,6 @@ from twisted.python.failure import Failure
 
 from asynqueue import TaskQueue, WorkerLost
 from asynqueue.cli import asynqueue as asynqueueCommand
-from asynqueue.command import hosts as hostsModule
 from asynqueue.command.crew import CrewDelegate
 from asynqueue.command.hosts import HostCrew, Hosts, Shipped, toCall
 from asynqueue.command.job import NoJSON, NoSuchFunction, findFunction
@@ -179,12 +178,11 @@ class Crew:
         self.detached: list[Any] = []
         self.said: list[str] = []
         self.gaveUp: list[str] = []
-        monkeypatch.setattr(hostsModule, "ask", self.ask)
         monkeypatch.setattr(self.queue, "attachWorker", self.attach)
         monkeypatch.setattr(self.queue, "detachWorker", self.detach)
         addresses = [HostAddress(f"unix:/host{n}") for n in range(hosts)]
         delegate = CrewDelegate(self.queue, self.said.append, self.gaveUp.append, self.clock)
-        self.crew = HostCrew(delegate, addresses, 3)
+        self.crew = HostCrew(delegate, addresses, 3, inquire=self.ask)
 
     def ask(self, reactor: Any, address: HostAddress) -> Deferred[Any]:
         d: Deferred[Any] = Deferred()

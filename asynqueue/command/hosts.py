@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial, update_wrapper
 from pathlib import Path
 from types import ModuleType
@@ -97,12 +97,19 @@ class HostCrew(QueueObserver):
     """
 
     def __init__(
-        self, delegate: CrewDelegate, addresses: Sequence[HostAddress], most: int | None
+        self,
+        delegate: CrewDelegate,
+        addresses: Sequence[HostAddress],
+        most: int | None,
+        *,
+        inquire: Callable[[Any, HostAddress], Awaitable[dict[str, Any]]] = ask,
     ) -> None:
         """
         @param addresses: where they are.
         @param most: how many calls run at once on each; C{None}: as many as it likes.
+        @param inquire: asks a host how it is.
         """
+        self._inquire = inquire
         self._delegate = delegate
         self._queue = delegate.queue
         self._reactor = delegate.reactor
@@ -150,7 +157,7 @@ class HostCrew(QueueObserver):
         See whether a host is there, and what it is like; then have it serve.
         """
         try:
-            status = await ask(self._reactor, address)
+            status = await self._inquire(self._reactor, address)
             # What may block must not run in the reactor of a host.
             inThread = all(worker["kind"] != _PROCESSES for worker in status["workers"])
             worker = WireWorker(
