@@ -9,7 +9,10 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 from twisted.internet.task import react
@@ -56,17 +59,23 @@ def whatComes(function: Any, *args: Any) -> Any:
         return type(error).__name__
 
 
-async def fork(reactor: Any, queue: TaskQueue, executor: type[Executor] | None = None) -> None:
+async def fork(
+    reactor: Any,
+    queue: TaskQueue,
+    executor: Callable[[], Executor] | None = None,
+    another: Callable[[], Executor] | None = None,
+) -> None:
     """
     Fork while a call runs and another one waits.
 
-    @param executor: makes the calls, if the queue has no workers of its own.
+    @param executor: makes what makes the calls, if the queue has no workers of its own.
+    @param another: the same, in the fork; C{None}: in the same way.
     """
     # Or, where coverage is measured, Python 3.11 can wait for ever: see tests/conftest.py.
     signal.siginterrupt(signal.SIGCHLD, True)
     own = None
     if executor is not None:
-        queue.attachWorker(ExecutorWorker(executor(1)))
+        queue.attachWorker(ExecutorWorker(executor()))
     gate = Gate()
     runs = Heard(queue.call(waitAt, gate.token))
     waits = Heard(queue.call(abs, -1))
@@ -75,7 +84,7 @@ async def fork(reactor: Any, queue: TaskQueue, executor: type[Executor] | None =
     if not isFork:
         gate.open()
     elif executor is not None:
-        own = executor(1)
+        own = (another or executor)()
         queue.attachWorker(ExecutorWorker(own))
     say("next", await queue.call(abs, -2).addTimeout(PATIENCE, reactor))
     say("waited", waits.result)
@@ -117,9 +126,13 @@ if __name__ == "__main__":
         case "threads":
             react(lambda reactor: fork(reactor, ThreadQueue()))
         case "threadexecutor":
-            react(lambda reactor: fork(reactor, TaskQueue(), ThreadPoolExecutor))
+            react(lambda reactor: fork(reactor, TaskQueue(), partial(ThreadPoolExecutor, 1)))
         case "processexecutor":
-            react(lambda reactor: fork(reactor, TaskQueue(), ProcessPoolExecutor))
+            # In the fork it starts anew: forked from there, it would have copies of all locks that
+            # threads of the parent had in that moment, and may wait for one of them for ever.
+            anew = partial(ProcessPoolExecutor, 1, mp_context=get_context("spawn"))
+            here = partial(ProcessPoolExecutor, 1)
+            react(lambda reactor: fork(reactor, TaskQueue(), here, anew))
         case "pool":
             forkPool(True)
         case "turned":
