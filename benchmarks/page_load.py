@@ -1,7 +1,8 @@
 """
-Posts to a web page over many connections at once: C{python -m benchmarks.page_load PORT PATH
-CONNECTIONS REQUESTS}, with what is to be posted on the standard input. Prints the seconds of each
-request and those of all, as a line of JSON.
+Post to a web page over many connections at once, and print the seconds of each request and those of
+all, as a line of JSON. What to post is read from standard input.
+
+Run it as C{python -m benchmarks.page_load PORT PATH CONNECTIONS REQUESTS}.
 """
 
 from __future__ import annotations

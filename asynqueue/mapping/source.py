@@ -33,7 +33,6 @@ _EACH = 3
 # The results after which workers for chunks are looked for, where there are none.
 _LOOK = 32
 
-
 # The items of a chunk that are taken before it is looked up whether the map was stopped.
 _AT_ONCE = 64
 
