@@ -1,0 +1,3 @@
+"""
+Stores: where durable calls, called jobs, outlive the programs that enqueue and run them.
+"""
