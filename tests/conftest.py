@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from pkgutil import walk_packages
 
 import pytest
@@ -20,6 +21,7 @@ from hypothesis import settings
 
 import asynqueue
 from asynqueue.reactors import theReactor
+from tests.postgres import Database, Server
 
 # No deadline: nothing here asserts how long anything takes. Only a soak makes other runs each
 # time.
@@ -127,3 +129,54 @@ def fewFiles() -> Iterator[Callable[[int], None]]:
 
     yield allow
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.fixture(scope="session")
+def emptyPostgres() -> Iterator[Path]:
+    """
+    What a PostgreSQL server begins with; none runs there.
+    """
+    server = Server()
+    try:
+        server.make()
+        yield server.data
+    finally:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def _postgresServer(emptyPostgres: Path) -> Iterator[Server]:
+    """
+    A PostgreSQL server that need not survive a power cut.
+    """
+    server = Server(fsync="off")
+    try:
+        server.copy(emptyPostgres)
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def postgres(_postgresServer: Server) -> Iterator[Database]:
+    """
+    An empty database of PostgreSQL.
+    """
+    database = _postgresServer.database()
+    yield database
+    database.drop()
+
+
+@pytest.fixture
+def postgresServer(emptyPostgres: Path) -> Iterator[Server]:
+    """
+    A PostgreSQL server of a test's own, which can be killed, and is as careful as by default.
+    """
+    server = Server()
+    try:
+        server.copy(emptyPostgres)
+        server.start()
+        yield server
+    finally:
+        server.remove()
