@@ -44,6 +44,21 @@ class StoreUnavailable(StoreError, ConnectionError):
         return f"{self.store} cannot be used: {self.reason}"
 
 
+class OperationFailed(StoreError):
+    """
+    A store cannot do an operation, for a reason of its own; the operation was not done.
+    """
+
+    def __init__(self, store: str, operation: str, reason: str) -> None:
+        super().__init__(store, operation, reason)
+        self.store = store
+        self.operation = operation
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.store} cannot do {self.operation}: {self.reason}"
+
+
 class StoreClosed(StoreError, RuntimeError):
     """
     A store was asked before it was opened or after it was closed.

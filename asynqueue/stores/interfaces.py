@@ -85,9 +85,12 @@ class Engine(Protocol):
 
         @raise StoreUnavailable: nothing was done.
         @raise StoreLost: it is unknown whether anything was done.
+        @raise Exception: nothing was done, because one of the operations cannot be: they are then
+            done one by one.
         """
 
     def close(self) -> None:
         """
-        Let go of all that it holds. It may be opened again.
+        Let go of all that it holds, also where it was not opened, or not wholly. It may be opened
+        again.
         """
