@@ -15,12 +15,12 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from asynqueue.awaitable import AwaitableDeferred
+from asynqueue.cbor import CborCodec
 from asynqueue.codec import dumps, encodeCall
 from asynqueue.errors import MaybeEncodingError, Unsendable
 from asynqueue.iteration.deferator import Deferator
 from asynqueue.mapping.chunks import pack
 from asynqueue.program import ELSEWHERE
-from asynqueue.wire.protocol.cbor import CborCodec
 
 
 async def fetch() -> None:

@@ -24,6 +24,7 @@ from hypothesis import given, strategies as st
 from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 
+from asynqueue.cbor import CborCodec
 from asynqueue.errors import (
     MaybeEncodingError,
     RemoteError,
@@ -35,7 +36,6 @@ from asynqueue.errors import (
 from asynqueue.failures import raisedOf, shortened
 from asynqueue.outcome import Raised
 from asynqueue.testing.calls import AwkwardError, StuckError, Unsendable
-from asynqueue.wire.protocol.cbor import CborCodec
 from asynqueue.wire.protocol.codecs import Codec, PickleCodec, codecNamed
 
 CODECS: list[Codec] = [codecNamed("pickle"), codecNamed("cbor")]

@@ -4,13 +4,10 @@ What may be called on a host, by which names.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
-from functools import lru_cache, partialmethod, singledispatchmethod
-from importlib import import_module
-from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
+from asynqueue.allowed import METHODS, AllowedModules
 from asynqueue.checks import listOf
 from asynqueue.codec import decode
 from asynqueue.constancy import ClosedCallable
@@ -18,15 +15,6 @@ from asynqueue.errors import NoSuchCallable, RemoteProtocolError
 
 #: What a host trusts those with who have proved themselves.
 TRUSTS = ("universe", "modules", "code")
-
-_Cached = type(lru_cache(len))
-
-# What makes methods where it stands in a class. A property makes none, and a class that
-# stands in another is not meant to be called.
-_METHODS = (FunctionType, staticmethod, classmethod, partialmethod, singledispatchmethod, _Cached)
-
-# What may be called in a module, besides classes.
-_FUNCTIONS = (FunctionType, BuiltinFunctionType, _Cached)
 
 # The most names that are told of in a message.
 _TOLD = 12
@@ -88,7 +76,7 @@ def _method(universe: type[WireWorkerUniverse], name: str) -> Any:
             if name in vars(each):
                 found = vars(each)[name]
                 ours = each is WireWorkerUniverse
-                return found if isinstance(found, _METHODS) and not ours else None
+                return found if isinstance(found, METHODS) and not ours else None
     return None
 
 
@@ -134,12 +122,9 @@ class Catalog:
         if trust == "modules" and not patterns:
             raise ValueError("trust='modules' needs the names of the modules that are allowed")
         self.trust = trust
+        self._allowed = AllowedModules(patterns)
         self._mostKept = mostKept
         self._universe = universe
-        self._modules = frozenset(name for name in patterns if not name.endswith(".*"))
-        self._packages = tuple(name[:-2] for name in patterns if name.endswith(".*"))
-        for name in (*self._modules, *self._packages):
-            import_module(name)
         self.names = [] if universe is None else methodNames(type(universe))
         # What was found is found again at once: a hot path.
         self._found: dict[str, Callable[..., Any]] = {}
@@ -176,50 +161,7 @@ class Catalog:
     def _ofModule(self, name: str) -> Callable[..., Any]:
         if self.trust == "universe":
             raise NoSuchCallable(name, "this host runs the methods of its universe only")
-        moduleName, _, qualified = name.partition(":")
-        parts = [*moduleName.split("."), *qualified.split(".")]
-        if not all(part.isidentifier() for part in parts):
-            raise NoSuchCallable(name, "that is no name of a function in a module")
-        if any(part.startswith("_") for part in parts):
-            raise NoSuchCallable(name, "names that begin with an underscore are private")
-        if not self._allows(moduleName):
-            raise NoSuchCallable(name, f"{moduleName} is none of the modules allowed here")
-        try:
-            module = import_module(moduleName)
-        except Exception as error:
-            # The seam to somebody's modules: whatever that raises, there is none.
-            reason = f"{moduleName} cannot be imported ({type(error).__name__})"
-            raise NoSuchCallable(name, reason) from error
-        found = self._walked(module, qualified.split("."))
-        if found is None:
-            raise NoSuchCallable(name, f"{moduleName} defines no such function or class")
-        return found
-
-    def _allows(self, moduleName: object) -> bool:
-        if not isinstance(moduleName, str):
-            return False
-        return moduleName in self._modules or any(
-            moduleName == package or moduleName.startswith(package + ".")
-            for package in self._packages
-        )
-
-    def _walked(self, module: ModuleType, parts: list[str]) -> Callable[..., Any] | None:
-        """
-        Go from a module through its own classes. What it has imported is not its own.
-        """
-        found: Any = vars(module).get(parts[0])
-        for part in parts[1:]:
-            if not isinstance(found, type) or not self._allows(found.__module__):
-                return None
-            # The descriptors of classes are looked at, and not asked.
-            static = inspect.getattr_static(found, part, None)
-            if not isinstance(static, (*_METHODS, type)):
-                return None
-            found = getattr(found, part)
-        isFunction = isinstance(found, (*_FUNCTIONS, type)) or inspect.ismethod(found)
-        if isFunction and self._allows(getattr(found, "__module__", None)):
-            return found  # type: ignore[no-any-return]  # ruled out just now
-        return None
+        return self._allowed.resolve(name)
 
 
 class Definitions:

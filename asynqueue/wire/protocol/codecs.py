@@ -13,12 +13,12 @@ import pickle
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from asynqueue.cbor import CborCodec
 from asynqueue.codec import encode, encodeCall
 from asynqueue.errors import RemoteError, RemoteProtocolError
 from asynqueue.outcome import Raised, packedRaised
 from asynqueue.program import ELSEWHERE
 from asynqueue.salvage import Lost, NoList, loadItems
-from asynqueue.wire.protocol.cbor import CborCodec
 
 # The bytes from which something is not copied into a pickle.
 _LARGE_BYTES = 1 << 16

@@ -33,7 +33,7 @@ _DEEPEST_READ = 2 * _DEEPEST
 
 
 def _refused(value: Any, immutable: bool = False) -> NoReturn:
-    raise ValueError("a tag of CBOR that this wire does not use")
+    raise ValueError("a tag of CBOR that is not used here")
 
 
 # Dates and times, large integers, decimals, UUIDs, addresses, sets, complex numbers.
