@@ -83,8 +83,11 @@ class Claim(Operation[Claims]):
     paused is taken.
     """
 
+    # Whether the attempts begin with that (as by L{Begin}, in the same transaction): their node
+    # hands them to workers as soon as it hears of them.
     node: str
     wants: tuple[Want, ...]
+    begin: bool = False
 
 
 @frozen
