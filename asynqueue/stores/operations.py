@@ -45,8 +45,9 @@ class Add(Operation[Sequence[Added | KeyTaken]]):
     """
     Store jobs, all or none.
 
-    The answer says of each, in their order, what became of it. One whose ID is stored already
-    is not stored again.
+    The answer says of each, in their order, what became of it. One whose ID is stored already,
+    ended or not, is not stored again, and its key is not looked at. Of two with the same key the
+    second meets the first.
     """
 
     jobs: tuple[NewJob, ...]
@@ -80,11 +81,16 @@ class Claims:
 class Claim(Operation[Claims]):
     """
     Take the first jobs that wait in some flows, for a node that lives. None of a series that is
-    paused is taken.
+    paused is taken, nor one that is due later and has not ripened (L{Ripen}).
+
+    A node lives from L{Register} until it leaves or is rescued, whatever its lease says meanwhile:
+    that it begins nothing when it could not renew its lease is its own affair. One that does not
+    live is given nothing.
+
+    @ivar begin: whether the attempts begin at once, as by L{Begin}: the node hands them to workers
+        as soon as it hears of them.
     """
 
-    # Whether the attempts begin with that (as by L{Begin}, in the same transaction): their node
-    # hands them to workers as soon as it hears of them.
     node: str
     wants: tuple[Want, ...]
     begin: bool = False
@@ -93,8 +99,9 @@ class Claim(Operation[Claims]):
 @frozen
 class Begin(Operation[frozenset[Attempt]]):
     """
-    Note that attempts of a node begin. The answer has those that may: the others were
-    cancelled or expired, or the node has lost its lease, and must not begin.
+    Note that attempts of a node begin. The answer has those that may, also if they have begun
+    before. The others must not begin, and are not the node's any longer: they were cancelled, have
+    expired (at the latest now), or the node was rescued.
     """
 
     node: str
@@ -114,7 +121,8 @@ class Ended:
 @frozen
 class Again:
     """
-    An attempt that has ended, and after which the job is to be repeated.
+    An attempt that has ended, and after which the job is to be repeated: it waits at the end of its
+    flow. Whether it has attempts left is known to who says this.
 
     @ivar delay: the next one is not claimed before this many seconds from now.
     @ivar isCounted: whether it counts as one of the job's attempts. Its number is not used again
@@ -133,11 +141,15 @@ class Again:
 @frozen
 class End(Operation[frozenset[Attempt]]):
     """
-    Store how attempts have ended. The answer has those that were accepted. One is refused when
-    another attempt of its job has ended it, or may do so. A job that is lost and was not repeated
-    takes the outcome of its latest attempt, late as it is: it is the truth.
+    Store how attempts of a node have ended; they may have been claimed only, and not begun. The
+    answer has those that were accepted. One is refused when another attempt of its job has ended
+    it, or may do so, or the job is unknown.
 
-    A job that is cancelled as it runs, and is to be repeated, is ended as cancelled.
+    Of an attempt that has ended its job already, another L{Ended} is accepted, and changes
+    nothing: who has not heard the answer may ask again. But if the job is lost it takes the outcome
+    of that attempt, late as it is: it is the truth. An L{Again} is then refused.
+
+    A job that was cancelled as it ran, and is to be repeated, is ended as cancelled.
     """
 
     node: str
@@ -148,8 +160,9 @@ class End(Operation[frozenset[Attempt]]):
 class GiveBack(Operation[frozenset[Attempt]]):
     """
     Put jobs back in their old places that a node has claimed, and has not begun, or has begun and
-    knows that no worker has (C{begun}). No attempt is counted. The answer has those that
-    were the node's.
+    knows that no worker has (C{begun}). No attempt is counted. A job that was cancelled as it ran
+    is ended as cancelled. The answer has those that were the node's; without C{begun}, those that
+    have begun stay as they are, and are not in it.
     """
 
     node: str
@@ -160,7 +173,8 @@ class GiveBack(Operation[frozenset[Attempt]]):
 @frozen
 class Register(Operation[None]):
     """
-    Enter a node, which lives for a lease from now.
+    Enter a node, whose lease begins now. If it is there already, only its lease is renewed and
+    what it says of itself is replaced.
     """
 
     node: NodeRecord
@@ -184,7 +198,7 @@ class Renewed:
 @frozen
 class Renew(Operation[Renewed]):
     """
-    Let a node live for a lease from now.
+    Begin the lease of a node anew, even if it was over, unless the node was rescued.
     """
 
     node: str
@@ -198,8 +212,9 @@ class Rescued:
 
     @ivar nodes: the dead.
     @ivar waiting: were not begun, and wait again in their old places.
-    @ivar repeated: were lost, and wait for their next attempt.
-    @ivar lost: have ended as lost.
+    @ivar repeated: were lost, and wait for their next attempt at the ends of their flows: those
+        that C{loss} allows it, and that have C{attempts} left. The attempt is counted.
+    @ivar lost: have ended as lost, with the outcome L{DIED<asynqueue.stores.records.DIED>}.
     @ivar cancelled: have ended as cancelled: they were cancelled as they ran.
     """
 
@@ -217,7 +232,7 @@ class Rescue(Operation[Rescued]):
 
     @ivar margin: in seconds.
     @ivar others: the node that asks, in a store that only one program can have open: then all
-        others are dead, whatever their leases say.
+        others are dead, whatever their leases say, and it is not. It need not have registered.
     """
 
     margin: float = 0.0
@@ -246,7 +261,8 @@ class FlowCount:
 @frozen
 class Flows(Operation[Sequence[FlowCount]]):
     """
-    Tell which flows have jobs that can be claimed now.
+    Tell which flows have jobs that can be claimed now, or would expire if they were: none of paused
+    series.
 
     @ivar series: only of these; C{None}: of all.
     """
@@ -268,8 +284,9 @@ class Ripened:
 @frozen
 class Ripen(Operation[Ripened]):
     """
-    Let the jobs that are due wait to be claimed. How many at once is up to the store: if some are
-    left, it says that the next one is due in 0 seconds.
+    Let the jobs that are due wait to be claimed, at the ends of their flows, the earliest due
+    first. How many at once is up to the store: if some are left, it says that the next one is due
+    in 0 seconds.
     """
 
 
@@ -278,7 +295,7 @@ class Find(Operation[Sequence[JobRecord]]):
     """
     Read jobs, a page of them, in the order of their IDs: that is of their age.
 
-    @ivar after: the last ID of the page before.
+    @ivar after: the last ID of the page before; it need not be there any longer.
     @ivar newestFirst: in the opposite order.
     """
 
@@ -301,11 +318,11 @@ class Act(Enum):
     """
     What can be done to many jobs at once.
 
-    @cvar CANCEL: those that have not begun have ended as cancelled. Those that run end so when
-        their node has heard of it.
+    @cvar CANCEL: those that do not run have ended as cancelled. Those that run end so when their
+        node has heard of it; to those that were cancelled before, it does not apply again.
     @cvar RETRY: those that have failed, are lost, cancelled or expired wait again, at the end of
-        their flows, with as many attempts as a new job. One whose key another job has by now
-        stays as it is.
+        their flows, with as many attempts as a new job, and never expire. One whose key another job
+        has by now stays as it is. They are taken in the order of their IDs.
     @cvar DROP: those that have ended are forgotten.
     """
 
@@ -318,7 +335,7 @@ class Act(Enum):
 class ActOn(Operation[Sequence[str]]):
     """
     Act on all jobs of a filter; those that the act does not apply to stay as they are. It is noted
-    in the audit. The answer has the IDs of the jobs that it did apply to.
+    in the audit. The answer has the IDs of the jobs that it did apply to, in any order.
 
     @ivar who: who asks, for the audit.
     """
@@ -351,7 +368,7 @@ class Resume(Operation[None]):
 @frozen
 class Paused(Operation[Sequence[str]]):
     """
-    Tell which series are paused.
+    Tell which series are paused, in any order.
     """
 
 
@@ -365,9 +382,10 @@ class Nodes(Operation[Sequence[NodeRecord]]):
 @frozen
 class Prune(Operation[int]):
     """
-    Forget ended jobs whose outcome need not be kept any longer, and end those that have expired.
+    Forget ended jobs whose outcome need not be kept any longer, and end those that wait and have
+    expired. The answer is how many they were together.
 
-    @ivar most: how many at once. The answer is how many they were.
+    @ivar most: how many at once.
     """
 
     most: int = 10_000

@@ -69,8 +69,8 @@ class OnTaken(Enum):
     @cvar JOIN: it is not stored; who adds it hears of the other one.
     @cvar REJECT: it is not stored; who adds it hears of
         L{KeyTaken<asynqueue.stores.errors.KeyTaken>}.
-    @cvar REPLACE: the other one is cancelled if it has not begun, and this one stored. If it has
-        begun, the new one is rejected.
+    @cvar REPLACE: the other one is cancelled unless it is running, and this one stored. If it is
+        running, the new one is rejected.
     """
 
     JOIN = "join"
@@ -107,6 +107,7 @@ class NewJob:
     @ivar key: what makes the job unique among those that have not ended.
     @ivar after: the job is not claimed before this many seconds from now.
     @ivar expires: the job is ended as expired when it has not begun in this many seconds from now.
+        One that has begun once, or was retried by people, never expires.
     @ivar keep: for how many seconds a good outcome is kept; of one who wants a person,
         C{keepDead}.
     @ivar trace: the context of a trace, opaque to the store.
@@ -149,6 +150,9 @@ class Added:
 class Attempt:
     """
     One run of a job. The number is the fence: of a job only the latest attempt may end it.
+
+    The number that a claim gives is one more than that of the latest attempt that was begun, or has
+    ended the job. So no two attempts that may have begun have the same one.
     """
 
     id: str
@@ -161,12 +165,14 @@ class Claimed:
     A job that a node has taken, with the attempt that it would be.
 
     @ivar losses: how many attempts of it were lost before.
+    @ivar counted: how many attempts of it have begun and were counted before.
     """
 
     job: NewJob
     attempt: Attempt
     created: float
     losses: int = 0
+    counted: int = 0
 
 
 @frozen(kw_only=True)
@@ -187,17 +193,26 @@ class Outcome:
     summary: str | None = None
 
 
+# How a job ends, or why it is repeated, whose node was taken for dead.
+DIED = Outcome(kind=JobState.LOST, summary="the program that ran it has died, or was not heard of")
+
+
 @frozen(kw_only=True)
 class JobRecord:
     """
     A job as the store has it now.
 
-    @ivar attempt: the number of the latest attempt that was claimed or begun, 0: none.
-    @ivar losses: how many attempts were lost.
-    @ivar due: when it may be claimed.
-    @ivar begun: when its latest attempt has begun.
+    @ivar job: as it was added; but C{after} and C{onTaken}, which count no more, may have their
+        defaults.
+    @ivar attempt: the number of the attempt that a node has, or that has ended it; else of the
+        latest that was begun, 0: none.
+    @ivar counted: how many attempts were counted before this one, since it was added or retried.
+    @ivar losses: how many attempts were lost before this one, since then.
+    @ivar due: from when on it may be claimed. It is C{created} if nothing has put it off.
+    @ivar begun: when the attempt that runs, or has ended it, has begun.
     @ivar node: the ID of the node that has it, or had it as it ended.
     @ivar stopping: whether a running one was cancelled.
+    @ivar failure: why its latest attempt is repeated, in a line; C{None} when it has ended.
     @ivar outcome: how it has ended; C{None}: it has not.
     @ivar until: when its outcome is pruned.
     """
@@ -205,6 +220,7 @@ class JobRecord:
     job: NewJob
     state: JobState
     attempt: int = 0
+    counted: int = 0
     losses: int = 0
     created: float
     due: float
@@ -212,6 +228,7 @@ class JobRecord:
     ended: float | None = None
     node: str | None = None
     stopping: bool = False
+    failure: str | None = None
     outcome: Outcome | None = None
     until: float | None = None
 
@@ -223,7 +240,8 @@ class NodeRecord:
 
     @ivar id: a UUID, new for each start of the program.
     @ivar name: for people.
-    @ivar leaseUntil: until when it is believed to live; the store has set it.
+    @ivar started: when it has registered. The store sets it, and C{leaseUntil}: until when the node
+        is believed to live.
     """
 
     id: str
