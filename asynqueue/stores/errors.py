@@ -59,6 +59,23 @@ class OperationFailed(StoreError):
         return f"{self.store} cannot do {self.operation}: {self.reason}"
 
 
+class StoreDamaged(StoreError):
+    """
+    What a store has cannot be read: its file is damaged. The operation was not done.
+    """
+
+    def __init__(self, store: str, reason: str) -> None:
+        super().__init__(store, reason)
+        self.store = store
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.store} is damaged: {self.reason}; stop all that use it, then restore it from a"
+            " backup, or save what can be read, as by the .recover of SQLite's command"
+        )
+
+
 class StoreClosed(StoreError, RuntimeError):
     """
     A store was asked before it was opened or after it was closed.

@@ -1,0 +1,3 @@
+"""
+A store in a file, by SQLite, which one program owns as long as it has it open.
+"""

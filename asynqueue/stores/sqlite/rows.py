@@ -1,0 +1,229 @@
+"""
+Rows of a store in SQLite, and the records that are made of them. No Twisted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from asynqueue.stores.records import (
+    Band,
+    Flow,
+    JobRecord,
+    JobState,
+    NewJob,
+    NodeRecord,
+    OnTaken,
+    Outcome,
+)
+
+WAITING, LATER, CLAIMED, RUNNING = range(4)
+
+STATES = (JobState.WAITING, JobState.LATER, JobState.CLAIMED, JobState.RUNNING)
+
+# The columns of a job that make it again.
+JOB = (
+    "j.id, j.name, j.payload, j.codec, j.options, j.series, j.niceness, j.band, j.attempts, j.loss,"
+    " j.key, j.on_taken, j.after, j.expires, j.keep, j.keep_dead, j.trace, j.parent"
+)
+JOB_COLUMNS = JOB.count(",") + 1
+
+# The columns of L{Place}.
+PLACE = (
+    "j.id, p.n, p.state, p.series, p.niceness, p.band, p.seq, p.number, p.counted, p.losses, p.due,"
+    " p.expires, p.node, p.begun, p.stopping, p.key, p.keep, p.keep_dead"
+)
+
+# The columns of a record, after those of a job.
+RECORD = (
+    "j.created, p.state, p.number, p.counted, p.losses, p.due, p.begun, p.node, p.stopping,"
+    " p.failure, o.kind, o.number, o.counted, o.losses, o.due, o.begun, o.node, o.ended, o.until,"
+    " o.codec, o.value, o.error, o.summary"
+)
+
+
+class Place(NamedTuple):
+    """
+    Where a job is that has not ended, and all that its moves depend on.
+
+    @ivar n: the number of the job in this database.
+    @ivar seq: its place in its flow.
+    """
+
+    id: str
+    n: int
+    state: int
+    series: str
+    niceness: int
+    band: int
+    seq: int
+    number: int
+    counted: int
+    losses: int
+    due: float
+    expires: float | None
+    node: str | None
+    begun: float | None
+    stopping: int
+    key: str | None
+    keep: float
+    keepDead: float
+
+    @property
+    def flow(self) -> Flow:
+        return flowOf(self.series, self.niceness, self.band)
+
+    def isExpired(self, now: float) -> bool:
+        """
+        Tell whether its time is over. That of one that has begun never is.
+        """
+        return self.expires is not None and self.expires <= now
+
+
+@lru_cache(1024)
+def flowOf(series: str, niceness: int, band: int) -> Flow:
+    """
+    Return a flow as it is in rows.
+    """
+    return Flow(series, niceness, Band(band))
+
+
+def newJob(row: Sequence[Any]) -> NewJob:
+    """
+    Return the job of a row that begins with the columns L{JOB}.
+    """
+    return NewJob(
+        id=row[0],
+        name=row[1],
+        payload=row[2],
+        codec=row[3],
+        options=row[4],
+        flow=flowOf(row[5], row[6], row[7]),
+        attempts=row[8],
+        loss=bool(row[9]),
+        key=row[10],
+        onTaken=OnTaken(row[11]),
+        after=row[12],
+        expires=row[13],
+        keep=row[14],
+        keepDead=row[15],
+        trace=row[16],
+        parent=row[17],
+    )
+
+
+def jobRow(n: int, job: NewJob, now: float) -> tuple[Any, ...]:
+    """
+    Return the row of a new job, in the order of the columns of its table. A hot path.
+    """
+    flow = job.flow
+    return (
+        n,
+        job.id,
+        job.name,
+        job.codec,
+        flow.series,
+        flow.niceness,
+        flow.band.value,
+        job.attempts,
+        job.loss,
+        job.key,
+        job.onTaken.value,
+        job.after,
+        job.expires,
+        job.keep,
+        job.keepDead,
+        job.trace,
+        job.parent,
+        now,
+        job.options,
+        job.payload,
+    )
+
+
+def placeRow(n: int, seq: int, job: NewJob, now: float) -> tuple[Any, ...]:
+    """
+    Return the first place of a new job, in the order of the columns of its table. A hot path.
+    """
+    flow = job.flow
+    isLater = job.after > 0
+    return (
+        n,
+        LATER if isLater else WAITING,
+        flow.series,
+        flow.niceness,
+        flow.band.value,
+        seq,
+        0,
+        0,
+        0,
+        now + job.after if isLater else now,
+        None if job.expires is None else now + job.expires,
+        None,
+        None,
+        0,
+        None,
+        job.key,
+        job.keep,
+        job.keepDead,
+    )
+
+
+def record(row: Sequence[Any]) -> JobRecord:
+    """
+    Return the record of a row with the columns L{JOB} and L{RECORD}.
+    """
+    created, *rest = row[JOB_COLUMNS:]
+    state, *place = rest[:9]
+    kind, *end = rest[9:]
+    if kind is None:
+        number, counted, losses, due, begun, node, stopping, failure = place
+        return JobRecord(
+            job=newJob(row),
+            state=STATES[state],
+            attempt=number,
+            counted=counted,
+            losses=losses,
+            created=created,
+            due=due,
+            begun=begun,
+            node=node,
+            stopping=bool(stopping),
+            failure=failure,
+        )
+    number, counted, losses, due, begun, node, ended, until, codec, value, error, summary = end
+    outcome = Outcome(kind=JobState(kind), codec=codec, value=value, error=error, summary=summary)
+    return JobRecord(
+        job=newJob(row),
+        state=outcome.kind,
+        attempt=number,
+        counted=counted,
+        losses=losses,
+        created=created,
+        due=due,
+        begun=begun,
+        ended=ended,
+        node=node,
+        outcome=outcome,
+        until=until,
+    )
+
+
+def nodeRecord(row: Sequence[Any]) -> NodeRecord:
+    """
+    Return the record of a row of the table of nodes.
+    """
+    return NodeRecord(
+        id=row[0],
+        name=row[1],
+        host=row[2],
+        pid=row[3],
+        version=row[4],
+        series=tuple(json.loads(row[5])),
+        slots=row[6],
+        started=row[7],
+        leaseUntil=row[8],
+    )
