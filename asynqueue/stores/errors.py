@@ -127,6 +127,23 @@ class StoreVersionRefused(StoreError):
         )
 
 
+class StoreStringRefused(StoreError, ValueError):
+    """
+    A string means no store.
+
+    @ivar prefix: what it begins with; the rest may have a password.
+    """
+
+    def __init__(self, prefix: str, reason: str) -> None:
+        super().__init__(prefix, reason)
+        self.prefix = prefix
+        self.reason = reason
+
+    def __str__(self) -> str:
+        what = f"{self.prefix}:" if self.prefix else "the string"
+        return f"{what} means no store: {self.reason}"
+
+
 class KeyTaken(StoreError, ValueError):
     """
     A job that has not ended, or another one, has the key of a new job, which was not stored.

@@ -64,6 +64,23 @@ class IStore(Interface):
         """
 
 
+class IStoreParser(Interface):
+    """
+    What makes stores of the strings with a prefix: a plugin of Twisted, in C{twisted.plugins}. It
+    imports what it needs only when it is asked for a store.
+    """
+
+    prefix: str = Attribute("What its strings begin with, without the colon.")
+
+    def parseStore(reactor: Any, *args: str, **named: str) -> IStore:
+        """
+        Return the store that the arguments mean, which is not open.
+
+        @param reactor: the reactor, or an asyncio loop; C{None}: the one that runs when the store
+            is opened.
+        """
+
+
 class Engine(Protocol):
     """
     What does the operations of a store, in one thread, and may block. No Twisted.
