@@ -263,13 +263,12 @@ class Server:
         """
         subprocess.run(["cp", "-Rp", data, self.data], check=True)
 
-    def conninfo(self, dbname: str, **more: object) -> str:
+    def conninfo(self, dbname: str, /, **more: object) -> str:
         """
         Return what psycopg connects with.
         """
-        return psycopg.conninfo.make_conninfo(
-            **{"host": str(self.folder), "user": "postgres", "dbname": dbname, **more}
-        )
+        parameters = {"host": str(self.folder), "user": "postgres", "dbname": dbname, **more}
+        return psycopg.conninfo.make_conninfo(**parameters)
 
     def database(self) -> Database:
         """

@@ -1,0 +1,3 @@
+"""
+A store in PostgreSQL, which several programs on several machines share.
+"""
