@@ -13,7 +13,8 @@ Nothing here needs a certain test framework.
     <asynqueue.interfaces.IWorker>} promises; L{workerChecks} gives the same as
     single checks. L{checkChannel} and L{channelChecks} do so for channels, of which
     L{MemoryChannel} is one without descriptors, and L{checkPoller} and
-    L{pollerChecks} for pollers, L{checkBacklog} and L{backlogChecks} for backlogs.
+    L{pollerChecks} for pollers, L{checkBacklog} and L{backlogChecks} for backlogs, and
+    L{checkStore} and L{storeChecks} for stores of durable calls.
     L{Gate} is where the calls of a test wait, wherever they run.
 
 As the package itself, this one imports nothing until a name is asked for: the process in
@@ -62,6 +63,11 @@ if TYPE_CHECKING:
         checkPoller as checkPoller,
         pollerChecks as pollerChecks,
     )
+    from asynqueue.testing.stores import (
+        StoreCheck as StoreCheck,
+        checkStore as checkStore,
+        storeChecks as storeChecks,
+    )
     from asynqueue.testing.transports import (
         RecordingTransport as RecordingTransport,
     )
@@ -80,6 +86,7 @@ __all__ = [
     "RecordingConsumer",
     "RecordingObserver",
     "RecordingTransport",
+    "StoreCheck",
     "WorkerCheck",
     "advanceUntil",
     "backlogChecks",
@@ -87,9 +94,11 @@ __all__ = [
     "checkBacklog",
     "checkChannel",
     "checkPoller",
+    "checkStore",
     "checkWorker",
     "memoryChannelPair",
     "pollerChecks",
+    "storeChecks",
     "workerChecks",
 ]
 
@@ -118,6 +127,7 @@ __getattr__, __dir__ = lazyNames(
         ),
         "asynqueue.testing.gates": ("Gate",),
         "asynqueue.testing.pollers": ("PollerCheck", "checkPoller", "pollerChecks"),
+        "asynqueue.testing.stores": ("StoreCheck", "checkStore", "storeChecks"),
         "asynqueue.testing.transports": ("RecordingTransport",),
     },
 )
