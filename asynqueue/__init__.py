@@ -7,6 +7,8 @@ AsynQueue: a task queue for Twisted and asyncio programs.
   - Workers: L{AsyncWorker}, L{ThreadWorker}, L{ProcessWorker}, L{ExecutorWorker}, L{WireWorker}, or
     your own L{IWorker}.
   - Other hosts: L{WireServer}, L{WireHub}, L{WireWorkerUniverse}, L{ServerManager}.
+  - Jobs, which outlive programs: L{DurableQueue}, with L{JobOptions} and L{Retry}, L{Job} and
+    L{JobFilter}; raised by jobs L{Snooze} and L{GiveUp}.
   - Iteration: L{Deferator}, L{Consumerator}, L{Filerator}, L{OrderedItemProducer},
     L{DeferredTracker}, L{DeferredLock}.
   - Pools of processes: L{TaskPool}, L{ResultHandler}; for scripts without a reactor L{Exchange}.
@@ -35,6 +37,14 @@ from typing import TYPE_CHECKING, Any
 from asynqueue.lazy import lazyNames
 
 if TYPE_CHECKING:
+    from asynqueue.durable.options import (
+        Job as Job,
+        JobOptions as JobOptions,
+        Retry as Retry,
+    )
+    from asynqueue.durable.queue import (
+        DurableQueue as DurableQueue,
+    )
     from asynqueue.errors import (
         AcknowledgementError as AcknowledgementError,
         AsynQueueError as AsynQueueError,
@@ -43,6 +53,7 @@ if TYPE_CHECKING:
         FrameInvalid as FrameInvalid,
         FrameTooLarge as FrameTooLarge,
         FrameTruncated as FrameTruncated,
+        GiveUp as GiveUp,
         IdentityRefused as IdentityRefused,
         IdentityRequired as IdentityRequired,
         ImplementationError as ImplementationError,
@@ -56,6 +67,7 @@ if TYPE_CHECKING:
         QueueRunError as QueueRunError,
         RemoteError as RemoteError,
         RemoteProtocolError as RemoteProtocolError,
+        Snooze as Snooze,
         SoftTimeLimitExceeded as SoftTimeLimitExceeded,
         TaskExpired as TaskExpired,
         TaskInterrupted as TaskInterrupted,
@@ -110,6 +122,9 @@ if TYPE_CHECKING:
     from asynqueue.scheduling.times import (
         CallTimes as CallTimes,
     )
+    from asynqueue.stores.records import (
+        JobFilter as JobFilter,
+    )
     from asynqueue.taskqueue import (
         TaskQueue as TaskQueue,
     )
@@ -144,6 +159,7 @@ __all__ = [
     "Deferator",
     "DeferredLock",
     "DeferredTracker",
+    "DurableQueue",
     "EpollPoller",
     "Exchange",
     "ExecutorWorker",
@@ -153,12 +169,16 @@ __all__ = [
     "FrameInvalid",
     "FrameTooLarge",
     "FrameTruncated",
+    "GiveUp",
     "IQueueObserver",
     "IWorker",
     "IdentityRefused",
     "IdentityRequired",
     "ImplementationError",
     "InvariantError",
+    "Job",
+    "JobFilter",
+    "JobOptions",
     "KQueuePoller",
     "KeyFileRefused",
     "LocalProtocolError",
@@ -177,8 +197,10 @@ __all__ = [
     "RemoteError",
     "RemoteProtocolError",
     "ResultHandler",
+    "Retry",
     "SelectPoller",
     "ServerManager",
+    "Snooze",
     "SoftTimeLimitExceeded",
     "TaskExpired",
     "TaskInterrupted",
@@ -211,6 +233,8 @@ def _version() -> Any:
 __getattr__, __dir__ = lazyNames(
     __name__,
     {
+        "asynqueue.durable.options": ("Job", "JobOptions", "Retry"),
+        "asynqueue.durable.queue": ("DurableQueue",),
         "asynqueue.errors": (
             "AcknowledgementError",
             "AsynQueueError",
@@ -219,6 +243,7 @@ __getattr__, __dir__ = lazyNames(
             "FrameInvalid",
             "FrameTooLarge",
             "FrameTruncated",
+            "GiveUp",
             "IdentityRefused",
             "IdentityRequired",
             "ImplementationError",
@@ -232,6 +257,7 @@ __getattr__, __dir__ = lazyNames(
             "QueueRunError",
             "RemoteError",
             "RemoteProtocolError",
+            "Snooze",
             "SoftTimeLimitExceeded",
             "TaskExpired",
             "TaskInterrupted",
@@ -267,6 +293,7 @@ __getattr__, __dir__ = lazyNames(
         "asynqueue.scheduling.observers": ("QueueObserver",),
         "asynqueue.scheduling.options": ("CallOptions",),
         "asynqueue.scheduling.times": ("CallTimes",),
+        "asynqueue.stores.records": ("JobFilter",),
         "asynqueue.taskqueue": ("TaskQueue",),
         "asynqueue.wire": (
             "ServerManager",

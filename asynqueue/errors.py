@@ -593,3 +593,36 @@ class NoSuchCallable(WireError, LookupError):
     def __str__(self) -> str:
         reason = f": {self.reason}" if self.reason else ""
         return f"{self.name!r} cannot be called there{reason}"
+
+
+class Snooze(AsynQueueError):
+    """
+    Raised by a durable job that is to be called again later. That counts as no attempt.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        """
+        @param seconds: how long it waits, at least.
+        """
+        super().__init__(seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"it wants to be called again in {self.seconds:g} s"
+
+
+class GiveUp(AsynQueueError):
+    """
+    Raised by a durable job that has failed for good: it is not repeated, whatever its C{Retry}
+    says.
+    """
+
+    def __init__(self, reason: str) -> None:
+        """
+        @param reason: why, in words.
+        """
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
