@@ -4,6 +4,7 @@ L{asynqueue.stores.parsing}.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from twisted.internet.endpoints import _parse, quoteStringArgument
 from zope.interface.verify import verifyObject
 
-from asynqueue.stores.errors import StoreStringRefused
+from asynqueue.stores.errors import StoreStringRefused, StoreUnavailable
 from asynqueue.stores.interfaces import IStore
 from asynqueue.stores.parsing import parsed, storeFromString
 from tests.doubles import resultOf
@@ -80,6 +81,9 @@ def test_quotedPaths() -> None:
         ("memory:", "memory:", False),
         ("sqlite:/x/jobs.db", "sqlite:/x/jobs.db", False),
         ("sqlite:/x/jobs.db:synchronous=normal", "sqlite:/x/jobs.db", False),
+        ("postgresql:service=shop", "postgresql:service=shop", True),
+        ("postgresql:host=/run:dbname=a b", "postgresql:host=/run:dbname=a b", True),
+        ("postgresql:dbname=x:password=hush:schema=s", "postgresql:dbname=x:schema=s", True),
     ],
 )
 def test_stores(description: str, name: str, isShared: bool) -> None:
@@ -110,6 +114,8 @@ def test_memoryNeedsNoThread() -> None:
         ("sqlite:x:mode=rw", "got an unexpected keyword argument 'mode'"),
         ("sqlite:x:synchronous=off", "'off' is neither 'full' nor 'normal'"),
         ("memory:x", "write memory: (it has no arguments)"),
+        ("postgresql:shop", "write postgresql:service=NAME, or host=HOST:dbname=NAME (too many"),
+        ("postgresql:hots=here", 'dbname=NAME (invalid connection option "hots")'),
     ],
 )
 def test_whatMeansNoStore(description: str, said: str) -> None:
@@ -117,6 +123,16 @@ def test_whatMeansNoStore(description: str, said: str) -> None:
     What cannot be understood is said with how it is written.
     """
     assert said in refusal(description)
+
+
+def test_missingLibraryIsNamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Without psycopg a store in PostgreSQL cannot be used, and what to install is said.
+    """
+    monkeypatch.delitem(sys.modules, "asynqueue.stores.postgres.engine", raising=False)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StoreUnavailable, match=r"install asynqueue\[postgresql\]"):
+        storeFromString("postgresql:service=shop")
 
 
 def test_unknownPrefix() -> None:

@@ -8,6 +8,9 @@ equals sign, or a backslash, that is part of a value.
     ==========================================  ================================================
     C{memory:}                                  a store that ends with the program
     C{sqlite:PATH[:synchronous=normal]}         a file, which one program owns
+    C{postgresql:service=shop}                  a database, which programs share; other parameters
+                                                of libpq, as C{host=/run/postgresql:dbname=shop};
+                                                and C{schema=asynqueue}, which has the tables
     ==========================================  ================================================
 
 Other prefixes come with plugins of Twisted that provide L{IStoreParser}.
@@ -22,7 +25,7 @@ from typing import Any
 from attrs import frozen
 from twisted.plugin import getPlugins
 
-from asynqueue.stores.errors import StoreStringRefused
+from asynqueue.stores.errors import StoreStringRefused, StoreUnavailable
 from asynqueue.stores.interfaces import IStore, IStoreParser
 from asynqueue.stores.memory import MemoryEngine
 from asynqueue.stores.sqlite.engine import SQLiteEngine
@@ -42,6 +45,18 @@ def _sqlite(reactor: Any, path: str, *, synchronous: Any = "full") -> IStore:
     return Store(SQLiteEngine(path, synchronous=synchronous), reactor=reactor)
 
 
+def _postgresql(reactor: Any, /, *, schema: str = "asynqueue", **parameters: str) -> IStore:
+    try:
+        from asynqueue.stores.postgres.engine import PostgresEngine  # noqa: PLC0415
+        from asynqueue.stores.postgres.problems import conninfoOf  # noqa: PLC0415
+    except ImportError as error:
+        # An extra, which needs a library of PostgreSQL as well.
+        raise StoreUnavailable(
+            "postgresql:", f"psycopg is missing ({error}): install asynqueue[postgresql]"
+        ) from None
+    return Store(PostgresEngine(conninfoOf(parameters), schema), reactor=reactor)
+
+
 @frozen
 class _Known:
     """
@@ -59,6 +74,7 @@ class _Known:
 # then raises StoreUnavailable with the extra that is to be installed.
 _KNOWN = {
     "memory": _Known("memory:", _memory),
+    "postgresql": _Known("postgresql:service=NAME, or host=HOST:dbname=NAME", _postgresql),
     "sqlite": _Known("sqlite:PATH[:synchronous=normal]", _sqlite),
 }
 

@@ -138,10 +138,27 @@ def begin(transaction: Transaction, operations: Sequence[Begin]) -> list[frozens
 
 def end(transaction: Transaction, operations: Sequence[End]) -> list[frozenset[Attempt]]:
     """
-    End the attempts of several operations of one node, of which each is there once.
+    End the attempts of several operations of one node. No two operations have the same.
     """
     node = operations[0].node
-    ends = {each.attempt: each for operation in operations for each in operation.ends}
+    ends: dict[Attempt, Ended | Again] = {}
+    asked = [each for operation in operations for each in operation.ends]
+    more = [each for each in asked if ends.setdefault(each.attempt, each) is not each]
+    accepted = _endEach(transaction, node, ends)
+    if more:
+        accepted |= end(transaction, [End(node, tuple(more))])[0]
+    return [
+        frozenset(each.attempt for each in operation.ends if each.attempt in accepted)
+        for operation in operations
+    ]
+
+
+def _endEach(
+    transaction: Transaction, node: str, ends: dict[Attempt, Ended | Again]
+) -> set[Attempt]:
+    """
+    Return the attempts that were accepted.
+    """
     places = transaction.places(_TAKE, _named(node, ends))
     taken = {Attempt(place.job, place.number): place for place in places}
     _finish(transaction, [(place, ends[attempt]) for attempt, place in taken.items()])
@@ -153,10 +170,7 @@ def end(transaction: Transaction, operations: Sequence[End]) -> list[frozenset[A
             if attempt not in accepted and isinstance(each, Ended)
         ]
         accepted |= _acceptLate(transaction, node, late)
-    return [
-        frozenset(each.attempt for each in operation.ends if each.attempt in accepted)
-        for operation in operations
-    ]
+    return accepted
 
 
 def _finish(transaction: Transaction, ends: Iterable[tuple[Place, Ended | Again]]) -> None:

@@ -117,16 +117,24 @@ class PostgresEngine:
 
     isShared = True
 
-    def __init__(self, conninfo: str, schema: str = "asynqueue") -> None:
+    def __init__(
+        self,
+        conninfo: str,
+        schema: str = "asynqueue",
+        *,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         """
         @param conninfo: how to connect, as libpq understands it: C{"service=shop"},
             C{"host=/run/postgresql dbname=shop"}, or a URL.
         @param schema: what has the tables. It is made if it is not there.
+        @param clock: tells the seconds of the Unix epoch, in tests; C{None}: the server does.
         @raise ValueError: the connection string cannot be understood.
         """
         parameters = parsed(conninfo)
         self.name = nameOf(parameters, schema)
         self.schema = schema
+        self._clock = clock
         self._parameters: dict[str, Any] = {**_DEFAULTS, **parameters}
         self._connection: Connection[Any] | None = None
         # Which number the locks of this store have.
@@ -240,7 +248,7 @@ class PostgresEngine:
         while cursor.nextset():
             pass
         [(now, series)] = cursor.fetchall()
-        return Transaction(connection, now, series)
+        return Transaction(connection, now if self._clock is None else self._clock(), series)
 
     def _giveUp(self, connection: Connection[Any]) -> None:
         """

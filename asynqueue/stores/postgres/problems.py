@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 # What of a connection string is shown to people: nothing that can be secret.
 _SHOWN = ("service", "host", "hostaddr", "port", "dbname", "user")
@@ -39,6 +39,19 @@ def parsed(conninfo: str) -> dict[str, str]:
             ' "host=/run/postgresql dbname=shop" or "postgresql://user@host/shop"'
         ) from None
     return {key: str(value) for key, value in found.items() if value is not None}
+
+
+def conninfoOf(parameters: dict[str, str]) -> str:
+    """
+    Return a connection string of these parameters.
+
+    @raise ValueError: libpq does not know one of them.
+    """
+    try:
+        return make_conninfo(**parameters)
+    except psycopg.ProgrammingError as error:
+        # It names the parameter, and does not have its value.
+        raise ValueError(str(error).strip()) from None
 
 
 def nameOf(parameters: dict[str, str], schema: str) -> str:
