@@ -273,6 +273,22 @@ def test_lockedByAnother(file: File) -> None:
     assert file.claim(1) == ["1"]
 
 
+def test_aFullDisk(file: File) -> None:
+    """
+    When there is no room nothing is done and what there is stays; when there is room again, the
+    store goes on.
+    """
+    connection = file.engine._checked()
+    file.add("1")
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StoreUnavailable, match="there is no room on the disk"):
+        file.add(*(str(n) for n in range(2, 1000)))
+    connection.execute("PRAGMA max_page_count = 1000000")
+    file.add("2")
+    assert file.claim(9) == ["1", "2"]
+
+
 def test_unopened(unopened: File) -> None:
     """
     An engine that is not open says so.
