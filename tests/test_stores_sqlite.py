@@ -35,7 +35,7 @@ from asynqueue.stores.records import (
     Outcome,
     StoreEvent,
 )
-from asynqueue.stores.sqlite import attempts, schema
+from asynqueue.stores.sqlite import attempts, people, schema
 from asynqueue.stores.sqlite.engine import SQLiteEngine
 from tests.storefiles import NODE, File
 
@@ -207,6 +207,17 @@ def test_claimsReadNoMoreThanTheyTake(file: File, statement: str) -> None:
     assert "USING INDEX place_flow (series=? AND niceness=? AND band=?" in said
     assert "SCAN" not in said
     assert "TEMP B-TREE" not in said
+
+
+@pytest.mark.parametrize(
+    ("statement", "index"),
+    [(people.DEAD_JOBS, "outcome_dead"), (people.HELD_JOBS, "place_held")],
+)
+def test_fewAreFoundAmongMany(file: File, statement: str, index: str) -> None:
+    """
+    What is dead, or with a node, is found without a look at what is not.
+    """
+    assert plan(file, statement).endswith(f"USING INDEX {index}")
 
 
 def test_claimsTakeBoundedBytes(file: File) -> None:

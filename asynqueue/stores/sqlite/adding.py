@@ -11,11 +11,11 @@ from typing import Any
 from asynqueue.stores.errors import KeyTaken
 from asynqueue.stores.operations import Add
 from asynqueue.stores.records import Added, JobState, NewJob, OnTaken
-from asynqueue.stores.sqlite.rows import LATER, RUNNING, STATES, jobRow, placeRow
+from asynqueue.stores.sqlite.rows import LATER, NEW_PLACE, RUNNING, STATES, jobRow, placeRow
 from asynqueue.stores.sqlite.transaction import CANCELLED, Transaction
 
 _JOB = f"INSERT INTO job VALUES ({', '.join('?' * 20)})"
-_PLACE = f"INSERT INTO place VALUES ({', '.join('?' * 18)})"
+_PLACE = f"INSERT INTO place VALUES ({NEW_PLACE})"
 
 _STORED = "SELECT value FROM json_each(?) WHERE value IN (SELECT id FROM job)"
 

@@ -39,6 +39,11 @@ _FROM = "FROM job j LEFT JOIN place p ON p.n = j.n LEFT JOIN outcome o ON o.n = 
 _WORDS = " ".join(f"WHEN {i} THEN {state.value!r}" for i, state in enumerate(STATES))
 _STATE = f"COALESCE(o.kind, CASE p.state {_WORDS} END)"
 
+_HELD = frozenset({JobState.CLAIMED, JobState.RUNNING})
+
+DEAD_JOBS = "SELECT n FROM outcome INDEXED BY outcome_dead WHERE kind IN ('failed', 'lost')"
+HELD_JOBS = "SELECT n FROM place INDEXED BY place_held WHERE state >= 2"
+
 _RETRY = f"""
 INSERT INTO place SELECT n, {WAITING}, series, niceness, band, ?, ?, 0, 0, ?, NULL, NULL, NULL, 0,
     NULL, key, keep, keep_dead
@@ -69,9 +74,11 @@ def _where(wanted: JobFilter, now: float) -> tuple[str, list[Any]]:
     if wanted.ids is not None:
         oneOf("j.id", wanted.ids)
     if wanted.states is not None:
+        # Those that people look for most are few, and have indexes of their own.
         if wanted.states <= DEAD:
-            # They are few, and have an index of their own.
-            having("j.n IN (SELECT n FROM outcome WHERE kind IN ('failed', 'lost'))")
+            having(f"j.n IN ({DEAD_JOBS})")
+        elif wanted.states <= _HELD:
+            having(f"j.n IN ({HELD_JOBS})")
         oneOf(_STATE, frozenset(state.value for state in wanted.states))
     if wanted.series is not None:
         oneOf("j.series", wanted.series)

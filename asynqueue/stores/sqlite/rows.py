@@ -37,6 +37,9 @@ PLACE = (
     " p.expires, p.node, p.begun, p.stopping, p.key, p.keep, p.keep_dead"
 )
 
+# The row of a new place: no attempt has been made, and no node has it.
+NEW_PLACE = "?, ?, ?, ?, ?, ?, 0, 0, 0, ?, ?, NULL, NULL, 0, NULL, ?, ?, ?"
+
 # The columns of a record, after those of a job.
 RECORD = (
     "j.created, p.state, p.number, p.counted, p.losses, p.due, p.begun, p.node, p.stopping,"
@@ -146,7 +149,7 @@ def jobRow(n: int, job: NewJob, now: float) -> tuple[Any, ...]:
 
 def placeRow(n: int, seq: int, job: NewJob, now: float) -> tuple[Any, ...]:
     """
-    Return the first place of a new job, in the order of the columns of its table. A hot path.
+    Return the first place of a new job, in the order of L{NEW_PLACE}. A hot path.
     """
     flow = job.flow
     isLater = job.after > 0
@@ -157,15 +160,8 @@ def placeRow(n: int, seq: int, job: NewJob, now: float) -> tuple[Any, ...]:
         flow.niceness,
         flow.band.value,
         seq,
-        0,
-        0,
-        0,
         now + job.after if isLater else now,
         None if job.expires is None else now + job.expires,
-        None,
-        None,
-        0,
-        None,
         job.key,
         job.keep,
         job.keepDead,
