@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 import os
+import posix
 import resource
 import signal
 import sys
@@ -56,6 +57,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("model")
         if getattr(test, "is_hypothesis_test", False):
             item.add_marker("bulk")
+
+
+def _beginUnmeasured() -> None:
+    """
+    Measure no coverage in a fork of this process, if it is none in which that is to be measured:
+    what the parent had run is written there once more when it ends, which takes longer than most
+    forks live.
+    """
+    if _CONFIG is not None and _MEASURED not in os.environ:
+        sys.settrace(None)
+        threading.settrace(None)  # type: ignore[arg-type]
+        # Coverage has put another one in its place.
+        os._exit = posix._exit
+
+
+os.register_at_fork(after_in_child=_beginUnmeasured)
 
 
 @contextmanager

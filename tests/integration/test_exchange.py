@@ -313,6 +313,7 @@ def test_whatIsPrintedIsWritten() -> None:
     assert output.split() == ["begin", "child", "end"]
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize(
     ("error", "code"), [(SystemExit(3), 3), (SystemExit("why"), 1), (KeyboardInterrupt(), 130)]
 )
@@ -332,6 +333,7 @@ def test_exitsAreNotResults(error: BaseException, code: int) -> None:
     channel.close()
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize("error", [SystemExit(), SystemExit(0)])
 def test_orderlyExit(error: BaseException) -> None:
     """
@@ -892,6 +894,7 @@ def sendAndFail(channel: Any) -> None:
     raise LookupError("after the result")
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize(
     ("work", "said"),
     [
