@@ -58,3 +58,19 @@ class ToldEngine:
         The operations of each transaction.
         """
         return [call for call in self.calls if isinstance(call, list)]
+
+
+class TellingToldEngine(ToldEngine):
+    """
+    The same, which hears of others.
+
+    @ivar tell: what the store has asked to be called with what is heard.
+    """
+
+    tell: Callable[[StoreEvent], None]
+
+    def subscribe(self, tell: Callable[[StoreEvent], None]) -> None:
+        """
+        Note what to call.
+        """
+        self.tell = tell

@@ -22,7 +22,7 @@ from asynqueue.stores.records import Attempt, Flow, JobState, NewJob, Outcome, S
 from asynqueue.stores.store import Store
 from asynqueue.stores.thread import DirectRunner
 from tests.doubles import Heard, errorOf, readingLogs, resultOf
-from tests.engines import ToldEngine
+from tests.engines import TellingToldEngine, ToldEngine
 
 CHANGE = StoreEvent(flows=(Flow("a"),), ended=("1",))
 
@@ -516,3 +516,22 @@ def test_aForkIsClosed() -> None:
     [b] = held.do("b")
     held.runner.step()
     assert b.result == Pause("b")
+
+
+def test_tellsOfOthersWhileItIsOpen() -> None:
+    """
+    What an engine hears of other programs the listeners of a store are told, from when it is
+    being opened until it is closed.
+    """
+    engine = TellingToldEngine()
+    store = Store(engine, DirectRunner())
+    heard: list[StoreEvent] = []
+    store.listen(heard.append)
+    engine.tell(StoreEvent(ended=("before",)))
+    engine.onOpen = lambda: engine.tell(StoreEvent(ended=("as it opens",)))
+    resultOf(store.open())
+    engine.tell(StoreEvent(ended=("open",)))
+    engine.onClose = lambda: engine.tell(StoreEvent(ended=("as it closes",)))
+    resultOf(store.close())
+    engine.tell(StoreEvent(ended=("after",)))
+    assert [event.ended for event in heard] == [("as it opens",), ("open",), ("as it closes",)]

@@ -5,7 +5,7 @@ The role of a store, and what one hears from it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
@@ -110,4 +110,19 @@ class Engine(Protocol):
         """
         Let go of all that it holds, also where it was not opened, or not wholly. It may be opened
         again.
+        """
+
+
+@runtime_checkable
+class TellingEngine(Engine, Protocol):
+    """
+    An engine that hears of what other programs change.
+    """
+
+    def subscribe(self, tell: Callable[[StoreEvent], None]) -> None:
+        """
+        Have a function called with what others change, from L{open<Engine.open>} until
+        L{close<Engine.close>} returns. It may be called in any thread, and does not block. While
+        it cannot be heard what others change, nothing is told; when it can again, that anything may
+        have changed.
         """

@@ -34,7 +34,7 @@ from asynqueue.stores.errors import (
     StoreLost,
     StoreUnavailable,
 )
-from asynqueue.stores.interfaces import Engine, IStore
+from asynqueue.stores.interfaces import Engine, IStore, TellingEngine
 from asynqueue.stores.operations import Add, End, Ended, Operation
 from asynqueue.stores.records import StoreEvent
 from asynqueue.stores.thread import Runner, ThreadRunner
@@ -144,6 +144,8 @@ class Store:
         self._givingUp = Timer(lambda seconds, f: later(theReactor(self._reactor), seconds, f))
         self._done = self._transactions = 0
         tellForks(self)
+        if isinstance(engine, TellingEngine):
+            engine.subscribe(lambda event: self._runner.answer(self._toldByOthers, event))
 
     def __repr__(self) -> str:
         return f"<Store {self.name}: {self._life.value}>"
@@ -222,6 +224,10 @@ class Store:
             except Exception:
                 # The seam to their code: what one raises harms neither the others nor the store.
                 _log.failure("a listener of {store} has failed", store=self.name)
+
+    def _toldByOthers(self, event: StoreEvent) -> None:
+        if self._life in (_Life.OPENING, _Life.OPEN, _Life.CLOSING):
+            self.tell(event)
 
     def close(self) -> Deferred[None]:
         """

@@ -15,11 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 from psycopg import Connection
 from psycopg.types.string import TextLoader
 
+from asynqueue.forks import tellForks
 from asynqueue.stores.errors import StoreLost, StoreUnavailable
 from asynqueue.stores.operations import (
     ActOn,
@@ -47,6 +49,7 @@ from asynqueue.stores.postgres.adding import add
 from asynqueue.stores.postgres.attempts import begin, claim, end, giveBack
 from asynqueue.stores.postgres.finding import act, count, find
 from asynqueue.stores.postgres.flows import flows, pause, paused, prune, resume, ripen
+from asynqueue.stores.postgres.listening import Listening, channelOf, said
 from asynqueue.stores.postgres.nodes import leave, nodes, register, renew, rescue
 from asynqueue.stores.postgres.problems import isOfServer, nameOf, parsed, sentence
 from asynqueue.stores.postgres.schema import migrate
@@ -77,7 +80,14 @@ SELECT set_config('search_path', %(path)s, false), set_config('jit', 'off', fals
     set_config('synchronous_commit', CASE current_setting('synchronous_commit')
         WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"""
 
-_NOW = "SELECT extract(epoch FROM clock_timestamp())::float8, ARRAY(SELECT series FROM paused)"
+_NOW = """
+SELECT extract(epoch FROM clock_timestamp())::float8, ARRAY(SELECT series FROM paused),
+    EXISTS (SELECT FROM listener WHERE id <> '{}')"""
+
+_NOTHING = StoreEvent()
+
+# What forks have from their parents: it is not closed when nobody knows it any longer.
+_PARENTS: list[object] = []
 
 # One operation each.
 _SINGLE: dict[type[Operation[Any]], Callable[[Transaction, Any], Any]] = {
@@ -137,8 +147,28 @@ class PostgresEngine:
         self._clock = clock
         self._parameters: dict[str, Any] = {**_DEFAULTS, **parameters}
         self._connection: Connection[Any] | None = None
+        self._listening: Listening | None = None
+        self._tell: Callable[[StoreEvent], None] | None = None
+        # By which others know what this one says.
+        self._speaker = uuid4().hex
         # Which number the locks of this store have.
         self._lock = 0
+        tellForks(self)
+
+    def forked(self) -> None:
+        """
+        Leave the connections to the parent: not even to close them is for a fork.
+        """
+        _PARENTS.extend((self._connection, self._listening))
+        self._connection = self._listening = None
+        self._speaker = uuid4().hex
+
+    def subscribe(self, tell: Callable[[StoreEvent], None]) -> None:
+        """
+        Have a function called, in a thread of this engine's, with what other programs change from
+        L{open} to L{close}.
+        """
+        self._tell = tell
 
     def open(self) -> None:
         """
@@ -157,11 +187,25 @@ class PostgresEngine:
             connection.close()
             raise
         self._connection = connection
+        if self._tell is not None:
+            try:
+                self._listening = Listening(
+                    self._connect, self._lock, self._speaker, self._tell, store=self.name
+                )
+            except StoreUnavailable:
+                self.close()
+                raise
 
     def close(self) -> None:
         """
         Disconnect.
         """
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            listening.stop()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -221,6 +265,9 @@ class PostgresEngine:
             transaction = self._begin(connection, operations)
             answers = _perform(transaction, operations)
             event = transaction.event()
+            if transaction.isHeard and event != _NOTHING:
+                words = said(event, self._speaker)
+                transaction.execute("SELECT pg_notify(%s, %s)", [channelOf(self._lock), words])
         except psycopg.Error as error:
             self._giveUp(connection)
             if self._connection is None:
@@ -243,12 +290,14 @@ class PostgresEngine:
         asked = "BEGIN ISOLATION LEVEL READ COMMITTED;"
         for lock in _locks(operations):
             asked += f"SELECT pg_advisory_xact_lock{lock.format(self._lock)};"
-        asked += _NOW
+        asked += _NOW.format(self._speaker)
         cursor = connection.execute(asked, prepare=False)
         while cursor.nextset():
             pass
-        [(now, series)] = cursor.fetchall()
-        return Transaction(connection, now if self._clock is None else self._clock(), series)
+        [(now, series, isHeard)] = cursor.fetchall()
+        if self._clock is not None:
+            now = self._clock()
+        return Transaction(connection, now, series, isHeard)
 
     def _giveUp(self, connection: Connection[Any]) -> None:
         """
@@ -260,14 +309,14 @@ class PostgresEngine:
         except psycopg.Error:
             pass
         if connection.closed or connection.info.transaction_status != _IDLE:
-            self.close()
+            self._disconnect()
 
     def _commit(self, connection: Connection[Any]) -> None:
         try:
             connection.execute("COMMIT", prepare=False)
         except psycopg.Error as error:
             if connection.closed:
-                self.close()
+                self._disconnect()
                 raise StoreLost(self.name, sentence(error)) from None
             self._giveUp(connection)
             if isOfServer(error):

@@ -123,10 +123,18 @@ class Transaction:
     A transaction, and what it has changed so far.
 
     @ivar now: when it is, by the server's clock; after all it has had to wait for.
+    @ivar isHeard: whether other programs want to hear what it changes.
     """
 
-    def __init__(self, connection: Connection[Any], now: float, paused: Iterable[str]) -> None:
+    def __init__(
+        self,
+        connection: Connection[Any],
+        now: float,
+        paused: Iterable[str],
+        isHeard: bool = False,
+    ) -> None:
         self.now = now
+        self.isHeard = isHeard
         self.paused = frozenset(paused)
         self._connection = connection
         self._flows: dict[Flow, None] = {}
