@@ -23,7 +23,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.rst"))]
 PATIENCE = 300
 
 # What the tests have an example do, where it would do much more: `make demo` does it all.
-LESS = {"demo.py": ["--first", "200"]}
+LESS = {"demo.py": ["--first", "80"]}
 
 MARKDOWN = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 RESTRUCTURED = re.compile(
@@ -151,8 +151,8 @@ def test_demoOverHosts(tmp_path: Path) -> None:
     results = []
     for hosts in ("0", "2"):
         demo = [sys.executable, str(ROOT / "examples" / "demo.py"), "--output", str(tmp_path)]
-        run([*demo, "--first", "150", "--hosts", hosts], tmp_path)
+        run([*demo, "--first", "60", "--hosts", hosts], tmp_path)
         lines = (tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()
         results.append(sorted(lines))
-    assert len(results[0]) == 150
+    assert len(results[0]) == 60
     assert results[0] == results[1]
