@@ -275,7 +275,7 @@ class TaskQueue:
             self._look(describeCall(func, args, kw))
         if not callable(func):
             options = _optionsOfName(func, options)
-        if options.returnFailure is None and not self._returnFailure:
+        if not self._returnFailure and options.returnFailure is None:
             options = loggedOptions(options)
         registry = self._registry
         registry.lastNumber = number = registry.lastNumber + 1

@@ -111,15 +111,20 @@ class Dispatcher:
         if hook and self._announce(hook, task):
             return
         backlog = self._backlog
-        record = self.lanes.takeIdle(options.series)
-        if record is None:
+        series = options.series
+        for lane in self.lanes.each:
+            idle = lane.idle
+            if idle and (series is None or series in lane.qualified):
+                break
+        else:
             backlog.push(task)
             return
         if self._loop is not RESTING or backlog.queued:
             backlog.push(task)
-            self.attend(record)
+            self.attend(idle[0])
             return
         # Where nothing waits there is no order to be kept, nor a share: it is given at once.
+        record = idle.popleft()
         record.ready = False
         self._loop = SERVING
         try:
@@ -134,7 +139,7 @@ class Dispatcher:
         elif isReady:
             # It is ready again at once, and nothing is there for it.
             record.ready = True
-            record.lane.idle[record] = None
+            record.lane.idle.append(record)
 
     def _announce(self, hook: Hook, task: Task) -> bool:
         """
@@ -162,7 +167,7 @@ class Dispatcher:
         """
         Have a worker look that waits, if one does that may run a task.
         """
-        record = self.lanes.takeIdle(task.options.series)
+        record = self.lanes.idle(task.options.series)
         if record is not None:
             self.attend(record)
 
@@ -308,7 +313,7 @@ class Dispatcher:
         Wake a worker that waits: it has something to do.
         """
         record.ready = False
-        record.lane.idle.pop(record, None)
+        record.lane.forget(record)
         self._ready.append(record)
         self.resume()
 
@@ -324,7 +329,7 @@ class Dispatcher:
         See whether a worker that waits is to look for tasks, too: one that was woken may have taken
         another, or left.
         """
-        record = self.lanes.takeWanted()
+        record = self.lanes.wanted()
         if record is None:
             return False
         self.attend(record)

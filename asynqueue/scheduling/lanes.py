@@ -4,6 +4,7 @@ Workers of the same qualification, and which of them wait for a task.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable, Iterable
 from typing import Any
 
@@ -23,7 +24,7 @@ class Lane:
 
     def __init__(self, qualified: frozenset[Hashable]) -> None:
         self.qualified = qualified
-        self.idle: dict[Any, None] = {}
+        self.idle: deque[Any] = deque()
         self.workers = 0
 
     def serves(self, series: Hashable) -> bool:
@@ -32,10 +33,19 @@ class Lane:
         """
         return series is None or series in self.qualified
 
+    def forget(self, record: Any) -> None:
+        """
+        Take a record out of those that wait, if it is there. Mostly it is the first.
+        """
+        if record in self.idle:
+            self.idle.remove(record)
+
 
 class Lanes:
     """
     The lanes that the workers of a queue have.
+
+    @ivar each: all of them. A list: it is gone through for each task that is queued.
     """
 
     def __init__(self, backlog: IBacklog) -> None:
@@ -43,8 +53,7 @@ class Lanes:
         @param backlog: hears which lanes there are.
         """
         self._backlog = backlog
-        # A list: it is gone through for each task that is queued.
-        self._lanes: list[Lane] = []
+        self.each: list[Lane] = []
 
     def enter(self, qualified: Iterable[Hashable]) -> Lane:
         """
@@ -53,10 +62,10 @@ class Lanes:
         @return: the lane that it chooses from.
         """
         series = frozenset(qualified)
-        lane = next((lane for lane in self._lanes if lane.qualified == series), None)
+        lane = next((lane for lane in self.each if lane.qualified == series), None)
         if lane is None:
             lane = Lane(series)
-            self._lanes.append(lane)
+            self.each.append(lane)
             self._backlog.addLane(lane)
         lane.workers += 1
         return lane
@@ -67,36 +76,31 @@ class Lanes:
         """
         lane.workers -= 1
         if not lane.workers:
-            self._lanes.remove(lane)
+            self.each.remove(lane)
             self._backlog.removeLane(lane)
 
     def serving(self, series: Hashable) -> list[Lane]:
         """
         Return the lanes whose workers may run a series.
         """
-        return [lane for lane in self._lanes if lane.serves(series)]
+        return [lane for lane in self.each if lane.serves(series)]
 
-    def takeIdle(self, series: Hashable) -> Any:
+    def idle(self, series: Hashable) -> Any:
         """
-        Take out the record of the worker that has waited the longest in the first lane of
-        those that may run a series, where one waits; C{None} if none does. A hot path.
+        Return the record of the worker that has waited the longest in the first lane of those
+        that may run a series, where one waits; C{None} if none does.
         """
-        for lane in self._lanes:
-            idle = lane.idle
-            if idle and (series is None or series in lane.qualified):
-                for record in idle:
-                    del idle[record]
-                    return record
+        for lane in self.each:
+            if lane.idle and lane.serves(series):
+                return lane.idle[0]
         return None
 
-    def takeWanted(self) -> Any:
+    def wanted(self) -> Any:
         """
-        Take out the record of a worker that waits while there may be a task for it; C{None}
+        Return the record of a worker that waits while there may be a task for it; C{None}
         if there is none.
         """
-        for lane in self._lanes:
+        for lane in self.each:
             if lane.idle and self._backlog.mayPick(lane):
-                record = next(iter(lane.idle))
-                del lane.idle[record]
-                return record
+                return lane.idle[0]
         return None

@@ -182,7 +182,7 @@ class Lifecycle:
             # It chooses from nothing any more.
             return
         old = record.lane
-        old.idle.pop(record, None)
+        old.forget(record)
         record.lane = self.dispatcher.lanes.enter([*worker.cQualified, *worker.iQualified])
         self.dispatcher.lanes.leave(old)
         if record.ready:
@@ -281,7 +281,7 @@ class Lifecycle:
         # First this: what fails now may have callbacks that ask for it.
         record.state = state
         if serving:
-            record.lane.idle.pop(record, None)
+            record.lane.forget(record)
             self.dispatcher.lanes.leave(record.lane)
             for task in list(record.updates):
                 task.errback(lostTo(record, task))
@@ -379,7 +379,7 @@ class Lifecycle:
         if record.ready:
             record.ready = False
             record.parked = True
-            record.lane.idle.pop(record, None)
+            record.lane.forget(record)
 
     def faultOf(self, series: Hashable) -> tuple[str, bool]:
         """

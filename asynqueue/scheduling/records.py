@@ -174,7 +174,7 @@ class WorkerRecord:
         Wait for a task.
         """
         self.ready = True
-        self.lane.idle[self] = None
+        self.lane.idle.append(self)
 
     def recall(self) -> Sequence[ITask]:
         """

@@ -12,7 +12,7 @@ from contextvars import Context, copy_context
 from enum import Enum
 from typing import Any, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import AlreadyCalledError, CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -179,15 +179,14 @@ class Task:
         self.options = options
         self.ID = ID
         # Mostly there are no variables, and a new context is as good as a copy.
-        caller = copy_context()
-        self._caller = caller if len(caller) else None
+        self._caller = copy_context() or None
         self._context: Context | None = None
         self.state = QUEUED
         self.holder: Any = None
         self._timer: Any = None
         self.tries = 0
-        self.d = TaskDeferred(_cancelTask)
-        self.d.task = self
+        d = self.d = TaskDeferred(_cancelTask)
+        d.task = self
 
     def __repr__(self) -> str:
         return f"<Task {self.ID} {self.state.value}: {self.describe()}>"
@@ -292,9 +291,12 @@ class Task:
         self.owner.taskEnded(self, value, False)
         d = self.d
         d.task = None
-        # An observer may have cancelled it as it heard of the end.
-        if not d.called:
+        try:
             d.callback(value)
+        except AlreadyCalledError:
+            # An observer has cancelled it as it heard of the end. To ask each whether it was
+            # called would take longer.
+            pass
 
     def errback(self, failure: Failure) -> None:
         """
