@@ -49,6 +49,26 @@ def perform(payload: bytes, number: object = None) -> bytes | tuple[Any]:
         return dumps(raised(error))
 
 
+def performNamed(
+    module: str, name: str, args: tuple[Any, ...], number: object = None
+) -> bytes | tuple[Any]:
+    """
+    Call what has a name in a module, as L{perform} makes a call: for what the executor cannot
+    fail to pickle. A hot path.
+
+    @param name: the name, with those of the classes that it is in.
+    """
+    try:
+        f: Any = import_module(module)
+        for part in name.split("."):
+            f = getattr(f, part)
+        value = settled(f(*args))
+        return (value,) if type(value) in PLAIN else _packed(value)
+    except BaseException as error:
+        # See above.
+        return dumps(raised(error))
+
+
 def _packed(value: Any) -> bytes:
     if shapeOf(value) is not None:
         reason = "an iterator stays in the process that made it; return a list"

@@ -16,7 +16,7 @@ import cloudpickle
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from asynqueue.calling import perform
+from asynqueue.calling import perform, performNamed
 from asynqueue.codec import ClosedCall, decode, dumps
 from asynqueue.errors import MaybeEncodingError, RemoteError, RemoteTraceback
 from asynqueue.outcome import (
@@ -462,6 +462,48 @@ def test_payloadThatIsNone() -> None:
     So is what is no pickle at all.
     """
     assert isinstance(pickle.loads(perform(b"nonsense")), Raised)
+
+
+class Calculator:
+    """
+    Has a function of a name within another.
+    """
+
+    @staticmethod
+    def half(number: int) -> int:
+        """
+        Half of it.
+        """
+        return number // 2
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "args"),
+    [("textwrap", "dedent", (" 7",)), (__name__, "Calculator.half", (14,))],
+)
+def test_performsWhatHasAName(module: str, name: str, args: tuple[Any, ...]) -> None:
+    """
+    A function is called by its name in a module, and the names of the classes that it is in.
+    """
+    (value,) = performNamed(module, name, args)
+    assert int(value) == 7
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "kind"),
+    [
+        ("nowhere.at_all", "f", ModuleNotFoundError),
+        ("textwrap", "gone", AttributeError),
+        ("sys", "exit", SystemExit),
+    ],
+)
+def test_performsNamesThatRaise(module: str, name: str, kind: type[BaseException]) -> None:
+    """
+    What is not there, and what a call raises, are outcomes as well.
+    """
+    packed = performNamed(module, name, ())
+    assert isinstance(packed, bytes)
+    assert type(pickle.loads(packed).error) is kind
 
 
 def test_exitsInRepresentationsAreNoExits() -> None:

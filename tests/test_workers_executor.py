@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from asynqueue import ExecutorWorker, TaskQueue, WorkerLost
+from asynqueue.calling import perform, performNamed
 from asynqueue.errors import Unsendable
 from asynqueue.outcome import Returned
 from asynqueue.scheduling.options import CallOptions
@@ -759,6 +760,42 @@ def test_outcomeThatIsNone(given: Any) -> None:
     executor.futures.pop(0).set_result(given)
     clock.advance(0)
     assert "no outcome" in str(errorOf(d))
+
+
+def submittedFor(f: Any, *args: Any, **kw: Any) -> tuple[Any, ...]:
+    """
+    What an executor is to call for a call, and the arguments.
+    """
+    executor = ManualExecutor()
+    queue, _ = makeQueue(executor)
+    queue.call(f, *args, **kw)
+    (submitted,) = executor._calls.values()
+    return submitted.func, *submitted.args
+
+
+def test_plainCallsArePickledByTheExecutor() -> None:
+    """
+    A function that has a name is called by that, if no argument needs to be pickled with care.
+    """
+    submitted = submittedFor(resultOf, 7, b"x", None)
+    assert submitted[:-1] == (performNamed, resultOf.__module__, "resultOf", (7, b"x", None))
+
+
+@pytest.mark.parametrize(
+    ("f", "args", "kw"),
+    [
+        (lambda: 7, (), {}),
+        (resultOf, ([7],), {}),
+        (resultOf, (), {"d": 7}),
+        (int, ("7",), {}),
+    ],
+)
+def test_otherCallsAreWholePickles(f: Any, args: tuple[Any, ...], kw: dict[str, Any]) -> None:
+    """
+    All else that executors are given is bytes: an executor that cannot read them again would end.
+    """
+    performs, packed, number = submittedFor(f, *args, **kw)
+    assert (performs, type(packed), type(number)) == (perform, bytes, str)
 
 
 def test_equalCallsAreDifferent() -> None:

@@ -6,13 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from concurrent.futures import (
-    BrokenExecutor,
-    CancelledError,
-    Executor,
-    Future,
-    ThreadPoolExecutor,
-)
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from functools import partial
 from math import inf
 from typing import Any
@@ -374,8 +368,20 @@ class ExecutorWorker(Prefetching[Window | Places]):
             # It was taken back, and may have been given again.
             return
         try:
-            error = future.exception()
-        except CancelledError:
+            result = future.result()
+        except BaseException as error:
+            # The executor's own: its calls raise nothing.
+            self._failed(future, task, error)
+        else:
+            tasks.ended += 1
+            self._calls.end(task, result, self._iterators.end)
+
+    def _failed(self, future: Future[Any], task: ITask, error: BaseException) -> None:
+        """
+        Hear that the executor has not made a call, or lost it.
+        """
+        tasks = self._tasks
+        if future.cancelled():
             # By us, if the task has ended, or else by who shut the executor down.
             if not task.ended:
                 tasks.held[future] = task
@@ -383,17 +389,12 @@ class ExecutorWorker(Prefetching[Window | Places]):
                 self._resign()
             return
         tasks.ended += 1
-        if error is None:
-            self._calls.end(task, future.result(), self._iterators.end)
-            return
-        # The executor's own: its calls raise nothing.
         broken = isinstance(error, BrokenExecutor)
-        reason = inWords(error)
         if broken:
             if tasks.life is Life.SERVING:
                 tasks.life = Life.BROKEN
-            self._noteLoss(f"its executor broke: {reason}")
-        tasks.lose([task], reason)
+            self._noteLoss(f"its executor broke: {inWords(error)}")
+        tasks.lose([task], inWords(error))
         if broken:
             self._resign()
 

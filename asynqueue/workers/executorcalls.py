@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from twisted.python.failure import Failure
 
-from asynqueue.calling import perform, settled
+from asynqueue.calling import perform, performNamed, settled
 from asynqueue.codec import PLAIN, dumps, located
 from asynqueue.errors import Unsendable, WorkerError
 from asynqueue.failures import caught, failureOf
@@ -232,16 +232,16 @@ class CallsElsewhere:
     ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         # Nobody hears from another process that a call begins.
         f, args, kw = task.callTuple
+        number = f"{self._mark}-{next(self._numbers)}"
         kept = keptElsewhere(f)
         if kept is f and type(f) is FunctionType and not kw and PLAIN.issuperset(map(type, args)):
-            # Nothing of that needs a closer look.
-            packed = pickle.dumps((f, args, kw), pickle.HIGHEST_PROTOCOL)
-        else:
-            try:
-                packed = dumps((kept, args, kw), ELSEWHERE)
-            except Unsendable as error:
-                raise located(error, args, kw, lambda arg: dumps(arg, ELSEWHERE)) from None
-        return perform, (packed, f"{self._mark}-{next(self._numbers)}")
+            # Nothing of that needs a closer look, nor a pickle of its own.
+            return performNamed, (f.__module__, f.__qualname__, args, number)
+        try:
+            packed = dumps((kept, args, kw), ELSEWHERE)
+        except Unsendable as error:
+            raise located(error, args, kw, lambda arg: dumps(arg, ELSEWHERE)) from None
+        return perform, (packed, number)
 
     def isWithdrawn(self, executor: Executor, args: tuple[Any, ...]) -> bool:
         """
@@ -258,7 +258,8 @@ class CallsElsewhere:
     def end(self, task: ITask, result: Any, deliver: Callable[[ITask, Any], None]) -> None:
         self._ended += 1
         if type(result) is tuple and len(result) == 1:
-            deliver(task, result[0])
+            # It is surely no iterator.
+            task.callback(result[0])
             return
         try:
             outcome = pickle.loads(result) if isinstance(result, bytes) else result
