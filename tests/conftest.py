@@ -162,7 +162,7 @@ def emptyPostgres() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def _postgresServer(emptyPostgres: Path) -> Iterator[Server]:
+def runningPostgres(emptyPostgres: Path) -> Iterator[Server]:
     """
     A PostgreSQL server that need not survive a power cut.
     """
@@ -176,11 +176,11 @@ def _postgresServer(emptyPostgres: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def postgres(_postgresServer: Server) -> Iterator[Database]:
+def postgres(runningPostgres: Server) -> Iterator[Database]:
     """
     An empty database of PostgreSQL.
     """
-    database = _postgresServer.database()
+    database = runningPostgres.database()
     yield database
     database.drop()
 

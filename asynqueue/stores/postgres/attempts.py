@@ -49,7 +49,8 @@ SELECT {", ".join(f"j.{name.strip()}" for name in JOB.split(","))}, j.created,
 FROM first f JOIN job j ON j.id = f.job ORDER BY f.nr, f.seq"""
 
 _ATTEMPTS = "unnest(%(jobs)s::uuid[], %(numbers)s::int4[]) AS a (id, nr)"
-_OURS = "c.job = a.id AND c.number = a.nr AND c.node = %(node)s"
+# Found by their jobs: an index of nodes would be gone through for each.
+_OURS = "c.job = a.id AND c.number = a.nr AND c.node || '' = %(node)s"
 _NAMED = ", ".join(f"c.{name.strip()}" for name in CLAIM.split(","))
 
 _BEGIN = f"""

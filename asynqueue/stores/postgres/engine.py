@@ -73,8 +73,12 @@ _DEFAULTS = {
 # After how many milliseconds the server gives up a program that stands still in a transaction.
 _STANDSTILL = 10_000
 
+# How many rows a table has now the planner does not know where they come and go: it is to find
+# them by indexes always, and to count those in arrays each time.
 _PREPARE = """
 SELECT set_config('search_path', %(path)s, false), set_config('jit', 'off', false),
+    set_config('enable_seqscan', 'off', false),
+    set_config('plan_cache_mode', 'force_custom_plan', false),
     set_config('client_min_messages', 'error', false),
     set_config('idle_in_transaction_session_timeout', %(standstill)s, false),
     set_config('synchronous_commit', CASE current_setting('synchronous_commit')

@@ -168,10 +168,18 @@ def _record(row: Sequence[Any]) -> JobRecord:
     )
 
 
+def _goThrough(transaction: Transaction) -> None:
+    """
+    Allow whole tables to be gone through from now on.
+    """
+    transaction.execute("SET LOCAL enable_seqscan = on")
+
+
 def count(transaction: Transaction, operation: Count) -> dict[JobState, int]:
     """
     Count jobs.
     """
+    _goThrough(transaction)
     if operation.filter == ALL:
         rows = transaction.execute(_COUNT_ALL)
     else:
@@ -186,6 +194,7 @@ def act(transaction: Transaction, operation: ActOn) -> Sequence[str]:
     """
     Act on jobs: nobody claims, begins or ends any meanwhile.
     """
+    _goThrough(transaction)
     where, parameters = _meant(operation.filter, transaction.now)
     if operation.act is Act.CANCEL:
         done = _cancel(transaction, where, parameters)

@@ -37,7 +37,8 @@ WITH RECURSIVE flow AS (
 SELECT f.series, f.niceness, f.band, (
     SELECT count(*) FROM (
         SELECT FROM waiting w
-        WHERE (w.series, w.niceness, w.band) = (f.series, f.niceness, f.band) LIMIT 10000
+        WHERE (w.series, w.niceness, w.band) = (f.series, f.niceness, f.band)
+        ORDER BY w.seq LIMIT 10000
     ) found
 )
 FROM flow f
