@@ -68,7 +68,7 @@ def test_whatIsStoredIsReadAgain(options: JobOptions) -> None:
     """
     How a job is run is the same after it was stored.
     """
-    new = templateOf(options, "a:f", "cbor")
+    new = templateOf(options, "a:f", "cbor")(id="1", payload=b"")
     read = runningOf(new.name, new.options, new.attempts, new.loss)
     assert read == Running(options.timeout, options.retry)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -89,6 +90,8 @@ class Feed:
         # Whether a claim was lost: it may have taken jobs of which nothing is known here.
         self._isUnsure = False
         self._turn = Timer(callLater)
+        # Whether a turn is due: it is asked for each job.
+        self._isDue = False
         self._again = Timer(callLater)
         self._pauses = Pauses()
         self._ripening = Timer(callLater)
@@ -276,10 +279,12 @@ class Feed:
         """
         Write outcomes and claim jobs in the next turn of the reactor. A hot path.
         """
-        if not self._turn.isRunning:
+        if not self._isDue:
+            self._isDue = True
             self._turn.start(0, self._takeTurn)
 
     def _takeTurn(self) -> None:
+        self._isDue = False
         self._outcomes.flush()
         if (
             self._isOpen
@@ -321,8 +326,9 @@ class Feed:
         self._pauses.reset()
         claimed = claims.claimed
         found: Counter[Flow] = Counter()
-        for each in claimed:
-            found[each.job.flow] += 1
+        # They come flow by flow, and mostly of few flows.
+        for flow, jobs in groupby(claimed, lambda each: each.job.flow):
+            found[flow] += sum(1 for _ in jobs)
         self._shares.answered(wants, found)
         wanted = sum(want.count for want in wants)
         self._window.answered(self._seconds(), len(claimed) == wanted)

@@ -5,8 +5,8 @@ How a job is stored, begun and repeated, and what is known of one: frozen values
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -165,6 +165,10 @@ class JobOptions:
         return Flow(self.series, self.niceness)
 
 
+# Equal options may as well be the same ones, which saves their making and checks.
+makeJobOptions = lru_cache(_KEPT, typed=True)(JobOptions)
+
+
 @frozen
 class Running:
     """
@@ -175,10 +179,9 @@ class Running:
     retry: Retry = ONCE
 
 
-@lru_cache(_KEPT)
-def templateOf(options: JobOptions, name: str, codec: str) -> NewJob:
+def templateOf(options: JobOptions, name: str, codec: str) -> Callable[..., NewJob]:
     """
-    Return a job as it is stored, without its ID and arguments. A hot path.
+    Return what makes a job as it is stored, of its C{id} and C{payload}.
     """
     retry = options.retry
     words: dict[str, Any] = {}
@@ -186,10 +189,9 @@ def templateOf(options: JobOptions, name: str, codec: str) -> NewJob:
         words["timeout"] = options.timeout
     if retry != evolve(ONCE, attempts=retry.attempts, loss=retry.loss):
         words["retry"] = {"on": retry.on, "delay": retry.delay, "mostDelay": retry.mostDelay}
-    return NewJob(
-        id="",
+    return partial(
+        NewJob,
         name=name,
-        payload=b"",
         codec=codec,
         options=json.dumps(words).encode() if words else b"",
         flow=options.flow,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorCore
@@ -19,7 +19,7 @@ from asynqueue.awaitable import AwaitableDeferred, bothWorlds
 from asynqueue.durable.errors import UnknownJob
 from asynqueue.durable.feeding import Feed
 from asynqueue.durable.ids import createdOf, newId
-from asynqueue.durable.options import Job, JobOptions, jobOf, templateOf
+from asynqueue.durable.options import Job, JobOptions, jobOf, makeJobOptions, templateOf
 from asynqueue.durable.payloads import Payloads
 from asynqueue.errors import QueueRunError
 from asynqueue.interfaces import IWorker
@@ -135,6 +135,9 @@ class DurableQueue(Service):
             lambda seconds, f: later(theReactor(self._reactor), seconds, f),
         )
         self._trigger: Any = None
+        # What was stored last, with which options, and what makes such jobs: mostly the next one
+        # is like it.
+        self._latest: tuple[Any, JobOptions, str, Callable[..., NewJob]] | None = None
 
     def __repr__(self) -> str:
         return f"<DurableQueue on {self._store.name}: {self._state.value}, {self.tasks!r}>"
@@ -281,20 +284,26 @@ class DurableQueue(Service):
         @raise NotStorable: the function has no name, or an argument cannot be stored.
         @raise QueueRunError: the queue does not run.
         """
-        options = JobOptions(
-            series=series,
-            niceness=niceness,
-            doNext=doNext,
-            doLast=doLast,
-            key=key,
-            onTaken=onTaken,
-            after=after,
-            expires=expires,
-            timeout=timeout,
-            retry=retry,
-            keep=keep,
-            keepDead=keepDead,
-        )
+        given: dict[str, Any] = {
+            "series": series,
+            "niceness": niceness,
+            "doNext": doNext,
+            "doLast": doLast,
+            "key": key,
+            "onTaken": onTaken,
+            "after": after,
+            "expires": expires,
+            "timeout": timeout,
+            "retry": retry,
+            "keep": keep,
+            "keepDead": keepDead,
+        }
+        try:
+            # Most keys are used once.
+            options = makeJobOptions(**given) if key is None else JobOptions(**given)
+        except TypeError:
+            # Something cannot be hashed: let the checks say what.
+            options = JobOptions(**given)
         return self.enqueueWith(options, f, *args, **kw)
 
     def enqueueWith(
@@ -378,9 +387,13 @@ class DurableQueue(Service):
         Make a job as it is stored. A hot path.
         """
         payloads = self._payloads
-        name = payloads.nameOf(f)
-        template = templateOf(options, name, payloads.codec)
-        return evolve(template, id=newId(), payload=payloads.packCall(name, args, kw))
+        latest = self._latest
+        if latest is None or latest[0] is not f or latest[1] is not options:
+            name = payloads.nameOf(f)
+            make = templateOf(options, name, payloads.codec)
+            latest = self._latest = f, options, name, make
+        payload = payloads.packCall(latest[2], args, kw) if args or kw else b""
+        return latest[3](id=newId(), payload=payload)
 
     def _addOne(self, new: NewJob) -> Deferred[Added]:
         def added(answers: Sequence[Added | KeyTaken]) -> Added:

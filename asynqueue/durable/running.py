@@ -92,6 +92,8 @@ class Runs:
         self._delegate = delegate
         self._runs: dict[Run, None] = {}
         self._kinds: dict[Any, _Kind] = {}
+        # The latest one of them, with a job of that kind: mostly the next job is of the same.
+        self._latest: tuple[NewJob, _Kind] | None = None
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -108,9 +110,11 @@ class Runs:
         new = claimed.job
         self._runs[run] = None
         try:
-            kind = self._kinds.get((new.name, new.options, new.flow, new.attempts, new.loss))
-            if kind is None:
-                kind = self._lookUp(new)
+            latest = self._latest
+            if latest is not None and _isLike(new, latest[0]):
+                kind = latest[1]
+            else:
+                kind = self._kindOf(new)
             run.f, run.retry = kind.f, kind.retry
             args, kw = self._payloads.unpackCall(new.name, new.codec, new.payload)
         except JobUnreadable as error:
@@ -147,10 +151,21 @@ class Runs:
             if run.claimed.attempt.id in wanted and run.d is not None:
                 run.d.cancel()
 
-    def _lookUp(self, new: NewJob) -> _Kind:
+    def _kindOf(self, new: NewJob) -> _Kind:
         """
         @raise JobUnreadable: it cannot be called.
         """
+        key = new.name, new.options, new.flow, new.attempts, new.loss
+        kind = self._kinds.get(key)
+        if kind is None:
+            kind = self._lookUp(new)
+            if len(self._kinds) >= _KEPT:
+                self._kinds.clear()
+            self._kinds[key] = kind
+        self._latest = new, kind
+        return kind
+
+    def _lookUp(self, new: NewJob) -> _Kind:
         f = self._payloads.resolve(new.name)
         running: Running = runningOf(new.name, new.options, new.attempts, new.loss)
         flow = new.flow
@@ -164,11 +179,7 @@ class Runs:
             None,
             True,
         )
-        if len(self._kinds) >= _KEPT:
-            self._kinds.clear()
-        key = new.name, new.options, flow, new.attempts, new.loss
-        kind = self._kinds[key] = _Kind(f, options, running.retry)
-        return kind
+        return _Kind(f, options, running.retry)
 
     # Ends
 
@@ -232,3 +243,17 @@ class Runs:
     def _giveBack(self, run: Run) -> None:
         del self._runs[run]
         self._delegate.runGivenBack(run)
+
+
+def _isLike(new: NewJob, other: NewJob) -> bool:
+    """
+    Tell whether two jobs are of the same kind, as far as that is seen at a glance: stores use the
+    same object for equal flows. A hot path.
+    """
+    return (
+        new.flow is other.flow
+        and new.name == other.name
+        and new.options == other.options
+        and new.attempts == other.attempts
+        and new.loss == other.loss
+    )

@@ -11,7 +11,7 @@ _LOSS = 8
 _SHRINKING = 8
 
 # The most jobs in that line.
-_MOST = 5000
+_MOST = 1000
 
 
 class ClaimWindow:
