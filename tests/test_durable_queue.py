@@ -18,9 +18,9 @@ from asynqueue.durable.errors import (
 )
 from asynqueue.durable.ids import newId
 from asynqueue.durable.options import JobOptions, Retry
-from asynqueue.durable.queue import Call
+from asynqueue.durable.queue import Call, DurableQueue
 from asynqueue.errors import GiveUp, QueueRunError, RemoteError
-from asynqueue.stores.errors import KeyTaken, StoreLost
+from asynqueue.stores.errors import KeyTaken, StoreLost, StoreStringRefused
 from asynqueue.stores.operations import Add
 from asynqueue.stores.records import JobFilter, JobState
 from asynqueue.workers.asynchronous import AsyncWorker
@@ -498,3 +498,13 @@ def test_plainCallsShareItsWorkers(program: Program) -> None:
     d: Deferred[Any] = program.queue.tasks.call(jobs.add, 1, 2)
     assert program.after(d) == 3
     assert program.states() == []
+
+
+def test_storesCanBeStrings(machine: Machine) -> None:
+    """
+    A store may be given as a string that says where it is.
+    """
+    queue = DurableQueue("memory:", allow=["tests.durablejobs"], reactor=machine.clock)
+    assert "memory:" in repr(queue)
+    with pytest.raises(StoreStringRefused):
+        DurableQueue("papyrus:/var/jobs")

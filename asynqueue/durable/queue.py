@@ -40,6 +40,7 @@ from asynqueue.stores.operations import (
     Prune,
     Resume,
 )
+from asynqueue.stores.parsing import storeFromString
 from asynqueue.stores.records import (
     ALL,
     DEAD,
@@ -92,7 +93,7 @@ class DurableQueue(Service):
 
     def __init__(
         self,
-        store: IStore,
+        store: IStore | str,
         *workers: IWorker,
         allow: Iterable[str] = (),
         codec: str = "cbor",
@@ -103,7 +104,8 @@ class DurableQueue(Service):
         **asTaskQueue: Any,
     ) -> None:
         """
-        @param store: where the jobs are. It is opened and closed with this queue.
+        @param store: where the jobs are, or a string that says so: see L{asynqueue.stores.parsing}.
+            It is opened and closed with this queue.
         @param workers: the workers to begin with.
         @param allow: the modules whose own functions may be called, C{package.*} with all below.
             What a store says is never imported otherwise.
@@ -116,7 +118,9 @@ class DurableQueue(Service):
             as long as they take.
         @param asTaskQueue: as L{TaskQueue} takes them.
         @raise ImportError: cbor2 is not installed, or there is no such module.
+        @raise StoreStringRefused: the string says nothing that is known.
         """
+        store = storeFromString(store, reactor) if isinstance(store, str) else store
         self.tasks = TaskQueue(*workers, reactor=reactor, timeout=grace, **asTaskQueue)
         self._store = store
         self._reactor = reactor
