@@ -4,6 +4,7 @@ Functions that the tests of durable queues call: jobs are called by their names.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -84,3 +85,10 @@ def generate() -> Any:
     Return an iterator.
     """
     yield 1
+
+
+def die(code: int) -> None:
+    """
+    End the process that runs this.
+    """
+    os._exit(code)

@@ -161,7 +161,7 @@ class DurableQueue(Service):
         self._state = _Life.STARTING
         reactor = theReactor(self._reactor)
         if IReactorCore.providedBy(reactor):
-            self._trigger = reactor.addSystemEventTrigger("before", "shutdown", self.stop)
+            self._trigger = reactor.addSystemEventTrigger("before", "shutdown", self._reactorStops)
         d: Deferred[Any] = self._store.open()
         d.addCallback(lambda _: self._feed.start())
         d.addCallbacks(self._started, self._notStarted)
@@ -233,14 +233,15 @@ class DurableQueue(Service):
             if not d.called:
                 d.callback(None)
 
+    def _reactorStops(self) -> Deferred[None]:
+        # What calls this is not to be removed any more.
+        self._trigger = None
+        return self.stop()
+
     def _forgetTrigger(self) -> None:
         if self._trigger is not None:
             trigger, self._trigger = self._trigger, None
-            try:
-                theReactor(self._reactor).removeSystemEventTrigger(trigger)
-            except ValueError:
-                # The reactor stops just now.
-                pass
+            theReactor(self._reactor).removeSystemEventTrigger(trigger)
 
     def startService(self) -> Any:
         """
