@@ -5,13 +5,10 @@ They are put together as Twisted's descriptions of endpoints: a prefix, then arg
 before them, of which those with a name come as C{name=value}; a backslash goes before a colon, an
 equals sign, or a backslash, that is part of a value.
 
-    ==========================================  ================================================
-    C{memory:}                                  a store that ends with the program
-    C{sqlite:PATH[:synchronous=normal]}         a file, which one program owns
-    C{postgresql:service=shop}                  a database, which programs share; other parameters
-                                                of libpq, as C{host=/run/postgresql:dbname=shop};
-                                                and C{schema=asynqueue}, which has the tables
-    ==========================================  ================================================
+  - C{memory:} is a store that ends with the program.
+  - C{sqlite:PATH[:synchronous=normal]} is a file, which one program owns.
+  - C{postgresql:service=shop} is a database, which programs share; other parameters are those of
+    libpq, as C{host=/run/postgresql:dbname=shop}, and C{schema=asynqueue}, which has the tables.
 
 Other prefixes come with plugins of Twisted that provide L{IStoreParser}.
 """
