@@ -5,7 +5,6 @@ other side has granted credit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from twisted.python.failure import Failure
 from asynqueue.codec import ClosedItems
 from asynqueue.errors import FrameTooLarge, RemoteProtocolError
 from asynqueue.interfaces import IItemSink
-from asynqueue.processes.iterators import ChildIterator
+from asynqueue.iteration.far import FarSource
 from asynqueue.wire.host.items import ClosedIteration, ItemSender
 from asynqueue.wire.protocol.codecs import PickleCodec
 from asynqueue.wire.protocol.messages import MessageKind
@@ -42,14 +41,16 @@ class Passing:
     @ivar turns: how often the iteration has wanted a turn.
     """
 
-    def __init__(self, first: Sequence[Any] = (), most: int = 1 << 20) -> None:
+    rtt = 0.0
+
+    def __init__(self, first: ClosedItems | None = None, most: int = 1 << 20) -> None:
         self.granted: list[Any] = []
         self.sent: list[Any] = []
         self.turns = 0
         self._most = most
-        self.source = ChildIterator(
-            self.granted.append, lambda: self.granted.append("close"), first, 1, "it", True
-        )
+        self.source = FarSource(self, 5, "it", True, unasked=1)
+        if first is not None:
+            self.come(first)
         sender = ItemSender(5, CODEC, self._send)
         self.iteration = ClosedIteration(5, self.source, sender, self._ready)
 
@@ -65,6 +66,28 @@ class Passing:
         else:
             self.sent.append(MessageKind(kind))
 
+    def come(self, items: ClosedItems) -> None:
+        """
+        Items come from the process.
+        """
+        self.source.receive([items], items.length, items.length)
+
+    # FarEnd
+
+    def grantItems(self, number: int, count: int) -> None:
+        """
+        Note a credit.
+        """
+        self.granted.append(count)
+
+    def closeItems(self, number: int) -> None:
+        """
+        Note the end.
+        """
+        self.granted.append("close")
+
+    # The other side
+
     def turn(self, grant: int = 0) -> bool:
         """
         The other side grants items, and the iteration has its turn.
@@ -78,45 +101,56 @@ def test_theProcessHasTheCreditOfTheOtherSide() -> None:
     """
     A process is asked for what the other side wants, and for no more than its window at once.
     """
-    passing = Passing()
-    passing.turn(3)
+    passing = Passing(closed(0))
+    passing.turn(4)
     assert passing.granted == [3]
-    passing.source.receive([closed(1, 2)])
+    passing.come(closed(1, 2))
     passing.turn(10_000)
     assert passing.granted == [3, 511]
-    assert passing.sent == [[1, 2]]
-    assert passing.iteration.consumed == 2
+    assert passing.sent == [[0], [1, 2]]
+    assert passing.iteration.consumed == 3
 
 
 def test_itAsksAgainWhenHalfHasCome() -> None:
     """
     The iteration wants another turn as soon as half of what it has asked for is there.
     """
-    passing = Passing()
+    passing = Passing(closed(0))
     passing.turn(1000)
     turns = passing.turns
-    passing.source.receive([closed(*range(255))])
+    passing.come(closed(*range(254)))
     assert passing.turns == turns
-    passing.source.receive([closed(255)])
+    passing.come(closed(255))
     assert passing.turns == turns + 1
     passing.turn()
-    assert passing.granted == [512, 256]
+    assert passing.granted == [511, 256]
 
 
 def test_theFirstItemWaitsForCredit() -> None:
     """
-    An item that came by itself, and a failure in its place, are not sent before there is
-    credit for them, and the end comes after them, once.
+    An item that came by itself is not sent before there is credit for it, and the end comes
+    after it, once.
     """
-    passing = Passing([closed("first")])
-    passing.source.failed(Failure(LookupError()))
+    passing = Passing(closed("first"))
     passing.source.ended()
     assert passing.sent == []
     assert passing.turn(1)
-    assert passing.sent == [["first"]]
-    assert not passing.turn(1)
     assert not passing.turn()
-    assert passing.sent == [["first"], ITEM_FAILED, END]
+    assert not passing.turn(1)
+    assert passing.sent == [["first"], END]
+
+
+def test_aFailureAsTheFirstWaitsForCredit() -> None:
+    """
+    A failure in the place of the first item is not sent before there is credit for it.
+    """
+    passing = Passing()
+    passing.source.failed(Failure(LookupError()))
+    passing.source.ended()
+    assert passing.turn()
+    assert passing.sent == []
+    assert not passing.turn(1)
+    assert passing.sent == [ITEM_FAILED, END]
 
 
 def test_nothingIsUnpickled() -> None:
@@ -131,7 +165,7 @@ def test_nothingIsUnpickled() -> None:
         iteration.grant(5)
         iteration.step()
         items = closed(1, 2)
-        passing.source.receive([items])
+        passing.come(items)
     assert sent == [(items.body, items.buffers)]
 
 
@@ -141,8 +175,8 @@ def test_itemsThatCameOpenAreSentToo() -> None:
     """
     passing = Passing()
     passing.turn(5)
-    passing.source.receive([1, 2])
-    passing.source.receive([closed(3)])
+    passing.source.receive([1, 2], 20, 2)
+    passing.come(closed(3))
     assert passing.sent == [[1, 2], [3]]
     assert IItemSink.providedBy(passing.iteration)
 
@@ -152,25 +186,25 @@ def test_itemsThatAreTooLarge() -> None:
     Of items that have more bytes together than the other side takes, those are replaced by
     failures that have too many themselves.
     """
-    passing = Passing(most=2000)
+    passing = Passing(closed(0), most=2000)
     passing.turn(10)
-    passing.source.receive([closed(b"a" * 1500, b"b" * 1500, b"c" * 3000)])
-    passing.source.receive([closed(b"d" * 3000)])
-    assert passing.sent == [[b"a" * 1500], [b"b" * 1500], ITEM_FAILED, ITEM_FAILED]
+    passing.come(closed(b"a" * 1500, b"b" * 1500, b"c" * 3000))
+    passing.come(closed(b"d" * 3000))
+    assert passing.sent == [[0], [b"a" * 1500], [b"b" * 1500], ITEM_FAILED, ITEM_FAILED]
 
 
 def test_nothingIsSaidOfWhatWasClosed() -> None:
     """
     An iteration that was closed has its process close the iterator, and says no more.
     """
-    passing = Passing()
+    passing = Passing(closed(0))
     passing.turn(5)
     passing.iteration.close()
-    passing.source.receive([closed(1)])
+    passing.come(closed(1))
     passing.source.ended()
     assert not passing.turn()
-    assert passing.granted == [5, "close"]
-    assert passing.sent == []
+    assert passing.granted == [4, "close"]
+    assert passing.sent == [[0]]
 
 
 def test_creditWithoutEnd() -> None:

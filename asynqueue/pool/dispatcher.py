@@ -18,12 +18,12 @@ from time import monotonic
 from typing import Any
 
 from asynqueue.errors import MaybeEncodingError, QueueRunError, WorkerError
+from asynqueue.iteration.far import FarSource
 from asynqueue.loops.adapters import LoopAdapter
 from asynqueue.outcome import Raised, cannotSend
 from asynqueue.pool.jobs import Job, tell
 from asynqueue.pool.supervisors import Supervisors
 from asynqueue.processes.guard import harmless, isInterrupt, report
-from asynqueue.processes.iterators import ChildIterator
 from asynqueue.processes.process import ChildProcess
 from asynqueue.processes.roles import ExitReport
 from asynqueue.processes.supervisor import Supervisor
@@ -176,7 +176,7 @@ class JobDispatcher:
         self._begin(child, job)
         job.fail(outcome.localError())
 
-    def iterating(self, child: ChildProcess, job: Job, source: ChildIterator) -> None:
+    def iterating(self, child: ChildProcess, job: Job, source: FarSource) -> None:
         """
         Fail a call that returned what cannot be its result here.
         """

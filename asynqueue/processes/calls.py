@@ -18,14 +18,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from asynqueue.codec import Closed, ClosedCall, decode, encodeCall
+from asynqueue.codec import Closed, ClosedCall, encodeCall
 from asynqueue.framing import Frame, checkSize
 from asynqueue.loops.adapters import LoopAdapter, Timer
 from asynqueue.mainmodule import described
 from asynqueue.outcome import cannotDecode, describeCall
 from asynqueue.processes.callables import HASHABLE, Callables
-from asynqueue.processes.iterators import ChildIterator
-from asynqueue.processes.messages import firstItems, raisedThere, receiveItems
+from asynqueue.processes.messages import OpenStreams, raisedThere
 from asynqueue.processes.outlet import Outlet
 from asynqueue.processes.protocol import (
     CALLS,
@@ -98,7 +97,8 @@ class ProcessCalls(Generic[_Child]):
         self._delegate = delegate
         self._life = life
         self.held: dict[int, Any] = {}
-        self.streams: dict[int, ChildIterator] = {}
+        self._open = OpenStreams(self._send)
+        self.streams = self._open.sources
         self.given = 0
         self.isUp = False
         self.suspects: list[Any] = []
@@ -367,15 +367,15 @@ class ProcessCalls(Generic[_Child]):
                     self._takenBack += 1
                     self._delegate.handedBack([self.held.pop(number)])
             case Kind.ITERATOR | Kind.CLOSED_ITERATOR:
-                self._iterating(number, decode(body), buffers, kind == Kind.CLOSED_ITERATOR)
-            case Kind.ITEMS | Kind.CLOSED_ITEMS | Kind.ITEM_FAILED | Kind.CLOSED_ITEM_FAILED:
-                source = self.streams.get(number)
-                if source is not None:
-                    receiveItems(source, kind, body, buffers)
-            case Kind.END:
-                source = self.streams.pop(number, None)
-                if source is not None:
-                    source.ended()
+                self._iterating(kind, number, body, buffers)
+            case (
+                Kind.ITEMS
+                | Kind.CLOSED_ITEMS
+                | Kind.ITEM_FAILED
+                | Kind.CLOSED_ITEM_FAILED
+                | Kind.END
+            ):
+                self._open.heard(kind, number, body, buffers)
             case Kind.UP:
                 self._notePrepared(0)
             case Kind.ECHO:
@@ -395,25 +395,15 @@ class ProcessCalls(Generic[_Child]):
             self.isUp = True
             self._life.up(self._child)
 
-    def _iterating(self, number: int, text: str, first: Any, isClosed: bool) -> None:
+    def _iterating(self, kind: int, number: int, body: Any, first: Sequence[Any]) -> None:
         job = self.held.pop(number, None)
         if job is None:
             # A preparation: nobody takes its items.
-            self._send(Kind.STOP, number, b"")
+            self._open.closeItems(number)
             self._notePrepared(number)
-            return
-        items, failure = firstItems(first, isClosed)
-        source = self.streams[number] = ChildIterator(
-            lambda count: self._send(Kind.CREDIT, number, marshal.dumps(count)),
-            lambda: self._send(Kind.STOP, number, b""),
-            items,
-            sum(len(part) for part in first),
-            text,
-            isClosed,
-        )
-        self._delegate.iterating(self._child, job, source)
-        if failure is not None:
-            source.failed(failure)
+        else:
+            source = self._open.open(kind, number, body, first)
+            self._delegate.iterating(self._child, job, source)
 
     # The end
 

@@ -6,17 +6,15 @@ iterators.
 from __future__ import annotations
 
 import marshal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
-
-from twisted.python.failure import Failure
 
 from asynqueue.codec import ClosedItems, decode
 from asynqueue.failures import failureOf
+from asynqueue.iteration.far import FarSource
 from asynqueue.outcome import ClosedError, Raised, cannotDecode
-from asynqueue.processes.iterators import ChildIterator
 from asynqueue.processes.protocol import Kind
-from asynqueue.salvage import Lost, loadItems
+from asynqueue.salvage import loadItems
 
 
 def raisedThere(kind: int, body: Any, buffers: Sequence[Any]) -> Raised:
@@ -35,56 +33,72 @@ def raisedThere(kind: int, body: Any, buffers: Sequence[Any]) -> Raised:
     return Raised(ClosedError(name, text, packed), trace)
 
 
-def firstItems(first: Any, isClosed: bool) -> tuple[list[Any], Failure | None]:
+class OpenStreams:
     """
-    Return the item that came with an iterator.
+    The iterators that stay in a child, over which the parent iterates.
 
-    @param first: the list of it, pickled, and its buffers; empty if there is none.
-    @return: the list, and why it cannot be had, if that is so.
+    @ivar sources: those that are open, by the numbers of their calls.
+    @ivar rtt: a child is near.
     """
-    if not first:
-        return [], None
-    if isClosed:
-        return [ClosedItems(1, first[0], first[1:])], None
-    try:
-        return decode(first[0], first[1:]), None
-    except BaseException as error:
-        # Somebody's objects: whatever their unpickling raises.
-        return [], failureOf(cannotDecode(error))
 
+    rtt = 0
 
-def receiveItems(source: ChildIterator, kind: int, body: Any, buffers: Sequence[Any]) -> None:
-    """
-    Give an iterator its items, or a failure in the place of one.
-    """
-    if kind == Kind.ITEMS:
-        _receiveOpen(source, body, buffers)
-    elif kind == Kind.CLOSED_ITEMS:
-        _receiveClosed(source, body, buffers)
-    else:
-        source.failed(failureOf(raisedThere(kind, body, buffers)))
+    def __init__(self, send: Callable[[int, int, bytes], Any]) -> None:
+        """
+        @param send: sends a frame to the child.
+        """
+        self.sources: dict[int, FarSource] = {}
+        self._send = send
 
+    def grantItems(self, number: int, count: int) -> None:
+        self._send(Kind.CREDIT, number, marshal.dumps(count))
 
-def _receiveOpen(source: ChildIterator, body: Any, buffers: Sequence[Any]) -> None:
-    try:
-        items = loadItems(body, buffers)
-    except BaseException as error:
-        # They are not here, or what came is something else.
-        source.failed(failureOf(cannotDecode(error)))
-    else:
-        for run in items:
-            if isinstance(run, Lost):
-                source.failed(failureOf(cannotDecode(run.error)))
+    def closeItems(self, number: int) -> None:
+        self._send(Kind.STOP, number, b"")
+
+    def open(self, kind: int, number: int, body: Any, first: Sequence[Any]) -> FarSource:
+        """
+        Take an iterator that a call has returned.
+
+        @param first: the list of its first item, pickled, and its buffers; empty if there is none.
+        @raise Exception: C{body} is not what it is, in words.
+        """
+        isClosed = kind == Kind.CLOSED_ITERATOR
+        source = FarSource(self, number, decode(body), isClosed, unasked=1)
+        self.sources[number] = source
+        if first:
+            pickled, *buffers = first
+            try:
+                items = [ClosedItems(1, pickled, buffers)] if isClosed else decode(pickled, buffers)
+            except BaseException as error:
+                # Somebody's objects: whatever their unpickling raises.
+                source.failed(failureOf(cannotDecode(error)))
             else:
-                source.receive(run)
+                source.receive(items, sum(map(len, first)), 1)
+        return source
 
-
-def _receiveClosed(source: ChildIterator, body: Any, buffers: Sequence[Any]) -> None:
-    try:
-        items = ClosedItems(marshal.loads(body), buffers[0], buffers[1:])
-    except Exception as error:
-        # They are in a segment of memory that cannot be had here, and how many they are
-        # is not known.
-        source.fail(failureOf(cannotDecode(error)))
-    else:
-        source.receive([items])
+    def heard(self, kind: int, number: int, body: Any, buffers: Sequence[Any]) -> None:
+        """
+        Take items, a failure in their place, or the end.
+        """
+        source = self.sources.get(number)
+        if source is None:
+            return
+        match kind:
+            case Kind.ITEMS:
+                source.read(loadItems, body, buffers)
+            case Kind.CLOSED_ITEMS:
+                try:
+                    count = marshal.loads(body)
+                except Exception as error:
+                    # They are in a segment of memory that cannot be had here, and how many they
+                    # are is not known.
+                    source.fail(failureOf(cannotDecode(error)))
+                else:
+                    items = ClosedItems(count, buffers[0], buffers[1:])
+                    source.receive([items], sum(map(len, buffers)), count)
+            case Kind.END:
+                del self.sources[number]
+                source.ended()
+            case _:
+                source.failed(failureOf(raisedThere(kind, body, buffers)))

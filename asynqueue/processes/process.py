@@ -329,14 +329,13 @@ class ChildProcess:
         # Whatever fails here, all are told.
         harmless("closing what led to a child", self._close)
         held.clear()
-        streams = list(self.calls.streams.values())
+        sources = list(self.calls.streams.values())
         self.calls.streams.clear()
         # First this: who hears of a failure may have the next call made at once.
         harmless("the end of a child", self._delegate.ended, self, ending)
-        for source in streams:
+        for source in sources:
             failure = Failure(ending.lost(OPEN_ITERATOR))
-            harmless("the end of an iterator", source.failed, failure)
-            harmless("the end of an iterator", source.ended)
+            harmless("the end of an iterator", source.lost, failure)
 
     # What comes
 

@@ -11,8 +11,8 @@ from attrs import evolve, frozen
 
 from asynqueue.errors import WorkerLost, signalName
 from asynqueue.framing import LARGEST
+from asynqueue.iteration.far import FarSource
 from asynqueue.outcome import Raised, describeCall
-from asynqueue.processes.iterators import ChildIterator
 from asynqueue.processes.protocol import KEPT
 
 CallTuple = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
@@ -172,7 +172,7 @@ class CallDelegate(Protocol[_Child]):
         Hear that a call raised, or its result cannot be sent.
         """
 
-    def iterating(self, child: _Child, job: Any, source: ChildIterator) -> None:
+    def iterating(self, child: _Child, job: Any, source: FarSource) -> None:
         """
         Hear that a call returned an iterator, which stays in the child.
         """

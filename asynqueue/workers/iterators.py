@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from asynqueue.interfaces import ITask
-from asynqueue.processes.iterators import ChildIterator
+from asynqueue.iteration.far import FarSource
 from asynqueue.processes.process import ChildProcess
 from asynqueue.timers import later
 from asynqueue.workers.held import HeldIterators
@@ -130,7 +130,7 @@ class ChildIterators(HeldIterators):
         self._children = children
         self._grace = grace
 
-    def _end(self, source: ChildIterator) -> None:
+    def _end(self, source: FarSource) -> None:
         """
         Have the child end an iterator that it does not come to close. It may be in the code
         of another one: if that is read, it is waited for.

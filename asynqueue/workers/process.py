@@ -32,9 +32,9 @@ from asynqueue.interfaces import (
     ISlottedWorker,
     ITask,
 )
+from asynqueue.iteration.far import FarSource
 from asynqueue.loops.adapters import adapterOf
 from asynqueue.outcome import Raised
-from asynqueue.processes.iterators import ChildIterator
 from asynqueue.processes.limits import Limits
 from asynqueue.processes.process import ChildProcess
 from asynqueue.processes.roles import CallTuple, ExitReport
@@ -303,7 +303,7 @@ class ProcessWorker(Prefetching[Window]):
             tasks.ended += 1
             job.errback(failureOf(outcome))
 
-    def iterating(self, child: ChildProcess, job: Any, source: ChildIterator) -> None:
+    def iterating(self, child: ChildProcess, job: Any, source: FarSource) -> None:
         """
         End a task with the items of an iterator.
         """

@@ -19,13 +19,14 @@ from asynqueue.constancy import ClosedCallable
 from asynqueue.errors import LocalProtocolError, RemoteProtocolError
 from asynqueue.failures import failureOf
 from asynqueue.interfaces import ITask
+from asynqueue.iteration.far import FarSource
 from asynqueue.outcome import cannotDecode
 from asynqueue.timers import Timer, later
 from asynqueue.wire.client.iterators import OpenIterators
 from asynqueue.wire.client.naming import Naming
 from asynqueue.wire.protocol.codecs import Codec
 from asynqueue.wire.protocol.handshake import plain
-from asynqueue.wire.protocol.messages import CallFlag, MessageKind, unpackedFault
+from asynqueue.wire.protocol.messages import CallFlag, MessageKind, packedCount, unpackedFault
 from asynqueue.wire.transport.connection import Connection
 from asynqueue.workers.failing import Fault
 from asynqueue.workers.prefetch import Prefetch
@@ -232,6 +233,18 @@ class QueueSession:
         if self.connection.isOpen:
             self.connection.send(kind, number, body)
 
+    def grantItems(self, number: int, count: int) -> None:
+        """
+        Let an iterator of the host give C{count} more items.
+        """
+        self.tell(MessageKind.CREDIT, number, packedCount(count))
+
+    def closeItems(self, number: int) -> None:
+        """
+        Have the host close an iterator.
+        """
+        self.tell(MessageKind.CLOSE, number)
+
     # What the host says
 
     def received(self, frames: Sequence[Any]) -> None:
@@ -303,7 +316,7 @@ class QueueSession:
                 text = bytes(body).decode(errors="replace")
                 task = self._settled(kind, number)
                 self._tasks.ended += 1
-                self._iterators.open(task, number, text, self.tell, lambda: self.rtt)
+                self._iterators.open(task, FarSource(self, number, text))
             case MessageKind.ITEMS | MessageKind.ITEM_FAILED | MessageKind.END:
                 self._iterators.heard(kind, number, body, buffers)
             case MessageKind.CAPACITY:

@@ -15,8 +15,8 @@ from asynqueue.codec import ClosedItems
 from asynqueue.errors import RemoteProtocolError
 from asynqueue.failures import failureOf, raisedOf, shortened
 from asynqueue.interfaces import IItemSink
+from asynqueue.iteration.far import FarSource
 from asynqueue.outcome import ClosedError, cannotDecode, cannotSend
-from asynqueue.processes.iterators import ChildIterator
 from asynqueue.processes.streaming import sizeOf
 from asynqueue.salvage import Lost
 from asynqueue.wire.protocol.codecs import Codec
@@ -139,7 +139,7 @@ class ClosedIteration:
     def __init__(
         self,
         number: int,
-        source: ChildIterator,
+        source: FarSource,
         sender: ItemSender,
         ready: Callable[[ClosedIteration], None],
     ) -> None:

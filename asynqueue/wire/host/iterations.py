@@ -14,9 +14,9 @@ from twisted.python.failure import Failure
 
 from asynqueue.failures import anyFailure, caught
 from asynqueue.iteration.deferator import Deferator
+from asynqueue.iteration.far import FarSource
 from asynqueue.iteration.sources import AsyncIteratorSource
 from asynqueue.outcome import shortRepr
-from asynqueue.processes.iterators import ChildIterator
 from asynqueue.reactors import theReactor
 from asynqueue.timers import Timer, later
 from asynqueue.wire.host.items import END, ClosedIteration, ItemSender, Send, State, checkedCredit
@@ -235,7 +235,7 @@ class Iterations:
         kind = type(value)
         sender = ItemSender(number, self._codec, self._send)
         iteration: Iteration | ClosedIteration
-        if kind is ChildIterator:
+        if kind is FarSource:
             text = value.text
             iteration = ClosedIteration(number, value, sender, self._wantsTurn)
         elif issubclass(kind, Deferator):
