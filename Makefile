@@ -6,14 +6,33 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= $(BIN)/python examples/demo.py --output demo-output
 PYTEST ?= tests
-ASIDE := tests/integration/test_exchange.py $(wildcard tests/integration/test_wire_*.py) \
-	tests/integration/test_service.py tests/integration/test_crawler.py \
-	tests/integration/test_command.py
+
+# The tests run in parts side by side, each in a process of its own: most of the time they wait for
+# processes that start. What is named nowhere else is in `programs` or in `units`. Those that take
+# longest come first.
+JOBS ?= $(shell expr `getconf _NPROCESSORS_ONLN` + 1)
+PARTS := processes programs faults wire commands units exchanges documents
+slow = $(patsubst %,tests/integration/test_%.py,$(1))
+faults := $(call slow,wire_chaos wire_endings wire_faults wire_floods)
+wire := $(filter-out $(faults),$(wildcard $(call slow,wire_*)))
+processes := $(wildcard $(call slow,process_*))
+commands := $(call slow,command crawler service)
+exchanges := $(call slow,exchange taskpool)
+documents := tests/test_documents.py tests/test_examples.py tests/test_house.py
+programs := tests/integration \
+	$(addprefix --ignore=,$(faults) $(wire) $(processes) $(commands) $(exchanges))
+units := tests --ignore=tests/integration $(addprefix --ignore=,$(documents))
 
 step = @printf '\n=== %s\n' "$(1)"
 
-.PHONY: help demo test lint format types layers unit integration coverage .aside .others soak docs api \
-	bench news dist venv clean
+# What one of several that run side by side says, line by line with its name, and as a whole in
+# build/NAME.txt; its status is in build/NAME.status.
+beside = { $(2); echo $$? >build/$(1).status; } 2>&1 | tee build/$(1).txt | \
+	while IFS= read -r line; do printf '%-9s | %s\n' $(1) "$$line"; done; \
+	exit `cat build/$(1).status`
+
+.PHONY: help demo test lint format types layers unit integration coverage soak docs api \
+	bench news dist venv clean .parts $(PARTS:%=.tests-%) $(CHECKS:%=.check-%)
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -22,11 +41,10 @@ help:  ## this list
 demo: $(VENV)/.demo  ## every module of the standard library goes through the queue
 	$(DEMO)
 
-# What is quick comes first, and the first step that fails ends it.
+# What is quick comes first, and nothing begins any more when a step has failed.
 test:  ## every check there is
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory -j2 docs types layers
-	@$(MAKE) --no-print-directory coverage
+	@$(MAKE) --no-print-directory coverage CHECKS='layers types docs'
 	$(call step,all checks passed)
 
 lint: $(VENV)/.dev  ## ruff: rules and format
@@ -55,12 +73,18 @@ integration: $(VENV)/.dev  ## real processes, sockets, signals, and the document
 	$(BIN)/python -m pytest tests/integration tests/test_documents.py tests/test_house.py
 
 coverage: $(VENV)/.dev  ## all tests, and how much of the code they ran (PYTEST=... chooses)
-	$(call step,pytest under coverage)
-	$(BIN)/python -m coverage erase
+	$(call step,$(strip $(CHECKS) tests) under coverage)
+# Where PYTHONDONTWRITEBYTECODE is set, each process that a test starts would compile it.
+	@$(BIN)/python -m compileall -q asynqueue tests examples
+	@$(BIN)/python -m coverage erase
 ifeq ($(PYTEST),tests)
-	@$(MAKE) --no-print-directory -j2 .aside .others || { \
-		printf '\nTests have failed. Of those that ran aside:\n' >&2; \
-		grep -E '^(FAILED|ERROR) ' build/aside.txt >&2 || echo none >&2; exit 1; }
+	@mkdir -p build && rm -f build/*.status
+	@$(MAKE) --no-print-directory -j$(JOBS) $(CHECKS:%=.check-%) $(PARTS:%=.tests-%) || { \
+		for status in build/*.status; do \
+			[ "`cat $$status`" = 0 ] && continue; name=`basename $$status .status`; \
+			printf '\n%s failed; build/%s.txt has all of it:\n' $$name $$name; \
+			grep -E '^(FAILED|ERROR) ' build/$$name.txt || tail -n 20 build/$$name.txt; \
+		done >&2; exit 1; }
 else
 	$(BIN)/python -m coverage run -m pytest $(PYTEST)
 endif
@@ -68,16 +92,15 @@ endif
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
-# Most of the time tests wait for processes that start: two halves run side by side. One,
-# of hosts, commands and exchanges, keeps what it has to say until it ends.
-.aside:
-	@mkdir -p build
-	@echo "the tests of hosts, commands and exchanges run meanwhile, and tell when they have ended"
-	@$(BIN)/python -m coverage run -m pytest $(ASIDE) > build/aside.txt 2>&1; \
-		status=$$?; cat build/aside.txt; exit $$status
+$(PARTS:%=.tests-%): .tests-%:
+	@$(call beside,$*,$(BIN)/python -m coverage run -m pytest $($*))
 
-.others:
-	$(BIN)/python -m coverage run -m pytest tests $(addprefix --ignore=,$(ASIDE))
+# A line for each part: its name, and what pytest is told.
+.parts:
+	@$(foreach part,$(PARTS),echo $(part) $($(part));)
+
+$(CHECKS:%=.check-%): .check-%:
+	@$(call beside,$*,$(MAKE) --no-print-directory $*)
 
 soak: $(VENV)/.dev  ## random tests, 2,000 runs of each state machine: minutes, not in `make test`
 	$(call step,pytest -m 'model or random')

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from configparser import ConfigParser
 from importlib.metadata import version
 from pathlib import Path
@@ -237,3 +238,19 @@ def test_newsFragmentsAreWellNamed() -> None:
     """
     names = {path.name for path in (ROOT / "newsfragments").iterdir()} - {"README.md"}
     assert all(FRAGMENT.fullmatch(name) for name in names), names
+
+
+def test_partsHaveEachTestOnce() -> None:
+    """
+    The parts in which make has the tests run have every file of tests, once.
+    """
+    make = ["make", "--no-print-directory", "-s", ".parts"]
+    said = subprocess.run(make, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+    found: Counter[Path] = Counter()
+    for line in said.stdout.splitlines():
+        words = line.split()[1:]
+        without = [ROOT / word.removeprefix("--ignore=") for word in words if word[:2] == "--"]
+        for path in (ROOT / word for word in words if word[:2] != "--"):
+            files = path.rglob("test_*.py") if path.is_dir() else [path]
+            found.update(file for file in files if not {file, *file.parents} & {*without})
+    assert found == dict.fromkeys((ROOT / "tests").rglob("test_*.py"), 1)
