@@ -472,6 +472,25 @@ def test_closeGivesUpAnEngineThatHangs() -> None:
     assert closed.result is None
 
 
+def test_closeGivesUpAnEngineThatHangsAsItOpens() -> None:
+    """
+    When the engine does not come back as it is opened the store can be closed all the same, and
+    the engine is closed when it is back.
+    """
+    held = Held()
+    fired: list[Heard] = []
+
+    def hang() -> None:
+        fired.append(Heard(held.store.close()))
+        held.clock.advance(30)
+        assert [each.result for each in fired] == [None]
+
+    held.engine.onOpen = hang
+    assert isinstance(errorOf(held.store.open()), StoreUnavailable)
+    assert held.engine.calls == ["open", "close"]
+    assert held.store.statistics().state == "closed"
+
+
 def test_anEngineThatHasComeBackCanBeOpened() -> None:
     """
     An engine that was given up is closed when it comes back, and the store can be opened then.

@@ -96,7 +96,8 @@ def _take(
     while (missing := want.count - len(found)) > 0 and room > 0:
         isLast, last = True, 0
         over = []
-        for row in transaction.execute(_FIRST, (*flow, missing)).fetchmany(missing):
+        rows = transaction.execute(_FIRST, (*flow, missing))
+        for row in rows:
             created, seq, number, counted, losses, expires = row[JOB_COLUMNS:]
             if expires is not None and expires <= now:
                 over.append(seq)
@@ -108,6 +109,8 @@ def _take(
             room -= len(job.payload)
             if room <= 0:
                 break
+        # What was not read is not in memory, either.
+        rows.close()
         _expire(transaction, flow, over, expired)
         if last and operation.begin:
             transaction.execute(_TAKE_BEGUN, (operation.node, now, *flow, last))
