@@ -250,6 +250,35 @@ def test_whatCannotBeStoredHarmsNothing(make: Make) -> None:
     assert do(engine, Count()) == {}
 
 
+def test_lockedStore(make: Make, postgres: Database) -> None:
+    """
+    A store that stays locked for longer than the server is told to wait cannot be used for now.
+    """
+    engine = make(options="-c lock_timeout=1")
+    with postgres.connect() as connection, connection.transaction():
+        connection.execute("LOCK TABLE asynqueue.job")
+        with pytest.raises(StoreUnavailable, match="lock_timeout"):
+            do(engine, Add(someJobs(1)))
+    do(engine, Add(someJobs(2)))
+    assert do(engine, Count()) == {JobState.WAITING: 2}
+
+
+def test_databaseWithoutAnEncoding(postgres: Database) -> None:
+    """
+    Names come back as they were from a database that does not know of encodings.
+    """
+    job = someJobs(1, name="shop.tasks:größe €")[0]
+    with postgres.connect() as connection:
+        connection.execute("CREATE DATABASE plain ENCODING 'SQL_ASCII' TEMPLATE template0")
+        engine = PostgresEngine(postgres.conninfo(dbname="plain"))
+        engine.open()
+        do(engine, Add((job,)))
+        [found] = do(engine, Find())
+        engine.close()
+        connection.execute("DROP DATABASE plain WITH (FORCE)")
+    assert found.job == job
+
+
 # Several programs
 
 

@@ -63,6 +63,8 @@ _TRIES = 5
 # noticed, in seconds and milliseconds.
 _DEFAULTS = {
     "application_name": "asynqueue",
+    # Whatever the database has: what cannot be stored in that is refused.
+    "client_encoding": "utf8",
     "connect_timeout": "10",
     "keepalives_idle": "15",
     "keepalives_interval": "5",

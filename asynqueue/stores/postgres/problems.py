@@ -13,13 +13,14 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 _SHOWN = ("service", "host", "hostaddr", "port", "dbname", "user")
 
 # What is no fault of an operation, by the beginnings of SQLSTATEs: the server, or the rights on it.
-_SERVER = ("08", "25006", "42501", "53", "57P", "58", "F0", "XX00")
+_SERVER = ("08", "25006", "42501", "53", "55P03", "57P", "58", "F0", "XX00")
 
 _SENTENCES = {
     "25006": "it can only be read: the server is a standby, or set to be read-only",
     "53100": "its disk is full",
     "53200": "the server is out of memory",
     "53300": "the server has all the connections that it allows",
+    "55P03": "another program has kept it locked for longer than lock_timeout allows",
     "57P03": "the server is starting, stopping or recovering",
 }
 
