@@ -32,10 +32,12 @@ SECRETIVE = "secretive"
 PASSWORD = "it's \\ a secret"
 
 HBA = f"local all {SECRETIVE} scram-sha-256\nlocal all all trust\n"
+# What the name of the socket ends with, wherever that is.
+PORT = "5432"
 OPTIONS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0777",
-    "port": "5432",
+    "port": PORT,
     "max_connections": "60",
     "shared_buffers": "32MB",
     "dynamic_shared_memory_type": "mmap",
@@ -267,7 +269,8 @@ class Server:
         """
         Return what psycopg connects with.
         """
-        parameters = {"host": str(self.folder), "user": "postgres", "dbname": dbname, **more}
+        ours = {"host": str(self.folder), "port": PORT, "user": "postgres", "dbname": dbname}
+        parameters = {**ours, **more}
         return psycopg.conninfo.make_conninfo(**parameters)
 
     def database(self) -> Database:
