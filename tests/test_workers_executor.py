@@ -27,6 +27,7 @@ from asynqueue.outcome import Returned
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.testing import MemoryTask, WorkerCheck, workerChecks
 from asynqueue.workers.executorcalls import executorWorkers
+from asynqueue.workers.outbox import GATHER_SECONDS
 from asynqueue.workers.stale import STALE_SECONDS
 from tests.doubles import Heard, errorOf, readingLogs, resultOf
 
@@ -662,6 +663,72 @@ def test_moreIsSentAheadIfAsked() -> None:
     clock.advance(0)
     assert readies[-1].called
     assert [worker.run(task).called for task in back] == [True, True, True]
+
+
+def test_endsOfWhatIsAheadAreTakenTogether() -> None:
+    """
+    While the executor has more calls than its workers run, the ends of calls are gathered for
+    a moment; and no longer than until it has half of that.
+    """
+    executor = ManualExecutor()
+    clock = Turns()
+    queue = TaskQueue(ExecutorWorker(executor, ahead=4, reactor=clock), reactor=clock)
+    heard = [Heard(queue.call(int, n)) for n in range(6)]
+
+    def results() -> list[Any]:
+        return [each.result for each in heard if each.d.called]
+
+    executor.step()
+    clock.advance(0)
+    assert results() == [0]
+    executor.step()
+    clock.advance(0)
+    assert results() == [0]
+    clock.advance(GATHER_SECONDS)
+    assert results() == [0, 1]
+    executor.step()
+    clock.advance(0)
+    assert results() == [0, 1, 2]
+
+
+def test_endsAreTakenAtOnceWhereNothingIsAhead() -> None:
+    """
+    With no more calls than workers, nothing is put off: a worker of the executor rests.
+    """
+    executor = ManualExecutor(3)
+    worker, clock, _ = bareWorker(executor, ahead=2)
+    tasks = [MemoryTask(int) for _ in range(3)]
+    for task in tasks:
+        worker.run(task)
+    for task in tasks:
+        executor.step()
+        clock.advance(0)
+        assert resultOf(task.d) == 0
+
+
+def test_aCrashPutsNothingOff() -> None:
+    """
+    Nothing is due after a crash, also if the ends of calls were being gathered; and those of a
+    worker that begins anew are heard.
+    """
+    executor = ManualExecutor()
+    worker, clock, _ = bareWorker(executor, ahead=8)
+    for _ in range(8):
+        worker.run(MemoryTask(int))
+    for _ in range(2):
+        executor.step()
+        clock.advance(0)
+    for future in executor.futures:
+        future.set_running_or_notify_cancel()
+    worker.crash()
+    assert clock.getDelayedCalls() == []
+    executor.futures.clear()
+    worker.setResignator(lambda: None)
+    task = MemoryTask(int)
+    worker.run(task)
+    executor.step()
+    clock.advance(0)
+    assert resultOf(task.d) == 0
 
 
 def test_aheadIsANumber() -> None:

@@ -108,7 +108,7 @@ class ExecutorWorker(Prefetching[Window | Places]):
             run. For threads it is the most, and C{None} a large number. For others, which are
             given none if it is C{None}, it is for calls that are short: one behind a long
             call may have to wait for that, though another worker is idle, and C{timeout=}
-            counts the time that it waits.
+            counts the time that it waits. Ends may be heard of a millisecond later, together.
         @param reactor: the reactor, or an asyncio loop; C{None}: the one that runs when
             it is needed first.
         @raise ValueError: C{ahead} is negative.
@@ -183,7 +183,11 @@ class ExecutorWorker(Prefetching[Window | Places]):
         if tasks.window.isClosed and len(held) >= tasks.window.size and tasks.turnsAway(task):
             return tasks.wait()
         if self._outbox is None:
-            self._outbox = Outbox(self._theReactor(), self._collect)
+            self._outbox = Outbox(
+                self._theReactor(),
+                self._collect,
+                lambda: self._calls.unhurried(len(self._tasks.held) - self.slots),
+            )
         if task.options.doNext and len(held) * tasks.window.mean > _SHORT_SECONDS:
             others = tasks.takeBack()
             urgent = [other for other in others if other.options.doNext]
@@ -272,6 +276,8 @@ class ExecutorWorker(Prefetching[Window | Places]):
         left += self._iterators.crash(running, self.slots)
         self._close()
         self._tasks.sayStopped()
+        if self._outbox is not None:
+            self._outbox.hurry()
         return left
 
     def cancel(self, task: ITask) -> None:

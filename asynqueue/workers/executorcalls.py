@@ -136,6 +136,14 @@ class ExecutorCalls(Protocol):
         they ran, all together; 0 if that is not known. A hot path.
         """
 
+    def unhurried(self, ahead: int) -> int:
+        """
+        Tell how many calls may end before the reactor looks at the first of them; 0: it is to
+        look at once.
+
+        @param ahead: how many calls the executor has besides those that its workers run.
+        """
+
 
 def _end(task: ITask, outcome: Any, deliver: Callable[[ITask, Any], None]) -> None:
     match outcome:
@@ -203,6 +211,12 @@ class CallsHere:
             take = ran.popleft
             seconds = [take() for _ in range(len(ran))]
             measured(len(seconds), sum(seconds))
+
+    def unhurried(self, ahead: int) -> int:
+        """
+        Have the reactor look at once: a thread is waiting for what an iterator is to do next.
+        """
+        return 0
 
 
 def _isFirst(claim: list[None]) -> bool:
@@ -273,3 +287,9 @@ class CallsElsewhere:
         ended, self._ended = self._ended, 0
         if ended:
             measured(ended, 0.0)
+
+    def unhurried(self, ahead: int) -> int:
+        """
+        Have the reactor look when half of what is ahead has ended: so no worker rests.
+        """
+        return max(0, ahead // 2)
