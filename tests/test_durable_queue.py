@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
+from asynqueue.durable.adding import Call
 from asynqueue.durable.errors import (
     JobCancelled,
     JobExpired,
@@ -18,7 +19,7 @@ from asynqueue.durable.errors import (
 )
 from asynqueue.durable.ids import newId
 from asynqueue.durable.options import JobOptions, Retry
-from asynqueue.durable.queue import Call, DurableQueue
+from asynqueue.durable.queue import DurableQueue
 from asynqueue.errors import GiveUp, QueueRunError, RemoteError
 from asynqueue.stores.errors import KeyTaken, StoreLost, StoreStringRefused
 from asynqueue.stores.operations import Add

@@ -6,25 +6,23 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from enum import Enum
 from typing import Any
 
-from attrs import field, frozen
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
-from twisted.internet.interfaces import IReactorCore
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
+from asynqueue.durable.adding import DEFAULT, Call, JobMaker, jobAdded
 from asynqueue.durable.errors import UnknownJob
 from asynqueue.durable.feeding import Feed
-from asynqueue.durable.ids import createdOf, newId
-from asynqueue.durable.options import Job, JobOptions, jobOf, makeJobOptions, templateOf
+from asynqueue.durable.lifetime import Life, Lifetime
+from asynqueue.durable.options import Job, JobOptions, jobOf, makeJobOptions
+from asynqueue.durable.paging import jobsOf
 from asynqueue.durable.payloads import Payloads
 from asynqueue.errors import QueueRunError
 from asynqueue.interfaces import IWorker
 from asynqueue.iteration.deferator import Deferator
-from asynqueue.iteration.sources import PullSource
 from asynqueue.reactors import theReactor
 from asynqueue.stores.errors import KeyTaken
 from asynqueue.stores.interfaces import IStore
@@ -53,30 +51,6 @@ from asynqueue.stores.records import (
 )
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.timers import later
-
-_DEFAULT = JobOptions()
-
-# How many jobs are read from a store at once.
-_PAGE = 100
-
-
-class _Life(Enum):
-    IDLE = "not started"
-    STARTING = "gets ready"
-    RUNNING = "serves"
-    STOPPING = "ends what it has"
-
-
-@frozen
-class Call:
-    """
-    A call for L{DurableQueue.enqueueMany}.
-    """
-
-    f: Callable[..., Any] | str
-    args: tuple[Any, ...] = field(default=(), converter=tuple)
-    kw: dict[str, Any] = field(factory=dict)
-    options: JobOptions = _DEFAULT
 
 
 class DurableQueue(Service):
@@ -124,27 +98,21 @@ class DurableQueue(Service):
         self.tasks = TaskQueue(*workers, reactor=reactor, timeout=grace, **asTaskQueue)
         self._store = store
         self._reactor = reactor
-        self._payloads = Payloads(codec, allow)
-        self._grace = grace
-        self._state = _Life.IDLE
-        self._starting: Deferred[Any] = succeed(None)
-        self._stopping: list[Deferred[None]] = []
+        payloads = Payloads(codec, allow)
         self._feed = Feed(
             store,
             self.tasks,
-            self._payloads,
+            payloads,
             name or socket.gethostname(),
             lease,
             lambda: theReactor(self._reactor).seconds(),
             lambda seconds, f: later(theReactor(self._reactor), seconds, f),
         )
-        self._trigger: Any = None
-        # What was stored last, with which options, and what makes such jobs: mostly the next one
-        # is like it.
-        self._latest: tuple[Any, JobOptions, str, Callable[..., NewJob]] | None = None
+        self._life = Lifetime(store, self.tasks, self._feed, grace, reactor)
+        self._make = JobMaker(payloads).make
 
     def __repr__(self) -> str:
-        return f"<DurableQueue on {self._store.name}: {self._state.value}, {self.tasks!r}>"
+        return f"<DurableQueue on {self._store.name}: {self._life.state.value}, {self.tasks!r}>"
 
     # The beginning and the end
 
@@ -156,31 +124,7 @@ class DurableQueue(Service):
             L{StoreError<asynqueue.stores.errors.StoreError>} that keeps the queue from it.
         @raise QueueRunError: it runs, or has been stopped.
         """
-        if self._state is not _Life.IDLE or not self.tasks.isRunning():
-            raise QueueRunError("start() of a queue that runs, or has been stopped")
-        self._state = _Life.STARTING
-        reactor = theReactor(self._reactor)
-        if IReactorCore.providedBy(reactor):
-            self._trigger = reactor.addSystemEventTrigger("before", "shutdown", self._reactorStops)
-        d: Deferred[Any] = self._store.open()
-        d.addCallback(lambda _: self._feed.start())
-        d.addCallbacks(self._started, self._notStarted)
-        self._starting = d
-        started: Deferred[None] = Deferred()
-        d.addCallbacks(started.callback, started.errback)
-        return bothWorlds(started, self._reactor)
-
-    def _started(self, _: Any) -> None:
-        if self._state is _Life.STARTING:
-            self._state = _Life.RUNNING
-
-    def _notStarted(self, failure: Failure) -> Any:
-        if self._state is _Life.STARTING:
-            self._state = _Life.IDLE
-            self._forgetTrigger()
-            closed: Deferred[Any] = self._store.close()
-            return closed.addCallback(lambda _: failure)
-        return failure
+        return bothWorlds(self._life.start(), self._reactor)
 
     def stop(self) -> AwaitableDeferred[None]:
         """
@@ -189,59 +133,7 @@ class DurableQueue(Service):
 
         @return: a Deferred that fires when nothing is left, and never fails.
         """
-        stopped: Deferred[None] = Deferred()
-        self._stopping.append(stopped)
-        if len(self._stopping) == 1:
-            wasIdle, self._state = self._state is _Life.IDLE, _Life.STOPPING
-            d: Deferred[Any] = self._starting
-            if wasIdle:
-                d = maybeDeferred(self.tasks.shutdown)
-            else:
-                d.addBoth(lambda _: self._stop())
-            d.addBoth(self._stopped)
-        elif self._state is _Life.IDLE:
-            stopped.callback(None)
-        return bothWorlds(stopped, self._reactor)
-
-    def _stop(self) -> Deferred[Any]:
-        feed, tasks = self._feed, self.tasks
-        feed.close()
-        # Those that workers have and have not begun come back to the queue, and none gets them.
-        left = [tasks.detachWorker(worker, reassign=True) for worker in tasks.workers()]
-        feed.withdraw()
-        d: Deferred[Any] = DeferredList(left, consumeErrors=True)
-        d.addBoth(lambda _: feed.withdraw())
-        d.addBoth(lambda _: tasks.shutdown())
-        d.addBoth(lambda _: self._settled())
-        d.addBoth(lambda _: feed.stop())
-        d.addBoth(lambda _: self._store.close())
-        return d
-
-    def _settled(self) -> Deferred[Any]:
-        """
-        Wait until all outcomes are stored, if that does not take longer than the grace.
-        """
-        settled: Deferred[Any] = self._feed.settle()
-        settled.addTimeout(10.0 if self._grace is None else self._grace, theReactor(self._reactor))
-        return settled.addErrback(lambda failure: None)
-
-    def _stopped(self, _: Any) -> None:
-        self._feed.results.stop("the result of job")
-        self._state = _Life.IDLE
-        self._forgetTrigger()
-        for d in self._stopping:
-            if not d.called:
-                d.callback(None)
-
-    def _reactorStops(self) -> Deferred[None]:
-        # What calls this is not to be removed any more.
-        self._trigger = None
-        return self.stop()
-
-    def _forgetTrigger(self) -> None:
-        if self._trigger is not None:
-            trigger, self._trigger = self._trigger, None
-            theReactor(self._reactor).removeSystemEventTrigger(trigger)
+        return bothWorlds(self._life.stop(), self._reactor)
 
     def startService(self) -> Any:
         """
@@ -317,10 +209,10 @@ class DurableQueue(Service):
         """
         Store a call of a function that gets all the keywords: see L{enqueue}.
         """
-        return bothWorlds(self._add(self._newJob(options, f, args, kw)), self._reactor)
+        return bothWorlds(self._add(self._make(options, f, args, kw)), self._reactor)
 
     def enqueueMany(
-        self, calls: Iterable[Call | tuple[Any, ...]], options: JobOptions = _DEFAULT
+        self, calls: Iterable[Call | tuple[Any, ...]], options: JobOptions = DEFAULT
     ) -> AwaitableDeferred[list[Job | KeyTaken]]:
         """
         Store calls, all or none.
@@ -333,15 +225,15 @@ class DurableQueue(Service):
         @raise QueueRunError: the queue does not run.
         """
         new = [
-            self._newJob(each.options, each.f, each.args, each.kw)
+            self._make(each.options, each.f, each.args, each.kw)
             if isinstance(each, Call)
-            else self._newJob(options, each[0], each[1:], {})
+            else self._make(options, each[0], each[1:], {})
             for each in calls
         ]
         d: Deferred[Sequence[Added | KeyTaken]] = self._do("enqueueMany", Add(tuple(new)))
         jobs: Deferred[list[Job | KeyTaken]] = d.addCallback(
             lambda added: [
-                each if isinstance(each, KeyTaken) else _jobAdded(job, each)
+                each if isinstance(each, KeyTaken) else jobAdded(job, each)
                 for job, each in zip(new, added, strict=True)
             ]
         )
@@ -351,7 +243,7 @@ class DurableQueue(Service):
         self,
         f: Callable[..., Any] | str,
         *args: Any,
-        options: JobOptions = _DEFAULT,
+        options: JobOptions = DEFAULT,
         **kw: Any,
     ) -> AwaitableDeferred[Any]:
         """
@@ -361,7 +253,7 @@ class DurableQueue(Service):
         @raise NotStorable: it cannot be stored.
         @raise QueueRunError: the queue does not run.
         """
-        new = self._newJob(options, f, args, kw)
+        new = self._make(options, f, args, kw)
         # The outcome may come before the job is known to be stored.
         result = self._feed.results.wait(new.id, isNew=True)
         running = new.id
@@ -385,21 +277,6 @@ class DurableQueue(Service):
         self._addOne(new).addCallbacks(added, notAdded)
         return done
 
-    def _newJob(
-        self, options: JobOptions, f: Callable[..., Any] | str, args: Any, kw: dict[str, Any]
-    ) -> NewJob:
-        """
-        Make a job as it is stored. A hot path.
-        """
-        payloads = self._payloads
-        latest = self._latest
-        if latest is None or latest[0] is not f or latest[1] is not options:
-            name = payloads.nameOf(f)
-            make = templateOf(options, name, payloads.codec)
-            latest = self._latest = f, options, name, make
-        payload = payloads.packCall(latest[2], args, kw) if args or kw else b""
-        return latest[3](id=newId(), payload=payload)
-
     def _addOne(self, new: NewJob) -> Deferred[Added]:
         def added(answers: Sequence[Added | KeyTaken]) -> Added:
             if isinstance(answers[0], KeyTaken):
@@ -409,7 +286,7 @@ class DurableQueue(Service):
         return self._do("enqueue", Add((new,))).addCallback(added)
 
     def _add(self, new: NewJob) -> Deferred[Job]:
-        return self._addOne(new).addCallback(lambda added: _jobAdded(new, added))
+        return self._addOne(new).addCallback(lambda added: jobAdded(new, added))
 
     # What there is
 
@@ -447,34 +324,7 @@ class DurableQueue(Service):
         consumed; what changes meanwhile may be seen or not.
         """
         self._look("jobs")
-        page: list[JobRecord] = []
-        last: str | None = None
-        isLast = False
-
-        def read(_: Any = None) -> Any:
-            d: Deferred[Sequence[JobRecord]] = self._do(
-                "jobs", Find(filter, last, _PAGE, newestFirst)
-            )
-            return d.addCallback(fill)
-
-        def fill(records: Sequence[JobRecord]) -> Any:
-            nonlocal isLast
-            page.extend(records)
-            isLast = len(records) < _PAGE
-            return give()
-
-        def give() -> tuple[Any, bool, bool]:
-            nonlocal last
-            if not page:
-                return None, False, False
-            record = page.pop(0)
-            last = record.job.id
-            return jobOf(record), True, bool(page) or not isLast
-
-        def ask() -> Any:
-            return give() if page or isLast else read()
-
-        return Deferator.fromSource(PullSource(ask), "jobs", 2)
+        return jobsOf(lambda find: self._do("jobs", find), filter, newestFirst)
 
     def count(self, filter: JobFilter = ALL) -> AwaitableDeferred[dict[JobState, int]]:
         """
@@ -548,29 +398,18 @@ class DurableQueue(Service):
         return bothWorlds(done.addCallback(len), self._reactor)
 
     def _cancelQuietly(self, id: str) -> None:
-        if self._state is _Life.RUNNING:
+        if self._life.state is Life.RUNNING:
             d: Deferred[Any] = self._store.do(ActOn(Act.CANCEL, JobFilter(ids=frozenset((id,)))))
             d.addErrback(lambda failure: None)
 
     def _look(self, what: str) -> None:
-        if self._state is not _Life.RUNNING:
+        if self._life.state is not Life.RUNNING:
             raise QueueRunError(f"{what}() of a queue that is not started")
 
     def _do(self, what: str, operation: Operation[Any]) -> Deferred[Any]:
         self._look(what)
         d: Deferred[Any] = self._store.do(operation)
         return d
-
-
-def _jobAdded(new: NewJob, added: Added) -> Job:
-    """
-    Return a job as it was just added; of one that was joined, as far as that is known.
-    """
-    created = createdOf(added.id)
-    flow = new.flow
-    due = created if added.joined else created + new.after
-    state = added.state
-    return Job(added.id, new.name, flow.series, flow.niceness, state, 0, due, created, new.key)
 
 
 def _passTo(value: Any, d: Deferred[Any]) -> None:
