@@ -509,3 +509,35 @@ def test_storesCanBeStrings(machine: Machine) -> None:
     assert "memory:" in repr(queue)
     with pytest.raises(StoreStringRefused):
         DurableQueue("papyrus:/var/jobs")
+
+
+def test_whySaysWhatAJobWaitsFor(machine: Machine) -> None:
+    """
+    C{why} says in words why a job is where it is.
+    """
+    program = machine.program(AsyncWorker(["money"], reactor=machine.clock))
+    program.after(program.queue.pause("money"))
+
+    def why(id: str) -> str:
+        said: str = program.after(program.queue.why(id))
+        return said
+
+    paused = program.added(jobs.nothing, series="money")
+    unserved = program.added(jobs.nothing, series="art")
+    late = program.added(jobs.nothing, after=60)
+    failed = program.added(jobs.fail, "no money")
+    running = program.added(jobs.wait, "a")
+    waiting = program.added(jobs.nothing)
+    assert "is paused" in why(paused)
+    assert "this program has none" in why(unserved)
+    assert "until it is due" in why(late)
+    assert "failed: no money" in why(failed)
+    assert "it runs, attempt 1, in " in why(running)
+    assert "its turn" in why(waiting)
+
+
+def test_whyOfNoJobIsUnknown(program: Program) -> None:
+    """
+    C{why} fails with L{UnknownJob} if there is no such job.
+    """
+    assert isinstance(errorOf(program.queue.why(newId())), UnknownJob)

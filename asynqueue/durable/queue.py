@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.python.failure import Failure
 
 from asynqueue.awaitable import AwaitableDeferred, bothWorlds
@@ -20,6 +20,7 @@ from asynqueue.durable.lifetime import Life, Lifetime
 from asynqueue.durable.options import Job, JobOptions, jobOf, makeJobOptions
 from asynqueue.durable.paging import jobsOf
 from asynqueue.durable.payloads import Payloads
+from asynqueue.durable.reasons import reasonOf
 from asynqueue.errors import QueueRunError
 from asynqueue.interfaces import IWorker
 from asynqueue.iteration.deferator import Deferator
@@ -35,6 +36,7 @@ from asynqueue.stores.operations import (
     Nodes,
     Operation,
     Pause,
+    Paused,
     Prune,
     Resume,
 )
@@ -317,6 +319,29 @@ class DurableQueue(Service):
             return jobOf(records[0])
 
         return bothWorlds(d.addCallback(found), self._reactor)
+
+    def why(self, id: str) -> AwaitableDeferred[str]:
+        """
+        Tell why a job is where it is, in words: for people, not for programs. It fails with
+        L{UnknownJob} if there is none.
+        """
+        asked: list[Operation[Any]] = [
+            Find(JobFilter(ids=frozenset((id,)))),
+            Paused(),
+            Nodes(),
+        ]
+
+        def answered(answers: list[Any]) -> str:
+            records, paused, nodes = answers
+            if not records:
+                raise UnknownJob(id)
+            slots = self.tasks.slots(records[0].job.flow.series or None)
+            return reasonOf(records[0], paused, nodes, slots)
+
+        d: Deferred[list[Any]] = gatherResults(
+            [self._do("why", operation) for operation in asked], consumeErrors=True
+        )
+        return bothWorlds(d.addCallback(answered), self._reactor)
 
     def jobs(self, filter: JobFilter = ALL, *, newestFirst: bool = False) -> Deferator:
         """
