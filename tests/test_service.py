@@ -11,7 +11,6 @@ import signal
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +28,6 @@ import asynqueue.service
 from asynqueue import NullQueue
 from asynqueue.cores import cores
 from asynqueue.errors import IdentityRequired
-from asynqueue.service import plugin
 from asynqueue.service.logs import jsonLine, observerFor
 from asynqueue.service.plugin import Options, makeService as makeFromOptions
 from asynqueue.service.readiness import Notifier
@@ -383,12 +381,11 @@ def test_pluginLogsToTheFileOfTwistd(
         return files[0]
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plugin, "LogFile", SimpleNamespace(fromFullPath=opened))
     options = parsedOptions(
         "--listen=unix:/a", "--allow=math", "--log-json", parent=twistdOptions(**values)
     )
     application = Application("test")
-    makeFromOptions(options).setServiceParent(application)
+    makeFromOptions(options, opened).setServiceParent(application)
     observer: Any = application.getComponent(ILogObserver)
     Logger(namespace="here", observer=observer).info("hello")
     files[0].close()

@@ -25,7 +25,7 @@ from asynqueue.errors import (
 )
 from asynqueue.framing import Frame
 from asynqueue.taskqueue import TaskQueue
-from asynqueue.wire.host import server as servers, universes
+from asynqueue.wire.host import universes
 from asynqueue.wire.host.catalog import Catalog, WireWorkerUniverse
 from asynqueue.wire.host.server import WireServer
 from asynqueue.wire.host.universes import Blueprint, ChildCatalog, introduce, universeOf
@@ -446,24 +446,6 @@ def test_serviceThatCannotStartRaises(reactor: Reactor) -> None:
     assert not server.service.running
 
 
-def test_lateFailureIsLogged(reactor: Reactor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """
-    If it is found out later, and nobody waits, it is logged.
-    """
-    late: Deferred[Any] = Deferred()
-
-    class Slow:
-        def listen(self, factory: Any) -> Deferred[Any]:
-            return late
-
-    monkeypatch.setattr(servers, "serverEndpoint", lambda *args: Slow())
-    server = WireServer(WHERE, Universe, reactor=reactor)
-    server.service.startService()
-    with readingLogs() as logs:
-        late.errback(CannotListenError(None, 1, OSError()))
-    assert [type(error) for error in logs.errors()] == [CannotListenError]
-
-
 def test_stopWhileItStarts(reactor: Reactor, hub: Callable[[Any], None]) -> None:
     """
     Who waits for the start is told that it will not come.
@@ -799,6 +781,21 @@ def test_hubRefuses(
     assert any("the proof of identity" in said for said in logs.said())
     assert len(endpoint.attempts) == 1
     assert "does not serve" in repr(server)
+
+
+def test_lateFailureIsLogged(endpoint: Endpoint, reactor: Reactor) -> None:
+    """
+    If it is found out later that the server cannot serve, and nobody waits, it is logged.
+    """
+    server = WireServer(WHERE, Universe, key=KEY, dial=True, reactor=reactor)
+    server.service.startService()
+    with readingLogs() as logs:
+        caller = Caller(reactor, key=b"other" * 8, factory=endpoint.factory, dials=False)
+        endpoint.attempts[0].callback(None)
+        for _ in range(20):
+            reactor.advance(10)
+            caller.run()
+    assert [type(error) for error in logs.errors()] == [IdentityRefused]
 
 
 def test_hubIsDialedAgain(

@@ -129,10 +129,12 @@ class _TwistdService(HostService):
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
 
-def makeService(options: Any) -> Service:
+def makeService(options: Any, openLog: Callable[[str], Any] = LogFile.fromFullPath) -> Service:
     """
     Return the service that the command line describes. If it cannot serve, the process ends with
     status 1.
+
+    @param openLog: opens the file of this name, which C{twistd} is to log to.
     """
     settings: Settings = options.settings
     if settings.logLevel is not None:
@@ -141,7 +143,7 @@ def makeService(options: Any) -> Service:
     if folder not in sys.path:
         # The modules of the user, as for `asynqueue worker`.
         sys.path.insert(0, folder)
-    observer = _observerFor(settings, options.parent)
+    observer = _observerFor(settings, options.parent, openLog)
     interrupts = ownSignals()
     return _TwistdService(
         settings,
@@ -152,7 +154,7 @@ def makeService(options: Any) -> Service:
     )
 
 
-def _observerFor(settings: Settings, parent: Any) -> Any:
+def _observerFor(settings: Settings, parent: Any, openLog: Callable[[str], Any]) -> Any:
     """
     Return where C{twistd} logs to, if the settings say anything about it.
     """
@@ -161,7 +163,7 @@ def _observerFor(settings: Settings, parent: Any) -> Any:
     name = parent.get("logfile") if parent is not None else None
     if not name and parent is not None and not parent.get("nodaemon", True):
         name = "twistd.log"
-    file: Any = sys.stdout if name in (None, "", "-") else LogFile.fromFullPath(name)
+    file: Any = sys.stdout if name in (None, "", "-") else openLog(name)
     return observerFor(file, settings.logLevel, settings.logJson)
 
 
