@@ -26,6 +26,7 @@ from asynqueue.failures import caught
 from asynqueue.interfaces import IItemSink, IItemSource
 from asynqueue.mapping.arrivals import Arrivals
 from asynqueue.mapping.chunker import Batch, Chunker
+from asynqueue.mapping.results import Results, SingleCall
 
 # The chunks that are under way for each worker: one runs, the others are on their way.
 _EACH = 3
@@ -51,21 +52,6 @@ def _keysApart(pairs: Iterator[Any], keys: list[Any]) -> Iterator[Any]:
     for key, item in pairs:
         keys.append(key)
         yield item
-
-
-class _SingleCall:
-    """
-    An item that travels by itself: a L{Batch} without what chunks need.
-    """
-
-    __slots__ = ("d", "failing", "items", "keys", "results")
-
-    def __init__(self, items: list[Any], keys: Sequence[Any]) -> None:
-        self.d: Deferred[Any] | None = None
-        self.failing = False
-        self.items = items
-        self.keys = keys
-        self.results: list[Any] = []
 
 
 @implementer(IItemSource)
@@ -113,7 +99,6 @@ class MapSource:
             self._arrivals = Arrivals(iterable, self._arrived)  # type: ignore[arg-type]
         else:
             self._iterator = iter(iterable)  # type: ignore[arg-type]
-        self._ordered = ordered
         self._ahead = ahead
         self._most = most
         self._workers = workers
@@ -124,15 +109,10 @@ class MapSource:
         # How many workers there were for chunks when that was looked up last.
         self._processes = 0
         self._lookAfter = 0
-        # In the order of the items, what was not handed on; or, if that does not
-        # matter, the results.
-        self._order: deque[Batch | _SingleCall] = deque()
-        self._loose: list[Any] = []
-        # Whether there may be failures among these.
-        self._looseFailing = False
+        self._results = Results(ordered)
         # What no worker has, and the chunker has given back.
         self._givenBack: deque[Batch] = deque()
-        self._pending: dict[Batch | _SingleCall, None] = {}
+        self._pending: dict[Batch | SingleCall, None] = {}
         self._advancing = False
 
     def connect(self, sink: IItemSink) -> None:
@@ -153,8 +133,7 @@ class MapSource:
         """
         self._sink = None
         self._closeIterator()
-        self._order.clear()
-        self._loose.clear()
+        self._results.clear()
         self._givenBack.clear()
         if self._chunker is not None:
             self._chunker.stop()
@@ -167,7 +146,7 @@ class MapSource:
 
     def onResults(self, batch: Batch, outcomes: list[Any], failing: bool) -> None:
         if outcomes:
-            self._filled(batch, outcomes, failing)
+            self._results.add(batch, outcomes, failing)
         if self._ahead < self._most:
             self._widen()
         self._advance()
@@ -180,8 +159,7 @@ class MapSource:
             rest.keys = batch.keys[-len(items) :]
             batch.keys = batch.keys[: -len(items)]
         self._givenBack.append(rest)
-        if self._ordered:
-            self._order.insert(self._order.index(batch) + 1, rest)
+        self._results.divide(batch, rest)
 
     # Within
 
@@ -202,7 +180,7 @@ class MapSource:
         while self._fill() or self._flush():
             pass
         self._advancing = False
-        if self._iterator is None and not (self._order or self._loose or self._isBusy()):
+        if self._iterator is None and not (self._results or self._isBusy()):
             self._finish()
 
     def _lookForProcesses(self) -> None:
@@ -284,9 +262,8 @@ class MapSource:
         if self._sink is None:
             self._closeIterator()
             return
-        batch = _SingleCall([item], keys)
-        if self._ordered:
-            self._order.append(batch)
+        batch = SingleCall([item], keys)
+        self._results.expect(batch)
         self._sendSingle(batch)
 
     def _raised(self, failure: Failure) -> None:
@@ -294,10 +271,9 @@ class MapSource:
         Take what the iterable has raised for its last item.
         """
         self._credit -= 1
-        last = _SingleCall([], ())
-        if self._ordered:
-            self._order.append(last)
-        self._filled(last, [failure], True)
+        last = SingleCall([], ())
+        self._results.expect(last)
+        self._results.add(last, [failure], True)
 
     def _arrived(self) -> None:
         """
@@ -331,8 +307,7 @@ class MapSource:
                 del batch.items[count:]
             return batch
         batch = Batch([])
-        if self._ordered:
-            self._order.append(batch)
+        self._results.expect(batch)
         # Taken away meanwhile, as for a single call.
         iterator, self._iterator = self._iterator, None
         assert iterator is not None
@@ -380,7 +355,7 @@ class MapSource:
         # one of those that are under way has ended.
         return not chunker.works
 
-    def _sendSingle(self, batch: Batch | _SingleCall) -> None:
+    def _sendSingle(self, batch: Batch | SingleCall) -> None:
         self._pending[batch] = None
         try:
             d = batch.d = self._call(batch.items[0])
@@ -393,64 +368,30 @@ class MapSource:
             # What ran within the call stopped this.
             batch.d.cancel()
 
-    def _refused(self, batch: Batch | _SingleCall, failures: list[Any]) -> None:
+    def _refused(self, batch: Batch | SingleCall, failures: list[Any]) -> None:
         """
         End the map: the queue takes no calls any more, and will take none later.
         """
         self._closeIterator()
         batch.items.clear()
-        self._filled(batch, failures, True)
+        self._results.add(batch, failures, True)
 
     # Results
 
-    def _ended(self, result: Any, batch: Batch | _SingleCall) -> None:
+    def _ended(self, result: Any, batch: Batch | SingleCall) -> None:
         if self._pending.pop(batch, self) is self:
             # It was cancelled, and nobody waits for it.
             return
         batch.d = None
         batch.items = []
-        self._filled(batch, [result], type(result) is Failure)
+        self._results.add(batch, [result], type(result) is Failure)
         self._advance()
-
-    def _filled(self, batch: Batch | _SingleCall, results: list[Any], failing: bool) -> None:
-        """
-        Keep results until it is their turn. A hot path.
-
-        @param failing: whether there may be failures among them.
-        """
-        if batch.keys:
-            count = len(results)
-            results = list(zip(batch.keys[:count], results, strict=True))
-            batch.keys = batch.keys[count:]
-            failing = False
-        if self._ordered:
-            batch.results += results
-            batch.failing |= failing
-        else:
-            self._loose += results
-            self._looseFailing |= failing
 
     def _flush(self) -> bool:
         """
         Hand on the results whose turn it is.
         """
-        if not self._ordered:
-            ready, self._loose = self._loose, []
-            failing, self._looseFailing = self._looseFailing, False
-        else:
-            ready = []
-            failing = False
-            order = self._order
-            while order:
-                batch = order[0]
-                if batch.results:
-                    ready += batch.results
-                    failing |= batch.failing
-                    batch.results = []
-                    batch.failing = False
-                if batch.items:
-                    break
-                order.popleft()
+        ready, failing = self._results.take()
         if not ready:
             return False
         start = 0
