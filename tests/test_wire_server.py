@@ -28,8 +28,8 @@ from asynqueue.taskqueue import TaskQueue
 from asynqueue.wire.host import universes
 from asynqueue.wire.host.catalog import Catalog, WireWorkerUniverse
 from asynqueue.wire.host.server import WireServer
+from asynqueue.wire.host.serving import HostWorkers, buildHostQueue
 from asynqueue.wire.host.universes import Blueprint, ChildCatalog, introduce, universeOf
-from asynqueue.wire.host.workers import HostWorkers, buildHostQueue
 from asynqueue.wire.protocol.codecs import codecNamed
 from asynqueue.wire.protocol.messages import MessageKind, packedCall
 from asynqueue.wire.protocol.session import Session

@@ -27,9 +27,15 @@ from asynqueue.reactors import checkedReactor, theReactor
 from asynqueue.scheduling.options import seriesOf
 from asynqueue.taskqueue import TaskQueue
 from asynqueue.timers import Timer, later
-from asynqueue.wire.host.serving import ServerState, ServerStatistics, ServingService
+from asynqueue.wire.host.serving import (
+    HostWorkers,
+    ServerState,
+    ServerStatistics,
+    ServingService,
+    buildHostQueue,
+)
 from asynqueue.wire.host.sessions import HostSession
-from asynqueue.wire.host.workers import HostWorkers, buildHostQueue, newCatalog
+from asynqueue.wire.host.universes import newCatalog
 from asynqueue.wire.protocol.codecs import codecNamed
 from asynqueue.wire.transport.connecting import (
     Attempts,
@@ -130,7 +136,7 @@ class WireServer:
         self._keyFile = keyFile
         self._codec = codecNamed(codec)
         modules = tuple(listOf(allow, "allow"))
-        self._catalog = newCatalog(self, wwuOrFQN, modules, trust, processes, self._codec)
+        self._catalog = newCatalog(self, wwuOrFQN, modules, trust, processes, codec)
         self._series = tuple(seriesOf(series))
         self._workers = HostWorkers(processes, threads, concurrent, largest)
         self._givenQueue = queue

@@ -1,5 +1,6 @@
 """
-How a server serves: in words and for programs, and as a service.
+What a server consists of: its states, for people and for programs; the workers that make its
+calls; and the service that it is.
 """
 
 from __future__ import annotations
@@ -8,12 +9,20 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 
+from asynqueue.checks import wholeNumber
+from asynqueue.queues import ProcessQueue
 from asynqueue.scheduling.snapshots import QueueStatistics, Snapshot
+from asynqueue.taskqueue import TaskQueue
+from asynqueue.wire.host.catalog import Catalog
 from asynqueue.wire.host.sessions import SessionStatistics
+from asynqueue.wire.host.universes import ChildCatalog
+from asynqueue.workers.asynchronous import AsyncWorker
+from asynqueue.workers.process import ProcessWorker
+from asynqueue.workers.thread import ThreadWorker
 
 
 class ServerState(Enum):
@@ -50,6 +59,61 @@ class ServerStatistics(Snapshot):
     sessions: tuple[SessionStatistics, ...]
     unproven: int
     queue: QueueStatistics | None
+
+
+def _atLeast(least: int) -> Any:
+    return lambda _, field, value: wholeNumber(value, field.name, least=least)
+
+
+def _orCores(count: int | None) -> int:
+    return ProcessQueue.cores() if count is None else count
+
+
+@frozen
+class HostWorkers:
+    """
+    Which workers a host has. Raises C{ValueError} for numbers that are too small or not whole.
+
+    @ivar processes: how many processes make the calls; 0: the reactor does.
+    @ivar threads: how many threads there are for calls that want one; C{None}: as many as
+        there are cores.
+    @ivar concurrent: how many calls may wait in the reactor.
+    @ivar largest: how many bytes a message may have.
+    """
+
+    processes: int = field(validator=_atLeast(0))
+    threads: int = field(converter=_orCores, validator=_atLeast(1))
+    concurrent: int = field(validator=_atLeast(1))
+    largest: int
+
+    @property
+    def series(self) -> str:
+        """
+        The series of calls that do not want a thread.
+        """
+        return "process" if self.processes else "async"
+
+
+def buildHostQueue(
+    workers: HostWorkers, catalog: Catalog, timeout: float, reactor: Any
+) -> TaskQueue:
+    """
+    Return a queue with these workers.
+
+    @param timeout: the seconds that they may take to stop.
+    """
+    queue = TaskQueue(timeout=timeout, reactor=reactor)
+    queue.attachWorker(ThreadWorker(threads=workers.threads, reactor=reactor))
+    if not workers.processes:
+        queue.attachWorker(AsyncWorker(concurrent=workers.concurrent, reactor=reactor))
+    preparation: dict[str, Any] = {}
+    if isinstance(catalog, ChildCatalog):
+        preparation = {"initializer": catalog.initializer, "initargs": catalog.initargs}
+    for _ in range(workers.processes):
+        worker = ProcessWorker(largest=workers.largest, reactor=reactor, **preparation)
+        queue.attachWorker(worker)
+        worker.start()
+    return queue
 
 
 class ServingService(Service):

@@ -157,6 +157,37 @@ _introduced: dict[str, Blueprint] = {}
 _made: dict[str, Any] = {}
 
 
+def newCatalog(
+    server: Any,
+    given: Any,
+    allow: tuple[str, ...],
+    trust: str,
+    processes: int,
+    codec: str,
+) -> Catalog:
+    """
+    Return what may be called.
+
+    @param given: what the user gave for the universe.
+    @param codec: the name of how arguments and results are encoded.
+    """
+    if allow and trust == "universe":
+        trust = "modules"
+    if given is None and trust == "universe":
+        raise ValueError(
+            "nothing could be called: give a universe, the modules whose functions may be"
+            " called (allow=), or trust='code'"
+        )
+    if trust == "code" and codec != "pickle":
+        raise ValueError(f"trust='code' needs codec='pickle', not {codec!r}")
+    if given is None:
+        return Catalog(None, allow, trust)
+    universe = universeOf(given, server)
+    if processes:
+        return ChildCatalog(given, universe, allow, trust)
+    return Catalog(universe, allow, trust)
+
+
 def introduce(token: str, blueprint: Blueprint) -> None:
     """
     Tell a process how to make its universe. It is made when it is called: what that
