@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from asynqueue.durable.errors import JobLost
+from asynqueue.durable.errors import JobCancelled, JobLost
 from asynqueue.durable.options import JobOptions, Retry
 from asynqueue.errors import WorkerLost
 from asynqueue.stores.errors import OperationFailed, StoreError, StoreLost, StoreUnavailable
-from asynqueue.stores.operations import Claim, End, Flows, Rescue, Ripen
+from asynqueue.stores.operations import Act, ActOn, Claim, End, Find, Flows, Rescue, Ripen
 from asynqueue.stores.records import JobFilter
 from asynqueue.workers.asynchronous import AsyncWorker
 from tests import durablejobs as jobs
@@ -444,3 +444,34 @@ def test_jobsOfManyFlowsShareByTheirWeights(machine: Machine) -> None:
         program.turn()
     counted = jobs.CALLS[:300].count(0)
     assert abs(counted - 200) <= 3
+
+
+def test_outcomesOfThisProgramAreNotAskedFor(machine: Machine) -> None:
+    """
+    Who waits for a job that ends in this program hears of it without that the store is asked.
+    """
+    program = machine.program()
+    id = program.added(jobs.wait, "a")
+    result = program.queue.result(id)
+    program.turn()
+    asked = len(program.engine.done)
+    ended("a", "value")
+    assert program.after(result) == "value"
+    assert Find not in map(type, program.engine.done[asked:])
+
+
+def test_refusedOutcomesAreLookedFor(machine: Machine) -> None:
+    """
+    Who waits for a job whose outcome from this program is refused hears of the one that it has.
+    """
+    program = machine.program()
+    id = program.added(jobs.wait, "a")
+    result = program.queue.result(id)
+    program.turn()
+    machine.memory.execute([Rescue(others="another")])
+    machine.memory.execute([ActOn(Act.RETRY, JobFilter(ids=frozenset({id})))])
+    machine.memory.execute([ActOn(Act.CANCEL, JobFilter(ids=frozenset({id})))])
+    with readingLogs():
+        ended("a", "value")
+        program.turn()
+    assert isinstance(errorOf(result), JobCancelled)

@@ -168,7 +168,8 @@ class Feed:
         Hear of a change in the store.
         """
         if event.ended and len(self.results):
-            self.results.ended(event.ended)
+            # Of those that end here the outcomes are known: see L{outcomesStored}.
+            self.results.ended(set(event.ended) - self._outcomes.ending())
         if event.stopping:
             self._runs.cancel(event.stopping)
         if event.flows:

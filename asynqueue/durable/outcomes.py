@@ -140,6 +140,14 @@ class Outcomes:
             found.update(end.attempt for end in batch.ends)
         return found
 
+    def ending(self) -> set[str]:
+        """
+        Return the IDs of the jobs whose outcomes are being written.
+        """
+        return {
+            end.attempt.id for batch in self._asked for end in batch.ends if isinstance(end, Ended)
+        }
+
     def end(self, node: str, end: Ended | Again) -> None:
         """
         Store how an attempt has ended, with the next L{flush}. A hot path.

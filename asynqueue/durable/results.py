@@ -110,10 +110,17 @@ class Results:
         """
         Hear of outcomes that this program has stored. A hot path, where anybody waits.
         """
+        refused = set()
         for end in ends:
             id = end.attempt.id
-            if id in self._waiting and isinstance(end, Ended) and end.attempt in accepted:
-                self._fire(id, end.outcome)
+            if id in self._waiting and isinstance(end, Ended):
+                if end.attempt in accepted:
+                    self._fire(id, end.outcome)
+                else:
+                    # It may have ended in another way, at the same time.
+                    refused.add(id)
+        if refused:
+            self._lookFor(frozenset(refused))
 
     def stop(self, what: str) -> None:
         """
