@@ -11,16 +11,17 @@ PYTEST ?= tests
 # processes that start. What is named nowhere else is in `programs` or in `units`. Those that take
 # longest come first.
 JOBS ?= $(shell expr `getconf _NPROCESSORS_ONLN` + 1)
-PARTS := processes programs faults wire commands units exchanges documents
+PARTS := commands units services faults programs documents wire processes exchanges
 slow = $(patsubst %,tests/integration/test_%.py,$(1))
 faults := $(call slow,wire_chaos wire_endings wire_faults wire_floods)
 wire := $(filter-out $(faults),$(wildcard $(call slow,wire_*)))
 processes := $(wildcard $(call slow,process_*))
-commands := $(call slow,command crawler service)
+commands := $(call slow,command)
+services := $(call slow,crawler service)
 exchanges := $(call slow,exchange taskpool)
 documents := tests/test_documents.py tests/test_examples.py tests/test_house.py
 programs := tests/integration \
-	$(addprefix --ignore=,$(faults) $(wire) $(processes) $(commands) $(exchanges))
+	$(addprefix --ignore=,$(faults) $(wire) $(processes) $(commands) $(services) $(exchanges))
 units := tests --ignore=tests/integration $(addprefix --ignore=,$(documents))
 
 step = @printf '\n=== %s\n' "$(1)"
