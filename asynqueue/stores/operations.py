@@ -143,7 +143,8 @@ class End(Operation[frozenset[Attempt]]):
     """
     Store how attempts of a node have ended; they may have been claimed only, and not begun. The
     answer has those that were accepted. One is refused when another attempt of its job has ended
-    it, or may do so, or the job is unknown.
+    it, or may do so, or the job is unknown. No attempt is there twice. Jobs that are repeated at
+    once wait in the order in which their attempts are there.
 
     Of an attempt that has ended its job already, another L{Ended} is accepted, and changes
     nothing: who has not heard the answer may ask again. But if the job is lost it takes the outcome

@@ -73,10 +73,11 @@ async def aClaimSaysAllThatANodeMustKnow(trial: StoreTrial) -> None:
     """
     node = await trial.node()
     id = await trial.add()
+    trial.advance(2)
     claimed = await trial.claimOne(node)
     expect(claimed.attempt, Attempt(id, 1), "the attempt")
     expect((claimed.losses, claimed.counted), (0, 0), "the attempts before")
-    trial.isNow(claimed.created, "when it was created")
+    trial.isNow(claimed.created, "when it was created", -2)
     record = await trial.record(id)
     expect((record.state, record.attempt, record.node), (JobState.CLAIMED, 1, node), "its record")
     expect(record.begun, None, "when it has begun")
@@ -213,7 +214,11 @@ async def theCancelledDoNotBegin(trial: StoreTrial) -> None:
     attempt = await trial.claimed(node)
     expect(await trial.act(Act.CANCEL, attempt.id), {attempt.id}, "what was cancelled")
     expect(await trial.do(Begin(node, (attempt,))), frozenset(), "what may begin")
-    await trial.isState(JobState.CANCELLED, attempt.id)
+    record = await trial.record(attempt.id)
+    expect((record.state, record.node), (JobState.CANCELLED, node), "its record")
+    expect((record.attempt, record.begun), (1, None), "the attempt that has ended it")
+    await trial.act(Act.RETRY, attempt.id)
+    expect(await trial.claim(node), [Attempt(attempt.id, 2)], "the next attempt")
 
 
 @CHECKS.check

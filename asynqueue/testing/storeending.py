@@ -4,6 +4,8 @@ What stores promise of how attempts end.
 
 from __future__ import annotations
 
+from twisted.internet.defer import gatherResults
+
 from asynqueue.stores.operations import (
     Act,
     Again,
@@ -70,12 +72,13 @@ async def theFirstOutcomeStays(trial: StoreTrial) -> None:
     """
     node = await trial.node()
     attempt = await trial.running(node)
-    ends = tuple(Ended(attempt, Outcome(kind=JobState.DONE, value=each)) for each in (b"1", b"2"))
-    expect(await trial.do(End(node, ends)), frozenset({attempt}), "what was accepted")
-    trial.heard.clear()
+    outcomes = [Outcome(kind=JobState.DONE, value=each) for each in (b"1", b"2")]
+    ends = [End(node, (Ended(attempt, outcome),)) for outcome in outcomes]
+    accepted = await gatherResults([trial.store.do(each) for each in ends])
+    expect(accepted, [frozenset({attempt})] * 2, "what was accepted")
     require(await trial.end(node, attempt, JobState.FAILED), "it is accepted again")
     record = await trial.record(attempt.id)
-    expect(record.outcome, ends[0].outcome, "the outcome")
+    expect(record.outcome, outcomes[0], "the outcome")
     require(not await trial.again(node, attempt), "it cannot be repeated then")
     await trial.isState(JobState.DONE, attempt.id)
 
@@ -144,13 +147,30 @@ async def jobsAreRepeated(trial: StoreTrial) -> None:
     found = [(c.attempt.id, c.attempt.number, c.losses, c.counted) for c in claims.claimed]
     expect(found, expected, "the next ones")
     await trial.begun(node, claims.claimed[1].attempt)
-    await trial.again(node, claims.claimed[1].attempt, isLoss=True, isCounted=False)
+    repeated = claims.claimed[1].attempt
+    await trial.again(node, repeated, isLoss=True, isCounted=False, summary="Again")
     claimed = await trial.claimOne(node)
     expect((claimed.attempt.number, claimed.losses, claimed.counted), (3, 1, 1), "the third")
     await trial.end(node, claimed.attempt)
     record = await trial.record(attempt.id)
     expect((record.attempt, record.losses, record.counted), (3, 1, 1), "its record")
     expect(record.failure, None, "why it is repeated")
+
+
+@CHECKS.check
+async def theRepeatedKeepTheirOrder(trial: StoreTrial) -> None:
+    """
+    Jobs that are repeated at once wait in the order in which their attempts have ended.
+    """
+    node = await trial.node()
+    await trial.addMany(6)
+    attempts = await trial.claim(node, begin=True)
+    order = [attempts[n] for n in (4, 0, 5, 2, 1, 3)]
+    await trial.do(End(node, tuple(Again(attempt) for attempt in order[:4])))
+    asked = [trial.store.do(End(node, (Again(attempt),))) for attempt in order[4:]]
+    await gatherResults(asked)
+    found = [attempt.id for attempt in await trial.claim(node)]
+    expect(found, [attempt.id for attempt in order], "what was claimed")
 
 
 @CHECKS.check

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from asynqueue.stores.operations import (
     Act,
+    Add,
     Begin,
     Leave,
     Nodes,
@@ -15,7 +16,7 @@ from asynqueue.stores.operations import (
     Rescue,
     Rescued,
 )
-from asynqueue.stores.records import DIED, Attempt, Flow, JobState, NodeRecord, Outcome
+from asynqueue.stores.records import DIED, Added, Attempt, Flow, JobState, NodeRecord, Outcome
 from asynqueue.testing.storetrials import HOUR, StoreChecks, StoreTrial
 from asynqueue.testing.trials import expect, require
 
@@ -58,7 +59,8 @@ async def toRegisterAgainIsToRenew(trial: StoreTrial) -> None:
     trial.isNow(found.started, "when it has registered", -2)
     trial.isNow(found.leaseUntil, "until when its lease is", 1)
     expect(found.slots, 3, "its slots")
-    require(await trial.end(node, attempt), "it has what it had")
+    rescued = await trial.do(Leave(node))
+    expect(list(rescued.lost), [attempt.id], "what it had")
 
 
 @CHECKS.check
@@ -203,6 +205,12 @@ async def whoLeavesIsForgotten(trial: StoreTrial) -> None:
     """
     node, other = await trial.node(), await trial.node()
     theirs = await trial.running(other)
+    done, repeated = await trial.running(node), await trial.running(node)
+    await trial.end(node, done)
+    await trial.again(node, repeated, delay=HOUR)
+    await trial.act(Act.CANCEL, (await trial.claimed(node)).id)
+    await trial.giveBack(node, await trial.claimed(node))
+    await trial.claim(other)
     lost, claimed = await trial.running(node), await trial.claimed(node)
     rescued = await trial.do(Leave(node))
     expected = Rescued((node,), (claimed.id,), (), (lost.id,))
@@ -210,6 +218,8 @@ async def whoLeavesIsForgotten(trial: StoreTrial) -> None:
     expect(found, expected, "what was the node's")
     expect([each.id for each in await trial.do(Nodes())], [other], "the nodes")
     expect(await trial.do(Leave(node)), Rescued(), "what is the node's again")
+    await trial.isState(JobState.DONE, done.id)
+    await trial.isState(JobState.LATER, repeated.id)
     require(await trial.end(other, theirs), "the others may end what they have")
 
 
@@ -222,7 +232,7 @@ async def theLateTruthCounts(trial: StoreTrial) -> None:
     node = await trial.node()
     attempt = await trial.running(node, key="k", keep=2 * HOUR)
     await trial.do(Leave(node))
-    await trial.add(key="k")
+    other = await trial.add(key="k")
     require(not await trial.end(await trial.node(), attempt), "it is another node's")
     require(not await trial.end(node, Attempt(attempt.id, 2)), "it is another attempt")
     require(not await trial.again(node, attempt), "it is not repeated any more")
@@ -237,6 +247,8 @@ async def theLateTruthCounts(trial: StoreTrial) -> None:
     trial.isNow(record.until, "until when it is kept", 2)
     require(await trial.end(node, attempt, value=b"false"), "it is accepted again")
     expect((await trial.record(attempt.id)).outcome, record.outcome, "the outcome")
+    joined = list(await trial.do(Add((trial.new(key="k"),))))
+    expect(joined, [Added(other, JobState.WAITING, joined=True)], "who has the key")
 
 
 @CHECKS.check

@@ -162,7 +162,10 @@ def _endEach(
     """
     places = transaction.places(_TAKE, _named(node, ends))
     taken = {Attempt(place.job, place.number): place for place in places}
-    _finish(transaction, [(place, ends[attempt]) for attempt, place in taken.items()])
+    # Those that are repeated wait in the order in which they have ended.
+    _finish(
+        transaction, [(taken[attempt], each) for attempt, each in ends.items() if attempt in taken]
+    )
     accepted = set(taken)
     if len(accepted) < len(ends):
         late = [
