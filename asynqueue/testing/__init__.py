@@ -14,7 +14,8 @@ Nothing here needs a certain test framework.
     single checks. L{checkChannel} and L{channelChecks} do so for channels, of which
     L{MemoryChannel} is one without descriptors, and L{checkPoller} and
     L{pollerChecks} for pollers, L{checkBacklog} and L{backlogChecks} for backlogs, and
-    L{checkStore} and L{storeChecks} for stores of durable calls.
+    L{checkStore} and L{storeChecks} for stores of durable calls. L{FaultyStore} is one
+    that is away, is lost, or hesitates when the test says so.
     L{Gate} is where the calls of a test wait, wherever they run.
 
 As the package itself, this one imports nothing until a name is asked for: the process in
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
         RecordingObserver as RecordingObserver,
         advanceUntil as advanceUntil,
     )
+    from asynqueue.testing.faultystores import (
+        FaultyStore as FaultyStore,
+    )
     from asynqueue.testing.gates import (
         Gate as Gate,
     )
@@ -75,6 +79,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BacklogCheck",
     "ChannelCheck",
+    "FaultyStore",
     "Gate",
     "MemoryChannel",
     "MemoryPrefetcher",
@@ -125,6 +130,7 @@ __getattr__, __dir__ = lazyNames(
             "RecordingObserver",
             "advanceUntil",
         ),
+        "asynqueue.testing.faultystores": ("FaultyStore",),
         "asynqueue.testing.gates": ("Gate",),
         "asynqueue.testing.pollers": ("PollerCheck", "checkPoller", "pollerChecks"),
         "asynqueue.testing.stores": ("StoreCheck", "checkStore", "storeChecks"),
