@@ -21,19 +21,20 @@ class SQLiteStores:
     Makes stores in files of a folder.
     """
 
-    def __init__(self, folder: Path, runner: Runner | None = None) -> None:
-        """
-        @param runner: what calls the engines; C{None}: a thread for each.
-        """
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._runner = runner
         self._numbers = count(1)
 
-    def __call__(self, clock: Clock) -> Store:
+    def __call__(self, clock: Clock, runner: Runner | None = None) -> Store:
+        """
+        Make one.
+
+        @param runner: what calls its engine; C{None}: a thread.
+        """
         path = self._folder / f"{next(self._numbers)}.db"
         # Nothing here outlives a power cut.
         engine = SQLiteEngine(path, synchronous="normal", clock=clock.seconds)
-        return Store(engine, self._runner)
+        return Store(engine, runner)
 
 
 class PostgresStores:
@@ -42,14 +43,15 @@ class PostgresStores:
     make them anew takes longer.
     """
 
-    def __init__(self, database: Database, runner: Runner | None = None) -> None:
-        """
-        @param runner: what calls the engines; C{None}: a thread for each.
-        """
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._runner = runner
 
-    def __call__(self, clock: Clock) -> Store:
+    def __call__(self, clock: Clock, runner: Runner | None = None) -> Store:
+        """
+        Make one.
+
+        @param runner: what calls its engine; C{None}: a thread.
+        """
         with self._database.connect() as connection:
             tables = connection.execute(
                 "SELECT tablename FROM pg_tables"
@@ -58,4 +60,4 @@ class PostgresStores:
             for [table] in tables:
                 connection.execute(f'DELETE FROM asynqueue."{table}"')  # type: ignore[call-overload]
         engine = PostgresEngine(self._database.conninfo(), clock=clock.seconds)
-        return Store(engine, self._runner)
+        return Store(engine, runner)
