@@ -426,9 +426,11 @@ def test_whatIsInheritedIsNotCalled() -> None:
     an observer, and on the object itself.
     """
 
+    told: list[Any] = []
+
     class Done(QueueObserver):
-        def taskDone(self, *told: Any) -> None:
-            pass
+        def taskDone(self, *outcome: Any) -> None:
+            told.append((self, outcome))
 
     class AlsoBegun(Done):
         def taskBegun(self, *told: Any) -> None:
@@ -440,9 +442,10 @@ def test_whatIsInheritedIsNotCalled() -> None:
     done, also = Done(), AlsoBegun()
     observers.add(done)
     observers.add(also)
-    assert observers.taskDone == (done.taskDone, also.taskDone)
-    assert observers.taskBegun == (also.taskBegun,)
-    assert not observers.taskQueued
+    observers.tell(observers.taskDone, 1, 2, 3)
+    assert told == [(done, (1, 2, 3)), (also, (1, 2, 3))]
+    assert observers.taskBegun == also.taskBegun
+    assert observers.taskQueued is None
     other = QueueObserver()
     heard: list[Any] = []
     other.taskQueued = heard.append  # type: ignore[method-assign]

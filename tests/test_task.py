@@ -5,6 +5,7 @@ What L{asynqueue.scheduling.task} promises.
 from __future__ import annotations
 
 from contextvars import ContextVar
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from asynqueue.errors import ImplementationError, TaskTimedOut, WorkerLost
+from asynqueue.scheduling.observers import Observers
 from asynqueue.scheduling.options import CallOptions
 from asynqueue.scheduling.task import ASSIGNED, BEGUN, ENDED, QUEUED, Task
 from tests.doubles import Heard, errorOf, readingLogs, resultOf
@@ -26,14 +28,13 @@ class Owner:
     """
 
     def __init__(self, tellsBegun: bool = False, retrying: bool = True) -> None:
-        self.tellsBegun = tellsBegun
+        self.observers = Observers()
+        if tellsBegun:
+            self.observers.taskBegun = lambda task, worker: self.told.append("begun")
         self.clock = Clock()
         self.told: list[Any] = []
         self.successors: list[Task] = []
         self._retrying = retrying
-
-    def taskBegun(self, task: Task) -> None:
-        self.told.append("begun")
 
     def taskEnded(self, task: Task, outcome: Any, failed: bool, counts: bool = True) -> None:
         self.told.append("ended")
@@ -206,6 +207,7 @@ def test_beginIsToldOnce() -> None:
     task.begin()
     assert task.state is QUEUED
     task.state = ASSIGNED
+    task.holder = SimpleNamespace(worker=None)
     task.begin()
     task.begin()
     assert task.state is BEGUN

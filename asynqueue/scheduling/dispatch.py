@@ -16,7 +16,7 @@ once, and after some milliseconds the reactor has its turn.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from time import perf_counter
 from typing import Any
@@ -32,7 +32,7 @@ from asynqueue.reactors import theReactor
 from asynqueue.scheduling.admission import Admission
 from asynqueue.scheduling.backlog import FairBacklog
 from asynqueue.scheduling.lanes import Lane, Lanes
-from asynqueue.scheduling.observers import Hook, Observers, logFailed
+from asynqueue.scheduling.observers import Observers, logFailed
 from asynqueue.scheduling.records import CHOOSING, WorkerRecord, WorkerState
 from asynqueue.scheduling.task import ASSIGNED, BEGUN, ENDED, QUEUED, Task
 from asynqueue.scheduling.timetable import Timetable
@@ -107,8 +107,8 @@ class Dispatcher:
         options = task.options
         if options.isTimed and self._isPostponed(task):
             return
-        hook = self.observers.taskQueued
-        if hook and self._announce(hook, task):
+        tell = self.observers.taskQueued
+        if tell is not None and self._announce(tell, task):
             return
         backlog = self._backlog
         series = options.series
@@ -141,21 +141,21 @@ class Dispatcher:
             record.ready = True
             record.lane.idle.append(record)
 
-    def _announce(self, hook: Hook, task: Task) -> bool:
+    def _announce(self, tell: Callable[[Task], Any], task: Task) -> bool:
         """
         Tell observers of a task as if it waited with the others. It is put there only if they
         look: most do not, and it can still be given to a worker that waits.
 
         @return: whether nothing is left to be done for it.
         """
-        # If it was queued by one of those who are told of another, that goes before.
-        self.completeBacklog()
+        if self._announced is not None:
+            # It was queued by one of those who are told of another, which goes before.
+            self.completeBacklog()
         self._announced = task
-        for method in hook:
-            try:
-                method(task)
-            except BaseException:
-                logFailed(method)
+        try:
+            tell(task)
+        except BaseException:
+            logFailed(tell)
         if self._announced is task:
             self._announced = None
             return False
@@ -399,14 +399,20 @@ class Dispatcher:
         record.tasks[task] = lane
         if record.traits.prefetching:
             task.state = ASSIGNED
-        elif task.options.timeout is None and not self.observers.taskBegun:
-            task.state = BEGUN
         else:
-            task.state = ASSIGNED
-            task.begin()
-            if task.state is ENDED:
-                # An observer that heard of the beginning has ended it.
-                return True
+            # It is what Task.begin does, in place.
+            task.state = BEGUN
+            if task.options.timeout is not None:
+                task.startClock()
+            tell = self.observers.taskBegun
+            if tell is not None:
+                try:
+                    tell(task, record.worker)
+                except BaseException:
+                    logFailed(tell)
+                if task.state is ENDED:
+                    # An observer that heard of the beginning has ended it.
+                    return True
         try:
             ready = record.worker.run(task)
         except BaseException as error:

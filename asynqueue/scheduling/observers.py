@@ -15,11 +15,11 @@ from zope.interface import implementer
 
 from asynqueue.errors import ImplementationError
 from asynqueue.interfaces import IQueueObserver, ITask, IWorker
-from asynqueue.scheduling.task import Task
 
 _log = Logger()
 
-Hook = tuple[Callable[..., Any], ...]
+# What is told of one kind of event; C{None} where nobody listens.
+Hook = Callable[..., Any] | None
 
 
 @implementer(IQueueObserver)
@@ -53,9 +53,9 @@ _HOOKS = tuple(IQueueObserver)
 
 class Observers:
     """
-    Those who observe a queue: for each method of L{IQueueObserver}, the methods that are
-    called, in the order in which the observers were added. Where nobody listens, there is
-    none, and the queue calls nothing.
+    Those who observe a queue: for each method of L{IQueueObserver}, what is called. Of one who
+    listens, that is the method itself; of several, what calls theirs, in the order in which they
+    were added. Where nobody listens, there is none, and the queue calls nothing.
     """
 
     __slots__ = ("_observers", *_HOOKS)
@@ -97,19 +97,36 @@ class Observers:
         for name in _HOOKS:
             methods = (getattr(observer, name) for observer in self._observers)
             ignored = getattr(QueueObserver, name)
-            heard = (each for each in methods if getattr(each, "__func__", None) is not ignored)
-            setattr(self, name, tuple(heard))
+            heard = [each for each in methods if getattr(each, "__func__", None) is not ignored]
+            setattr(self, name, _together(heard))
 
     @staticmethod
     def tell(hook: Hook, *args: Any) -> None:
         """
-        Call the methods of one hook.
+        Tell those who listen to one hook.
         """
-        for method in hook:
+        if hook is not None:
+            try:
+                hook(*args)
+            except BaseException:
+                logFailed(hook)
+
+
+def _together(methods: list[Callable[..., Any]]) -> Hook:
+    """
+    Return what calls some methods: the method itself if it is one, nothing if there is none.
+    """
+    if len(methods) < 2:
+        return methods[0] if methods else None
+
+    def callEach(*args: Any) -> None:
+        for method in methods:
             try:
                 method(*args)
             except BaseException:
                 logFailed(method)
+
+    return callEach
 
 
 def logFailed(method: Callable[..., Any]) -> None:
@@ -199,5 +216,6 @@ class CallLogger(QueueObserver):
             # Cancelled ones are not logged, and those that return no failure log themselves.
             _log.failure("{call} failed", outcome, call=self._call(task))
 
-    def _call(self, task: Task) -> str:
-        return task.describe() if self._verbose else f"task {task.ID}"
+    def _call(self, task: Any) -> str:
+        call: str = task.describe() if self._verbose else f"task {task.ID}"
+        return call

@@ -33,7 +33,6 @@ class Registry:
     @ivar lastNumber: the number of the task that was made last: see C{TaskQueue.call}.
     @ivar done: how many tasks have ended.
     @ivar failed: how many of them failed.
-    @ivar tellsBegun: whether anybody wants to hear when a task begins.
     """
 
     def __init__(self, dispatcher: Dispatcher) -> None:
@@ -43,7 +42,6 @@ class Registry:
         self.lastNumber = 0
         self.done = 0
         self.failed = 0
-        self.tellsBegun = False
         # Workers that are gone, while it is settled what becomes of their tasks.
         self._settling: dict[WorkerRecord, None] = {}
 
@@ -170,27 +168,14 @@ class Registry:
         @raise ImplementationError: it is no C{IQueueObserver}.
         """
         self.observers.add(observer)
-        self.tellsBegun = bool(self.observers.taskBegun)
 
     def removeObserver(self, observer: Any) -> None:
         """
         Tell an observer no more.
         """
         self.observers.remove(observer)
-        self.tellsBegun = bool(self.observers.taskBegun)
 
     # What tasks tell: see L{asynqueue.scheduling.task.TaskOwner}
-
-    def taskBegun(self, task: Task) -> None:
-        """
-        Announce that a task began.
-        """
-        worker = task.holder.worker
-        for method in self.observers.taskBegun:
-            try:
-                method(task, worker)
-            except BaseException:
-                logFailed(method)
 
     def taskEnded(self, task: Task, outcome: Any, failed: bool, counts: bool = True) -> None:
         """
@@ -209,14 +194,12 @@ class Registry:
             self.done += 1
             if failed:
                 self.failed += 1
-        hook = self.observers.taskDone
-        if hook:
-            worker = None if record is None else record.worker
-            for method in hook:
-                try:
-                    method(task, outcome, worker)
-                except BaseException:
-                    logFailed(method)
+        tell = self.observers.taskDone
+        if tell is not None:
+            try:
+                tell(task, outcome, None if record is None else record.worker)
+            except BaseException:
+                logFailed(tell)
 
     def taskGivenUp(self, task: Task) -> None:
         """
@@ -236,7 +219,7 @@ class Registry:
         """
         record: WorkerRecord | None = task.holder
         hook = self.observers.taskLost
-        if hook and record is not None and task in record.tasks:
+        if hook is not None and record is not None and task in record.tasks:
             self.observers.tell(hook, task, record.worker)
 
     def retryTask(self, task: Task) -> bool:

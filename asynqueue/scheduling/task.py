@@ -28,6 +28,7 @@ from asynqueue.errors import (
 from asynqueue.failures import isOf
 from asynqueue.interfaces import ITask
 from asynqueue.outcome import VALUES, describeCall
+from asynqueue.scheduling.observers import Observers, logFailed
 from asynqueue.scheduling.options import CallOptions
 
 _log = Logger()
@@ -52,19 +53,16 @@ QUEUED, ASSIGNED, BEGUN, ENDED = State
 class TaskOwner(Protocol):
     """
     What a task tells of itself to the queue that made it.
+
+    @ivar observers: whom the task tells that its run started.
     """
 
-    tellsBegun: bool
+    observers: Observers
 
     @property
     def reactor(self) -> Any:
         """
         The reactor; C{None} while it is not known.
-        """
-
-    def taskBegun(self, task: Task) -> None:
-        """
-        Hear that the run of the task started.
         """
 
     def taskEnded(self, task: Task, outcome: Any, failed: bool, counts: bool = True) -> None:
@@ -244,7 +242,11 @@ class Task:
         Whether somebody must know when the run starts.
         """
         options = self.options
-        return options.timeout is not None or options.expires is not None or self.owner.tellsBegun
+        return (
+            options.timeout is not None
+            or options.expires is not None
+            or self.owner.observers.taskBegun is not None
+        )
 
     def describe(self) -> str:
         """
@@ -254,16 +256,28 @@ class Task:
 
     def begin(self) -> None:
         """
-        Note that the run starts now, and so does the clock of C{timeout=}.
+        Note that the run starts now, and so does the clock of C{timeout=}; and tell observers. A
+        hot path where there are such.
         """
         if self.state is not ASSIGNED:
             return
         self.state = BEGUN
+        if self.options.timeout is not None:
+            self.startClock()
+        tell = self.owner.observers.taskBegun
+        if tell is not None:
+            try:
+                tell(self, self.holder.worker)
+            except BaseException:
+                logFailed(tell)
+
+    def startClock(self) -> None:
+        """
+        Start the clock of C{timeout=}, which there is: the run starts now.
+        """
         timeout = self.options.timeout
-        if timeout is not None:
-            self._timer = self.owner.startTimer(timeout, self._timedOut)
-        if self.owner.tellsBegun:
-            self.owner.taskBegun(self)
+        assert timeout is not None
+        self._timer = self.owner.startTimer(timeout, self._timedOut)
 
     def callback(self, value: Any) -> None:
         """
