@@ -5,6 +5,7 @@ any size, beside the model of the store.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from random import Random
 from typing import Any
@@ -14,7 +15,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from asynqueue.stores.errors import KeyTaken
 from asynqueue.stores.interfaces import IStore
 from asynqueue.stores.operations import (
     Act,
@@ -23,7 +23,6 @@ from asynqueue.stores.operations import (
     Again,
     Begin,
     Claim,
-    Claims,
     Count,
     End,
     Ended,
@@ -38,21 +37,16 @@ from asynqueue.stores.operations import (
     Prune,
     Register,
     Renew,
-    Renewed,
     Rescue,
-    Rescued,
     Resume,
     Ripen,
-    Ripened,
     Want,
 )
 from asynqueue.stores.records import (
-    DIED,
     ENDED,
     Attempt,
     Flow,
     JobFilter,
-    JobRecord,
     JobState,
     NewJob,
     NodeRecord,
@@ -61,7 +55,7 @@ from asynqueue.stores.records import (
     StoreEvent,
 )
 from asynqueue.stores.thread import DirectRunner
-from tests.storemodel import Job, Model
+from tests.storemodel import Job, Model, comparable, summary
 
 HOUR = 3600.0
 # What is to happen does so between two of the hours that the clock shows.
@@ -110,55 +104,6 @@ class Choice:
 
     def shuffled(self, things: Sequence[Any]) -> list[Any]:
         return self._random.sample(things, len(things))
-
-
-def comparable(answer: Any) -> Any:
-    """
-    Return what the model says instead of an answer.
-    """
-    match answer:
-        case Claims():
-            claimed = [(c.attempt, c.created, c.losses, c.counted) for c in answer.claimed]
-            return claimed, set(answer.expired)
-        case Renewed():
-            return answer.isAlive, set(answer.stopping)
-        case Rescued():
-            words = ("nodes", "waiting", "repeated", "lost", "cancelled")
-            return {word: set(getattr(answer, word)) for word in words}
-        case Ripened():
-            return set(answer.flows), answer.next
-        case frozenset():
-            return set(answer)
-        case KeyTaken():
-            return KeyTaken, answer.id
-        case tuple() | list():
-            return [comparable(each) for each in answer]
-    return answer
-
-
-def summary(record: JobRecord) -> tuple[Any, ...]:
-    """
-    Return what the model says of a job.
-    """
-
-    def died(text: str | None) -> str | None:
-        return "died" if text == DIED.summary else text
-
-    outcome = record.outcome
-    if outcome is not None:
-        outcome = Outcome(kind=outcome.kind, value=outcome.value, summary=died(outcome.summary))
-    return (
-        record.job.id,
-        record.state,
-        record.attempt,
-        (record.counted, record.losses),
-        record.node,
-        (record.created, record.due, record.begun),
-        record.stopping,
-        died(record.failure),
-        outcome,
-        record.until,
-    )
 
 
 class Storing(RuleBasedStateMachine):
@@ -233,8 +178,15 @@ class Storing(RuleBasedStateMachine):
         self.heard.clear()
         model.forgetEvents()
 
-    def look(self, operation: Operation[Any]) -> Any:
-        return self.result(self.store.do(operation))
+    def look(self, *operations: Operation[Any]) -> list[Any]:
+        """
+        Return the answers of operations that change nothing, of one transaction.
+        """
+        self.runner.isHeld = True
+        asked = [self.store.do(operation) for operation in operations]
+        self.runner.step()
+        self.runner.isHeld = False
+        return [self.result(d) for d in asked]
 
     @rule(number=st.integers(0, 2**32))
     def step(self, number: int) -> None:
@@ -429,19 +381,16 @@ class Storing(RuleBasedStateMachine):
         if self.asked or self.runner.isHeld:
             return
         model = self.model
-        found = [summary(record) for record in self.look(Find(count=1000))]
-        assert found == [job.summary() for _, job in sorted(model.jobs.items())]
-        counts: dict[JobState, int] = {}
-        for job in model.jobs.values():
-            counts[job.state] = counts.get(job.state, 0) + 1
-        assert self.look(Count()) == counts
-        waiting: dict[Flow, int] = {}
-        for job in model.waiting():
-            waiting[job.new.flow] = waiting.get(job.new.flow, 0) + 1
-        assert {each.flow: each.waiting for each in self.look(Flows())} == waiting
-        assert set(self.look(Paused())) == model.paused
-        leases = {node.id: node.leaseUntil for node in self.look(Nodes())}
-        assert leases == model.nodes
+        records, counted, flows, paused, nodes = self.look(
+            Find(count=1000), Count(), Flows(), Paused(), Nodes()
+        )
+        expected = [job.summary() for _, job in sorted(model.jobs.items())]
+        assert [summary(record) for record in records] == expected
+        assert counted == Counter(job.state for job in model.jobs.values())
+        waiting = Counter(job.new.flow for job in model.waiting())
+        assert {each.flow: each.waiting for each in flows} == waiting
+        assert set(paused) == model.paused
+        assert {node.id: node.leaseUntil for node in nodes} == model.nodes
 
     def teardown(self) -> None:
         """

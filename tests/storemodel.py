@@ -17,6 +17,7 @@ from asynqueue.stores.operations import (
     Again,
     Begin,
     Claim,
+    Claims,
     End,
     Ended,
     GiveBack,
@@ -26,17 +27,22 @@ from asynqueue.stores.operations import (
     Prune,
     Register,
     Renew,
+    Renewed,
     Rescue,
+    Rescued,
     Resume,
     Ripen,
+    Ripened,
 )
 from asynqueue.stores.records import (
     DEAD,
+    DIED,
     ENDED,
     Added,
     Attempt,
     Flow,
     JobFilter,
+    JobRecord,
     JobState,
     NewJob,
     OnTaken,
@@ -90,6 +96,55 @@ class Job:
             self.outcome,
             self.until,
         )
+
+
+def comparable(answer: Any) -> Any:
+    """
+    Return what the model says instead of an answer.
+    """
+    match answer:
+        case Claims():
+            claimed = [(c.attempt, c.created, c.losses, c.counted) for c in answer.claimed]
+            return claimed, set(answer.expired)
+        case Renewed():
+            return answer.isAlive, set(answer.stopping)
+        case Rescued():
+            words = ("nodes", "waiting", "repeated", "lost", "cancelled")
+            return {word: set(getattr(answer, word)) for word in words}
+        case Ripened():
+            return set(answer.flows), answer.next
+        case frozenset():
+            return set(answer)
+        case KeyTaken():
+            return KeyTaken, answer.id
+        case tuple() | list():
+            return [comparable(each) for each in answer]
+    return answer
+
+
+def summary(record: JobRecord) -> tuple[Any, ...]:
+    """
+    Return what the model says of a job.
+    """
+
+    def died(text: str | None) -> str | None:
+        return "died" if text == DIED.summary else text
+
+    outcome = record.outcome
+    if outcome is not None:
+        outcome = Outcome(kind=outcome.kind, value=outcome.value, summary=died(outcome.summary))
+    return (
+        record.job.id,
+        record.state,
+        record.attempt,
+        (record.counted, record.losses),
+        record.node,
+        (record.created, record.due, record.begun),
+        record.stopping,
+        died(record.failure),
+        outcome,
+        record.until,
+    )
 
 
 class Model:
