@@ -36,9 +36,12 @@ LOST = WorkerLost("a chunk", "process 7", True, None, 9)
 class Calls:
     """
     What has a chunk's task run: here, and when the test says so.
+
+    @ivar cost: how many seconds an item is said to have taken; C{None}: what it took.
     """
 
     def __init__(self) -> None:
+        self.cost: float | None = None
         self.waiting: list[tuple[Deferred[Any], Any, tuple[Any, ...]]] = []
         self.cancelled = 0
         self.sizes: list[int] = []
@@ -68,6 +71,8 @@ class Calls:
             result = Failure(LOST)
         except Exception as error:
             result = failureOf(raised(error))
+        if self.cost is not None:
+            result = result._replace(seconds=self.cost * result.ended)
         d.callback(result)
 
     def lose(self, error: Exception = LOST, place: int = 0) -> None:
@@ -348,7 +353,8 @@ def test_chunksAreAsLargeAsTheirResultsAllow() -> None:
     Of cheap items with large results few are sent in vain, beyond those that have room; and many
     again when results are small.
     """
-    map_ = Map(rows, range(6000), ahead=6000)
+    map_ = Map(rows, range(6000), ahead=6000, mostSeconds=3600.0)
+    map_.calls.cost = 1e-5
     map_.collect()
     while len(map_.results) < 2000:
         map_.calls.run()

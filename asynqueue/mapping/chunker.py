@@ -113,6 +113,7 @@ class Chunker:
         raw: bool | None = None,
         retries: int = 0,
         seconds: float = _SECONDS,
+        mostSeconds: float = MOST_SECONDS,
     ) -> None:
         """
         @param call: has a process make one call, without retries.
@@ -121,6 +122,7 @@ class Chunker:
         @param raw: whether iterators are pickled as they are.
         @param retries: how often the call of an item may be made again.
         @param seconds: the seconds of work that a batch is to be.
+        @param mostSeconds: after these seconds no other item of a batch is begun.
         """
         self.size = 1
         self.underWay: dict[Batch, None] = {}
@@ -134,6 +136,7 @@ class Chunker:
         self._raw = raw
         self._retries = retries
         self._seconds = seconds
+        self._mostSeconds = mostSeconds
         self._board: ProgressBoard | None = None
         self._chunk: Chunk | None = None
         # Anything else is pickled again for each task, as it is then.
@@ -236,7 +239,9 @@ class Chunker:
 
     def _theChunk(self) -> Chunk:
         if self._chunk is None or not self._constant:
-            self._chunk = Chunk(self._function, self._args, self._kw, self._raw)
+            self._chunk = Chunk(
+                self._function, self._args, self._kw, self._raw, seconds=self._mostSeconds
+            )
         return self._chunk
 
     def _ended(self, result: Any, batch: Batch) -> None:
@@ -382,7 +387,8 @@ class Chunker:
         Note how many results the place of a chunk has room for, if it ended for want of it: what
         has none is pickled in vain, time and again.
         """
-        if summary.ended < batch.done + len(batch.items) and summary.seconds < MOST_SECONDS:
+        wanted = batch.done + len(batch.items)
+        if summary.ended < wanted and summary.seconds < self._mostSeconds:
             self._most = summary.ended
         else:
             self._most = min(_MOST, self._most + self._most // 8 + 1)
