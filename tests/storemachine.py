@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from hypothesis import note, strategies as st
+from hypothesis import note, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -86,6 +86,15 @@ ACTS = {
     "commit": 2,
 }
 CHANCES = [act for act, chance in ACTS.items() for _ in range(chance)]
+
+
+def fewer(divisor: int) -> int:
+    """
+    Return how many examples are tried of a store whose steps take long: fewer of them, but in a
+    soak as many as of others.
+    """
+    most = settings.default.max_examples
+    return most if most > 100 else most // divisor
 
 
 class Choice:

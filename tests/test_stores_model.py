@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from asynqueue.stores.memory import MemoryEngine
 from asynqueue.stores.store import Store
 from asynqueue.stores.thread import DirectRunner
-from tests.storemachine import Storing
+from tests.storemachine import Storing, fewer
 from tests.storemaking import SQLiteStores
 
 
@@ -48,7 +48,4 @@ TestSQLiteStoring = SQLiteStoring.TestCase
 
 
 TestMemoryStoring.settings = settings(stateful_step_count=30, phases=[Phase.generate])
-# Each of its steps takes several transactions.
-TestSQLiteStoring.settings = settings(
-    TestMemoryStoring.settings, max_examples=settings.default.max_examples // 2
-)
+TestSQLiteStoring.settings = settings(TestMemoryStoring.settings, max_examples=fewer(2))

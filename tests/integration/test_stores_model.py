@@ -14,11 +14,8 @@ from twisted.internet.task import Clock
 from asynqueue.stores.store import Store
 from asynqueue.stores.thread import DirectRunner
 from tests.postgres import Server
-from tests.storemachine import Storing
+from tests.storemachine import Storing, fewer
 from tests.storemaking import PostgresStores
-
-# A fifth of those of other models: each step takes several transactions of a server.
-EXAMPLES = settings.default.max_examples // 5
 
 
 @pytest.fixture
@@ -44,5 +41,5 @@ def test_postgres(stores: PostgresStores) -> None:
 
     run_state_machine_as_test(
         PostgresStoring,
-        settings=settings(max_examples=EXAMPLES, stateful_step_count=30, phases=[Phase.generate]),
+        settings=settings(max_examples=fewer(5), stateful_step_count=30, phases=[Phase.generate]),
     )
