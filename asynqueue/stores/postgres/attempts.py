@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from asynqueue.stores.jobrows import newJob
 from asynqueue.stores.operations import Again, Begin, Claim, Claims, End, Ended, GiveBack
 from asynqueue.stores.postgres.arrays import numbers, texts
 from asynqueue.stores.postgres.schema import PLACE
@@ -17,7 +18,6 @@ from asynqueue.stores.postgres.transaction import (
     WAITING,
     Place,
     Transaction,
-    newJob,
 )
 from asynqueue.stores.records import Attempt, Claimed, JobState, Outcome
 

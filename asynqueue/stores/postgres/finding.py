@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from asynqueue.stores.jobrows import newJob
 from asynqueue.stores.operations import Act, ActOn, Count, Find
 from asynqueue.stores.postgres.arrays import texts
 from asynqueue.stores.postgres.flows import forget, note
@@ -19,7 +20,6 @@ from asynqueue.stores.postgres.transaction import (
     WAITING,
     Place,
     Transaction,
-    newJob,
 )
 from asynqueue.stores.records import (
     ALL,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from asynqueue.stores.jobrows import flowOf
 from asynqueue.stores.operations import (
     FlowCount,
     Flows,
@@ -18,7 +19,7 @@ from asynqueue.stores.operations import (
 )
 from asynqueue.stores.postgres.arrays import texts
 from asynqueue.stores.postgres.schema import PLACE
-from asynqueue.stores.postgres.transaction import EXPIRED, Transaction, flowOf
+from asynqueue.stores.postgres.transaction import EXPIRED, Transaction
 
 # How many jobs ripen at once.
 _MOST = 10_000

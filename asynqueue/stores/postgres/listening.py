@@ -19,8 +19,8 @@ import psycopg
 from psycopg import Connection, sql
 
 from asynqueue.stores.errors import StoreUnavailable
+from asynqueue.stores.jobrows import flowOf
 from asynqueue.stores.postgres.problems import sentence
-from asynqueue.stores.postgres.transaction import flowOf
 from asynqueue.stores.records import StoreEvent
 
 # What PostgreSQL passes on has less than 8,000 bytes.

@@ -5,19 +5,16 @@ One transaction on a store in PostgreSQL, and how jobs go from one state to anot
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from psycopg import Connection, Cursor
 
+from asynqueue.stores.jobrows import COLUMNS, flowOf
 from asynqueue.stores.postgres.arrays import blobs, numbers, texts
 from asynqueue.stores.postgres.schema import PLACE
 from asynqueue.stores.records import (
-    Band,
     Flow,
     JobState,
-    NewJob,
-    OnTaken,
     Outcome,
     StoreEvent,
 )
@@ -26,42 +23,7 @@ CANCELLED = Outcome(kind=JobState.CANCELLED)
 EXPIRED = Outcome(kind=JobState.EXPIRED)
 
 # The columns of a new job, in the order of what makes it again.
-JOB = (
-    "id, name, payload, codec, options, series, niceness, band, attempts, loss, key, on_taken,"
-    " after, expires, keep, keep_dead, trace, parent"
-)
-
-
-@lru_cache(1024)
-def flowOf(series: str, niceness: int, band: int) -> Flow:
-    """
-    Return a flow as it is in rows.
-    """
-    return Flow(series, niceness, Band(band))
-
-
-def newJob(row: Sequence[Any]) -> NewJob:
-    """
-    Return the job of a row that begins with the columns L{JOB}.
-    """
-    return NewJob(
-        id=row[0],
-        name=row[1],
-        payload=row[2],
-        codec=row[3],
-        options=row[4],
-        flow=flowOf(row[5], row[6], row[7]),
-        attempts=row[8],
-        loss=row[9],
-        key=row[10],
-        onTaken=OnTaken(row[11]),
-        after=row[12],
-        expires=row[13],
-        keep=row[14],
-        keepDead=row[15],
-        trace=row[16],
-        parent=row[17],
-    )
+JOB = ", ".join(COLUMNS)
 
 
 class Place(NamedTuple):

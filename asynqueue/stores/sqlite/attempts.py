@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, TypeVar
 
+from asynqueue.stores.jobrows import COLUMNS, newJob
 from asynqueue.stores.operations import (
     Again,
     Begin,
@@ -22,11 +23,9 @@ from asynqueue.stores.records import Attempt, Claimed, JobState, Outcome
 from asynqueue.stores.sqlite.rows import (
     CLAIMED,
     JOB,
-    JOB_COLUMNS,
     RUNNING,
     WAITING,
     Place,
-    newJob,
 )
 from asynqueue.stores.sqlite.transaction import CANCELLED, EXPIRED, Transaction
 
@@ -98,7 +97,7 @@ def _take(
         over = []
         rows = transaction.execute(_FIRST, (*flow, missing))
         for row in rows:
-            created, seq, number, counted, losses, expires = row[JOB_COLUMNS:]
+            created, seq, number, counted, losses, expires = row[len(COLUMNS) :]
             if expires is not None and expires <= now:
                 over.append(seq)
                 isLast = False

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from asynqueue.stores.jobrows import flowOf
 from asynqueue.stores.operations import FlowCount, Flows, Ripen, Ripened
-from asynqueue.stores.sqlite.rows import LATER, WAITING, flowOf
+from asynqueue.stores.sqlite.rows import LATER, WAITING
 from asynqueue.stores.sqlite.transaction import Transaction
 
 # How far the jobs of a flow are counted, and how many come to be due in one transaction.

@@ -10,6 +10,7 @@ from typing import Any
 
 from attrs import asdict
 
+from asynqueue.stores.jobrows import flowOf
 from asynqueue.stores.operations import (
     Act,
     ActOn,
@@ -29,7 +30,6 @@ from asynqueue.stores.sqlite.rows import (
     STATES,
     WAITING,
     Place,
-    flowOf,
     record,
 )
 from asynqueue.stores.sqlite.transaction import CANCELLED, EXPIRED, Transaction

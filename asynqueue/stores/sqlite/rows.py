@@ -6,17 +6,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
+from asynqueue.stores.jobrows import COLUMNS, flowOf, newJob
 from asynqueue.stores.records import (
-    Band,
     Flow,
     JobRecord,
     JobState,
     NewJob,
     NodeRecord,
-    OnTaken,
     Outcome,
 )
 
@@ -25,11 +23,7 @@ WAITING, LATER, CLAIMED, RUNNING = range(4)
 STATES = (JobState.WAITING, JobState.LATER, JobState.CLAIMED, JobState.RUNNING)
 
 # The columns of a job that make it again.
-JOB = (
-    "j.id, j.name, j.payload, j.codec, j.options, j.series, j.niceness, j.band, j.attempts, j.loss,"
-    " j.key, j.on_taken, j.after, j.expires, j.keep, j.keep_dead, j.trace, j.parent"
-)
-JOB_COLUMNS = JOB.count(",") + 1
+JOB = ", ".join(f"j.{name}" for name in COLUMNS)
 
 # The columns of L{Place}.
 PLACE = (
@@ -86,38 +80,6 @@ class Place(NamedTuple):
         return self.expires is not None and self.expires <= now
 
 
-@lru_cache(1024)
-def flowOf(series: str, niceness: int, band: int) -> Flow:
-    """
-    Return a flow as it is in rows.
-    """
-    return Flow(series, niceness, Band(band))
-
-
-def newJob(row: Sequence[Any]) -> NewJob:
-    """
-    Return the job of a row that begins with the columns L{JOB}.
-    """
-    return NewJob(
-        id=row[0],
-        name=row[1],
-        payload=row[2],
-        codec=row[3],
-        options=row[4],
-        flow=flowOf(row[5], row[6], row[7]),
-        attempts=row[8],
-        loss=bool(row[9]),
-        key=row[10],
-        onTaken=OnTaken(row[11]),
-        after=row[12],
-        expires=row[13],
-        keep=row[14],
-        keepDead=row[15],
-        trace=row[16],
-        parent=row[17],
-    )
-
-
 def jobRow(n: int, job: NewJob, now: float) -> tuple[Any, ...]:
     """
     Return the row of a new job, in the order of the columns of its table. A hot path.
@@ -172,7 +134,7 @@ def record(row: Sequence[Any]) -> JobRecord:
     """
     Return the record of a row with the columns L{JOB} and L{RECORD}.
     """
-    created, *rest = row[JOB_COLUMNS:]
+    created, *rest = row[len(COLUMNS) :]
     state, *place = rest[:9]
     kind, *end = rest[9:]
     if kind is None:
